@@ -1,0 +1,88 @@
+# What the engine and VTL say to each other. VTL does no I/O and reads no clock: datagrams, times
+# (nanoseconds, one monotonic clock) and randomness come in; datagrams and a deadline go out.
+# Everything here is `noexcept nogil`; the callbacks run inside the call that caused them.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+
+cdef extern from "<sys/uio.h>" nogil:
+    cdef struct iovec:
+        void *iov_base
+        size_t iov_len
+
+
+cdef struct vtl_addr:          # a peer's transport address
+    uint8_t ip[16]             # IPv4 as ::ffff:a.b.c.d
+    uint16_t port              # host byte order
+    uint16_t zero
+
+ctypedef struct vtl_endpoint   # all associations of one engine
+ctypedef struct vtl_assoc      # one association
+ctypedef struct vtl_stream     # one flow's byte stream, both directions
+
+
+cdef struct vtl_open_info:     # what an OPEN frame carries
+    uint64_t client_nonce      # from the SYN (or ACK) option
+    uint64_t server_nonce      # from the SYN-ACK option; 0: the opener has not seen one
+    bint committed             # the opener is engaged already; there is no way back for it
+
+
+cdef struct vtl_sink:          # the callbacks; `ctx` comes back as their first argument
+    void *ctx
+    void (*random)(void *ctx, uint8_t *out, size_t n) noexcept nogil
+    void (*assoc_up)(void *ctx, vtl_assoc *a) noexcept nogil
+    void (*assoc_down)(void *ctx, vtl_assoc *a, uint32_t reason) noexcept nogil   # after reset+closed of each stream
+    void (*opened)(void *ctx, vtl_stream *s, const vtl_open_info *info) noexcept nogil  # peer's OPEN: accept, reject, or later
+    void (*accepted)(void *ctx, vtl_stream *s) noexcept nogil                     # OPEN_ACK for ours
+    void (*rejected)(void *ctx, vtl_stream *s, uint32_t code) noexcept nogil      # OPEN_REJECT for ours; then closed()
+    void (*confirmed)(void *ctx, vtl_stream *s) noexcept nogil                    # opener is engaged (CONFIRM or committed)
+    void (*cancelled)(void *ctx, vtl_stream *s) noexcept nogil                    # opener has released; then closed()
+    # In-order bytes. stable: data lies in the datagram given to vtl_recv and lives as long as that does;
+    # otherwise only during the call. The engine owns them now and calls vtl_consumed when the application side took them.
+    void (*data)(void *ctx, vtl_stream *s, const uint8_t *data, size_t n, bint stable) noexcept nogil
+    void (*fin)(void *ctx, vtl_stream *s) noexcept nogil                          # all data before it was given
+    void (*reset)(void *ctx, vtl_stream *s, uint32_t code) noexcept nogil         # by the peer, or with its association
+    void (*acked)(void *ctx, vtl_stream *s, size_t n) noexcept nogil              # n more bytes of ours, in stream order
+    void (*release)(void *ctx, void *owner, size_t n) noexcept nogil              # borrowed bytes given back
+    void (*closed)(void *ctx, vtl_stream *s) noexcept nogil                       # done in both directions; s is invalid after
+
+
+cdef struct vtl_config:
+    uint32_t version
+    uint32_t max_datagram      # UDP payload bytes, 1472 on IPv4 Ethernet, 1452 on IPv6
+    uint64_t stream_window     # bytes a peer may send ahead of vtl_consumed, one stream
+    uint64_t assoc_window      # the same, all streams of an association
+    uint64_t max_ack_delay     # ns
+    uint64_t keepalive         # ns without a datagram from the peer before a PING (only with streams open)
+    uint64_t dead_after        # ns without any answer before the association is down
+    uint64_t idle_after        # ns without streams before it closes
+    uint64_t handshake_timeout # ns
+    char congestion[16]        # name in the registry
+
+
+cdef struct vtl_datagram:      # one datagram of a batch: iov[first : first + count], `size` bytes in all
+    vtl_addr to
+    uint32_t first
+    uint32_t count
+    uint32_t size
+
+
+cdef struct vtl_batch:         # filled by vtl_build; memory is the caller's
+    iovec *iov
+    uint32_t iov_cap
+    uint32_t iov_len
+    vtl_datagram *dgram
+    uint32_t dgram_cap
+    uint32_t dgram_len
+    uint8_t *scratch           # headers and control frames are written here
+    uint32_t scratch_cap
+    uint32_t scratch_len
+
+
+cdef struct vtl_assoc_stats:
+    uint64_t packets_sent, packets_received, packets_lost, packets_spurious
+    uint64_t bytes_sent, bytes_received          # datagram payload
+    uint64_t stream_bytes_sent, stream_bytes_retransmitted, stream_bytes_received
+    uint64_t srtt_ns, min_rtt_ns, rttvar_ns, cwnd, bytes_in_flight, pto_count
+    uint32_t streams
+    uint32_t up

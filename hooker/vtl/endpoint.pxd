@@ -1,0 +1,51 @@
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from hooker.vtl.api cimport *
+
+# Codes of vtl_recv: 0, or why the datagram was dropped (each counted).
+cdef enum vtl_drop:
+    VTL_OK = 0
+    VTL_DROP_SHORT = 1          # truncated header or frame
+    VTL_DROP_VERSION = 2
+    VTL_DROP_TYPE = 3           # unknown packet or frame type
+    VTL_DROP_NO_ASSOC = 4       # connection id unknown, or from the wrong address
+    VTL_DROP_COOKIE = 5
+    VTL_DROP_DUPLICATE = 6
+    VTL_DROP_PROTOCOL = 7       # well-formed, but breaks a rule (beyond flow control, …)
+    VTL_DROP_MEMORY = 8
+    VTL_DROP_REASONS = 9
+
+cdef vtl_endpoint *vtl_endpoint_new(const vtl_config *cfg, const vtl_sink *sink) noexcept nogil
+cdef void vtl_endpoint_free(vtl_endpoint *ep) noexcept nogil
+cdef int vtl_recv(vtl_endpoint *ep, const uint8_t *pkt, size_t n, const vtl_addr *src, uint64_t now) noexcept nogil
+cdef int vtl_build(vtl_endpoint *ep, vtl_batch *b, uint64_t now) noexcept nogil   # datagrams added; 0: nothing to send now
+cdef uint64_t vtl_timer(vtl_endpoint *ep) noexcept nogil                          # next deadline, UINT64_MAX: none
+cdef void vtl_on_timer(vtl_endpoint *ep, uint64_t now) noexcept nogil
+cdef void vtl_path_error(vtl_endpoint *ep, const vtl_addr *to, uint64_t now) noexcept nogil   # ICMP unreachable: a hint
+cdef uint64_t vtl_drops(vtl_endpoint *ep, int reason) noexcept nogil
+
+cdef vtl_assoc *vtl_connect(vtl_endpoint *ep, const vtl_addr *to, uint64_t now) noexcept nogil  # the existing one, or a new one; NULL: no memory
+cdef bint vtl_is_up(const vtl_assoc *a) noexcept nogil
+cdef const vtl_addr *vtl_peer(const vtl_assoc *a) noexcept nogil
+cdef void vtl_close(vtl_assoc *a, uint32_t reason, uint64_t now) noexcept nogil   # resets its streams, tells the peer
+cdef void vtl_assoc_get_stats(const vtl_assoc *a, vtl_assoc_stats *out) noexcept nogil
+cdef void vtl_set_user(vtl_assoc *a, void *user) noexcept nogil
+cdef void *vtl_user(const vtl_assoc *a) noexcept nogil
+
+# OPEN goes out at once, or when the association comes up.
+cdef vtl_stream *vtl_open(vtl_assoc *a, const vtl_open_info *info, void *user, uint64_t now) noexcept nogil
+cdef void vtl_accept(vtl_stream *s, void *user) noexcept nogil
+cdef void vtl_reject(vtl_stream *s, uint32_t code) noexcept nogil
+cdef void vtl_confirm(vtl_stream *s) noexcept nogil
+cdef void vtl_cancel(vtl_stream *s) noexcept nogil
+cdef void vtl_stream_set_user(vtl_stream *s, void *user) noexcept nogil
+cdef void *vtl_stream_user(const vtl_stream *s) noexcept nogil
+cdef vtl_assoc *vtl_stream_assoc(const vtl_stream *s) noexcept nogil
+cdef uint32_t vtl_stream_id(const vtl_stream *s) noexcept nogil
+
+# Bytes are borrowed, not copied: `owner` gets release() for each part once the peer acknowledged it (or the stream died).
+cdef int vtl_write(vtl_stream *s, const uint8_t *data, size_t n, void *owner) noexcept nogil    # 0, or -1: no memory
+cdef void vtl_fin(vtl_stream *s) noexcept nogil
+cdef void vtl_reset(vtl_stream *s, uint32_t code) noexcept nogil
+cdef void vtl_consumed(vtl_stream *s, size_t n) noexcept nogil
+cdef size_t vtl_unacked(const vtl_stream *s) noexcept nogil      # bytes written and not yet acknowledged (the send buffer)
+cdef size_t vtl_send_target(const vtl_stream *s) noexcept nogil  # how large that should be to keep the path full (≈ 2 × cwnd)
