@@ -1,0 +1,75 @@
+"""Exceptions. Each class says whose fault it is, each instance what to do about it.
+
+``HookerError`` is the base. ``fault`` is one of ``configuration``, ``local``, ``peer``, ``carrier`` and
+``kernel``; ``remedy`` is one sentence for a person, or empty when there is nothing to be done.
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+import os
+from typing import ClassVar, Literal
+
+Fault = Literal["configuration", "local", "peer", "carrier", "kernel"]
+
+
+class HookerError(Exception):
+    """Base of every error Hooker raises on purpose."""
+
+    fault: ClassVar[Fault] = "local"
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.remedy})" if self.remedy else self.message
+
+
+class ConfigurationError(HookerError, ValueError):
+    """A setting, an argument or the machine's set-up is wrong. Nothing has been changed yet."""
+
+    fault = "configuration"
+
+
+class UsageError(HookerError, RuntimeError):
+    """The caller used the interface in a way it does not allow (a closed object, a wrong order)."""
+
+    fault = "local"
+
+
+class PeerError(HookerError, ConnectionError):
+    """The other host broke the protocol, went away or refused."""
+
+    fault = "peer"
+
+
+class CarrierError(HookerError, ConnectionError):
+    """What VTL rides on failed: no route, port in use, datagrams blocked."""
+
+    fault = "carrier"
+
+
+class KernelError(HookerError, RuntimeError):
+    """The kernel refused something Hooker needs, or lacks it. ``errno`` is 0 when there was none."""
+
+    fault = "kernel"
+
+    def __init__(self, message: str, *, remedy: str = "", errno: int = 0) -> None:
+        super().__init__(message, remedy=remedy)
+        self.errno = errno
+
+    @classmethod
+    def from_os_error(cls, action: str, error: OSError, *, remedy: str = "") -> KernelError:
+        """``action`` is what was tried, as in "attach sock_ops to /sys/fs/cgroup"."""
+        number = error.errno or 0
+        name = _errno.errorcode.get(number, str(number))
+        reason = os.strerror(number) if number else str(error)
+        return cls(f"cannot {action}: {reason} [{name}]", remedy=remedy, errno=number)
+
+
+def require_root(what: str) -> None:
+    """Raise ConfigurationError unless the process has root's effective user id."""
+    if os.geteuid() != 0:
+        raise ConfigurationError(f"{what} needs root", remedy="run it with sudo")

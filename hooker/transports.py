@@ -1,0 +1,47 @@
+"""The transports a flow can be moved onto, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hooker.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """``wire_id`` is the 8-bit number that stands for it in the TCP option."""
+
+    name: str
+    wire_id: int
+    summary: str
+
+
+_registry: dict[str, Transport] = {}
+
+
+def register(transport: Transport) -> Transport:
+    """Raises ConfigurationError when the name or the number is taken or does not fit."""
+    if not 1 <= transport.wire_id <= 255:
+        raise ConfigurationError(f"transport {transport.name!r}: wire id {transport.wire_id} is not 1 to 255")
+    for known in _registry.values():
+        if known.name == transport.name or known.wire_id == transport.wire_id:
+            raise ConfigurationError(f"transport {transport.name!r} collides with {known.name!r}")
+    _registry[transport.name] = transport
+    return transport
+
+
+def get(name: str) -> Transport:
+    """Raises ConfigurationError, which lists the known names."""
+    try:
+        return _registry[name]
+    except KeyError:
+        raise ConfigurationError(
+            f"unknown transport {name!r}", remedy=f"known transports: {', '.join(names())}"
+        ) from None
+
+
+def names() -> list[str]:
+    return sorted(_registry)
+
+
+VTL = register(Transport("vtl", 1, "Hooker's own: streams, selective repeat, congestion control, over UDP"))
