@@ -1,0 +1,147 @@
+"""The wire meter: what really crosses the veth between the lab's two hosts.
+
+A BPF program (``bpf/meter.c``) at one end of the veth counts per direction and per class: TCP,
+VTL (UDP to or from the VTL port), and the rest. It counts super-packets whole, so nothing is lost
+at any speed. On request it loses packets of a class, to stand for a path that blocks them.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from hooker import netns
+
+SOURCE = Path(__file__).resolve().parent.parent / "bpf" / "meter.c"
+INGRESS, EGRESS = 0xFFFFFFF2, 0xFFFFFFF3  # TC_H_CLSACT | TC_H_MIN_INGRESS, TC_H_MIN_EGRESS
+CLASSES = ("tcp", "vtl", "other")
+
+_spare: list[Any] = []  # compiled once per process: BCC takes most of a second
+
+
+@dataclass(frozen=True)
+class Count:
+    """Counters of one class of packets."""
+
+    packets: int = 0
+    payload: int = 0  # bytes
+    payload_packets: int = 0
+    dropped: int = 0  # packets
+    fin: int = 0
+    rst: int = 0
+
+    def __add__(self, other: Count) -> Count:
+        return Count(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def __sub__(self, other: Count) -> Count:
+        return Count(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What has crossed the wire: ``to_b`` and ``to_a`` name the receiving host."""
+
+    to_b: dict[str, Count]
+    to_a: dict[str, Count]
+
+    @property
+    def tcp(self) -> Count:
+        """TCP, both directions."""
+        return self.to_b["tcp"] + self.to_a["tcp"]
+
+    @property
+    def vtl(self) -> Count:
+        """VTL datagrams, both directions."""
+        return self.to_b["vtl"] + self.to_a["vtl"]
+
+    def __sub__(self, before: Reading) -> Reading:
+        return Reading(
+            {c: self.to_b[c] - before.to_b[c] for c in CLASSES},
+            {c: self.to_a[c] - before.to_a[c] for c in CLASSES},
+        )
+
+
+class WireMeter:
+    """Counts packets at *interface* of the namespace *name*; the far end is host A."""
+
+    def __init__(self, name: str, interface: str, vtl_port: int) -> None:
+        self._bpf = _spare.pop() if _spare else _load()
+        self._counts = self._bpf[b"hk_counts"]
+        self._conf = self._bpf[b"hk_conf"]
+        self._vtl_port = vtl_port
+        self._start: Reading | None = None
+        self._base = self._raw()
+        self.drop()
+        programs = {
+            INGRESS: self._bpf.load_func(b"hk_meter_in", self._bpf.SCHED_CLS).fd,
+            EGRESS: self._bpf.load_func(b"hk_meter_out", self._bpf.SCHED_CLS).fd,
+        }
+        netns.call(name, lambda: _attach(interface, programs))
+
+    def drop(self, to_b: tuple[str, ...] = (), to_a: tuple[str, ...] = ()) -> None:
+        """Lose every packet of the named classes (``tcp``, ``vtl``, ``other``) from now on."""
+        for direction, names in enumerate((to_b, to_a)):
+            leaf = self._conf.Leaf()
+            leaf.vtl_port = self._vtl_port
+            leaf.drop = sum(1 << CLASSES.index(name) for name in names)
+            self._conf[self._conf.Key(direction)] = leaf
+
+    def total(self) -> Reading:
+        """Return everything counted since the meter was made."""
+        return self._raw() - self._base
+
+    def _raw(self) -> Reading:
+        sides = [
+            {name: self._count(d * len(CLASSES) + i) for i, name in enumerate(CLASSES)} for d in range(2)
+        ]
+        return Reading(*sides)
+
+    def start(self) -> None:
+        """Begin a measurement; :meth:`read` counts from here."""
+        self._start = self.total()
+
+    def read(self) -> Reading:
+        """Return what was counted since :meth:`start`, or since the meter was made."""
+        now = self.total()
+        return now - self._start if self._start else now
+
+    def close(self) -> None:
+        """Give programs and maps back for the next meter; the filters vanish with their namespace."""
+        _spare.append(self._bpf)
+
+    def _count(self, key: int) -> Count:
+        per_cpu = self._counts[self._counts.Key(key)]
+        return Count(*(sum(getattr(leaf, f.name) for leaf in per_cpu) for f in fields(Count)))
+
+
+def _load() -> Any:
+    try:
+        from hooker import headers  # type: ignore[attr-defined,unused-ignore]
+
+        headers.ensure()
+    except ImportError:
+        os.environ.setdefault("BCC_KERNEL_SOURCE", "/tmp/lab-headers")
+    from bcc import BPF
+
+    return BPF(src_file=str(SOURCE).encode(), cflags=["-Wno-macro-redefined"])
+
+
+def _attach(interface: str, programs: dict[int, int]) -> None:
+    from pyroute2 import IPRoute
+
+    with IPRoute() as ipr:
+        index = ipr.link_lookup(ifname=interface)[0]
+        ipr.tc("add", "clsact", index)
+        for parent, fd in programs.items():
+            ipr.tc(
+                "add-filter",
+                "bpf",
+                index,
+                parent=parent,
+                fd=fd,
+                name="hk_meter",
+                direct_action=True,
+                classid=1,
+            )

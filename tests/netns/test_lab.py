@@ -1,0 +1,112 @@
+"""The lab itself: addresses work at once, the meter counts exactly, nothing stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hooker import lab as lab_module
+from hooker.lab import Lab
+from hooker.lab_apps import sha256, start_iperf3, start_nginx, write_random
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.mark.parametrize("family", ["v4", "v6"])
+def test_tcp_payload_is_counted_to_the_byte(lab: Lab, family: str) -> None:
+    www = start_nginx(lab.b, lab.tmp)
+    digest = write_random(www / "file", 3_000_001)
+    host = lab.b.v4 if family == "v4" else f"[{lab.b.v6}]"
+    lab.meter.start()
+    lab.a.run(["curl", "-sS", "-o", lab.tmp / "got", "-D", lab.tmp / "head", f"http://{host}:8080/file"])
+    time.sleep(0.05)
+    wire = lab.meter.read()
+    assert sha256(lab.tmp / "got") == digest
+    head = (lab.tmp / "head").stat().st_size
+    assert wire.to_a["tcp"].payload == 3_000_001 + head
+    assert wire.to_a["tcp"].payload_packets >= 3_000_001 // 1448
+    assert wire.tcp.fin == 2
+    assert wire.vtl.packets == 0
+
+
+def test_nothing_is_lost_by_the_meter_at_full_speed(lab: Lab) -> None:
+    start_iperf3(lab.b)
+    lab.meter.start()
+    done = lab.a.run(["iperf3", "-c", lab.b.v4, "-n", "1G", "-i", "0"], text=True)
+    assert done.returncode == 0
+    assert lab.meter.read().to_b["tcp"].payload >= 1 << 30
+
+
+def test_udp_of_the_vtl_port_is_counted_as_vtl_and_can_be_lost(lab: Lab) -> None:
+    receiver, sender = lab.b.socket(kind=2), lab.a.socket(kind=2)
+    with receiver, sender:
+        receiver.bind((lab.b.v4, lab.vtl_port))
+        receiver.settimeout(1)
+        sender.sendto(b"x" * 100, (lab.b.v4, lab.vtl_port))
+        assert receiver.recv(200) == b"x" * 100
+        lab.meter.drop(to_b=("vtl",))
+        sender.sendto(b"y" * 50, (lab.b.v4, lab.vtl_port))
+        with pytest.raises(TimeoutError):
+            receiver.recv(200)
+    wire = lab.meter.read().to_b["vtl"]
+    assert (wire.payload, wire.packets, wire.dropped) == (100, 1, 1)
+
+
+def test_a_hooked_command_runs_in_the_hosts_cgroup_as_its_own_pid(lab: Lab) -> None:
+    proc = lab.a.popen(["cat", "/proc/self/cgroup"], stdout=subprocess.PIPE, text=True)
+    out, _ = proc.communicate(timeout=5)
+    assert f"0::/{lab.a.cgroup.relative_to(lab_module.cgroup_root())}\n" in out
+    sleeper = lab.a.popen(["sleep", "30"])
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{sleeper.pid}/comm").read_text() != "sleep\n":
+        assert time.monotonic() < deadline
+    assert str(sleeper.pid) in (lab.a.cgroup / "cgroup.procs").read_text().split()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_owner_leaves_nothing(number: signal.Signals) -> None:
+    owner = _owner()
+    owner.send_signal(number)
+    owner.wait(10)
+    assert _left_by(owner.pid) == []
+
+
+def test_clean_removes_what_a_killed_owner_left() -> None:
+    owner = _owner()
+    owner.kill()
+    owner.wait(10)
+    subprocess.run([sys.executable, "-m", "hooker.lab", "clean"], check=True, timeout=20)
+    assert _left_by(owner.pid) == []
+
+
+def _owner() -> subprocess.Popen[str]:
+    code = (
+        "import sys, time; sys.path.insert(0, sys.argv[1])\n"
+        "from hooker.lab import Lab\n"
+        "with Lab() as lab:\n"
+        "    lab.a.popen(['sleep', '60']); print('up', flush=True); time.sleep(60)\n"
+    )
+    root = str(Path(lab_module.__file__).parent.parent)
+    owner = subprocess.Popen(
+        [sys.executable, "-c", code, root], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert owner.stdout
+    with owner.stdout:
+        assert owner.stdout.readline() == "up\n"
+    return owner
+
+
+def _left_by(pid: int) -> list[str]:
+    tag = f"{pid}-"
+    places = [
+        *lab_module.cgroup_root().glob(f"{lab_module.CGROUP_PREFIX}{tag}*"),
+        *Path("/run/netns").glob(f"{lab_module.NETNS_PREFIX}{tag}*"),
+        *Path("/tmp").glob(f"{lab_module.CGROUP_PREFIX}{tag}*"),
+    ]
+    return [str(place) for place in places if os.path.lexists(place)]
