@@ -144,7 +144,7 @@ class Lab:
         self.congestion = congestion
         self.cgroup = cgroup_root() / f"{CGROUP_PREFIX}{self.tag}"
         self.tmp = Path(tempfile.gettempdir()) / f"{CGROUP_PREFIX}{self.tag}"  # for logs and data; goes too
-        self._procs: list[subprocess.Popen[Any]] = []
+        self.processes: list[subprocess.Popen[Any]] = []
         self._signals: dict[int, Any] = {}
         self._janitor: Any = None
 
@@ -173,13 +173,13 @@ class Lab:
 
     def adopt(self, proc: subprocess.Popen[Any]) -> None:
         """End *proc* at the latest when the lab closes."""
-        self._procs.append(proc)
+        self.processes.append(proc)
 
     def close(self) -> None:
         """End all processes and remove namespaces and cgroups. May be called twice."""
         with _uninterrupted():
-            end_processes(self._procs)
-            self._procs.clear()
+            end_processes(self.processes)
+            self.processes.clear()
             remove_cgroup(self.cgroup)
             for letter in "ab":
                 remove_netns(f"{NETNS_PREFIX}{self.tag}-{letter}")

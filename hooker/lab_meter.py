@@ -120,7 +120,7 @@ def _load() -> Any:
     try:
         from hooker import headers  # type: ignore[attr-defined,unused-ignore]
 
-        headers.ensure()
+        headers.activate()
     except ImportError:
         os.environ.setdefault("BCC_KERNEL_SOURCE", "/tmp/lab-headers")
     from bcc import BPF

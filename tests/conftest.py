@@ -9,28 +9,18 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support import Pair
 
 from hooker import lab_leftovers
 from hooker.lab import Lab
-from hooker.lab_engine import EngineProcess
 
 PRIVILEGED = {"netns", "apps"}
 HERE = Path(__file__).resolve().parent
 
 os.environ.setdefault(lab_leftovers.SESSION_VARIABLE, uuid.uuid4().hex)
-
-
-@dataclass
-class Pair:
-    """A lab with an engine on each host."""
-
-    lab: Lab
-    client: EngineProcess
-    server: EngineProcess
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -48,6 +38,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.fail(f"BPF is required, but {missing}", pytrace=False)
     elif missing:
         pytest.skip(missing)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_left_at_the_end() -> Iterator[None]:
+    """Look once more when the fixtures of the last module are gone."""
+    before = lab_leftovers.snapshot()
+    yield
+    found = lab_leftovers.left(before)
+    if found:
+        pytest.fail(f"left behind at the end: {', '.join(found)}", pytrace=False)
 
 
 @pytest.fixture(autouse=True)
@@ -73,25 +73,22 @@ def lab() -> Iterator[Lab]:
 @pytest.fixture
 def hooked_pair(lab: Lab) -> Iterator[Pair]:
     """Two hosts, an engine on each."""
-    yield from _pair(lab)
+    with Pair.open(lab) as pair:
+        yield pair
 
 
 @pytest.fixture(scope="module")
-def shared_pair() -> Iterator[Pair]:
-    """One hooked pair for a module whose tests do not harm it."""
-    with Lab() as made:
-        yield from _pair(made)
+def module_pair() -> Iterator[Pair]:
+    """One hooked pair for a module whose tests do not harm it; programs started stay up."""
+    with Lab() as made, Pair.open(made) as pair:
+        yield pair
 
 
-def _pair(lab: Lab) -> Iterator[Pair]:
-    engines: list[EngineProcess] = []
-    try:
-        engines += [host.hooker() for host in lab.hosts]
-        yield Pair(lab, *engines)
-    finally:
-        for engine in engines:
-            engine.stop()
-            print(f"--- engine {engine.host.letter}\n{engine.tail()}")
+@pytest.fixture
+def pair(module_pair: Pair) -> Iterator[Pair]:
+    """The module's hooked pair; programs that the test starts end with it."""
+    with module_pair.programs():
+        yield module_pair
 
 
 def _privileged(item: pytest.Item) -> bool:

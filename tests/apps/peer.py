@@ -1,0 +1,233 @@
+"""A TCP program that follows a script: ``peer.py serve|connect ADDRESS PORT ACTION…``
+
+It knows nothing of Hooker. Each connection runs the actions in turn; at the end one JSON line says
+what was sent and received (bytes, SHA-256), when (monotonic seconds), and which error ended it.
+
+Actions: ``send:N`` (blocking), ``send-async:N`` (asyncio, level-triggered), ``send-edge:N``
+(edge-triggered epoll), ``recv:N``, ``recv-all``, ``echo-all``, ``fin``, ``sleep:S``, ``wait-file:PATH``,
+``touch:PATH``, ``rst`` (linger 0), ``close``, ``exit`` (without closing), ``wait-end``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import errno
+import hashlib
+import json
+import os
+import random
+import select
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+BLOCK = 65536  # bytes per send call
+WAIT = 60.0  # s: no action takes longer
+
+
+class Connection:
+    """One connection and what became of it."""
+
+    def __init__(self, sock: socket.socket, seed: int, progress: Path | None) -> None:
+        self.sock = sock
+        self.random = random.Random(seed)
+        self.progress = progress
+        self.sent_hash, self.received_hash = hashlib.sha256(), hashlib.sha256()
+        self.result: dict[str, object] = {"sent": 0, "received": 0, "error": None, "at": None}
+        self.result["connected"] = time.monotonic()
+
+    def run(self, actions: list[str]) -> dict[str, object]:
+        for action in actions:
+            name, _, value = action.partition(":")
+            try:
+                getattr(self, "do_" + name.replace("-", "_"))(value)
+            except OSError as exc:
+                code = exc.errno or 0
+                self.result |= {"error": errno.errorcode.get(code, repr(exc)), "at": action}
+                break
+        self.result |= {
+            "sent_sha256": self.sent_hash.hexdigest(),
+            "received_sha256": self.received_hash.hexdigest(),
+            "ended": time.monotonic(),
+        }
+        return self.result
+
+    def count_sent(self, data: bytes | memoryview) -> None:
+        self.sent_hash.update(data)
+        self.result["sent"] = int(str(self.result["sent"])) + len(data)
+        if self.progress:
+            self.progress.write_text(str(self.result["sent"]))
+
+    def count_received(self, data: bytes) -> None:
+        self.result.setdefault("first_byte", time.monotonic())
+        self.result["last_byte"] = time.monotonic()
+        self.received_hash.update(data)
+        self.result["received"] = int(str(self.result["received"])) + len(data)
+
+    def blocks(self, value: str) -> Iterator[bytes]:
+        left = int(value)
+        while left:
+            block = self.random.randbytes(min(BLOCK, left))
+            left -= len(block)
+            yield block
+
+    def do_send(self, value: str) -> None:
+        for block in self.blocks(value):
+            view = memoryview(block)
+            while view:
+                n = self.sock.send(view)
+                self.count_sent(view[:n])
+                view = view[n:]
+
+    def do_send_async(self, value: str) -> None:
+        async def body() -> None:
+            _, writer = await asyncio.open_connection(sock=self.sock.dup())
+            for block in self.blocks(value):
+                writer.write(block)
+                await writer.drain()
+                self.count_sent(block)
+            await asyncio.wait_for(_flushed(writer), WAIT)
+
+        asyncio.run(body())
+
+    def do_send_edge(self, value: str) -> None:
+        self.sock.setblocking(False)
+        poll = select.epoll()
+        poll.register(self.sock, select.EPOLLOUT | select.EPOLLET)
+        for block in self.blocks(value):
+            view = memoryview(block)
+            while view:
+                try:
+                    n = self.sock.send(view)
+                except BlockingIOError:
+                    if not poll.poll(WAIT):
+                        raise OSError(errno.ETIMEDOUT, "no edge came") from None
+                    continue
+                self.count_sent(view[:n])
+                view = view[n:]
+        poll.close()
+        self.sock.setblocking(True)
+
+    def do_recv(self, value: str) -> None:
+        left = int(value)
+        while left:
+            data = self.sock.recv(min(left, 1 << 18))
+            if not data:
+                raise OSError(errno.EPIPE, "end of stream")
+            self.count_received(data)
+            left -= len(data)
+
+    def do_recv_all(self, _: str) -> None:
+        while data := self.sock.recv(1 << 18):
+            self.count_received(data)
+
+    def do_echo_all(self, _: str) -> None:
+        while data := self.sock.recv(1 << 18):
+            self.count_received(data)
+            self.sock.sendall(data)
+            self.count_sent(data)
+
+    def do_wait_end(self, _: str) -> None:
+        """Wait until the peer is gone, reading what comes; the error, if any, is the result's."""
+        self.do_recv_all("")
+
+    def do_fin(self, _: str) -> None:
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def do_sleep(self, value: str) -> None:
+        time.sleep(float(value))
+
+    def do_touch(self, value: str) -> None:
+        Path(value).touch()
+
+    def do_wait_file(self, value: str) -> None:
+        deadline = time.monotonic() + WAIT
+        while not Path(value).exists():
+            if time.monotonic() > deadline:
+                raise OSError(errno.ETIMEDOUT, value)
+            time.sleep(0.005)
+
+    def do_rst(self, _: str) -> None:
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
+
+    def do_close(self, _: str) -> None:
+        self.sock.close()
+
+    def do_exit(self, _: str) -> None:
+        report(self.run([]))
+        os._exit(0)
+
+
+async def _flushed(writer: asyncio.StreamWriter) -> None:
+    while writer.transport.get_write_buffer_size():
+        await asyncio.sleep(0.001)
+
+
+def report(result: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.flush()
+
+
+def bound(sock: socket.socket) -> socket.socket:
+    """Keep *sock* blocking, but let no call wait for ever."""
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(WAIT), 0))
+    return sock
+
+
+def connect(args: argparse.Namespace) -> None:
+    started = time.monotonic()
+    try:
+        sock = bound(socket.socket(socket.AF_INET6 if ":" in args.address else socket.AF_INET))
+        sock.connect((args.address, args.port))
+    except OSError as exc:
+        report({"error": errno.errorcode.get(exc.errno or 0, repr(exc)), "at": "connect"})
+        return
+    conn = Connection(sock, args.seed, args.progress)
+    conn.result["started"] = started
+    report(conn.run(args.actions))
+
+
+def serve(args: argparse.Namespace) -> None:
+    family = socket.AF_INET6 if ":" in args.address else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    listener.bind((args.address, args.port))
+    listener.listen(512)
+    listener.settimeout(WAIT)
+    threads = []
+    for n in range(args.connections):
+        sock, _ = listener.accept()
+        conn = Connection(bound(sock), args.seed + n, args.progress)
+        thread = threading.Thread(target=lambda conn=conn: report(conn.run(args.actions)))  # type: ignore[misc]
+        thread.start()
+        threads.append(thread)
+    listener.close()
+    for thread in threads:
+        thread.join()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("role", choices=["serve", "connect"])
+    parser.add_argument("address")
+    parser.add_argument("port", type=int)
+    parser.add_argument("actions", nargs="*")
+    parser.add_argument("--connections", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--progress", type=Path)
+    args = parser.parse_args()
+    roles: dict[str, Callable[[argparse.Namespace], None]] = {"serve": serve, "connect": connect}
+    roles[args.role](args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""What the tests with real programs share: hooked pairs, address families, scripted peers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hooker.demo import all_flows, verdict
+from hooker.lab import Host, Lab, end_processes
+from hooker.lab_engine import EngineProcess
+
+PEER = Path(__file__).resolve().parent / "apps" / "peer.py"
+ENGINE = Path(__file__).resolve().parent.parent / "hooker" / "_fastpath.pyx"
+FAMILIES = ("v4", "v6", "mapped")
+PLAIN = os.environ.get("HOOKER_TEST_PLAIN") == "1"  # the same tests over TCP: they must hold there too
+
+
+def address(host: Host, family: str) -> str:
+    """Return how a client names *host* in the given family."""
+    return {"v4": host.v4, "v6": host.v6, "mapped": f"::ffff:{host.v4}"}[family]
+
+
+def url(host: Host, family: str, path: str, port: int = 8080) -> str:
+    """Return the http address of *path* on *host*."""
+    name = address(host, family)
+    return f"http://{f'[{name}]' if ':' in name else name}:{port}/{path}"
+
+
+def any_address(family: str) -> str:
+    """Return the address a server binds to serve *family*."""
+    return "0.0.0.0" if family == "v4" else "::"
+
+
+@dataclass
+class Pair:
+    """A lab whose hosts have engines (None: plain TCP at that host)."""
+
+    lab: Lab
+    client: EngineProcess | None = None
+    server: EngineProcess | None = None
+    _mark: int = field(default=0)
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, lab: Lab, hosts: str = "ab", options: tuple[str, ...] = ()) -> Iterator[Pair]:
+        """Start engines on the named *hosts*; stop them, and show their logs, at the end."""
+        if not PLAIN and not ENGINE.exists():
+            pytest.skip("no engine in this tree yet")
+        engines: dict[str, EngineProcess] = {}
+        try:
+            for host in lab.hosts:
+                if host.letter in hosts and not PLAIN:
+                    engines[host.letter] = host.hooker(*options)
+            yield cls(lab, engines.get("a"), engines.get("b"))
+        finally:
+            for engine in engines.values():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    engine.stop()
+                print(f"--- engine {engine.host.letter} (exit {engine.proc.returncode})\n{engine.tail()}")
+
+    @property
+    def a(self) -> Host:
+        """The client's host."""
+        return self.lab.a
+
+    @property
+    def b(self) -> Host:
+        """The server's host."""
+        return self.lab.b
+
+    @property
+    def engines(self) -> list[EngineProcess]:
+        """The engines that run."""
+        return [e for e in (self.client, self.server) if e]
+
+    @contextlib.contextmanager
+    def engaged(self, payload: int = 0, flows: int = 1) -> Iterator[None]:
+        """What happens inside goes over VTL: no TCP payload on the wire, flows engaged.
+
+        Args:
+            payload: bytes that must have crossed as VTL, at least.
+            flows: that must have been engaged at the client, at least.
+        """
+        if PLAIN:
+            yield
+            return
+        assert self.client
+        before = counts(self.client.status())
+        self.lab.meter.start()
+        yield
+        time.sleep(0.02)
+        wire = self.lab.meter.read()
+        after = counts(self.client.status())
+        assert wire.tcp.payload == 0, f"TCP payload on the wire: {wire.tcp}; engine: {after}"
+        assert wire.vtl.payload >= payload
+        engaged = after.get("engaged", 0) - before.get("engaged", 0)
+        assert engaged >= flows, f"{engaged} flows engaged, {flows} expected: {after}"
+
+    @contextlib.contextmanager
+    def over_tcp(self, payload: int = 0) -> Iterator[None]:
+        """What happens inside stays on TCP, every byte of it once."""
+        self.lab.meter.start()
+        yield
+        time.sleep(0.02)
+        assert self.lab.meter.read().tcp.payload >= payload
+
+    @contextlib.contextmanager
+    def programs(self) -> Iterator[None]:
+        """End the programs that were started inside."""
+        procs = self.lab.processes
+        mark = len(procs)
+        try:
+            yield
+        finally:
+            end_processes(procs[mark:])
+            del procs[mark:]
+
+
+def counts(status: dict[str, Any]) -> dict[str, int]:
+    """Return how many flows the engine has engaged and released, as its counters say."""
+    counters = status.get("counters") or status.get("stats") or {}
+    if "engaged" in counters:
+        return {k: int(v) for k, v in counters.items() if isinstance(v, int)}
+    result: dict[str, int] = {}
+    for flow in all_flows(status):
+        result[verdict(flow)] = result.get(verdict(flow), 0) + 1
+    return result
+
+
+def peer(
+    host: Host,
+    role: str,
+    where: str,
+    port: int,
+    *actions: str,
+    hooked: bool = True,
+    options: tuple[str, ...] = (),
+) -> subprocess.Popen[str]:
+    """Start a scripted peer on *host*; a server is listening when this returns."""
+    cmd = [sys.executable, str(PEER), *options, role, where, str(port), *actions]
+    proc = host.popen(cmd, hooked=hooked, stdout=subprocess.PIPE, text=True)
+    if role == "serve":
+        host.wait_listening(port)
+    return proc
+
+
+def results(proc: subprocess.Popen[str], timeout: float = 60) -> list[dict[str, Any]]:
+    """Wait for a peer to end and return one result per connection."""
+    out, _ = proc.communicate(timeout=timeout)
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def result(proc: subprocess.Popen[str], timeout: float = 60) -> dict[str, Any]:
+    """Wait for a peer to end and return the result of its one connection."""
+    (only,) = results(proc, timeout)
+    return only
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Assert that what one peer sent is what the other received, to the byte."""
+    assert (one["sent"], one["sent_sha256"]) == (other["received"], other["received_sha256"])
+
+
+def eventually(condition: Any, timeout: float = 10, every: float = 0.02) -> None:
+    """Wait until *condition()* holds.
+
+    Raises:
+        AssertionError: it did not within *timeout* seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "did not come true in time"
+        time.sleep(every)
