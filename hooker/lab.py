@@ -14,6 +14,7 @@ Usage:
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import shutil
@@ -29,7 +30,9 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Literal
 
-from hooker import netns
+from hooker import cgroup, netns
+from hooker import janitor as undo
+from hooker.janitor import Janitor, Undo
 from hooker.lab_engine import EngineProcess
 from hooker.lab_meter import WireMeter
 
@@ -146,7 +149,7 @@ class Lab:
         self.tmp = Path(tempfile.gettempdir()) / f"{CGROUP_PREFIX}{self.tag}"  # for logs and data; goes too
         self.processes: list[subprocess.Popen[Any]] = []
         self._signals: dict[int, Any] = {}
-        self._janitor: Any = None
+        self._undo: list[Undo] = []
 
     def __enter__(self) -> Lab:
         self._catch_signals()
@@ -186,11 +189,15 @@ class Lab:
             shutil.rmtree(self.tmp, ignore_errors=True)
             if "meter" in self.__dict__:
                 self.meter.close()
+        for action in self._undo:
+            action.done()
+        self._undo.clear()
         self._restore_signals()
 
     def _build(self) -> None:
         from pyroute2 import netns as names
 
+        self._undo = [janitor().register(action) for action in self._undo_actions()]
         self.tmp.mkdir()
         for part in ("", "a", "b", "aux"):
             (self.cgroup / part).mkdir()
@@ -201,6 +208,12 @@ class Lab:
         for host in self.hosts:
             netns.call(host.netns, lambda host=host: self._configure(host))  # type: ignore[misc]
         self.meter = WireMeter(self.b.netns, INTERFACE, self.vtl_port)
+
+    def _undo_actions(self) -> Iterator[dict[str, Any]]:
+        for letter in "ab":
+            yield undo.netns(f"{NETNS_PREFIX}{self.tag}-{letter}")
+        for part in ("", "/a", "/b", "/aux"):
+            yield undo.cgroup(f"{self.cgroup.name}{part}", kill=True)
 
     def _add_veth(self) -> None:
         from pyroute2 import IPRoute
@@ -236,16 +249,14 @@ class Lab:
 
 
 def cgroup_root() -> Path:
-    """Return where cgroup v2 is mounted.
+    """Return where cgroup v2 is, as a path that other processes can use too."""
+    return Path(str(cgroup.root()).replace("/proc/self/", f"/proc/{os.getpid()}/", 1))
 
-    Raises:
-        RuntimeError: it is not mounted.
-    """
-    for line in Path("/proc/mounts").read_text().splitlines():
-        _, where, kind, *_ = line.split()
-        if kind == "cgroup2":
-            return Path(where)
-    raise RuntimeError("cgroup v2 is not mounted; try: mount -t cgroup2 none /sys/fs/cgroup")
+
+@functools.cache
+def janitor() -> Janitor:
+    """Return this process's janitor: it cleans up when the process is killed."""
+    return Janitor()
 
 
 def end_processes(procs: Sequence[subprocess.Popen[Any]], grace: float = STOP_GRACE) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hooker.lab import CGROUP_PREFIX, NETNS_PREFIX, cgroup_root
+from hooker.lab import CGROUP_PREFIX, NETNS_PREFIX, cgroup_root, janitor
 
 SESSION_VARIABLE = "HOOKER_LAB_SESSION"
 SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280}[os.uname().machine]
@@ -117,15 +117,16 @@ def _held() -> Iterator[str]:
 
 
 def _processes() -> Iterator[str]:
-    """Processes that carry this session's environment variable, but for this one."""
+    """Processes that carry this session's environment variable, but for this one and its janitor."""
     value = os.environ.get(SESSION_VARIABLE)
     if not value:
         return
+    known = (os.getpid(), janitor().pid)
     wanted = f"{SESSION_VARIABLE}={value}".encode()
     for environ in Path("/proc").glob("[0-9]*/environ"):
         pid = environ.parent.name
         try:
-            if int(pid) == os.getpid() or wanted not in environ.read_bytes():
+            if int(pid) in known or wanted not in environ.read_bytes():
                 continue
             name = (environ.parent / "comm").read_text().strip()
             state = (environ.parent / "stat").read_text().rsplit(")", 1)[1].split()[0]
