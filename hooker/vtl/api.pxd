@@ -16,9 +16,15 @@ cdef struct vtl_addr:          # a peer's transport address
     uint16_t port              # host byte order
     uint16_t zero
 
-ctypedef struct vtl_endpoint   # all associations of one engine
-ctypedef struct vtl_assoc      # one association
-ctypedef struct vtl_stream     # one flow's byte stream, both directions
+cdef extern from *:            # opaque; the structures are in core.pxd
+    """
+    typedef struct vtl_endpoint vtl_endpoint;
+    typedef struct vtl_assoc vtl_assoc;
+    typedef struct vtl_stream vtl_stream;
+    """
+    ctypedef struct vtl_endpoint   # all associations of one engine
+    ctypedef struct vtl_assoc      # one association
+    ctypedef struct vtl_stream     # one flow's byte stream, both directions
 
 
 cdef struct vtl_open_info:     # what an OPEN frame carries

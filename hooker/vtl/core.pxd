@@ -1,0 +1,219 @@
+# The three structures of VTL and how they hang together. No functions but list links.
+#
+# Endpoint ── by connection id, by address ──► Assoc ── by stream id ──► Stream
+# Lists are intrusive; an object is at most once in each. Nothing is freed inside a walk: what is
+# finished goes to Endpoint.dead or Assoc.finished, and endpoint.reap() frees it at the end of a call.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from hooker.vtl.api cimport vtl_addr, vtl_config, vtl_sink
+from hooker.vtl.congestion cimport Congestion
+from hooker.vtl.ranges cimport RangeSet
+from hooker.vtl.reassembly cimport Reassembly
+from hooker.vtl.recovery cimport Recovery
+from hooker.vtl.sendbuf cimport SendBuf
+
+
+cdef enum stream_flag:
+    S_LOCAL = 1 << 0           # we opened it
+    S_ANNOUNCED = 1 << 1       # the engine knows it: ours, or opened() was called
+    S_ACCEPTED = 1 << 2
+    S_CONFIRMED = 1 << 3       # the opener is engaged
+    S_COMMITTED = 1 << 4
+    S_OPEN_SENT = 1 << 5       # OPEN left at least once
+    S_DEAD = 1 << 6            # reset, rejected or cancelled: no callback but closed()
+    S_FIN_QUEUED = 1 << 7
+    S_FIN_SENT = 1 << 8
+    S_FIN_ACKED = 1 << 9
+    S_SEND_DONE = 1 << 10      # nothing more from us: FIN or RESET (CANCEL, REJECT) acknowledged
+    S_FIN_KNOWN = 1 << 11      # the peer's final size is known
+    S_RECV_DONE = 1 << 12      # nothing more from the peer
+    S_ENDED = 1 << 13          # RESET, CANCEL or REJECT of ours ends our direction
+    S_FINISHED = 1 << 14       # in Assoc.finished
+
+cdef enum stream_pending:      # control frames to send
+    P_OPEN = 1 << 0
+    P_OPEN_ACK = 1 << 1
+    P_REJECT = 1 << 2
+    P_CONFIRM = 1 << 3
+    P_CANCEL = 1 << 4
+    P_RESET = 1 << 5
+    P_WINDOW = 1 << 6
+
+cdef enum assoc_state:
+    A_INIT = 0                 # INIT sent, no cookie yet
+    A_COOKIE = 1               # INIT with cookie sent: frames may follow it, stream data may not
+    A_UP = 2
+    A_DEAD = 3                 # in Endpoint.dead
+
+cdef enum down_reason:         # assoc_down()
+    DOWN_CLOSED = 0            # by us, vtl_close; codes up to 0xffff are the engine's
+    DOWN_IDLE = 0x10001
+    DOWN_HANDSHAKE_TIMEOUT = 0x10002
+    DOWN_TIMEOUT = 0x10003     # peer vanished
+    DOWN_UNREACHABLE = 0x10004 # ICMP
+    DOWN_STATELESS_RESET = 0x10005
+    DOWN_VERSION = 0x10006
+    DOWN_PROTOCOL = 0x10007
+
+cdef enum:
+    MAX_ASSOCS = 1 << 16       # of one endpoint
+    MAX_STREAMS = 1 << 17      # of one association
+    MAX_ID_RANGES = 256        # gaps in the stream ids a peer used
+    MAX_ACK_RANGES = 64        # received ranges remembered, and the most an ACK carries
+    STATELESS_SLOTS = 256      # answers waiting for the next vtl_build
+
+
+cdef struct Stream:
+    Assoc *assoc
+    uint32_t id
+    uint32_t flags             # stream_flag
+    uint32_t pending           # stream_pending
+    uint32_t code              # of our RESET or REJECT
+    void *user
+    Stream *bucket             # hash chain
+    Stream *prev               # all streams of the association
+    Stream *next
+    Stream *next_active        # has data to send
+    Stream *next_ctrl          # has control frames to send
+    Stream *next_acked         # prefix moved during this ACK
+    Stream *next_finished
+    bint in_active, in_blocked, in_ctrl, in_acked
+    uint32_t quantum           # datagrams left in its turn
+    uint64_t client_nonce, server_nonce
+    SendBuf out
+    uint64_t send_max          # the peer's MAX_STREAM_DATA
+    Reassembly in_
+    uint64_t recv_high         # highest offset received
+    uint64_t recv_max          # what we advertised
+    uint64_t consumed          # by the engine
+    uint64_t final_size        # with S_FIN_KNOWN
+
+
+cdef struct StreamList:
+    Stream *first
+    Stream *last
+
+
+cdef struct Assoc:
+    Endpoint *ep
+    void *user
+    vtl_addr peer
+    uint64_t cid               # ours: what the peer addresses
+    uint64_t peer_cid
+    assoc_state state
+    bint initiator
+    uint32_t down_reason
+    Assoc *by_cid              # hash chains
+    Assoc *by_addr
+    Assoc *prev                # all
+    Assoc *next
+    Assoc *next_ready          # may have something to send
+    Assoc *next_dirty          # deadline to be computed anew
+    Assoc *next_dead
+    Assoc *next_unfinished
+    bint in_ready, in_dirty, in_unfinished
+    uint32_t heap_at           # place in the timer heap + 1, 0: none
+    uint64_t deadline
+    # handshake
+    uint64_t cookie_cid, cookie_time, cookie_mac
+    uint64_t hs_started, hs_sent_at, hs_next
+    uint32_t hs_tries          # since the last progress
+    uint32_t hs_total
+    bint hs_send               # INIT or INIT_ACK is due
+    uint32_t hs_size           # pad to this
+    uint32_t max_datagram      # proven by the handshake
+    uint64_t first_up_pn       # packet numbers below went out before the responder was known to be there
+    # receive side
+    RangeSet received          # packet numbers
+    uint64_t received_floor    # below: duplicate
+    uint64_t largest_at        # when the largest arrived, ns
+    uint32_t unacked           # ack-eliciting packets since our last ACK
+    bint ack_now
+    uint64_t ack_deadline      # 0: none
+    uint64_t recv_total, recv_max, consumed   # flow control, all streams
+    bint window_due
+    RangeSet used_ids          # stream ids >> 1 the peer has opened
+    # send side
+    Recovery rec
+    Congestion cc
+    uint32_t probes            # datagrams that may ignore the window
+    bint ping_due
+    uint64_t send_total, send_max, peer_stream_window
+    double tokens              # pacing, bytes
+    uint64_t tokens_at, pace_until   # ns
+    StreamList active, blocked, ctrl, acked, finished
+    # streams
+    Stream **table
+    uint32_t table_cap, streams, next_id
+    Stream *all
+    # liveness
+    uint64_t last_recv         # ns
+    uint64_t unanswered        # first ack-eliciting packet since last_recv, ns; 0: none
+    uint64_t idle_since        # no streams since, ns; 0: has streams
+    uint64_t prove_by, prove_ping   # after a path error, ns; 0: no doubt
+    uint64_t packets_received, bytes_sent, bytes_received
+    uint64_t stream_sent, stream_again, stream_received
+
+
+cdef struct Stateless:         # an answer that needs no association
+    vtl_addr to
+    uint8_t type
+    uint64_t dcid
+    uint64_t number
+    uint32_t reason
+    uint64_t at                # coarse time of a cookie
+
+
+cdef struct Endpoint:
+    vtl_config cfg
+    vtl_sink sink
+    uint64_t secret[2]
+    uint64_t drops[16]
+    Assoc **cid_table
+    Assoc **addr_table
+    uint32_t table_cap, assocs
+    Assoc *last                # of the previous datagram
+    Assoc *all
+    Assoc *ready_first
+    Assoc *ready_last
+    Assoc *dirty
+    Assoc *dead
+    Assoc *unfinished          # their Assoc.finished is not empty
+    uint64_t now               # of the call in progress, ns
+    Assoc **heap
+    uint32_t heap_n, heap_cap
+    uint32_t depth             # calls on the stack
+    Stateless answer[STATELESS_SLOTS]
+    uint32_t answers
+    double reset_tokens        # rate limit of stateless resets
+    uint64_t reset_at
+    uint8_t *zeros             # padding
+
+
+cdef inline void assoc_touch(Assoc *a) noexcept nogil:
+    """Its deadline may have changed."""
+    if not a.in_dirty:
+        a.in_dirty = True
+        a.next_dirty = a.ep.dirty
+        a.ep.dirty = a
+
+cdef inline void assoc_ready(Assoc *a) noexcept nogil:
+    """It may have something to send."""
+    cdef Endpoint *ep = a.ep
+    assoc_touch(a)
+    if a.in_ready or a.state == A_DEAD:
+        return
+    a.in_ready = True
+    a.next_ready = NULL
+    if ep.ready_last == NULL:
+        ep.ready_first = a
+    else:
+        ep.ready_last.next_ready = a
+    ep.ready_last = a
+
+cdef inline void assoc_fail(Assoc *a, uint32_t reason) noexcept nogil:
+    if a.state != A_DEAD:
+        a.state = A_DEAD
+        a.down_reason = reason
+        a.next_dead = a.ep.dead
+        a.ep.dead = a

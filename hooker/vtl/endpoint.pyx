@@ -1,0 +1,402 @@
+"""The functions of ``endpoint.pxd``: what the engine calls.
+
+Callbacks run inside these calls and may call back in. Nothing they hold is freed meanwhile: streams
+and associations that are done are freed by reap(), at the end of the outermost call.
+"""
+
+from libc.stdint cimport UINT64_MAX
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+from hooker.vtl.congestion cimport congestion_find
+from hooker.vtl.core cimport *
+from hooker.vtl.handshake cimport *
+from hooker.vtl.packet_in cimport packet_receive
+from hooker.vtl.packet_out cimport answers_build, batch_room, packets_build
+from hooker.vtl.registry cimport *
+from hooker.vtl.sendbuf cimport sendbuf_clear, sendbuf_write
+from hooker.vtl.stream cimport *
+from hooker.vtl.timers cimport assoc_deadline, assoc_doubt, assoc_on_timer
+from hooker.vtl.wire cimport *
+
+cdef enum:
+    MIN_SEND_TARGET = 128 << 10    # bytes
+
+
+cdef inline Endpoint *E(const vtl_endpoint *ep) noexcept nogil:
+    return <Endpoint *>ep
+
+cdef inline Assoc *A(const vtl_assoc *a) noexcept nogil:
+    return <Assoc *>a
+
+cdef inline Stream *S(const vtl_stream *s) noexcept nogil:
+    return <Stream *>s
+
+
+# --- endpoint
+
+cdef vtl_endpoint *vtl_endpoint_new(const vtl_config *cfg, const vtl_sink *sink) noexcept nogil:
+    """NULL: no memory, an unknown congestion controller, or a datagram size out of range."""
+    cdef Endpoint *ep
+    if congestion_find(cfg.congestion) == NULL or not 256 <= cfg.max_datagram <= 0xffff:
+        return NULL
+    ep = <Endpoint *>calloc(1, sizeof(Endpoint))
+    if ep == NULL:
+        return NULL
+    ep.zeros = <uint8_t *>calloc(1, cfg.max_datagram)
+    if ep.zeros == NULL:
+        free(ep)
+        return NULL
+    ep.cfg = cfg[0]
+    ep.sink = sink[0]
+    ep.sink.random(ep.sink.ctx, <uint8_t *>ep.secret, sizeof(ep.secret))
+    return <vtl_endpoint *>ep
+
+
+cdef void vtl_endpoint_free(vtl_endpoint *ep) noexcept nogil:
+    """Gives borrowed bytes back by release(); no other callback."""
+    while E(ep).all != NULL:
+        assoc_free(E(ep).all)
+    free(E(ep).cid_table)
+    free(E(ep).addr_table)
+    free(E(ep).heap)
+    free(E(ep).zeros)
+    free(ep)
+
+
+cdef void close_stream(Stream *s) noexcept nogil:
+    cdef vtl_sink *k = &s.assoc.ep.sink
+    sendbuf_clear(&s.out, k.release, k.ctx)
+    if s.flags & S_ANNOUNCED:
+        s.flags |= S_DEAD
+        k.closed(k.ctx, <vtl_stream *>s)
+    stream_destroy(s)
+
+
+cdef void reap_streams(Endpoint *ep) noexcept nogil:
+    cdef Assoc *a
+    cdef Stream *s
+    while ep.unfinished != NULL:
+        a = ep.unfinished
+        ep.unfinished = a.next_unfinished
+        a.in_unfinished = False
+        while a.finished.first != NULL:
+            s = a.finished.first
+            a.finished.first = s.next_finished
+            if a.finished.first == NULL:
+                a.finished.last = NULL
+            close_stream(s)
+
+
+cdef void take_down(Assoc *a) noexcept nogil:
+    cdef vtl_sink *k = &a.ep.sink
+    cdef Stream *s
+    while a.all != NULL:
+        s = a.all
+        if s.flags & (S_ANNOUNCED | S_DEAD) == S_ANNOUNCED:
+            s.flags |= S_DEAD
+            k.reset(k.ctx, <vtl_stream *>s, a.down_reason)
+        close_stream(s)
+    k.assoc_down(k.ctx, <vtl_assoc *>a, a.down_reason)
+    assoc_free(a)
+
+
+cdef void reap(Endpoint *ep) noexcept nogil:
+    cdef Assoc *a
+    while ep.unfinished != NULL or ep.dead != NULL:
+        reap_streams(ep)
+        if ep.dead != NULL:
+            a = ep.dead
+            ep.dead = a.next_dead
+            take_down(a)
+
+
+cdef inline void enter(Endpoint *ep) noexcept nogil:
+    ep.depth += 1
+
+
+cdef inline void leave(Endpoint *ep) noexcept nogil:
+    if ep.depth == 1 and (ep.unfinished != NULL or ep.dead != NULL):
+        reap(ep)
+    ep.depth -= 1
+
+
+# --- datagrams in
+
+cdef int on_data_packet(Endpoint *ep, Cursor *c, const Header *h, const vtl_addr *src, uint64_t now) noexcept nogil:
+    cdef Assoc *a = ep.last
+    if a == NULL or a.cid != h.dcid:
+        a = assoc_by_cid(ep, h.dcid)
+        if a == NULL:
+            answer_unknown(ep, src, h, now)
+            return VTL_DROP_NO_ASSOC
+        ep.last = a
+    if a.state != A_UP or not same_addr(&a.peer, src):
+        return VTL_DROP_NO_ASSOC
+    return packet_receive(a, c, h.number, now)
+
+
+cdef int dispatch(Endpoint *ep, const uint8_t *pkt, size_t n, const vtl_addr *src, uint64_t now) noexcept nogil:
+    cdef Cursor c
+    cdef Header h
+    c.p = pkt
+    c.n = n
+    if not read_header(&c, &h):
+        return VTL_DROP_SHORT
+    if h.version != WIRE_VERSION:
+        return VTL_DROP_VERSION
+    if h.type == PKT_DATA:
+        return on_data_packet(ep, &c, &h, src, now)
+    if h.type == PKT_INIT:
+        return on_init(ep, &c, &h, n, src, now)
+    if h.type == PKT_COOKIE:
+        return on_cookie(ep, &c, &h, src, now)
+    if h.type == PKT_INIT_ACK:
+        return on_init_ack(ep, &c, &h, n, src, now)
+    if h.type == PKT_STATELESS_RESET:
+        return on_stateless_reset(ep, &h, src)
+    if h.type == PKT_CLOSE:
+        return on_close(ep, &c, &h, src)
+    return VTL_DROP_TYPE
+
+
+cdef int vtl_recv(vtl_endpoint *ep, const uint8_t *pkt, size_t n, const vtl_addr *src, uint64_t now) noexcept nogil:
+    cdef int rc
+    enter(E(ep))
+    E(ep).now = now
+    rc = dispatch(E(ep), pkt, n, src, now)
+    if rc != VTL_OK:
+        E(ep).drops[rc] += 1
+    leave(E(ep))
+    return rc
+
+
+cdef uint64_t vtl_drops(vtl_endpoint *ep, int reason) noexcept nogil:
+    return E(ep).drops[reason] if 0 <= reason < VTL_DROP_REASONS else 0
+
+
+# --- datagrams out
+
+cdef Assoc *pop_ready(Endpoint *ep) noexcept nogil:
+    cdef Assoc *a = ep.ready_first
+    ep.ready_first = a.next_ready
+    if ep.ready_first == NULL:
+        ep.ready_last = NULL
+    a.in_ready = False
+    return a
+
+
+cdef int vtl_build(vtl_endpoint *ep, vtl_batch *b, uint64_t now) noexcept nogil:
+    cdef uint32_t before = b.dgram_len
+    cdef Assoc *a
+    enter(E(ep))
+    E(ep).now = now
+    answers_build(E(ep), b, now)
+    while E(ep).ready_first != NULL and batch_room(b):
+        a = pop_ready(E(ep))
+        if a.state != A_DEAD and not packets_build(a, b, now):
+            assoc_ready(a)                      # the batch is full: others first next time
+            break
+    leave(E(ep))
+    return b.dgram_len - before
+
+
+# --- time
+
+cdef void settle(Endpoint *ep) noexcept nogil:
+    """Brings the heap up to date."""
+    cdef Assoc *a = ep.dirty
+    cdef Assoc *next
+    ep.dirty = NULL
+    while a != NULL:
+        next = a.next_dirty
+        a.in_dirty = False
+        timer_update(a, assoc_deadline(a))
+        a = next
+
+
+cdef uint64_t vtl_timer(vtl_endpoint *ep) noexcept nogil:
+    settle(E(ep))
+    return E(ep).heap[0].deadline if E(ep).heap_n > 0 else UINT64_MAX
+
+
+cdef void vtl_on_timer(vtl_endpoint *ep, uint64_t now) noexcept nogil:
+    cdef Assoc *a
+    enter(E(ep))
+    E(ep).now = now
+    settle(E(ep))
+    while E(ep).heap_n > 0 and E(ep).heap[0].deadline <= now:
+        a = E(ep).heap[0]
+        timer_remove(a)
+        assoc_on_timer(a, now)
+        assoc_touch(a)
+    leave(E(ep))
+
+
+cdef void vtl_path_error(vtl_endpoint *ep, const vtl_addr *to, uint64_t now) noexcept nogil:
+    cdef Assoc *a
+    enter(E(ep))
+    E(ep).now = now
+    a = E(ep).all
+    while a != NULL:
+        if same_addr(&a.peer, to):
+            if a.state == A_UP:
+                assoc_doubt(a, now)
+            else:
+                assoc_fail(a, DOWN_UNREACHABLE)
+        a = a.next
+    leave(E(ep))
+
+
+# --- associations
+
+cdef vtl_assoc *vtl_connect(vtl_endpoint *ep, const vtl_addr *to, uint64_t now) noexcept nogil:
+    cdef Assoc *a = assoc_to(E(ep), to)
+    if a == NULL:
+        E(ep).now = now
+        a = assoc_new(E(ep), to, random_cid(E(ep)), now)
+        if a != NULL:
+            handshake_start(a, now)
+    return <vtl_assoc *>a
+
+
+cdef bint vtl_is_up(const vtl_assoc *a) noexcept nogil:
+    return A(a).state == A_UP
+
+
+cdef const vtl_addr *vtl_peer(const vtl_assoc *a) noexcept nogil:
+    return &A(a).peer
+
+
+cdef void vtl_close(vtl_assoc *a, uint32_t reason, uint64_t now) noexcept nogil:
+    cdef Endpoint *ep = A(a).ep
+    if A(a).state == A_DEAD:
+        return
+    enter(ep)
+    ep.now = now
+    if A(a).state == A_UP:
+        answer(ep, PKT_CLOSE, &A(a).peer, A(a).peer_cid, A(a).cid, reason)
+    assoc_fail(A(a), reason)
+    leave(ep)
+
+
+cdef void vtl_assoc_get_stats(const vtl_assoc *assoc, vtl_assoc_stats *out) noexcept nogil:
+    cdef Assoc *a = A(assoc)
+    out.packets_sent = a.rec.sent
+    out.packets_received = a.packets_received
+    out.packets_lost = a.rec.lost
+    out.packets_spurious = a.rec.spurious
+    out.bytes_sent = a.bytes_sent
+    out.bytes_received = a.bytes_received
+    out.stream_bytes_sent = a.stream_sent
+    out.stream_bytes_retransmitted = a.stream_again
+    out.stream_bytes_received = a.stream_received
+    out.srtt_ns = a.rec.srtt
+    out.min_rtt_ns = a.rec.min_rtt
+    out.rttvar_ns = a.rec.rttvar
+    out.cwnd = a.cc.cwnd
+    out.bytes_in_flight = a.rec.in_flight
+    out.pto_count = a.rec.pto_count
+    out.streams = a.streams
+    out.up = a.state == A_UP
+
+
+cdef void vtl_set_user(vtl_assoc *a, void *user) noexcept nogil:
+    A(a).user = user
+
+
+cdef void *vtl_user(const vtl_assoc *a) noexcept nogil:
+    return A(a).user
+
+
+# --- streams
+
+cdef vtl_stream *vtl_open(vtl_assoc *assoc, const vtl_open_info *info, void *user, uint64_t now) noexcept nogil:
+    """NULL: no memory, too many streams, or the association is down."""
+    cdef Assoc *a = A(assoc)
+    cdef Stream *s
+    if a.state == A_DEAD or a.next_id >> 31:
+        return NULL
+    a.ep.now = now
+    s = stream_new(a, (a.next_id << 1) | (0 if a.initiator else 1))
+    if s == NULL:
+        return NULL
+    a.next_id += 1
+    s.user = user
+    s.flags = S_LOCAL | S_ANNOUNCED | (S_COMMITTED if info.committed else 0)
+    s.client_nonce = info.client_nonce
+    s.server_nonce = info.server_nonce
+    stream_control(s, P_OPEN)
+    return <vtl_stream *>s
+
+
+cdef void vtl_accept(vtl_stream *s, void *user) noexcept nogil:
+    S(s).user = user
+    stream_accept(S(s))
+
+
+cdef void vtl_reject(vtl_stream *s, uint32_t code) noexcept nogil:
+    if not S(s).flags & (S_LOCAL | S_ACCEPTED):
+        stream_end(S(s), P_REJECT, code)
+
+
+cdef void vtl_confirm(vtl_stream *s) noexcept nogil:
+    if S(s).flags & (S_LOCAL | S_ACCEPTED | S_CONFIRMED | S_COMMITTED | S_DEAD) == (S_LOCAL | S_ACCEPTED):
+        S(s).flags |= S_CONFIRMED
+        stream_control(S(s), P_CONFIRM)
+
+
+cdef void vtl_cancel(vtl_stream *s) noexcept nogil:
+    if S(s).flags & S_LOCAL:
+        stream_end(S(s), P_CANCEL, 0)
+
+
+cdef void vtl_reset(vtl_stream *s, uint32_t code) noexcept nogil:
+    stream_end(S(s), P_RESET, code)
+
+
+cdef void vtl_stream_set_user(vtl_stream *s, void *user) noexcept nogil:
+    S(s).user = user
+
+
+cdef void *vtl_stream_user(const vtl_stream *s) noexcept nogil:
+    return S(s).user
+
+
+cdef vtl_assoc *vtl_stream_assoc(const vtl_stream *s) noexcept nogil:
+    return <vtl_assoc *>S(s).assoc
+
+
+cdef uint32_t vtl_stream_id(const vtl_stream *s) noexcept nogil:
+    return S(s).id
+
+
+cdef int vtl_write(vtl_stream *stream, const uint8_t *data, size_t n, void *owner) noexcept nogil:
+    """Bytes written after the end of our direction are given back at once."""
+    cdef Stream *s = S(stream)
+    cdef vtl_sink *k = &s.assoc.ep.sink
+    if n == 0:
+        return 0
+    if s.flags & (S_ENDED | S_FIN_QUEUED):
+        k.release(k.ctx, owner, n)
+        return 0
+    if sendbuf_write(&s.out, data, n, owner) < 0:
+        return -1
+    stream_activate(s)
+    return 0
+
+
+cdef void vtl_fin(vtl_stream *s) noexcept nogil:
+    S(s).flags |= S_FIN_QUEUED
+    stream_activate(S(s))
+
+
+cdef void vtl_consumed(vtl_stream *s, size_t n) noexcept nogil:
+    stream_consumed(S(s), n)
+
+
+cdef size_t vtl_unacked(const vtl_stream *s) noexcept nogil:
+    return S(s).out.end - S(s).out.acked
+
+
+cdef size_t vtl_send_target(const vtl_stream *s) noexcept nogil:
+    return max(2 * S(s).assoc.cc.cwnd, MIN_SEND_TARGET)

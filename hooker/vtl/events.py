@@ -1,0 +1,95 @@
+"""What happens in a sans-I/O :class:`hooker.vtl.sansio.Endpoint`, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of all events. ``assoc`` and ``flow`` are handles, numbers given out by the endpoint."""
+
+    assoc: int
+
+
+@dataclass(frozen=True, slots=True)
+class AssociationUp(Event):
+    """The handshake is done."""
+
+    peer: tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class AssociationDown(Event):
+    """The association is gone; its flows were reset and closed before."""
+
+    reason: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlowEvent(Event):
+    """Something happened to one flow."""
+
+    flow: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlowOpened(FlowEvent):
+    """The peer opened a flow: accept or reject it, now or later."""
+
+    client_nonce: int
+    server_nonce: int
+    committed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FlowAccepted(FlowEvent):
+    """The peer accepted a flow of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRejected(FlowEvent):
+    """The peer rejected a flow of ours; it closes next."""
+
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlowConfirmed(FlowEvent):
+    """The opener is engaged; bytes follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowCancelled(FlowEvent):
+    """The opener took the flow back; it closes next."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataReceived(FlowEvent):
+    """In-order bytes. They use up credit until :meth:`Endpoint.consumed` is told of them."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FinReceived(FlowEvent):
+    """The peer's direction is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataAcked(FlowEvent):
+    """The peer has ``size`` more bytes of ours, in stream order."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlowReset(FlowEvent):
+    """The peer reset the flow, or its association went down."""
+
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlowClosed(FlowEvent):
+    """Done in both directions; the handle is not valid any more."""

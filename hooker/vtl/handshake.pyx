@@ -1,0 +1,260 @@
+"""How an association begins and ends.
+
+    initiator                                      responder
+    INIT (cid)                         ->          nothing kept
+                                       <-          COOKIE (server cid, time, MAC)
+    INIT (cid, cookie), DATA (OPEN …)  ->          association made: up
+    up                                 <-          INIT_ACK, DATA
+
+1. The responder keeps nothing before the cookie is back. The cookie names the server connection id,
+   so frames may follow the second INIT at once.
+2. Both INITs and the INIT_ACK are padded to the full datagram size: what does not fit the path fails
+   here, and the flows stay on TCP.
+3. Two hosts that connect at the same time get two associations; each uses its own.
+4. An association ends by CLOSE or, when that was lost, by the STATELESS_RESET that answers its next DATA.
+"""
+
+from libc.string cimport memcpy, memset
+from hooker.vtl.api cimport vtl_assoc, vtl_sink
+from hooker.vtl.core cimport *
+from hooker.vtl.endpoint cimport (
+    VTL_DROP_COOKIE, VTL_DROP_DUPLICATE, VTL_DROP_MEMORY, VTL_DROP_NO_ASSOC, VTL_DROP_PROTOCOL, VTL_DROP_SHORT,
+    VTL_DROP_VERSION, VTL_OK,
+)
+from hooker.vtl.recovery cimport recovery_rtt
+from hooker.vtl.registry cimport (
+    assoc_by_cid, assoc_new, assoc_with_peer_cid, random_cid, same_addr,
+)
+from hooker.vtl.siphash cimport siphash24
+from hooker.vtl.stream cimport stream_activate
+from hooker.vtl.wire cimport *
+
+cdef enum:
+    RETRY = 60000000           # ns before the first INIT is repeated; doubles
+    RETRY_MAX = 1000000000     # ns
+    COOKIE_TRIES = 3           # INITs with one cookie before asking for another
+    FULL_SIZE_TRIES = 3        # INITs of full size before trying MIN_DATAGRAM
+    MIN_DATAGRAM = 1200        # bytes, RFC 9000 14.1
+    COOKIE_TIME_BITS = 30      # a cookie's clock ticks every 2^30 ns
+    COOKIE_LIFETIME = 16       # ticks
+    RESET_RATE = 200           # stateless resets per second
+    RESET_BURST = 100
+
+
+cdef uint64_t cookie_mac(Endpoint *ep, const vtl_addr *peer, uint64_t client, uint64_t server, uint64_t time) noexcept nogil:
+    cdef uint8_t m[48]
+    memset(m, 0, sizeof(m))
+    memcpy(m, peer.ip, 16)
+    store16(m + 16, peer.port)
+    store64(m + 24, client)
+    store64(m + 32, server)
+    store64(m + 40, time)
+    return siphash24(ep.secret, m, sizeof(m))
+
+
+cdef void answer(Endpoint *ep, uint8_t type, const vtl_addr *to, uint64_t dcid, uint64_t number, uint32_t reason) noexcept nogil:
+    """Queues a packet that belongs to no association; dropped when too many wait."""
+    cdef Stateless *t
+    if ep.answers == STATELESS_SLOTS:
+        return
+    t = &ep.answer[ep.answers]
+    t.to = to[0]
+    t.to.zero = 0
+    t.type = type
+    t.dcid = dcid
+    t.number = number
+    t.reason = reason
+    t.at = ep.now >> COOKIE_TIME_BITS
+    ep.answers += 1
+
+
+cdef void answer_unknown(Endpoint *ep, const vtl_addr *to, const Header *h, uint64_t now) noexcept nogil:
+    """Tells the sender of a DATA packet that its association is gone, at a limited rate.
+
+    The answer repeats the connection id and packet number it got, which only the path knows."""
+    ep.reset_tokens = min(ep.reset_tokens + <double>(now - ep.reset_at) * RESET_RATE / 1e9, <double>RESET_BURST)
+    ep.reset_at = now
+    if ep.reset_tokens >= 1:
+        ep.reset_tokens -= 1
+        answer(ep, PKT_STATELESS_RESET, to, h.dcid, h.number, 0)
+
+
+# --- initiator
+
+cdef uint64_t retry_after(const Assoc *a) noexcept nogil:
+    cdef uint64_t first = RETRY
+    if a.rec.has_rtt:
+        first = max(first, 2 * a.rec.srtt)
+    return min(first << min(a.hs_tries, 8), RETRY_MAX)
+
+
+cdef void send_init(Assoc *a, uint64_t now) noexcept nogil:
+    a.hs_send = True
+    a.hs_sent_at = now
+    a.hs_next = now + retry_after(a)
+    a.hs_tries += 1
+    a.hs_total += 1
+    if a.hs_total > FULL_SIZE_TRIES:
+        a.hs_size = min(a.hs_size, MIN_DATAGRAM)
+    assoc_ready(a)
+
+
+cdef void handshake_start(Assoc *a, uint64_t now) noexcept nogil:
+    a.initiator = True
+    a.state = A_INIT
+    a.hs_size = a.ep.cfg.max_datagram
+    send_init(a, now)
+
+
+cdef void handshake_timer(Assoc *a, uint64_t now) noexcept nogil:
+    if now - a.hs_started >= a.ep.cfg.handshake_timeout:
+        assoc_fail(a, DOWN_HANDSHAKE_TIMEOUT)
+    elif now >= a.hs_next:
+        if a.state == A_COOKIE and a.hs_tries >= COOKIE_TRIES:
+            a.state = A_INIT                    # the responder may have changed its secret
+            a.cookie_cid = a.cookie_time = a.cookie_mac = 0
+        send_init(a, now)
+
+
+cdef bint offers(const uint8_t *list, uint32_t n, uint32_t version) noexcept nogil:
+    cdef uint32_t i
+    for i in range(n):
+        if load32(list + 4 * i) == version:
+            return True
+    return False
+
+
+cdef Assoc *ours(Endpoint *ep, const Header *h, const vtl_addr *src) noexcept nogil:
+    cdef Assoc *a = assoc_by_cid(ep, h.dcid)
+    if a == NULL or a.state == A_DEAD or not same_addr(&a.peer, src):
+        return NULL
+    return a
+
+
+cdef int on_cookie(Endpoint *ep, Cursor *c, const Header *h, const vtl_addr *src, uint64_t now) noexcept nogil:
+    cdef Assoc *a = ours(ep, h, src)
+    cdef const uint8_t *p = take(c, 20)
+    cdef const uint8_t *list
+    if p == NULL:
+        return VTL_DROP_SHORT
+    list = take(c, 4 * <size_t>p[0])
+    if list == NULL:
+        return VTL_DROP_SHORT
+    if a == NULL or not a.initiator:
+        return VTL_DROP_NO_ASSOC
+    if a.state != A_INIT:
+        return VTL_DROP_DUPLICATE
+    if not offers(list, p[0], ep.cfg.version):
+        assoc_fail(a, DOWN_VERSION)
+        return VTL_OK
+    if a.hs_total == 1:
+        recovery_rtt(&a.rec, max(now - a.hs_sent_at, 1), 0)
+    a.cookie_cid = a.peer_cid = h.number
+    a.cookie_time = load64(p + 4)
+    a.cookie_mac = load64(p + 12)
+    a.state = A_COOKIE
+    a.last_recv = now
+    a.hs_tries = 0
+    send_init(a, now)
+    return VTL_OK
+
+
+cdef void come_up(Assoc *a, const uint8_t *windows, uint32_t ack_delay_us, uint64_t now) noexcept nogil:
+    cdef vtl_sink *k = &a.ep.sink
+    cdef Stream *s = a.all
+    a.state = A_UP
+    a.last_recv = now
+    a.first_up_pn = a.rec.next_pn
+    a.send_max = load64(windows)
+    a.peer_stream_window = load64(windows + 8)
+    a.rec.peer_ack_delay = min(<uint64_t>ack_delay_us * 1000, <uint64_t>1 << 34)    # RFC 9000 18.2
+    while s != NULL:
+        s.send_max = a.peer_stream_window
+        stream_activate(s)
+        s = s.next
+    assoc_ready(a)
+    k.assoc_up(k.ctx, <vtl_assoc *>a)
+
+
+cdef int on_init_ack(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_addr *src, uint64_t now) noexcept nogil:
+    cdef Assoc *a = ours(ep, h, src)
+    cdef const uint8_t *p = take(c, INIT_ACK_BODY)
+    if p == NULL:
+        return VTL_DROP_SHORT
+    if a == NULL or not a.initiator:
+        return VTL_DROP_NO_ASSOC
+    if a.state == A_UP:
+        return VTL_DROP_DUPLICATE
+    if load32(p) != ep.cfg.version:
+        return VTL_DROP_VERSION
+    if a.state == A_COOKIE and a.hs_tries == 1:
+        recovery_rtt(&a.rec, max(now - a.hs_sent_at, 1), 0)
+    a.peer_cid = h.number
+    a.max_datagram = min(ep.cfg.max_datagram, <uint32_t>min(n, 0xffff))
+    a.ping_due = True                           # tells the responder that INIT_ACK has come, and gives it an RTT
+    come_up(a, p + 8, load32(p + 4), now)
+    return VTL_OK
+
+
+# --- responder
+
+cdef bint cookie_fresh(Endpoint *ep, const Init *i, const vtl_addr *src, uint64_t now) noexcept nogil:
+    cdef uint64_t age = (now >> COOKIE_TIME_BITS) - i.cookie_time
+    return (age <= COOKIE_LIFETIME and i.cookie_cid != 0
+            and cookie_mac(ep, src, i.scid, i.cookie_cid, i.cookie_time) == i.cookie_mac)
+
+
+cdef int on_init(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_addr *src, uint64_t now) noexcept nogil:
+    cdef Init i
+    cdef Assoc *a
+    cdef uint8_t windows[16]
+    if n < INIT_MIN_SIZE or not read_init(c, &i):
+        return VTL_DROP_SHORT
+    i.scid = h.number
+    a = assoc_with_peer_cid(ep, src, i.scid, False)
+    if a != NULL:
+        a.hs_send = True                        # INIT_ACK was lost
+        assoc_ready(a)
+        return VTL_OK
+    if i.cookie_mac == 0 and i.cookie_time == 0:
+        answer(ep, PKT_COOKIE, src, i.scid, random_cid(ep), 0)
+        return VTL_OK
+    if not cookie_fresh(ep, &i, src, now) or assoc_by_cid(ep, i.cookie_cid) != NULL:
+        return VTL_DROP_COOKIE
+    if not offers(i.version_list, i.versions, ep.cfg.version):
+        return VTL_DROP_VERSION
+    a = assoc_new(ep, src, i.cookie_cid, now)
+    if a == NULL:
+        return VTL_DROP_MEMORY
+    a.peer_cid = i.scid
+    a.hs_size = a.max_datagram = min(ep.cfg.max_datagram, <uint32_t>min(n, 0xffff))
+    a.hs_send = True
+    store64(windows, i.max_data)
+    store64(windows + 8, i.max_stream_data)
+    come_up(a, windows, i.max_ack_delay_us, now)
+    return VTL_OK
+
+
+# --- end
+
+cdef int on_stateless_reset(Endpoint *ep, const Header *h, const vtl_addr *src) noexcept nogil:
+    cdef Assoc *a = assoc_with_peer_cid(ep, src, h.dcid, True)
+    if a == NULL:
+        a = assoc_with_peer_cid(ep, src, h.dcid, False)
+    if a == NULL:
+        return VTL_DROP_NO_ASSOC
+    if a.state != A_UP or h.number < a.first_up_pn or h.number >= a.rec.next_pn:
+        return VTL_DROP_PROTOCOL                # also: DATA that overtook its INIT
+    assoc_fail(a, DOWN_STATELESS_RESET)
+    return VTL_OK
+
+
+cdef int on_close(Endpoint *ep, Cursor *c, const Header *h, const vtl_addr *src) noexcept nogil:
+    cdef Assoc *a = ours(ep, h, src)
+    cdef const uint8_t *p = take(c, CLOSE_BODY)
+    if p == NULL:
+        return VTL_DROP_SHORT
+    if a == NULL or a.state != A_UP or a.peer_cid != h.number:
+        return VTL_DROP_NO_ASSOC
+    assoc_fail(a, load32(p))
+    return VTL_OK

@@ -1,0 +1,7 @@
+from libc.stdint cimport uint64_t
+from hooker.vtl.core cimport Assoc
+from hooker.vtl.wire cimport Cursor
+
+cdef int packet_receive(Assoc *a, Cursor *c, uint64_t pn, uint64_t now) noexcept nogil   # a vtl_drop code
+cdef void packets_lost_by_time(Assoc *a, uint64_t now) noexcept nogil                    # the loss timer fired
+cdef void requeue_for_probe(Assoc *a) noexcept nogil

@@ -1,0 +1,242 @@
+"""What a DATA packet does to its association: duplicates, frames, ACK bookkeeping.
+
+Every frame may be processed twice without harm. So a packet that turns out bad half way is dropped
+without being acknowledged, and nothing needs to be undone.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.string cimport memmove
+from hooker.vtl.congestion cimport CongestionAck, congestion_on_ack, congestion_on_loss
+from hooker.vtl.core cimport *
+from hooker.vtl.endpoint cimport (
+    VTL_DROP_DUPLICATE, VTL_DROP_MEMORY, VTL_DROP_PROTOCOL, VTL_DROP_SHORT, VTL_DROP_TYPE, VTL_OK,
+)
+from hooker.vtl.ranges cimport Range, ranges_add, ranges_contains
+from hooker.vtl.recovery cimport (
+    AckResult, SentFrame, recovery_detect_lost, recovery_on_ack, recovery_requeue_oldest,
+)
+from hooker.vtl.stream cimport *
+from hooker.vtl.wire cimport *
+
+
+# --- our frames, acknowledged or lost
+
+cdef void frame_acked(void *ctx, const SentFrame *f) noexcept nogil:
+    cdef Stream *s
+    if f.id == 0 and f.type < FR_STREAM:
+        return
+    s = stream_find(<Assoc *>ctx, f.id)
+    if s != NULL:
+        stream_frame_acked(s, f)
+
+
+cdef void frame_lost(void *ctx, const SentFrame *f) noexcept nogil:
+    cdef Assoc *a = <Assoc *>ctx
+    cdef Stream *s
+    if f.type == FR_MAX_DATA:
+        a.window_due = True
+    elif f.type >= FR_STREAM:
+        s = stream_find(a, f.id)
+        if s != NULL:
+            stream_frame_lost(s, f)
+
+
+cdef void react(Assoc *a, const AckResult *r, bint limited, uint64_t now) noexcept nogil:
+    cdef CongestionAck ack
+    if r.lost_bytes > 0:
+        congestion_on_loss(&a.cc, r.newest_lost_at, now, r.persistent)
+    if r.acked_bytes > 0:
+        ack.now = now
+        ack.bytes = r.acked_bytes
+        ack.sent_at = r.newest_acked_at
+        ack.srtt = a.rec.srtt
+        ack.latest_rtt = a.rec.latest_rtt
+        ack.min_rtt = a.rec.min_rtt
+        ack.limited = limited
+        congestion_on_ack(&a.cc, &ack)
+
+
+cdef void packets_lost_by_time(Assoc *a, uint64_t now) noexcept nogil:
+    cdef AckResult r
+    r.acked_bytes = r.lost_bytes = 0
+    r.persistent = False
+    recovery_detect_lost(&a.rec, now, frame_lost, a, &r)
+    react(a, &r, True, now)
+    assoc_ready(a)
+
+
+cdef void requeue_for_probe(Assoc *a) noexcept nogil:
+    recovery_requeue_oldest(&a.rec, frame_lost, a)
+
+
+# --- frames of the peer
+
+cdef int on_ack(Assoc *a, const uint8_t *p, Cursor *c, uint64_t now) noexcept nogil:
+    cdef Range ranges[256]
+    cdef uint32_t n = p[1], i = 255, k
+    cdef uint64_t high = load64(p + 8), low = load32(p + 16)
+    cdef uint64_t delay = <uint64_t>load32(p + 4) * 1000, gap, length
+    cdef const uint8_t *more = take(c, n * ACK_RANGE)
+    cdef AckResult r
+    # limited: the window was not in use when this ACK came (RFC 9002 7.8)
+    cdef bint limited
+    if more == NULL:
+        return VTL_DROP_SHORT
+    if high >= a.rec.next_pn or low > high:
+        return VTL_DROP_PROTOCOL
+    low = high - low
+    ranges[i].start = low
+    ranges[i].end = high + 1
+    for k in range(n):
+        gap = <uint64_t>load32(more + ACK_RANGE * k) + 2
+        length = load32(more + ACK_RANGE * k + 4)
+        if low < gap + length:
+            return VTL_DROP_PROTOCOL
+        high = low - gap
+        low = high - length
+        i -= 1
+        ranges[i].start = low
+        ranges[i].end = high + 1
+    limited = a.rec.in_flight * (2 if a.cc.cwnd < a.cc.ssthresh else 1) + 3 * a.cc.mss < a.cc.cwnd
+    if recovery_on_ack(&a.rec, &ranges[i], n + 1, delay, now, frame_acked, frame_lost, a, &r) < 0:
+        return VTL_DROP_PROTOCOL
+    react(a, &r, limited, now)
+    stream_flush_acked(a)
+    if r.acked_bytes > 0:
+        assoc_ready(a)
+    return VTL_OK
+
+
+cdef Stream *peer_stream(Assoc *a, uint32_t id, int *rc) noexcept nogil:
+    """The stream a frame names; made if the peer opened it just now. NULL with VTL_OK: it is history."""
+    cdef Stream *s = stream_find(a, id)
+    rc[0] = VTL_OK
+    if s != NULL:
+        return s
+    if (id & 1) == (0 if a.initiator else 1):       # ours
+        if id >> 1 >= a.next_id:
+            rc[0] = VTL_DROP_PROTOCOL
+        return NULL
+    if ranges_contains(&a.used_ids, id >> 1):
+        return NULL
+    if ranges_add(&a.used_ids, id >> 1, (id >> 1) + 1, MAX_ID_RANGES) < 0:
+        a.used_ids.v[0].end = a.used_ids.v[1].start # a gap that old is not filled any more
+        ranges_add(&a.used_ids, a.used_ids.v[0].end, a.used_ids.v[1].end, MAX_ID_RANGES)
+        rc[0] = VTL_DROP_MEMORY
+        return NULL
+    s = stream_new(a, id)
+    if s == NULL:
+        rc[0] = VTL_DROP_MEMORY
+    return s
+
+
+cdef int on_stream_frame(Assoc *a, Stream *s, const uint8_t *p, uint8_t type) noexcept nogil:
+    """Control frames of one stream, fixed part already checked."""
+    if type == FR_OPEN:
+        stream_on_open(s, load64(p + 8), load64(p + 16), p[1] & OPEN_COMMITTED)
+    elif type == FR_OPEN_ACK:
+        stream_on_open_ack(s)
+    elif type == FR_OPEN_REJECT:
+        stream_on_reject(s, load32(p + 8))
+    elif type == FR_CONFIRM:
+        stream_on_confirm(s)
+    elif type == FR_CANCEL:
+        return stream_on_reset(s, 0, load64(p + 8), True)
+    elif type == FR_RESET_STREAM:
+        return stream_on_reset(s, load32(p + 8), load64(p + 12), False)
+    elif load64(p + 8) > s.send_max:                # MAX_STREAM_DATA
+        s.send_max = load64(p + 8)
+        stream_activate(s)
+    return VTL_OK
+
+
+cdef void on_max_data(Assoc *a, uint64_t limit) noexcept nogil:
+    cdef Stream *s = a.blocked.first
+    cdef Stream *next
+    if limit <= a.send_max:
+        return
+    a.send_max = limit
+    a.blocked.first = a.blocked.last = NULL
+    while s != NULL:
+        next = s.next_active
+        s.in_active = s.in_blocked = False
+        stream_activate(s)
+        s = next
+
+
+cdef int on_frame(Assoc *a, Cursor *c, uint64_t now) noexcept nogil:
+    cdef uint8_t type = c.p[0]
+    cdef uint32_t size = frame_size(type)
+    cdef const uint8_t *p
+    cdef const uint8_t *body
+    cdef Stream *s
+    cdef int rc = VTL_OK
+    if size == 0:
+        return VTL_DROP_TYPE
+    p = take(c, size)
+    if p == NULL:
+        return VTL_DROP_SHORT
+    if type == FR_STREAM:
+        body = take(c, load16(p + 2))
+        if body == NULL:
+            return VTL_DROP_SHORT
+        s = peer_stream(a, load32(p + 4), &rc)
+        if s == NULL:
+            return rc
+        return stream_on_data(s, load64(p + 8), body, load16(p + 2), p[1] & STREAM_FIN)
+    if type == FR_ACK:
+        return on_ack(a, p, c, now)
+    if type == FR_MAX_DATA:
+        on_max_data(a, load64(p + 8))
+    elif type >= FR_STREAM:
+        s = peer_stream(a, load32(p + 4), &rc)
+        return on_stream_frame(a, s, p, type) if s != NULL else rc
+    return VTL_OK
+
+
+# --- received packet numbers
+
+cdef void note_received(Assoc *a, uint64_t pn, bint eliciting, uint64_t now) noexcept nogil:
+    cdef RangeSet *r = &a.received
+    cdef bint in_order = r.n == 0 or r.v[r.n - 1].end == pn
+    if r.n == MAX_ACK_RANGES and not in_order:
+        a.received_floor = r.v[0].end               # forget the oldest; what lies below is a duplicate
+        r.n -= 1
+        memmove(&r.v[0], &r.v[1], r.n * sizeof(Range))
+    ranges_add(r, pn, pn + 1, MAX_ACK_RANGES)
+    if r.v[r.n - 1].end == pn + 1:
+        a.largest_at = now
+    if not eliciting:
+        return
+    a.unacked += 1
+    if a.unacked >= 2 or not in_order:              # RFC 9000 13.2.1, 13.2.2
+        if not a.ack_now:
+            a.ack_now = True
+            assoc_ready(a)
+    elif a.ack_deadline == 0:
+        a.ack_deadline = now + a.ep.cfg.max_ack_delay
+
+
+cdef int packet_receive(Assoc *a, Cursor *c, uint64_t pn, uint64_t now) noexcept nogil:
+    cdef bint eliciting = False
+    cdef size_t size = c.n + HEADER_SIZE
+    cdef int rc
+    if pn < a.received_floor or ranges_contains(&a.received, pn):
+        return VTL_DROP_DUPLICATE
+    if pn >> 62:                                    # RFC 9000 12.3
+        return VTL_DROP_PROTOCOL
+    while c.n > 0:
+        if c.p[0] > FR_ACK:
+            eliciting = True
+        elif c.p[0] == FR_PING:
+            eliciting = True
+        rc = on_frame(a, c, now)
+        if rc != VTL_OK:
+            return rc
+    note_received(a, pn, eliciting, now)
+    a.packets_received += 1
+    a.bytes_received += size
+    a.last_recv = now
+    a.unanswered = a.prove_by = 0
+    assoc_touch(a)
+    return VTL_OK

@@ -1,0 +1,441 @@
+"""Building datagrams: headers and control frames in the batch's scratch memory, payload borrowed.
+
+A bulk stream gives datagrams of exactly ``max_datagram`` bytes, one STREAM frame each, so the
+carrier can hand a whole batch to UDP GSO.
+"""
+
+from libc.stdint cimport UINT32_MAX, uint8_t, uint16_t, uint32_t
+from libc.string cimport memcpy, memmove, memset
+from hooker.vtl.api cimport vtl_datagram
+from hooker.vtl.core cimport *
+from hooker.vtl.handshake cimport cookie_mac
+from hooker.vtl.pacing cimport pacing_ready, pacing_spend
+from hooker.vtl.recovery cimport (
+    MAX_PACKET_FRAMES, recovery_add_frame, recovery_room, recovery_sent,
+)
+from hooker.vtl.sendbuf cimport Segment, sendbuf_at, sendbuf_commit, sendbuf_has_lost, sendbuf_peek
+from hooker.vtl.stream cimport QUANTUM, stream_sendable
+from hooker.vtl.wire cimport *
+
+cdef enum:
+    COPY_MAX = 256             # bytes; copying less is cheaper than one more iovec
+    SCRATCH_MIN = 256          # of scratch memory, to begin a datagram
+    IOV_MIN = 4
+
+
+cdef struct Builder:           # one datagram
+    vtl_batch *b
+    Assoc *a
+    uint32_t iov0, scratch0, frame0
+    uint32_t size, limit       # bytes
+    bint eliciting
+
+
+cdef bint batch_room(const vtl_batch *b) noexcept nogil:
+    return (b.dgram_len < b.dgram_cap and b.iov_len + IOV_MIN <= b.iov_cap
+            and b.scratch_len + SCRATCH_MIN <= b.scratch_cap)
+
+
+cdef uint8_t *put(Builder *d, uint32_t n) noexcept nogil:
+    """Room for n bytes of our own in the datagram; NULL: none left somewhere."""
+    cdef vtl_batch *b = d.b
+    cdef uint8_t *p = b.scratch + b.scratch_len
+    if d.size + n > d.limit or b.scratch_len + n > b.scratch_cap:
+        return NULL
+    if b.iov_len > d.iov0 and <uint8_t *>b.iov[b.iov_len - 1].iov_base + b.iov[b.iov_len - 1].iov_len == p:
+        b.iov[b.iov_len - 1].iov_len += n
+    else:
+        if b.iov_len == b.iov_cap:
+            return NULL
+        b.iov[b.iov_len].iov_base = p
+        b.iov[b.iov_len].iov_len = n
+        b.iov_len += 1
+    b.scratch_len += n
+    d.size += n
+    return p
+
+
+cdef void take_back(Builder *d, uint32_t n) noexcept nogil:
+    """Undoes the last put()."""
+    cdef vtl_batch *b = d.b
+    d.size -= n
+    b.scratch_len -= n
+    b.iov[b.iov_len - 1].iov_len -= n
+    if b.iov[b.iov_len - 1].iov_len == 0:
+        b.iov_len -= 1
+
+
+cdef bint lend(Builder *d, const uint8_t *p, uint32_t n) noexcept nogil:
+    """n borrowed bytes into the datagram."""
+    cdef vtl_batch *b = d.b
+    if b.iov_len == b.iov_cap:
+        return False
+    b.iov[b.iov_len].iov_base = <void *>p
+    b.iov[b.iov_len].iov_len = n
+    b.iov_len += 1
+    d.size += n
+    return True
+
+
+cdef void begin(Builder *d, vtl_batch *b, Assoc *a, uint32_t limit) noexcept nogil:
+    d.b = b
+    d.a = a
+    d.iov0 = b.iov_len
+    d.scratch0 = b.scratch_len
+    d.frame0 = a.rec.frame_tail if a != NULL else 0
+    d.size = 0
+    d.limit = limit
+    d.eliciting = False
+
+
+cdef void abandon(Builder *d) noexcept nogil:
+    d.b.iov_len = d.iov0
+    d.b.scratch_len = d.scratch0
+
+
+cdef void finish(Builder *d, const vtl_addr *to) noexcept nogil:
+    cdef vtl_datagram *g = &d.b.dgram[d.b.dgram_len]
+    g.to = to[0]
+    g.first = d.iov0
+    g.count = d.b.iov_len - d.iov0
+    g.size = d.size
+    d.b.dgram_len += 1
+
+
+# --- frames
+
+cdef void record(Builder *d, uint8_t type, uint8_t flags, uint32_t id, uint64_t offset, uint16_t n) noexcept nogil:
+    recovery_add_frame(&d.a.rec, type, flags, id, offset, n)
+    d.eliciting = True
+
+
+cdef inline uint32_t clamp32(uint64_t x) noexcept nogil:
+    return <uint32_t>x if x < UINT32_MAX else UINT32_MAX
+
+
+cdef void add_ack(Builder *d, uint64_t now) noexcept nogil:
+    cdef Assoc *a = d.a
+    cdef RangeSet *r = &a.received
+    cdef uint32_t i = r.n - 1, n = 0
+    cdef uint64_t gap, length
+    cdef uint8_t *p = put(d, ACK_HEADER)
+    cdef uint8_t *q
+    if p == NULL:
+        return
+    memset(p, 0, ACK_HEADER)
+    p[0] = FR_ACK
+    store32(p + 4, clamp32((now - a.largest_at) // 1000))
+    store64(p + 8, r.v[i].end - 1)
+    store32(p + 16, clamp32(r.v[i].end - 1 - r.v[i].start))
+    while i > 0 and r.v[i].end - r.v[i].start <= UINT32_MAX:
+        gap = r.v[i].start - r.v[i - 1].end - 1
+        length = r.v[i - 1].end - r.v[i - 1].start - 1
+        if gap > UINT32_MAX or length > UINT32_MAX:
+            break
+        q = put(d, ACK_RANGE)
+        if q == NULL:
+            break
+        store32(q, <uint32_t>gap)
+        store32(q + 4, <uint32_t>length)
+        n += 1
+        i -= 1
+    p[1] = n
+    a.ack_now = False
+    a.unacked = 0
+    a.ack_deadline = 0
+
+
+cdef bint add_fixed(Builder *d, uint8_t type, Stream *s) noexcept nogil:
+    """One control frame of a stream with its current values."""
+    cdef uint8_t *p = put(d, frame_size(type))
+    if p == NULL:
+        return False
+    write_prefix(p, type, 0, 0, s.id)
+    if type == FR_OPEN:
+        p[1] = OPEN_COMMITTED if s.flags & S_COMMITTED else 0
+        store64(p + 8, s.client_nonce)
+        store64(p + 16, s.server_nonce)
+        s.flags |= S_OPEN_SENT
+    elif type == FR_OPEN_REJECT:
+        store32(p + 8, s.code)
+    elif type == FR_CANCEL:
+        store64(p + 8, s.out.next)
+    elif type == FR_RESET_STREAM:
+        store32(p + 8, s.code)
+        store64(p + 12, s.out.next)
+    elif type == FR_MAX_STREAM_DATA:
+        store64(p + 8, s.recv_max)
+    record(d, type, 0, s.id, 0, 0)
+    return True
+
+
+cdef bint add_if(Builder *d, Stream *s, uint32_t what, uint8_t type) noexcept nogil:
+    if s.pending & what:
+        if not add_fixed(d, type, s):
+            return False
+        s.pending &= ~what
+    return True
+
+
+cdef bint has_frame_room(Builder *d) noexcept nogil:
+    return d.a.rec.frame_tail - d.frame0 < MAX_PACKET_FRAMES - 8
+
+
+cdef void add_control(Builder *d) noexcept nogil:
+    """Control frames, oldest request first, as many as fit."""
+    cdef Assoc *a = d.a
+    cdef Stream *s
+    cdef uint8_t *p
+    if a.window_due:
+        p = put(d, 16)
+        if p != NULL:
+            write_prefix(p, FR_MAX_DATA, 0, 0, 0)
+            store64(p + 8, a.recv_max)
+            record(d, FR_MAX_DATA, 0, 0, 0, 0)
+            a.window_due = False
+    if a.ping_due:
+        p = put(d, 1)
+        if p != NULL:
+            p[0] = FR_PING
+            record(d, FR_PING, 0, 0, 0, 0)
+            a.ping_due = False
+    while a.ctrl.first != NULL and has_frame_room(d):
+        s = a.ctrl.first
+        if not (add_if(d, s, P_OPEN, FR_OPEN) and add_if(d, s, P_OPEN_ACK, FR_OPEN_ACK)
+                and add_if(d, s, P_REJECT, FR_OPEN_REJECT) and add_if(d, s, P_CONFIRM, FR_CONFIRM)
+                and add_if(d, s, P_CANCEL, FR_CANCEL) and add_if(d, s, P_RESET, FR_RESET_STREAM)
+                and add_if(d, s, P_WINDOW, FR_MAX_STREAM_DATA)):
+            return
+        a.ctrl.first = s.next_ctrl
+        if a.ctrl.first == NULL:
+            a.ctrl.last = NULL
+        s.in_ctrl = False
+        s.next_ctrl = NULL
+
+
+cdef uint32_t gather(Builder *d, Stream *s, const Segment *g) noexcept nogil:
+    """Payload of a segment; less than asked for when the batch runs out of iovecs."""
+    cdef uint32_t got = 0
+    cdef size_t n = 0
+    cdef const uint8_t *p
+    cdef uint8_t *q
+    while got < g.len:
+        p = sendbuf_at(&s.out, g.offset + got, g.again, &n)
+        n = min(n, g.len - got)
+        q = put(d, n) if n <= COPY_MAX else NULL
+        if q != NULL:
+            memcpy(q, p, n)
+        elif not lend(d, p, n):
+            break
+        got += n
+    return got
+
+
+cdef bint add_stream(Builder *d, Stream *s) noexcept nogil:
+    """One STREAM frame; False: no room for one."""
+    cdef Assoc *a = d.a
+    cdef Segment g
+    cdef uint64_t limit = min(s.send_max, s.out.next + (a.send_max - a.send_total))
+    cdef bint fin
+    cdef uint8_t *p
+    cdef uint32_t n
+    if d.limit - d.size <= STREAM_HEADER:
+        return False
+    if not sendbuf_peek(&s.out, limit, min(d.limit - d.size - STREAM_HEADER, 0xffff), &g):
+        g.offset = s.out.next
+        g.len = 0
+        g.again = False
+    p = put(d, STREAM_HEADER)
+    if p == NULL:
+        return False
+    n = gather(d, s, &g)
+    if n == 0 and g.len > 0:
+        take_back(d, STREAM_HEADER)
+        return False
+    g.len = n
+    sendbuf_commit(&s.out, &g)
+    fin = s.flags & (S_FIN_QUEUED | S_FIN_SENT) == S_FIN_QUEUED and g.offset + n == s.out.end
+    if fin:
+        s.flags |= S_FIN_SENT
+    write_prefix(p, FR_STREAM, STREAM_FIN if fin else 0, n, s.id)
+    store64(p + 8, g.offset)
+    record(d, FR_STREAM, STREAM_FIN if fin else 0, s.id, g.offset, n)
+    if g.again:
+        a.stream_again += n
+    else:
+        a.send_total += n
+    a.stream_sent += n
+    return True
+
+
+cdef void pop_active(Assoc *a) noexcept nogil:
+    cdef Stream *s = a.active.first
+    a.active.first = s.next_active
+    if a.active.first == NULL:
+        a.active.last = NULL
+    s.next_active = NULL
+    s.in_active = False
+
+
+cdef void append(StreamList *l, Stream *s) noexcept nogil:
+    if l.last == NULL:
+        l.first = s
+    else:
+        l.last.next_active = s
+    l.last = s
+    s.in_active = True
+
+
+cdef inline bint needs_credit(const Assoc *a, const Stream *s) noexcept nogil:
+    """It has only new bytes, and the association has no credit for them."""
+    return a.send_total >= a.send_max and not sendbuf_has_lost(&s.out) and s.out.next < s.out.end
+
+
+cdef void add_streams(Builder *d) noexcept nogil:
+    """STREAM frames round robin, a turn being QUANTUM frames."""
+    cdef Assoc *a = d.a
+    cdef Stream *s
+    while a.active.first != NULL and has_frame_room(d):
+        s = a.active.first
+        if not stream_sendable(s):
+            pop_active(a)
+        elif needs_credit(a, s):
+            pop_active(a)
+            append(&a.blocked, s)
+            s.in_blocked = True
+        else:
+            if not add_stream(d, s):
+                return
+            s.quantum -= 1
+            if s.quantum == 0:
+                s.quantum = QUANTUM
+                pop_active(a)
+                append(&a.active, s)
+
+
+# --- packets
+
+cdef bint window_open(Assoc *a, uint64_t now) noexcept nogil:
+    if a.probes > 0:
+        return True
+    return a.rec.in_flight + a.max_datagram <= a.cc.cwnd and pacing_ready(a, now)
+
+
+cdef bint has_frames(const Assoc *a) noexcept nogil:
+    return (a.probes > 0 or a.window_due or a.ping_due or a.ctrl.first != NULL
+            or a.active.first != NULL)
+
+
+cdef bint build_packet(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
+    """One DATA packet; False: nothing (more) to send now."""
+    cdef Builder d
+    cdef uint8_t *p
+    cdef bint may
+    if not a.ack_now and not has_frames(a):
+        return False
+    may = has_frames(a) and recovery_room(&a.rec) and window_open(a, now)
+    if not may and not (a.ack_now and recovery_room(&a.rec)):
+        return False
+    begin(&d, b, a, a.max_datagram)
+    p = put(&d, HEADER_SIZE)
+    write_header(p, PKT_DATA, a.peer_cid, a.rec.next_pn)
+    if a.unacked > 0:
+        add_ack(&d, now)
+    if may:
+        add_control(&d)
+        add_streams(&d)
+        if a.probes > 0 and not d.eliciting:
+            p = put(&d, 1)
+            if p != NULL:
+                p[0] = FR_PING
+                record(&d, FR_PING, 0, 0, 0, 0)
+    if d.size == HEADER_SIZE:
+        abandon(&d)
+        return False
+    finish(&d, &a.peer)
+    recovery_sent(&a.rec, d.frame0, d.size, d.eliciting, now)
+    a.bytes_sent += d.size
+    if d.eliciting:
+        pacing_spend(a, d.size)
+        a.probes -= 1 if a.probes > 0 else 0
+        if a.unanswered == 0:
+            a.unanswered = now
+    return True
+
+
+cdef void build_init(Assoc *a, vtl_batch *b) noexcept nogil:
+    """INIT, or the INIT_ACK that answers one, padded so that the path's size is proven."""
+    cdef Builder d
+    cdef Init i
+    cdef uint8_t *p
+    cdef uint32_t n
+    begin(&d, b, NULL, a.hs_size)
+    p = put(&d, HEADER_SIZE + INIT_ACK_BODY if not a.initiator else HEADER_SIZE + INIT_FIXED + 4)
+    if a.initiator:
+        i.scid = a.cid
+        i.max_ack_delay_us = <uint32_t>(a.ep.cfg.max_ack_delay // 1000)
+        i.max_data = a.recv_max
+        i.max_stream_data = a.ep.cfg.stream_window
+        i.cookie_cid = a.cookie_cid
+        i.cookie_time = a.cookie_time
+        i.cookie_mac = a.cookie_mac
+        write_init(p, &i, a.ep.cfg.version)
+    else:
+        write_header(p, PKT_INIT_ACK, a.peer_cid, a.cid)
+        p += HEADER_SIZE
+        store32(p, a.ep.cfg.version)
+        store32(p + 4, <uint32_t>(a.ep.cfg.max_ack_delay // 1000))
+        store64(p + 8, a.recv_max)
+        store64(p + 16, a.ep.cfg.stream_window)
+    if d.size < a.hs_size:
+        lend(&d, a.ep.zeros, a.hs_size - d.size)
+    finish(&d, &a.peer)
+    a.bytes_sent += d.size
+    a.hs_send = False
+
+
+cdef bint packets_build(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
+    if a.hs_send:
+        if not batch_room(b):
+            return False
+        build_init(a, b)
+    assoc_touch(a)
+    while a.state >= A_COOKIE:
+        if not batch_room(b):
+            return False
+        if not build_packet(a, b, now):
+            return True
+    return True
+
+
+# --- answers without an association
+
+cdef void build_answer(Endpoint *ep, vtl_batch *b, const Stateless *t) noexcept nogil:
+    cdef Builder d
+    cdef uint8_t *p
+    begin(&d, b, NULL, 128)
+    if t.type == PKT_COOKIE:
+        p = put(&d, HEADER_SIZE + COOKIE_BODY)
+        memset(p + HEADER_SIZE, 0, COOKIE_BODY)
+        p[HEADER_SIZE] = 1
+        store64(p + HEADER_SIZE + 4, t.at)
+        store64(p + HEADER_SIZE + 12, cookie_mac(ep, &t.to, t.dcid, t.number, t.at))
+        store32(p + HEADER_SIZE + 20, ep.cfg.version)
+    elif t.type == PKT_CLOSE:
+        p = put(&d, HEADER_SIZE + CLOSE_BODY)
+        store32(p + HEADER_SIZE, t.reason)
+    else:
+        p = put(&d, HEADER_SIZE)
+    write_header(p, t.type, t.dcid, t.number)
+    finish(&d, &t.to)
+
+
+cdef void answers_build(Endpoint *ep, vtl_batch *b, uint64_t now) noexcept nogil:
+    cdef uint32_t i
+    for i in range(ep.answers):
+        if not batch_room(b):
+            memmove(&ep.answer[0], &ep.answer[i], (ep.answers - i) * sizeof(Stateless))
+            ep.answers -= i
+            return
+        build_answer(ep, b, &ep.answer[i])
+    ep.answers = 0

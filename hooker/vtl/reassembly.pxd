@@ -1,0 +1,23 @@
+# The receive side of a stream: bytes that came out of order, or before the flow was accepted.
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from hooker.vtl.ranges cimport RangeSet
+
+
+cdef enum:
+    PAGE_BITS = 14
+    PAGE_SIZE = 1 << PAGE_BITS
+    MAX_HOLES = 1024           # ranges buffered for one stream
+
+
+cdef struct Reassembly:        # zeroed memory is an empty buffer
+    uint64_t next              # first byte not delivered
+    RangeSet have              # buffered, all at or beyond next
+    uint8_t **page             # ring; slot = (offset >> PAGE_BITS) & (pages - 1)
+    uint32_t pages             # power of two
+
+
+cdef int reassembly_store(Reassembly *r, uint64_t offset, const uint8_t *data, size_t n) noexcept nogil  # -1: no memory
+cdef size_t reassembly_peek(const Reassembly *r, const uint8_t **out) noexcept nogil   # in-order bytes in one piece
+cdef void reassembly_advance(Reassembly *r, uint64_t next) noexcept nogil
+cdef void reassembly_clear(Reassembly *r) noexcept nogil

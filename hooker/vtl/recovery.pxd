@@ -1,0 +1,76 @@
+# Sent packets, RTT, loss detection and the probe timeout: RFC 9002.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from hooker.vtl.ranges cimport Range
+
+
+cdef enum:
+    MAX_PACKETS = 1 << 18      # unresolved packets of one association
+    MAX_PACKET_FRAMES = 256    # more fit into no datagram we build
+    LOST_MEMORY = 64           # recently lost packet numbers, to notice spurious losses
+
+
+cdef struct SentFrame:         # enough to send it again, or to act on its acknowledgment
+    uint64_t offset
+    uint32_t id
+    uint16_t len
+    uint8_t type
+    uint8_t flags
+
+
+cdef struct SentPacket:
+    uint64_t sent_at           # ns
+    uint32_t size              # bytes
+    uint32_t frame0            # running counter into the frame ring
+    uint16_t frames
+    uint8_t outstanding        # ack-eliciting, neither acknowledged nor lost
+    uint8_t zero
+
+
+cdef struct Recovery:
+    SentPacket *packet         # ring; slot = packet number & (cap - 1)
+    uint32_t cap
+    SentFrame *frame           # ring; slot = counter & (frame_cap - 1)
+    uint32_t frame_cap
+    uint32_t frame_head
+    uint32_t frame_tail
+    uint64_t tail              # lowest packet number that may be outstanding
+    uint64_t next_pn           # starts at 1
+    uint64_t largest_acked     # 0: none
+    uint64_t in_flight         # bytes
+    uint32_t outstanding       # packets in flight
+    uint32_t pto_count
+    uint64_t last_eliciting    # ns
+    uint64_t loss_time         # ns, 0: none
+    uint64_t srtt, rttvar, min_rtt, latest_rtt   # ns
+    bint has_rtt
+    uint64_t peer_ack_delay    # ns
+    uint64_t max_pto           # ns, cap of the backoff
+    uint64_t sent, lost, spurious
+    uint64_t lost_pn[LOST_MEMORY]
+
+
+cdef struct AckResult:         # what one ACK, or one expiry of the loss timer, changed
+    uint64_t acked_bytes
+    uint64_t lost_bytes
+    uint64_t newest_acked_at   # send time of the newest packet acknowledged
+    uint64_t newest_lost_at
+    uint64_t oldest_lost_at
+    bint rtt_sample
+    bint persistent            # RFC 9002 7.6
+
+
+ctypedef void (*frame_fn)(void *ctx, const SentFrame *f) noexcept nogil
+
+cdef void recovery_init(Recovery *r) noexcept nogil
+cdef void recovery_free(Recovery *r) noexcept nogil
+cdef bint recovery_room(Recovery *r) noexcept nogil     # one more packet can be recorded
+cdef void recovery_add_frame(Recovery *r, uint8_t type, uint8_t flags, uint32_t id, uint64_t offset, uint16_t len) noexcept nogil
+cdef void recovery_sent(Recovery *r, uint32_t frame0, uint32_t size, bint eliciting, uint64_t now) noexcept nogil
+cdef int recovery_on_ack(Recovery *r, const Range *acked, uint32_t n, uint64_t ack_delay, uint64_t now,
+                         frame_fn on_acked, frame_fn on_lost, void *ctx, AckResult *out) noexcept nogil
+cdef void recovery_detect_lost(Recovery *r, uint64_t now, frame_fn on_lost, void *ctx, AckResult *out) noexcept nogil
+cdef void recovery_requeue_oldest(Recovery *r, frame_fn on_lost, void *ctx) noexcept nogil   # for a probe
+cdef void recovery_rtt(Recovery *r, uint64_t latest, uint64_t ack_delay) noexcept nogil
+cdef uint64_t recovery_pto(const Recovery *r) noexcept nogil        # ns, without backoff
+cdef uint64_t recovery_deadline(const Recovery *r) noexcept nogil   # loss timer or PTO; UINT64_MAX: none

@@ -1,0 +1,236 @@
+"""Loss recovery after RFC 9002, with one packet number space.
+
+Packets and the frames in them are recorded in two rings that grow by doubling and then stay: no
+allocation per packet. A packet number is used once; what was lost travels again in a new packet.
+"""
+
+from libc.stdint cimport UINT64_MAX, int64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+cdef enum:
+    PACKET_THRESHOLD = 3                # packets, RFC 9002 6.1.1
+    GRANULARITY = 1000000               # ns, RFC 9002 6.1.2
+    INITIAL_RTT = 333000000             # ns, RFC 9002 6.2.2
+    PERSISTENT_THRESHOLD = 3            # PTOs, RFC 9002 7.6.1
+    MAX_PTO_BACKOFF = 10                # doublings; max_pto caps earlier
+
+
+cdef inline SentPacket *packet_at(const Recovery *r, uint64_t pn) noexcept nogil:
+    return &r.packet[pn & (r.cap - 1)]
+
+
+cdef void recovery_init(Recovery *r) noexcept nogil:
+    memset(r, 0, sizeof(Recovery))
+    r.tail = r.next_pn = 1
+    r.srtt = INITIAL_RTT
+    r.rttvar = INITIAL_RTT // 2
+    r.max_pto = UINT64_MAX
+
+
+cdef void recovery_free(Recovery *r) noexcept nogil:
+    free(r.packet)
+    free(r.frame)
+    r.packet = NULL
+    r.frame = NULL
+
+
+cdef bint grow_packets(Recovery *r) noexcept nogil:
+    cdef uint32_t cap = 32 if r.cap == 0 else 2 * r.cap
+    cdef SentPacket *ring
+    cdef uint64_t pn
+    if cap > MAX_PACKETS:
+        return False
+    ring = <SentPacket *>malloc(cap * sizeof(SentPacket))
+    if ring == NULL:
+        return False
+    for pn in range(r.tail, r.next_pn):
+        ring[pn & (cap - 1)] = packet_at(r, pn)[0]
+    free(r.packet)
+    r.packet = ring
+    r.cap = cap
+    return True
+
+
+cdef bint grow_frames(Recovery *r) noexcept nogil:
+    cdef uint32_t cap = 2 * MAX_PACKET_FRAMES if r.frame_cap == 0 else 2 * r.frame_cap, i
+    cdef SentFrame *ring
+    if cap > 4 * MAX_PACKETS:
+        return False
+    ring = <SentFrame *>malloc(cap * sizeof(SentFrame))
+    if ring == NULL:
+        return False
+    for i in range(r.frame_tail - r.frame_head):
+        ring[(r.frame_head + i) & (cap - 1)] = r.frame[(r.frame_head + i) & (r.frame_cap - 1)]
+    free(r.frame)
+    r.frame = ring
+    r.frame_cap = cap
+    return True
+
+
+cdef bint recovery_room(Recovery *r) noexcept nogil:
+    if r.next_pn - r.tail == r.cap and not grow_packets(r):
+        return False
+    return r.frame_tail - r.frame_head + MAX_PACKET_FRAMES <= r.frame_cap or grow_frames(r)
+
+
+cdef void recovery_add_frame(Recovery *r, uint8_t type, uint8_t flags, uint32_t id, uint64_t offset, uint16_t len) noexcept nogil:
+    cdef SentFrame *f = &r.frame[r.frame_tail & (r.frame_cap - 1)]
+    f.offset = offset
+    f.id = id
+    f.len = len
+    f.type = type
+    f.flags = flags
+    r.frame_tail += 1
+
+
+cdef void recovery_sent(Recovery *r, uint32_t frame0, uint32_t size, bint eliciting, uint64_t now) noexcept nogil:
+    cdef SentPacket *p = packet_at(r, r.next_pn)
+    p.sent_at = now
+    p.size = size
+    p.frame0 = frame0
+    p.frames = r.frame_tail - frame0
+    p.outstanding = eliciting
+    r.next_pn += 1
+    r.sent += 1
+    if eliciting:
+        r.in_flight += size
+        r.outstanding += 1
+        r.last_eliciting = now
+    else:
+        retire(r)
+
+
+cdef void retire(Recovery *r) noexcept nogil:
+    """Drops the records of resolved packets at the old end."""
+    cdef SentPacket *p
+    while r.tail < r.next_pn:
+        p = packet_at(r, r.tail)
+        if p.outstanding:
+            r.frame_head = p.frame0
+            return
+        r.tail += 1
+    r.frame_head = r.frame_tail
+
+
+cdef inline void resolve(Recovery *r, SentPacket *p, frame_fn fn, void *ctx) noexcept nogil:
+    cdef uint32_t i
+    p.outstanding = 0
+    r.in_flight -= p.size
+    r.outstanding -= 1
+    for i in range(p.frames):
+        fn(ctx, &r.frame[(p.frame0 + i) & (r.frame_cap - 1)])
+
+
+cdef void recovery_rtt(Recovery *r, uint64_t latest, uint64_t ack_delay) noexcept nogil:
+    cdef uint64_t adjusted, delta
+    r.latest_rtt = latest
+    if not r.has_rtt:
+        r.has_rtt = True
+        r.min_rtt = r.srtt = latest
+        r.rttvar = latest // 2
+        return
+    r.min_rtt = min(r.min_rtt, latest)
+    ack_delay = min(ack_delay, r.peer_ack_delay)
+    adjusted = latest - ack_delay if latest >= r.min_rtt + ack_delay else latest   # RFC 9002 5.3
+    delta = r.srtt - adjusted if r.srtt > adjusted else adjusted - r.srtt
+    r.rttvar = (3 * r.rttvar + delta) // 4
+    r.srtt = (7 * r.srtt + adjusted) // 8
+
+
+cdef void count_spurious(Recovery *r, uint64_t start, uint64_t end) noexcept nogil:
+    cdef int i
+    for i in range(LOST_MEMORY):
+        if r.lost_pn[i] != 0 and start <= r.lost_pn[i] < end:
+            r.spurious += 1
+            r.lost_pn[i] = 0
+
+
+cdef int recovery_on_ack(Recovery *r, const Range *acked, uint32_t n, uint64_t ack_delay, uint64_t now,
+                         frame_fn on_acked, frame_fn on_lost, void *ctx, AckResult *out) noexcept nogil:
+    """`acked` ascends. -1: it names a packet we never sent."""
+    cdef uint64_t largest = acked[n - 1].end - 1, pn
+    cdef SentPacket *p
+    cdef uint32_t i
+    cdef bint newest = False
+    memset(out, 0, sizeof(AckResult))
+    if largest >= r.next_pn:
+        return -1
+    for i in range(n):
+        if r.lost > 0 and acked[i].start < r.tail:
+            count_spurious(r, acked[i].start, acked[i].end)
+        for pn in range(max(acked[i].start, r.tail), acked[i].end):
+            p = packet_at(r, pn)
+            if not p.outstanding:
+                continue
+            out.acked_bytes += p.size
+            out.newest_acked_at = p.sent_at
+            newest = pn == largest
+            resolve(r, p, on_acked, ctx)
+    if largest > r.largest_acked:
+        r.largest_acked = largest
+    if newest and now >= out.newest_acked_at:
+        recovery_rtt(r, now - out.newest_acked_at, ack_delay)
+        out.rtt_sample = True
+    if out.acked_bytes > 0:
+        r.pto_count = 0
+    recovery_detect_lost(r, now, on_lost, ctx, out)
+    return 0
+
+
+cdef void mark_lost(Recovery *r, uint64_t pn, SentPacket *p, frame_fn on_lost, void *ctx, AckResult *out) noexcept nogil:
+    if out.lost_bytes == 0:
+        out.oldest_lost_at = p.sent_at
+    out.newest_lost_at = p.sent_at
+    out.lost_bytes += p.size
+    r.lost_pn[r.lost % LOST_MEMORY] = pn
+    r.lost += 1
+    resolve(r, p, on_lost, ctx)
+
+
+cdef void recovery_detect_lost(Recovery *r, uint64_t now, frame_fn on_lost, void *ctx, AckResult *out) noexcept nogil:
+    """RFC 9002 6.1. All but the last PACKET_THRESHOLD packets get resolved, so the walk is short."""
+    cdef uint64_t delay = max(r.srtt, r.latest_rtt), pn, run = 0, last_pn = 0
+    cdef SentPacket *p
+    cdef bint one_run = True
+    delay = max(delay + delay // 8, GRANULARITY)
+    r.loss_time = 0
+    for pn in range(r.tail, r.largest_acked + 1):
+        p = packet_at(r, pn)
+        if not p.outstanding:
+            continue
+        if pn + PACKET_THRESHOLD <= r.largest_acked or p.sent_at + delay <= now:
+            one_run = one_run and (run == 0 or pn == last_pn + 1)
+            last_pn = pn
+            run += 1
+            mark_lost(r, pn, p, on_lost, ctx, out)
+        elif r.loss_time == 0:
+            r.loss_time = p.sent_at + delay
+    if run > 1 and one_run and r.has_rtt:
+        out.persistent = out.newest_lost_at - out.oldest_lost_at > PERSISTENT_THRESHOLD * recovery_pto(r)
+    retire(r)
+
+
+cdef void recovery_requeue_oldest(Recovery *r, frame_fn on_lost, void *ctx) noexcept nogil:
+    """The oldest outstanding packet's frames go again; the packet itself stays outstanding."""
+    cdef SentPacket *p
+    cdef uint32_t i
+    if r.outstanding == 0:
+        return
+    p = packet_at(r, r.tail)
+    for i in range(p.frames):
+        on_lost(ctx, &r.frame[(p.frame0 + i) & (r.frame_cap - 1)])
+
+
+cdef uint64_t recovery_pto(const Recovery *r) noexcept nogil:
+    return r.srtt + max(4 * r.rttvar, GRANULARITY) + r.peer_ack_delay   # RFC 9002 6.2.1
+
+
+cdef uint64_t recovery_deadline(const Recovery *r) noexcept nogil:
+    cdef uint64_t wait
+    if r.loss_time != 0:
+        return r.loss_time
+    if r.outstanding == 0:
+        return UINT64_MAX
+    wait = recovery_pto(r) << min(r.pto_count, MAX_PTO_BACKOFF)
+    return r.last_eliciting + max(min(wait, r.max_pto), GRANULARITY)

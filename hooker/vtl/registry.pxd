@@ -1,0 +1,15 @@
+# Associations of an endpoint: made, found, timed, freed.
+
+from libc.stdint cimport uint64_t
+from hooker.vtl.api cimport vtl_addr
+from hooker.vtl.core cimport Assoc, Endpoint
+
+cdef bint same_addr(const vtl_addr *x, const vtl_addr *y) noexcept nogil
+cdef Assoc *assoc_new(Endpoint *ep, const vtl_addr *peer, uint64_t cid, uint64_t now) noexcept nogil   # NULL: limit or memory
+cdef void assoc_free(Assoc *a) noexcept nogil
+cdef Assoc *assoc_by_cid(Endpoint *ep, uint64_t cid) noexcept nogil
+cdef Assoc *assoc_to(Endpoint *ep, const vtl_addr *peer) noexcept nogil         # the best for a new stream
+cdef Assoc *assoc_with_peer_cid(Endpoint *ep, const vtl_addr *peer, uint64_t peer_cid, bint initiator) noexcept nogil
+cdef void timer_update(Assoc *a, uint64_t deadline) noexcept nogil
+cdef void timer_remove(Assoc *a) noexcept nogil
+cdef uint64_t random_cid(Endpoint *ep) noexcept nogil

@@ -1,0 +1,238 @@
+"""Tables of associations (by our connection id, by peer address) and the heap of their deadlines."""
+
+from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcmp
+from hooker.vtl.congestion cimport congestion_init
+from hooker.vtl.core cimport *
+from hooker.vtl.ranges cimport ranges_clear
+from hooker.vtl.recovery cimport recovery_free, recovery_init
+from hooker.vtl.siphash cimport siphash24
+from hooker.vtl.stream cimport stream_destroy
+
+
+cdef bint same_addr(const vtl_addr *x, const vtl_addr *y) noexcept nogil:
+    return memcmp(x.ip, y.ip, 16) == 0 and x.port == y.port
+
+
+cdef uint64_t random_cid(Endpoint *ep) noexcept nogil:
+    cdef uint64_t cid = 0
+    while cid == 0:
+        ep.sink.random(ep.sink.ctx, <uint8_t *>&cid, sizeof(cid))
+    return cid
+
+
+cdef inline uint32_t cid_slot(const Endpoint *ep, uint64_t cid) noexcept nogil:
+    return <uint32_t>cid & (ep.table_cap - 1)       # ours are random
+
+
+cdef inline uint32_t addr_slot(const Endpoint *ep, const vtl_addr *peer) noexcept nogil:
+    # keyed: a stranger who chooses his address must not choose the bucket
+    return <uint32_t>siphash24(ep.secret, peer.ip, 18) & (ep.table_cap - 1)
+
+
+cdef bint grow_tables(Endpoint *ep) noexcept nogil:
+    cdef uint32_t cap = 16 if ep.table_cap == 0 else 2 * ep.table_cap, i
+    cdef Assoc **by_cid = <Assoc **>calloc(cap, sizeof(Assoc *))
+    cdef Assoc **by_addr = <Assoc **>calloc(cap, sizeof(Assoc *))
+    cdef Assoc *a = ep.all
+    if by_cid == NULL or by_addr == NULL:
+        free(by_cid)
+        free(by_addr)
+        return False
+    free(ep.cid_table)
+    free(ep.addr_table)
+    ep.cid_table = by_cid
+    ep.addr_table = by_addr
+    ep.table_cap = cap
+    while a != NULL:
+        link_tables(ep, a)
+        a = a.next
+    return True
+
+
+cdef void link_tables(Endpoint *ep, Assoc *a) noexcept nogil:
+    cdef uint32_t i = cid_slot(ep, a.cid), j = addr_slot(ep, &a.peer)
+    a.by_cid = ep.cid_table[i]
+    ep.cid_table[i] = a
+    a.by_addr = ep.addr_table[j]
+    ep.addr_table[j] = a
+
+
+cdef Assoc *assoc_new(Endpoint *ep, const vtl_addr *peer, uint64_t cid, uint64_t now) noexcept nogil:
+    cdef Assoc *a
+    if ep.assocs >= MAX_ASSOCS or (ep.assocs >= ep.table_cap and not grow_tables(ep)):
+        return NULL
+    a = <Assoc *>calloc(1, sizeof(Assoc))
+    if a == NULL:
+        return NULL
+    a.ep = ep
+    a.peer = peer[0]
+    a.peer.zero = 0
+    a.cid = cid
+    recovery_init(&a.rec)
+    congestion_init(&a.cc, ep.cfg.congestion, ep.cfg.max_datagram)
+    a.max_datagram = ep.cfg.max_datagram
+    a.recv_max = ep.cfg.assoc_window
+    a.rec.peer_ack_delay = ep.cfg.max_ack_delay
+    a.rec.max_pto = max(ep.cfg.dead_after // 6, 1)  # several probes fit before the peer is given up
+    a.hs_started = a.last_recv = a.idle_since = now
+    link_tables(ep, a)
+    a.next = ep.all
+    if ep.all != NULL:
+        ep.all.prev = a
+    ep.all = a
+    ep.assocs += 1
+    assoc_touch(a)
+    return a
+
+
+cdef void unlink_lists(Endpoint *ep, Assoc *a) noexcept nogil:
+    cdef Assoc **p = &ep.dirty
+    cdef Assoc *q = NULL
+    cdef Assoc *r = ep.ready_first
+    while p[0] != NULL and p[0] != a:
+        p = &p[0].next_dirty
+    if p[0] == a:
+        p[0] = a.next_dirty
+    p = &ep.unfinished
+    while p[0] != NULL and p[0] != a:
+        p = &p[0].next_unfinished
+    if p[0] == a:
+        p[0] = a.next_unfinished
+    while r != NULL and r != a:
+        q = r
+        r = r.next_ready
+    if r == a:
+        if q == NULL:
+            ep.ready_first = a.next_ready
+        else:
+            q.next_ready = a.next_ready
+        if ep.ready_last == a:
+            ep.ready_last = q
+
+
+cdef void assoc_free(Assoc *a) noexcept nogil:
+    """Its streams go too, without callbacks but release()."""
+    cdef Endpoint *ep = a.ep
+    cdef Assoc **p = &ep.cid_table[cid_slot(ep, a.cid)]
+    while a.all != NULL:
+        stream_destroy(a.all)
+    unlink_lists(ep, a)
+    timer_remove(a)
+    while p[0] != a:
+        p = &p[0].by_cid
+    p[0] = a.by_cid
+    p = &ep.addr_table[addr_slot(ep, &a.peer)]
+    while p[0] != a:
+        p = &p[0].by_addr
+    p[0] = a.by_addr
+    if a.prev != NULL:
+        a.prev.next = a.next
+    else:
+        ep.all = a.next
+    if a.next != NULL:
+        a.next.prev = a.prev
+    if ep.last == a:
+        ep.last = NULL
+    ep.assocs -= 1
+    recovery_free(&a.rec)
+    ranges_clear(&a.received)
+    ranges_clear(&a.used_ids)
+    free(a.table)
+    free(a)
+
+
+cdef Assoc *assoc_by_cid(Endpoint *ep, uint64_t cid) noexcept nogil:
+    cdef Assoc *a
+    if ep.table_cap == 0:
+        return NULL
+    a = ep.cid_table[cid_slot(ep, cid)]
+    while a != NULL and a.cid != cid:
+        a = a.by_cid
+    return a
+
+
+cdef Assoc *assoc_to(Endpoint *ep, const vtl_addr *peer) noexcept nogil:
+    """One that is up and was heard of last, else one on its way."""
+    cdef Assoc *a
+    cdef Assoc *best = NULL
+    if ep.table_cap == 0:
+        return NULL
+    a = ep.addr_table[addr_slot(ep, peer)]
+    while a != NULL:
+        if a.state != A_DEAD and same_addr(&a.peer, peer):
+            if best == NULL or a.state > best.state or (a.state == best.state and a.last_recv > best.last_recv):
+                best = a
+        a = a.by_addr
+    return best
+
+
+cdef Assoc *assoc_with_peer_cid(Endpoint *ep, const vtl_addr *peer, uint64_t peer_cid, bint initiator) noexcept nogil:
+    cdef Assoc *a
+    if ep.table_cap == 0:
+        return NULL
+    a = ep.addr_table[addr_slot(ep, peer)]
+    while a != NULL:
+        if a.peer_cid == peer_cid and a.initiator == initiator and a.state != A_DEAD and same_addr(&a.peer, peer):
+            return a
+        a = a.by_addr
+    return NULL
+
+
+# --- timer heap: ep.heap[0] has the earliest deadline; a.heap_at is its place + 1
+
+cdef inline void place(Endpoint *ep, uint32_t i, Assoc *a) noexcept nogil:
+    ep.heap[i] = a
+    a.heap_at = i + 1
+
+
+cdef void sift(Endpoint *ep, uint32_t i) noexcept nogil:
+    cdef Assoc *a = ep.heap[i]
+    cdef uint32_t child
+    while i > 0 and ep.heap[(i - 1) // 2].deadline > a.deadline:
+        place(ep, i, ep.heap[(i - 1) // 2])
+        i = (i - 1) // 2
+    while True:
+        child = 2 * i + 1
+        if child >= ep.heap_n:
+            break
+        if child + 1 < ep.heap_n and ep.heap[child + 1].deadline < ep.heap[child].deadline:
+            child += 1
+        if ep.heap[child].deadline >= a.deadline:
+            break
+        place(ep, i, ep.heap[child])
+        i = child
+    place(ep, i, a)
+
+
+cdef void timer_remove(Assoc *a) noexcept nogil:
+    cdef Endpoint *ep = a.ep
+    cdef uint32_t i = a.heap_at
+    if i == 0:
+        return
+    a.heap_at = 0
+    ep.heap_n -= 1
+    if i - 1 < ep.heap_n:
+        place(ep, i - 1, ep.heap[ep.heap_n])
+        sift(ep, i - 1)
+
+
+cdef void timer_update(Assoc *a, uint64_t deadline) noexcept nogil:
+    cdef Endpoint *ep = a.ep
+    cdef Assoc **heap
+    a.deadline = deadline
+    if deadline == UINT64_MAX:
+        timer_remove(a)
+        return
+    if a.heap_at == 0:
+        if ep.heap_n == ep.heap_cap:
+            heap = <Assoc **>realloc(ep.heap, max(16, 2 * ep.heap_cap) * sizeof(Assoc *))
+            if heap == NULL:
+                assoc_touch(a)                  # tried again next time
+                return
+            ep.heap = heap
+            ep.heap_cap = max(16, 2 * ep.heap_cap)
+        place(ep, ep.heap_n, a)
+        ep.heap_n += 1
+    sift(ep, a.heap_at - 1)

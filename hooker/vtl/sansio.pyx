@@ -1,0 +1,398 @@
+"""The Python face of VTL: one endpoint, no socket, no clock.
+
+Datagrams and the time (integer nanoseconds) go in by :meth:`Endpoint.receive_datagram` and
+:meth:`Endpoint.handle_timer`; datagrams come out of :meth:`Endpoint.datagrams_to_send`, the next
+deadline out of :meth:`Endpoint.get_timer` and what happened out of :meth:`Endpoint.next_event`.
+With equal seeds and equal input the output is equal, bit for bit.
+"""
+
+import ipaddress
+import random
+from collections import deque
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+from hooker.vtl.api cimport *
+from hooker.vtl.endpoint cimport *
+
+from hooker.vtl import congestion, events
+
+cdef enum:
+    DGRAMS = 128               # of one batch
+    IOVS = 1024
+    SCRATCH = 256 << 10
+
+DROP_REASONS = (
+    "ok", "short", "version", "type", "no_assoc", "cookie", "duplicate", "protocol", "memory",
+)
+
+DEFAULTS = {
+    "version": 1,
+    "max_datagram": 1472,
+    "stream_window": 1 << 20,
+    "assoc_window": 8 << 20,
+    "max_ack_delay": 5_000_000,
+    "keepalive": 10_000_000_000,
+    "dead_after": 5_000_000_000,
+    "idle_after": 60_000_000_000,
+    "handshake_timeout": 10_000_000_000,
+    "congestion": "cubic",
+}
+
+
+cdef vtl_addr pack_addr(object addr) except *:
+    cdef vtl_addr a
+    cdef bytes packed
+    ip = ipaddress.ip_address(addr[0])
+    packed = ip.packed if ip.version == 6 else b"\0" * 10 + b"\xff\xff" + ip.packed
+    memset(&a, 0, sizeof(a))
+    memcpy(a.ip, PyBytes_AS_STRING(packed), 16)
+    a.port = addr[1]
+    return a
+
+
+cdef object unpack_addr(const vtl_addr *a):
+    ip = ipaddress.IPv6Address((<const char *>a.ip)[:16])
+    return str(ip.ipv4_mapped or ip), a.port
+
+
+cdef inline uintptr_t flow_of(vtl_stream *s) noexcept nogil:
+    return <uintptr_t>vtl_stream_user(s)
+
+
+# --- the sink: each callback becomes an event
+
+cdef void on_random(void *ctx, uint8_t *out, size_t n) noexcept with gil:
+    cdef bytes b = (<Endpoint>ctx)._random.randbytes(n)
+    memcpy(out, PyBytes_AS_STRING(b), n)
+
+cdef void on_up(void *ctx, vtl_assoc *a) noexcept with gil:
+    (<Endpoint>ctx)._emit(events.AssociationUp((<Endpoint>ctx)._assoc_handle(a), unpack_addr(vtl_peer(a))))
+
+cdef void on_down(void *ctx, vtl_assoc *a, uint32_t reason) noexcept with gil:
+    cdef Endpoint self = <Endpoint>ctx
+    handle = self._assoc_handle(a)
+    del self._assocs[handle]
+    self._emit(events.AssociationDown(handle, reason))
+
+cdef void on_opened(void *ctx, vtl_stream *s, const vtl_open_info *i) noexcept with gil:
+    cdef Endpoint self = <Endpoint>ctx
+    flow = self._new_flow(s)
+    self._emit(events.FlowOpened(self._of(s), flow, i.client_nonce, i.server_nonce, bool(i.committed)))
+
+cdef void on_accepted(void *ctx, vtl_stream *s) noexcept with gil:
+    (<Endpoint>ctx)._flow_event(events.FlowAccepted, s)
+
+cdef void on_rejected(void *ctx, vtl_stream *s, uint32_t code) noexcept with gil:
+    (<Endpoint>ctx)._flow_event(events.FlowRejected, s, code)
+
+cdef void on_confirmed(void *ctx, vtl_stream *s) noexcept with gil:
+    (<Endpoint>ctx)._flow_event(events.FlowConfirmed, s)
+
+cdef void on_cancelled(void *ctx, vtl_stream *s) noexcept with gil:
+    (<Endpoint>ctx)._flow_event(events.FlowCancelled, s)
+
+cdef void on_data(void *ctx, vtl_stream *s, const uint8_t *data, size_t n, bint stable) noexcept with gil:
+    (<Endpoint>ctx)._flow_event(events.DataReceived, s, (<const char *>data)[:n])
+
+cdef void on_fin(void *ctx, vtl_stream *s) noexcept with gil:
+    (<Endpoint>ctx)._flow_event(events.FinReceived, s)
+
+cdef void on_reset(void *ctx, vtl_stream *s, uint32_t code) noexcept with gil:
+    (<Endpoint>ctx)._flow_event(events.FlowReset, s, code)
+
+cdef void on_acked(void *ctx, vtl_stream *s, size_t n) noexcept with gil:
+    (<Endpoint>ctx)._flow_event(events.DataAcked, s, n)
+
+cdef void on_release(void *ctx, void *owner, size_t n) noexcept with gil:
+    (<Endpoint>ctx)._release(<uintptr_t>owner, n)
+
+cdef void on_closed(void *ctx, vtl_stream *s) noexcept with gil:
+    cdef Endpoint self = <Endpoint>ctx
+    self._flow_event(events.FlowClosed, s)
+    del self._flows[flow_of(s)]
+
+
+cdef class Endpoint:
+    """One VTL endpoint: all its associations and their flows.
+
+    ``seed`` makes it deterministic. The keywords are those of ``vtl_config``: sizes in bytes, times
+    in nanoseconds, ``congestion`` a name out of :func:`hooker.vtl.congestion.names`.
+    """
+
+    cdef vtl_endpoint *_ep
+    cdef vtl_batch _batch
+    cdef object _random
+    cdef object _events
+    cdef dict _assocs          # handle → pointer
+    cdef dict _flows           # handle → pointer
+    cdef dict _owners          # id → [bytes, bytes not yet released]
+    cdef uintptr_t _next_handle
+
+    def __cinit__(self, *, seed=0, **config):
+        cdef vtl_config cfg
+        cdef vtl_sink sink
+        cdef bytes name
+        unknown = set(config) - set(DEFAULTS)
+        if unknown:
+            raise TypeError(f"unknown configuration {sorted(unknown)}; known: {sorted(DEFAULTS)}")
+        c = {**DEFAULTS, **config}
+        if c["congestion"] not in congestion.names():
+            raise ValueError(f"unknown congestion controller {c['congestion']!r}; known: {congestion.names()}")
+        if not 256 <= c["max_datagram"] <= 65535:
+            raise ValueError(f"max_datagram {c['max_datagram']} is not within 256 to 65535")
+        self._random = random.Random(seed)
+        self._events = deque()
+        self._assocs, self._flows, self._owners = {}, {}, {}
+        self._next_handle = 1
+        memset(&cfg, 0, sizeof(cfg))
+        cfg.version = c["version"]
+        cfg.max_datagram = c["max_datagram"]
+        cfg.stream_window = c["stream_window"]
+        cfg.assoc_window = c["assoc_window"]
+        cfg.max_ack_delay = c["max_ack_delay"]
+        cfg.keepalive = c["keepalive"]
+        cfg.dead_after = c["dead_after"]
+        cfg.idle_after = c["idle_after"]
+        cfg.handshake_timeout = c["handshake_timeout"]
+        name = c["congestion"].encode()
+        memcpy(cfg.congestion, PyBytes_AS_STRING(name), len(name))
+        sink.ctx = <void *>self
+        sink.random = on_random
+        sink.assoc_up = on_up
+        sink.assoc_down = on_down
+        sink.opened = on_opened
+        sink.accepted = on_accepted
+        sink.rejected = on_rejected
+        sink.confirmed = on_confirmed
+        sink.cancelled = on_cancelled
+        sink.data = on_data
+        sink.fin = on_fin
+        sink.reset = on_reset
+        sink.acked = on_acked
+        sink.release = on_release
+        sink.closed = on_closed
+        self._batch.iov = <iovec *>malloc(IOVS * sizeof(iovec))
+        self._batch.dgram = <vtl_datagram *>malloc(DGRAMS * sizeof(vtl_datagram))
+        self._batch.scratch = <uint8_t *>malloc(SCRATCH)
+        self._batch.iov_cap = IOVS
+        self._batch.dgram_cap = DGRAMS
+        self._batch.scratch_cap = SCRATCH
+        self._ep = vtl_endpoint_new(&cfg, &sink)
+        if self._ep == NULL or not self._batch.iov or not self._batch.dgram or not self._batch.scratch:
+            raise MemoryError("VTL endpoint")
+
+    def __dealloc__(self):
+        if self._ep != NULL:
+            vtl_endpoint_free(self._ep)
+        free(self._batch.iov)
+        free(self._batch.dgram)
+        free(self._batch.scratch)
+
+    # --- bookkeeping
+
+    cdef void _emit(self, event) except *:
+        self._events.append(event)
+
+    cdef void _flow_event(self, kind, vtl_stream *s, arg=None) except *:
+        if arg is None:
+            self._events.append(kind(self._of(s), flow_of(s)))
+        else:
+            self._events.append(kind(self._of(s), flow_of(s), arg))
+
+    cdef object _assoc_handle(self, vtl_assoc *a):
+        cdef uintptr_t handle = <uintptr_t>vtl_user(a)
+        if handle == 0:
+            handle = self._next_handle
+            self._next_handle += 1
+            vtl_set_user(a, <void *>handle)
+            self._assocs[handle] = <uintptr_t>a
+        return handle
+
+    cdef object _of(self, vtl_stream *s):
+        return self._assoc_handle(vtl_stream_assoc(s))
+
+    cdef object _new_flow(self, vtl_stream *s):
+        cdef uintptr_t handle = self._next_handle
+        self._next_handle += 1
+        vtl_stream_set_user(s, <void *>handle)
+        self._flows[handle] = <uintptr_t>s
+        return handle
+
+    cdef void _release(self, uintptr_t owner, size_t n) except *:
+        entry = self._owners[owner]
+        entry[1] -= n
+        if entry[1] < 0:
+            raise AssertionError("more bytes released than borrowed")
+        if entry[1] == 0:
+            del self._owners[owner]
+
+    cdef vtl_stream *_flow(self, flow) except NULL:
+        p = self._flows.get(flow)
+        if p is None:
+            raise KeyError(f"no flow {flow}")
+        return <vtl_stream *><uintptr_t>p
+
+    cdef vtl_assoc *_assoc(self, assoc) except NULL:
+        p = self._assocs.get(assoc)
+        if p is None:
+            raise KeyError(f"no association {assoc}")
+        return <vtl_assoc *><uintptr_t>p
+
+    # --- the five verbs
+
+    def receive_datagram(self, bytes data not None, addr, uint64_t now):
+        """Takes one datagram; returns ``"ok"`` or why it was dropped."""
+        cdef vtl_addr a = pack_addr(addr)
+        return DROP_REASONS[vtl_recv(self._ep, <const uint8_t *>PyBytes_AS_STRING(data),
+                                     PyBytes_GET_SIZE(data), &a, now)]
+
+    def datagrams_to_send(self, uint64_t now):
+        """All datagrams that may leave now, as ``(bytes, address)``."""
+        out = []
+        while True:
+            self._batch.iov_len = self._batch.dgram_len = self._batch.scratch_len = 0
+            if vtl_build(self._ep, &self._batch, now) == 0:
+                return out
+            self._collect(out)
+
+    cdef void _collect(self, list out) except *:
+        cdef vtl_datagram *d
+        cdef uint32_t i, j
+        for i in range(self._batch.dgram_len):
+            d = &self._batch.dgram[i]
+            parts = []
+            for j in range(d.first, d.first + d.count):
+                parts.append((<const char *>self._batch.iov[j].iov_base)[:self._batch.iov[j].iov_len])
+            data = b"".join(parts)
+            if len(data) != d.size:
+                raise AssertionError(f"datagram of {len(data)} bytes says {d.size}")
+            out.append((data, unpack_addr(&d.to)))
+
+    def get_timer(self):
+        """The next deadline in nanoseconds, or None."""
+        cdef uint64_t t = vtl_timer(self._ep)
+        return None if t == UINT64_MAX else t
+
+    def handle_timer(self, uint64_t now):
+        """To be called at or after the deadline."""
+        vtl_on_timer(self._ep, now)
+
+    def next_event(self):
+        """The oldest event not yet taken, or None."""
+        return self._events.popleft() if self._events else None
+
+    # --- associations and flows
+
+    def connect(self, addr, uint64_t now):
+        """An association to that address: the one there is, or a new one. Returns its handle."""
+        cdef vtl_addr a = pack_addr(addr)
+        cdef vtl_assoc *assoc = vtl_connect(self._ep, &a, now)
+        if assoc == NULL:
+            raise MemoryError("association")
+        return self._assoc_handle(assoc)
+
+    def is_up(self, assoc):
+        """Whether the handshake is done."""
+        return bool(vtl_is_up(self._assoc(assoc)))
+
+    def close(self, assoc, uint32_t reason, uint64_t now):
+        """Ends an association and all its flows, and tells the peer."""
+        vtl_close(self._assoc(assoc), reason, now)
+
+    def open(self, assoc, uint64_t now, *, client_nonce=0, server_nonce=0, committed=False):
+        """Opens a flow; returns its handle."""
+        cdef vtl_open_info info
+        cdef vtl_stream *s
+        info.client_nonce = client_nonce
+        info.server_nonce = server_nonce
+        info.committed = committed
+        s = vtl_open(self._assoc(assoc), &info, NULL, now)
+        if s == NULL:
+            raise MemoryError("flow")
+        return self._new_flow(s)
+
+    def accept(self, flow):
+        """Accepts a flow the peer opened."""
+        vtl_accept(self._flow(flow), <void *><uintptr_t>flow)
+
+    def reject(self, flow, uint32_t code):
+        """Rejects a flow the peer opened."""
+        vtl_reject(self._flow(flow), code)
+
+    def confirm(self, flow):
+        """Says that the opener, we, is engaged."""
+        vtl_confirm(self._flow(flow))
+
+    def cancel(self, flow):
+        """Takes back a flow of ours."""
+        vtl_cancel(self._flow(flow))
+
+    def write(self, flow, bytes data not None):
+        """Sends bytes; they stay referenced, not copied, until acknowledged."""
+        cdef vtl_stream *s = self._flow(flow)
+        cdef uintptr_t owner = self._next_handle
+        if not data:
+            return
+        self._next_handle += 1
+        self._owners[owner] = [data, len(data)]
+        if vtl_write(s, <const uint8_t *>PyBytes_AS_STRING(data), len(data), <void *>owner) < 0:
+            del self._owners[owner]
+            raise MemoryError("send buffer")
+
+    def fin(self, flow):
+        """Ends our direction after the bytes written."""
+        vtl_fin(self._flow(flow))
+
+    def reset(self, flow, uint32_t code):
+        """Ends both directions at once."""
+        vtl_reset(self._flow(flow), code)
+
+    def consumed(self, flow, size_t n):
+        """Gives credit back for bytes the application took; no effect on a flow closed meanwhile."""
+        if flow in self._flows:
+            vtl_consumed(self._flow(flow), n)
+
+    def unacked(self, flow):
+        """Bytes written and not yet acknowledged."""
+        return vtl_unacked(self._flow(flow))
+
+    def send_target(self, flow):
+        """How many bytes to keep written ahead."""
+        return vtl_send_target(self._flow(flow))
+
+    def flow_id(self, flow):
+        """The stream id on the wire."""
+        return vtl_stream_id(self._flow(flow))
+
+    def path_error(self, addr, uint64_t now):
+        """ICMP said that the address cannot be reached."""
+        cdef vtl_addr a = pack_addr(addr)
+        vtl_path_error(self._ep, &a, now)
+
+    def drops(self):
+        """Datagrams dropped, by reason."""
+        return {DROP_REASONS[i]: vtl_drops(self._ep, i) for i in range(1, VTL_DROP_REASONS)}
+
+    def stats(self, assoc):
+        """Counters and path estimates of one association."""
+        cdef vtl_assoc_stats s
+        vtl_assoc_get_stats(self._assoc(assoc), &s)
+        return s
+
+    @property
+    def associations(self):
+        """Handles of the associations there are."""
+        return tuple(self._assocs)
+
+    @property
+    def flows(self):
+        """Handles of the flows there are."""
+        return tuple(self._flows)
+
+    @property
+    def borrowed(self):
+        """Bytes written whose memory VTL still holds."""
+        return sum(entry[1] for entry in self._owners.values())

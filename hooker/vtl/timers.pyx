@@ -1,0 +1,103 @@
+"""The clocks of one association: handshake, loss and probes, delayed ACK, pacing, liveness, idleness."""
+
+from libc.stdint cimport UINT64_MAX
+from hooker.vtl.core cimport *
+from hooker.vtl.handshake cimport answer, handshake_timer
+from hooker.vtl.packet_in cimport packets_lost_by_time, requeue_for_probe
+from hooker.vtl.recovery cimport recovery_deadline, recovery_pto
+from hooker.vtl.wire cimport PKT_CLOSE
+
+cdef enum:
+    PTO_PROBES = 2             # datagrams, RFC 9002 6.2.4
+    PROVE_TIME = 300000000     # ns an association in doubt has to show a datagram
+    PROVE_PINGS = 3
+
+
+cdef uint64_t liveness_deadline(const Assoc *a) noexcept nogil:
+    cdef const vtl_config *cfg = &a.ep.cfg
+    cdef uint64_t d = UINT64_MAX
+    if a.unanswered != 0:
+        d = a.unanswered + cfg.dead_after
+    elif a.streams > 0 and not a.ping_due:
+        d = a.last_recv + cfg.keepalive
+    if a.streams == 0:
+        d = min(d, a.idle_since + cfg.idle_after)
+    if a.prove_by != 0:
+        d = min(d, min(a.prove_by, a.prove_ping))
+    return d
+
+
+cdef uint64_t assoc_deadline(const Assoc *a) noexcept nogil:
+    cdef uint64_t d = UINT64_MAX
+    if a.state == A_DEAD:
+        return d
+    if a.state != A_UP:
+        d = min(a.hs_next, a.hs_started + a.ep.cfg.handshake_timeout)
+    else:
+        d = liveness_deadline(a)
+    if a.probes == 0 or a.rec.loss_time != 0:
+        d = min(d, recovery_deadline(&a.rec))
+    if a.ack_deadline != 0 and not a.ack_now:
+        d = min(d, a.ack_deadline)
+    if a.pace_until != 0:
+        d = min(d, a.pace_until)
+    return d
+
+
+cdef void check_liveness(Assoc *a, uint64_t now) noexcept nogil:
+    cdef const vtl_config *cfg = &a.ep.cfg
+    if a.unanswered != 0 and now - a.unanswered >= cfg.dead_after:
+        assoc_fail(a, DOWN_TIMEOUT)
+    elif a.prove_by != 0 and now >= a.prove_by:
+        assoc_fail(a, DOWN_UNREACHABLE)
+    elif a.streams == 0 and now - a.idle_since >= cfg.idle_after:
+        answer(a.ep, PKT_CLOSE, &a.peer, a.peer_cid, a.cid, DOWN_IDLE)
+        assoc_fail(a, DOWN_IDLE)
+    elif a.prove_by != 0 and now >= a.prove_ping:
+        a.prove_ping += (a.prove_by - a.prove_ping) // 2 + 1
+        ping(a)
+    elif a.streams > 0 and a.unanswered == 0 and now - a.last_recv >= cfg.keepalive:
+        ping(a)
+
+
+cdef void ping(Assoc *a) noexcept nogil:
+    a.ping_due = True
+    a.probes = max(a.probes, 1)                 # also past a full window
+    assoc_ready(a)
+
+
+cdef void assoc_doubt(Assoc *a, uint64_t now) noexcept nogil:
+    cdef uint64_t time = max(PROVE_TIME, 2 * recovery_pto(&a.rec))
+    if a.prove_by == 0:
+        a.prove_by = now + time
+        a.prove_ping = now + time // PROVE_PINGS
+        ping(a)
+
+
+cdef void on_recovery_timer(Assoc *a, uint64_t now) noexcept nogil:
+    if a.rec.loss_time != 0:
+        packets_lost_by_time(a, now)
+        return
+    a.rec.pto_count += 1
+    a.probes = PTO_PROBES
+    requeue_for_probe(a)
+    assoc_ready(a)
+
+
+cdef void assoc_on_timer(Assoc *a, uint64_t now) noexcept nogil:
+    if a.state == A_DEAD:
+        return
+    if a.state == A_UP:
+        check_liveness(a, now)
+    else:
+        handshake_timer(a, now)
+    if a.state == A_DEAD:
+        return
+    if now >= recovery_deadline(&a.rec) and (a.probes == 0 or a.rec.loss_time != 0):
+        on_recovery_timer(a, now)
+    if a.ack_deadline != 0 and now >= a.ack_deadline and not a.ack_now:
+        a.ack_now = True
+        assoc_ready(a)
+    if a.pace_until != 0 and now >= a.pace_until:
+        a.pace_until = 0
+        assoc_ready(a)

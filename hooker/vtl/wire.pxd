@@ -1,0 +1,157 @@
+# The wire format of docs/vtl.md: numbers, sizes, and loads and stores in network byte order.
+# Reading goes through a cursor: one bounds check per fixed part, then loads at known offsets.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+
+cdef extern from "<endian.h>" nogil:
+    uint16_t htobe16(uint16_t)
+    uint32_t htobe32(uint32_t)
+    uint64_t htobe64(uint64_t)
+    uint16_t be16toh(uint16_t)
+    uint32_t be32toh(uint32_t)
+    uint64_t be64toh(uint64_t)
+
+
+cdef enum:
+    WIRE_VERSION = 1            # the header's upper nibble
+    HEADER_SIZE = 20
+    STREAM_HEADER = 16
+    FRAME_PREFIX = 8            # type, flags, 16-bit field, stream id
+    ACK_HEADER = 20
+    ACK_RANGE = 8
+    INIT_FIXED = 48             # INIT body before the version list
+    COOKIE_BODY = 24            # COOKIE body with one version
+    INIT_ACK_BODY = 24
+    CLOSE_BODY = 4
+    INIT_MIN_SIZE = 128         # an INIT is never smaller, so no answer to it is larger than it
+
+cdef enum packet_type:
+    PKT_INIT = 1
+    PKT_COOKIE = 2
+    PKT_INIT_ACK = 3
+    PKT_DATA = 4
+    PKT_STATELESS_RESET = 5
+    PKT_CLOSE = 6
+
+cdef enum frame_type:
+    FR_PADDING = 0x00
+    FR_PING = 0x01
+    FR_ACK = 0x02
+    FR_MAX_DATA = 0x03
+    FR_STREAM = 0x10
+    FR_OPEN = 0x11
+    FR_OPEN_ACK = 0x12
+    FR_OPEN_REJECT = 0x13
+    FR_CONFIRM = 0x14
+    FR_CANCEL = 0x15
+    FR_RESET_STREAM = 0x16
+    FR_MAX_STREAM_DATA = 0x17
+
+cdef enum:
+    STREAM_FIN = 0x01           # flag of STREAM
+    OPEN_COMMITTED = 0x01       # flag of OPEN
+
+
+cdef struct Cursor:
+    const uint8_t *p
+    size_t n
+
+
+cdef struct Header:
+    uint8_t version
+    uint8_t type
+    uint64_t dcid
+    uint64_t number             # packet number of DATA; the other types say what it is
+
+
+cdef struct Init:               # INIT, and the parts of it that INIT_ACK repeats
+    uint64_t scid
+    uint64_t cookie_cid         # the cookie: the responder's cid, time and MAC; all 0: none
+    uint64_t cookie_time
+    uint64_t cookie_mac
+    uint64_t max_data
+    uint64_t max_stream_data
+    uint32_t max_ack_delay_us
+    uint8_t versions
+    const uint8_t *version_list
+
+
+cdef inline uint16_t load16(const uint8_t *p) noexcept nogil:
+    cdef uint16_t v
+    memcpy(&v, p, 2)
+    return be16toh(v)
+
+cdef inline uint32_t load32(const uint8_t *p) noexcept nogil:
+    cdef uint32_t v
+    memcpy(&v, p, 4)
+    return be32toh(v)
+
+cdef inline uint64_t load64(const uint8_t *p) noexcept nogil:
+    cdef uint64_t v
+    memcpy(&v, p, 8)
+    return be64toh(v)
+
+cdef inline void store16(uint8_t *p, uint16_t v) noexcept nogil:
+    v = htobe16(v)
+    memcpy(p, &v, 2)
+
+cdef inline void store32(uint8_t *p, uint32_t v) noexcept nogil:
+    v = htobe32(v)
+    memcpy(p, &v, 4)
+
+cdef inline void store64(uint8_t *p, uint64_t v) noexcept nogil:
+    v = htobe64(v)
+    memcpy(p, &v, 8)
+
+cdef inline const uint8_t *take(Cursor *c, size_t n) noexcept nogil:
+    """The next n bytes, or NULL when fewer are left."""
+    cdef const uint8_t *p = c.p
+    if n > c.n:
+        return NULL
+    c.p += n
+    c.n -= n
+    return p
+
+cdef inline bint read_header(Cursor *c, Header *h) noexcept nogil:
+    cdef const uint8_t *p = take(c, HEADER_SIZE)
+    if p == NULL:
+        return False
+    h.version = p[0] >> 4
+    h.type = p[0] & 15
+    h.dcid = load64(p + 4)
+    h.number = load64(p + 12)
+    return True
+
+cdef inline void write_header(uint8_t *p, uint8_t type, uint64_t dcid, uint64_t number) noexcept nogil:
+    p[0] = (WIRE_VERSION << 4) | type
+    p[1] = 0
+    p[2] = 0
+    p[3] = 0
+    store64(p + 4, dcid)
+    store64(p + 12, number)
+
+cdef inline void write_prefix(uint8_t *p, uint8_t type, uint8_t flags, uint16_t small, uint32_t id) noexcept nogil:
+    p[0] = type
+    p[1] = flags
+    store16(p + 2, small)
+    store32(p + 4, id)
+
+cdef inline uint32_t frame_size(uint8_t type) noexcept nogil:
+    """Bytes of a frame's fixed part; 0: no such type."""
+    if type == FR_STREAM or type == FR_CANCEL or type == FR_MAX_STREAM_DATA or type == FR_MAX_DATA:
+        return 16
+    if type == FR_ACK or type == FR_RESET_STREAM:
+        return 20
+    if type == FR_OPEN:
+        return 24
+    if type == FR_OPEN_REJECT:
+        return 12
+    if type == FR_OPEN_ACK or type == FR_CONFIRM:
+        return FRAME_PREFIX
+    return 1 if type == FR_PADDING or type == FR_PING else 0
+
+
+cdef bint read_init(Cursor *c, Init *out) noexcept nogil
+cdef uint32_t write_init(uint8_t *p, const Init *i, uint32_t version) noexcept nogil

@@ -1,0 +1,70 @@
+"""Bytes arrive once, in order and complete, whatever the path does."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.sim.network import MS, Link, Pair
+
+
+def payload(size: int, seed: int = 0) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def exchange(pair: Pair, size: int, *, limit: float = 120.0) -> None:
+    """One flow, `size` bytes and a FIN each way, closed at both ends, nothing left behind."""
+    there, back = payload(size, 1), payload(size, 2)
+    flow, peer = pair.open()
+    for host, handle, data in ((pair.a, flow, there), (pair.b, peer, back)):
+        if data:
+            host.endpoint.write(handle, data)
+        host.endpoint.fin(handle)
+    x, y = pair.a.flows[flow], pair.b.flows[peer]
+    pair.run(lambda: x.closed and y.closed, limit=limit)
+    assert y.received == there, f"seed {pair.seed}"
+    assert x.received == back, f"seed {pair.seed}"
+    assert x.acked == y.acked == size
+    assert x.fin and y.fin
+    assert not x.resets and not y.resets
+    for host in (pair.a, pair.b):
+        assert host.endpoint.borrowed == 0
+        assert host.endpoint.flows == ()
+
+
+@pytest.mark.parametrize("size", [0, 1, 1435, 1436, 1437, 100_000, 3_000_000])
+def test_bulk_both_directions_on_a_clean_path(size: int) -> None:
+    pair = Pair(size)
+    exchange(pair, size)
+    assert pair.a.endpoint.drops() == pair.b.endpoint.drops() == dict.fromkeys(pair.a.endpoint.drops(), 0)
+    for host in (pair.a, pair.b):
+        assert host.endpoint.stats(host.endpoint.associations[0])["packets_lost"] == 0
+
+
+@pytest.mark.parametrize("congestion", ["cubic", "newreno", "fixed"])
+@pytest.mark.parametrize("loss", [0.01, 0.05, 0.3])
+@pytest.mark.parametrize("seed", range(4))
+def test_loss_from_the_first_datagram_on(loss: float, seed: int, congestion: str) -> None:
+    exchange(Pair(seed, link=Link(loss=loss), congestion=congestion), 150_000)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_reordering(seed: int) -> None:
+    exchange(Pair(seed, link=Link(jitter=20 * MS)), 300_000)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_duplication(seed: int) -> None:
+    pair = Pair(seed, link=Link(duplicate=0.5))
+    exchange(pair, 300_000)
+    assert pair.b.endpoint.drops()["duplicate"] > 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_everything_at_once(seed: int) -> None:
+    exchange(Pair(seed, link=Link(loss=0.1, jitter=10 * MS, duplicate=0.1, rate=2e6, queue=40_000)), 300_000)
+
+
+def test_a_narrow_link_with_a_short_queue() -> None:
+    exchange(Pair(3, link=Link(rate=1.25e6, queue=30_000, delay=20 * MS)), 1_000_000)
