@@ -10,10 +10,12 @@ from __future__ import annotations
 import heapq
 import random
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from hooker.vtl.sansio import Endpoint
 
 from hooker.vtl import events as ev
-from hooker.vtl.sansio import Endpoint
 
 MS = 1_000_000  # ns
 SECOND = 1_000_000_000  # ns
@@ -97,7 +99,7 @@ class Host:
         self.auto_accept = True
         self.auto_confirm = True
         self.auto_consume = True
-        self.on_opened = None
+        self.on_opened: Callable[[ev.FlowOpened], None] | None = None
 
     def take_events(self) -> None:
         while (event := self.endpoint.next_event()) is not None:
@@ -108,7 +110,11 @@ class Host:
 
     def _flow_event(self, event: ev.FlowEvent, flow: Flow) -> None:
         assert not flow.closed, f"{self.name}: {event} after FlowClosed"
+        if not isinstance(event, ev.DataReceived | ev.DataAcked):
+            flow.log.append(type(event).__name__)
         match event:
+            case ev.FlowOpened() | ev.FlowAccepted():
+                self._answer(event)
             case ev.DataReceived():
                 assert not flow.fin, "bytes after FIN"
                 flow.received += event.data
@@ -123,16 +129,17 @@ class Host:
                 flow.resets.append(event.code)
             case ev.FlowClosed():
                 flow.closed = True
-            case ev.FlowOpened():
-                if self.on_opened:
-                    self.on_opened(event)
-                elif self.auto_accept and event.flow in self.endpoint.flows:
-                    self.endpoint.accept(event.flow)
-            case ev.FlowAccepted():
-                if self.auto_confirm and event.flow in self.endpoint.flows:
-                    self.endpoint.confirm(event.flow)
-        if not isinstance(event, ev.DataReceived | ev.DataAcked):
-            flow.log.append(type(event).__name__)
+
+    def _answer(self, event: ev.FlowEvent) -> None:
+        if event.flow not in self.endpoint.flows:
+            return
+        if isinstance(event, ev.FlowAccepted):
+            if self.auto_confirm:
+                self.endpoint.confirm(event.flow)
+        elif self.on_opened is not None:
+            self.on_opened(event)
+        elif self.auto_accept:
+            self.endpoint.accept(event.flow)
 
     def kinds(self) -> list[str]:
         """Names of the events but bytes and their acknowledgments."""
@@ -142,13 +149,14 @@ class Host:
 class Pair:
     """Two hosts, the links between them, and the clock."""
 
-    def __init__(self, seed: int = 0, *, link: Link | None = None, back: Link | None = None, **config: object) -> None:
+    def __init__(
+        self, seed: int = 0, *, link: Link | None = None, back: Link | None = None, **config: object
+    ) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
         link = link or Link()
         self.forth = link
-        self.back = back or Link(**{k: getattr(link, k) for k in
-                                    ("delay", "jitter", "loss", "duplicate", "corrupt", "rate", "queue", "mtu")})
+        self.back = back or replace(link)
         self.a = Host("a", A, Endpoint(seed=seed * 2 + 1, **config))
         self.b = Host("b", B, Endpoint(seed=seed * 2 + 2, **config))
         self.now = 0
@@ -198,13 +206,15 @@ class Pair:
                 host.take_events()
         return True
 
-    def run(self, until, *, limit: float = 60.0, steps: int = 400_000) -> None:
+    def run(self, until: Callable[[], bool], *, limit: float = 60.0, steps: int = 400_000) -> None:
         """Steps until the predicate holds; fails, naming the seed, after `limit` virtual seconds."""
         end = self.now + int(limit * SECOND)
         while not until():
             if not self.step() or self.now > end or self.steps > steps:
-                raise AssertionError(f"not reached at {self.now / SECOND:.3f} s, step {self.steps}; seed {self.seed}; "
-                                     f"a {self.a.kinds()[-8:]} b {self.b.kinds()[-8:]}")
+                raise AssertionError(
+                    f"not reached at {self.now / SECOND:.3f} s, step {self.steps}; seed {self.seed}; "
+                    f"a {self.a.kinds()[-8:]} b {self.b.kinds()[-8:]}"
+                )
 
     def run_for(self, seconds: float) -> None:
         """Steps for a span of virtual time."""

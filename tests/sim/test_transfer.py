@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-
-from tests.sim.network import MS, Link, Pair
+from sim.network import MS, Link, Pair
 
 
 def payload(size: int, seed: int = 0) -> bytes:
@@ -26,8 +25,9 @@ def exchange(pair: Pair, size: int, *, limit: float = 120.0) -> None:
     assert y.received == there, f"seed {pair.seed}"
     assert x.received == back, f"seed {pair.seed}"
     assert x.acked == y.acked == size
-    assert x.fin and y.fin
-    assert not x.resets and not y.resets
+    for side in (x, y):
+        assert side.fin
+        assert not side.resets
     for host in (pair.a, pair.b):
         assert host.endpoint.borrowed == 0
         assert host.endpoint.flows == ()

@@ -1,0 +1,249 @@
+"""How an association begins, lives through trouble, and ends."""
+
+from __future__ import annotations
+
+import pytest
+from hooker.vtl.sansio import Endpoint
+from sim.network import MS, SECOND, A, B, Link, Pair
+
+from hooker.vtl import events as ev
+
+DEAD_AFTER = 5 * SECOND
+
+
+def down(pair: Pair, host: str) -> list[int]:
+    return [e.reason for e in getattr(pair, host).events if isinstance(e, ev.AssociationDown)]
+
+
+def test_no_state_before_the_cookie_returns() -> None:
+    server = Endpoint(seed=1)
+    for i in range(1000):
+        client = Endpoint(seed=i + 10)
+        client.connect(B, 0)
+        ((init, _),) = client.datagrams_to_send(0)
+        address = (f"10.1.{i // 250}.{i % 250}", 999)
+        assert server.receive_datagram(init, address, 0) == "ok"
+        ((cookie, to),) = server.datagrams_to_send(0)
+        assert to == address
+        assert len(cookie) * 3 <= len(init)
+    assert server.associations == ()
+    assert server.get_timer() is None
+
+
+def test_a_forged_or_borrowed_cookie_is_refused() -> None:
+    client, server = Endpoint(seed=1), Endpoint(seed=2)
+    client.connect(B, 0)
+    ((init, _),) = client.datagrams_to_send(0)
+    server.receive_datagram(init, A, 0)
+    ((cookie, _),) = server.datagrams_to_send(0)
+    client.receive_datagram(cookie, B, 0)
+    (second, *_) = [d for d, _ in client.datagrams_to_send(0)]
+    forged = second[:60] + bytes([second[60] ^ 1]) + second[61:]
+    assert server.receive_datagram(forged, A, 0) == "cookie"
+    assert server.receive_datagram(second, ("10.0.0.9", 4000), 0) == "cookie"
+    assert server.receive_datagram(second, A, 60 * SECOND) == "cookie"
+    assert server.associations == ()
+    assert server.receive_datagram(second, A, SECOND) == "ok"
+    assert len(server.associations) == 1
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_handshake_through_thirty_percent_loss(seed: int) -> None:
+    pair = Pair(seed, link=Link(loss=0.3))
+    flow, peer = pair.open()
+    pair.a.endpoint.write(flow, b"hello")
+    pair.run(lambda: pair.b.flows[peer].received == b"hello")
+
+
+def test_handshake_gives_up_in_time_and_resets_its_flows() -> None:
+    pair = Pair(1, link=Link(down=True), handshake_timeout=3 * SECOND)
+    assoc = pair.a.endpoint.connect(B, 0)
+    flow = pair.a.endpoint.open(assoc, 0)
+    pair.run(lambda: bool(down(pair, "a")))
+    assert pair.now == 3 * SECOND
+    assert pair.a.flows[flow].log == ["FlowReset", "FlowClosed"]
+    assert pair.a.endpoint.associations == ()
+    assert pair.a.endpoint.connect(B, pair.now) != assoc
+
+
+def test_a_path_error_ends_a_handshake_at_once() -> None:
+    pair = Pair(1, link=Link(down=True))
+    flow = pair.a.endpoint.open(pair.a.endpoint.connect(B, 0), 0)
+    pair.run_for(0.01)
+    pair.a.endpoint.path_error(B, pair.now)
+    pair.a.take_events()
+    assert pair.a.flows[flow].log == ["FlowReset", "FlowClosed"]
+    assert down(pair, "a") == [0x10004]
+
+
+def test_a_path_error_on_a_live_association_is_only_a_question() -> None:
+    pair = Pair(1)
+    pair.open()
+    pair.a.endpoint.path_error(B, pair.now)
+    pair.run_for(2)
+    assert down(pair, "a") == []
+
+
+def test_a_path_error_and_silence_end_the_association_quickly() -> None:
+    pair = Pair(1)
+    flow, _ = pair.open()
+    pair.run_for(1)
+    pair.forth.down = True
+    start = pair.now
+    pair.a.endpoint.path_error(B, start)
+    pair.run(lambda: bool(down(pair, "a")))
+    assert pair.now - start <= 310 * MS
+    assert pair.a.flows[flow].log[-2:] == ["FlowReset", "FlowClosed"]
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_a_vanished_peer_resets_flows_within_dead_after(writes: bool) -> None:
+    pair = Pair(1, dead_after=DEAD_AFTER, keepalive=2 * SECOND)
+    flow, peer = pair.open()
+    pair.run_for(1)
+    pair.forth.down = pair.back.down = True
+    start = pair.now
+    if writes:
+        pair.a.endpoint.write(flow, bytes(50_000))
+    pair.run(lambda: bool(down(pair, "a")) and bool(down(pair, "b")))
+    assert pair.now - start <= DEAD_AFTER + 2 * SECOND
+    for host, handle in ((pair.a, flow), (pair.b, peer)):
+        assert host.flows[handle].log[-2:] == ["FlowReset", "FlowClosed"]
+        assert host.endpoint.borrowed == 0
+        assert host.endpoint.associations == ()
+
+
+def test_a_short_blackhole_is_survived() -> None:
+    pair = Pair(1, dead_after=DEAD_AFTER)
+    flow, peer = pair.open()
+    pair.a.endpoint.write(flow, bytes(500_000))
+    pair.run(lambda: len(pair.b.flows[peer].received) > 100_000)
+    pair.forth.down = pair.back.down = True
+    pair.run_for(3)
+    pair.forth.down = pair.back.down = False
+    pair.run(lambda: len(pair.b.flows[peer].received) == 500_000, limit=5)
+
+
+def test_keepalive_keeps_a_silent_flow() -> None:
+    pair = Pair(1, keepalive=SECOND, dead_after=2 * SECOND)
+    pair.open()
+    pair.run_for(60)
+    assert down(pair, "a") == down(pair, "b") == []
+
+
+def test_an_idle_association_closes_at_both_ends() -> None:
+    pair = Pair(1, idle_after=5 * SECOND)
+    flow, peer = pair.open()
+    pair.a.endpoint.fin(flow)
+    pair.b.endpoint.fin(peer)
+    pair.run_for(4)
+    assert down(pair, "a") == down(pair, "b") == []
+    pair.run_for(3)
+    assert down(pair, "a") == down(pair, "b") == [0x10001]
+
+
+def test_close_resets_flows_at_both_ends_with_its_reason() -> None:
+    pair = Pair(1)
+    flow, peer = pair.open()
+    assoc = pair.a.endpoint.associations[0]
+    pair.a.endpoint.close(assoc, 321, pair.now)
+    pair.run(lambda: bool(down(pair, "b")))
+    assert down(pair, "a") == down(pair, "b") == [321]
+    assert pair.a.flows[flow].log[-2:] == pair.b.flows[peer].log[-2:] == ["FlowReset", "FlowClosed"]
+
+
+def test_a_lost_close_is_made_good_by_a_stateless_reset() -> None:
+    pair = Pair(1, keepalive=SECOND)
+    _, peer = pair.open()
+    pair.forth.down = True
+    pair.a.endpoint.close(pair.a.endpoint.associations[0], 1, pair.now)
+    pair.run_for(0.1)
+    pair.forth.down = False
+    pair.run(lambda: bool(down(pair, "b")), limit=2)
+    assert down(pair, "b") == [0x10005]
+    assert pair.b.flows[peer].log[-2:] == ["FlowReset", "FlowClosed"]
+
+
+def test_a_restarted_peer_answers_with_a_stateless_reset() -> None:
+    pair = Pair(1)
+    flow, _ = pair.open()
+    pair.run_for(1)
+    pair.b.endpoint = Endpoint(seed=99)
+    start = pair.now
+    pair.a.endpoint.write(flow, b"anyone?")
+    pair.run(lambda: bool(down(pair, "a")))
+    assert pair.now - start == 10 * MS
+    assert pair.a.flows[flow].log[-2:] == ["FlowReset", "FlowClosed"]
+
+
+def test_stateless_resets_are_rate_limited() -> None:
+    server = Endpoint(seed=1)
+    data = bytes([0x14, 0, 0, 0]) + (7).to_bytes(8, "big") + (1).to_bytes(8, "big") + b"\x01"
+    for _ in range(1000):
+        assert server.receive_datagram(data, A, SECOND) == "no_assoc"
+    answers = server.datagrams_to_send(SECOND)
+    assert 0 < len(answers) <= 100
+    assert all(len(d) < len(data) for d, _ in answers)
+
+
+def test_a_stateless_reset_needs_the_connection_id_and_a_packet_number() -> None:
+    pair = Pair(1)
+    pair.open()
+    pair.run_for(1)
+    sniffed: list[bytes] = []
+    pair.a.endpoint.write(next(iter(pair.a.endpoint.flows)), b"x")
+    sniffed = [d for d, _ in pair.a.endpoint.datagrams_to_send(pair.now)]
+    cid, number = sniffed[0][4:12], sniffed[0][12:20]
+    wrong_cid = bytes([cid[0] ^ 1]) + cid[1:]
+    future = (int.from_bytes(number, "big") + 1000).to_bytes(8, "big")
+    for forged in (wrong_cid + number, cid + future):
+        packet = bytes([0x15, 0, 0, 0]) + forged
+        assert pair.a.endpoint.receive_datagram(packet, B, pair.now) in ("no_assoc", "protocol")
+    assert pair.a.endpoint.associations
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_both_hosts_connect_at_the_same_time(seed: int) -> None:
+    pair = Pair(seed, link=Link(loss=0.1 * (seed % 3)))
+    x = pair.a.endpoint.open(pair.a.endpoint.connect(B, 0), 0)
+    y = pair.b.endpoint.open(pair.b.endpoint.connect(A, 0), 0)
+    pair.run(lambda: "FlowAccepted" in pair.a.flows[x].log and "FlowAccepted" in pair.b.flows[y].log)
+    pair.a.endpoint.write(x, b"from a")
+    pair.b.endpoint.write(y, b"from b")
+    pair.run(
+        lambda: (
+            any(f.received == b"from a" for f in pair.b.flows.values())
+            and any(f.received == b"from b" for f in pair.a.flows.values())
+        )
+    )
+
+
+def test_connect_again_gives_the_same_association() -> None:
+    pair = Pair(1)
+    assoc = pair.connect()
+    assert pair.a.endpoint.connect(B, pair.now) == assoc
+
+
+def test_versions_without_overlap_end_the_handshake() -> None:
+    pair = Pair(1)
+    pair.b.endpoint = Endpoint(seed=1, version=2)
+    pair.a.endpoint.connect(B, 0)
+    pair.run(lambda: bool(down(pair, "a")))
+    assert down(pair, "a") == [0x10006]
+    assert pair.now == 10 * MS
+
+
+def test_a_path_that_drops_full_datagrams_gets_smaller_ones() -> None:
+    pair = Pair(1, link=Link(mtu=1300))
+    flow, peer = pair.open()
+    pair.a.endpoint.write(flow, bytes(100_000))
+    pair.run(lambda: len(pair.b.flows[peer].received) == 100_000, limit=5)
+    assert pair.a.endpoint.stats(pair.a.endpoint.associations[0])["packets_lost"] == 0
+
+
+def test_a_long_round_trip() -> None:
+    pair = Pair(1, link=Link(delay=375 * MS))
+    flow, peer = pair.open()
+    pair.a.endpoint.write(flow, bytes(300_000))
+    pair.run(lambda: len(pair.b.flows[peer].received) == 300_000, limit=20)
+    assert pair.a.endpoint.stats(pair.a.endpoint.associations[0])["packets_lost"] == 0
