@@ -80,6 +80,11 @@ def _detached_mount() -> int:
         os.close(context)
 
 
+def forget_mount() -> None:
+    """The detached mount's descriptor has been closed; make another when it is needed."""
+    _detached_mount.cache_clear()
+
+
 def _no_cgroup2() -> ConfigurationError:
     reason = os.strerror(ctypes.get_errno())
     return ConfigurationError(

@@ -1,0 +1,191 @@
+"""The ``hooker`` command. Bad input is one line on standard error and exit status 2."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+import hooker
+from hooker import cgroup
+from hooker.errors import ConfigurationError, HookerError, require_root
+from hooker.janitor import Janitor
+from hooker.policy import Policy
+from hooker.session import LISTEN_PORT, Options, running
+
+EXIT_FAILURE = 1
+EXIT_BAD_INPUT = 2
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that ``run`` and ``up`` share."""
+    options: list[Decorator] = [
+        click.option("--to", metavar="PREFIXES", help="Only these hosts, as in 10.0.0.0/8,fd00::/8."),
+        click.option("--port", metavar="PORTS", help="Only these TCP ports, as in 80,443,8000-8010."),
+        click.option(
+            "--transport", metavar="NAME", default="vtl", show_default=True, help="What to move onto."
+        ),
+        click.option(
+            "--listen-port",
+            metavar="PORT",
+            type=click.IntRange(1, 65535),
+            default=LISTEN_PORT,
+            show_default=True,
+            help="UDP port of the transport.",
+        ),
+        click.option("--loopback", is_flag=True, help="Hook connections to this host itself, too."),
+        click.option("-v", "--verbose", is_flag=True, help="Say on standard error what happens to flows."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(hooker.__version__, prog_name="hooker", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Moves the data of unmodified TCP applications onto other transport protocols."""
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, on the last line.")
+def doctor(as_json: bool) -> int:
+    """Check what this machine has, and say what to do about what it lacks."""
+    from hooker.doctor import examine
+
+    return examine(as_json=as_json)
+
+
+@cli.command(context_settings={"allow_interspersed_args": False})
+@engine_options
+@click.option(
+    "--linger",
+    metavar="SECONDS",
+    type=click.FloatRange(0, 3600),
+    default=10.0,
+    show_default=True,
+    help="How long the command's last bytes may take to arrive after it has ended.",
+)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run(command: tuple[str, ...], linger: float, **settings: Any) -> int:
+    """Run COMMAND with its TCP connections hooked.
+
+    Exit status, signals and standard streams are the command's own.
+    """
+    from hooker.launch import Launcher
+
+    options = _options(**settings)
+    require_root("hooker run")
+    return Launcher(options, command, linger=linger).run()
+
+
+@cli.command()
+@engine_options
+@click.option("--cgroup", "group", metavar="PATH", help="Whose processes to hook; all by default.")
+@click.option("--ready-fd", metavar="FD", type=int, help="Write 'ready' there once connections are hooked.")
+def up(group: str | None, ready_fd: int | None, **settings: Any) -> int:
+    """Hook the connections of a cgroup's processes until interrupted."""
+    options = _options(**settings)
+    require_root("hooker up")
+    path = cgroup.root() if group is None else cgroup.check(group)
+    if ready_fd is not None:
+        _check_descriptor(ready_fd)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: stop.set())
+    with Janitor() as helper, running(options, path, helper):
+        _say_ready(options, path, ready_fd)
+        stop.wait()
+    return 0
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, on the last line.")
+def status(as_json: bool) -> int:
+    """Show the live engines with their peers and flows."""
+    from hooker.control import snapshots
+
+    found = snapshots()
+    if as_json:
+        print(json.dumps({"engines": found}))
+    else:
+        from rich.console import Console
+
+        from hooker.status import show
+
+        show(found, Console())
+    return 0
+
+
+def _options(
+    *, to: str | None, port: str | None, transport: str, listen_port: int, loopback: bool, verbose: bool
+) -> Options:
+    policy = Policy.parse(port=port, to=to, include_loopback=loopback)
+    return Options(policy=policy, transport=transport, listen_port=listen_port, verbose=verbose)
+
+
+def _check_descriptor(descriptor: int) -> None:
+    try:
+        os.fstat(descriptor)
+    except (OSError, OverflowError):
+        raise ConfigurationError(f"file descriptor {descriptor} is not open") from None
+
+
+def _say_ready(options: Options, path: Path, ready_fd: int | None) -> None:
+    print(f"hooker: ready, {options.transport} on port {options.listen_port}, cgroup {path}", flush=True)
+    if ready_fd is not None:
+        try:
+            os.write(ready_fd, b"ready\n")
+        except BrokenPipeError:
+            pass  # who asked does not listen any more
+        os.close(ready_fd)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point. Exits with the command's status."""
+    sys.exit(_main(arguments))
+
+
+def _main(arguments: list[str] | None) -> int:
+    try:
+        result = int(cli.main(arguments, prog_name="hooker", standalone_mode=False) or 0)
+        sys.stdout.flush()
+        return result
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return EXIT_BAD_INPUT
+    except click.ClickException as error:
+        return _fail(error.format_message(), EXIT_BAD_INPUT)
+    except (click.Abort, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    except HookerError as error:
+        bad_input = error.fault in ("configuration", "local")
+        return _fail(str(error), EXIT_BAD_INPUT if bad_input else EXIT_FAILURE)
+    except BrokenPipeError:  # the reader of our output has gone
+        return _lose_output(128 + signal.SIGPIPE)
+    except OSError as error:
+        return _lose_output(_fail(error.strerror or str(error), EXIT_FAILURE))
+
+
+def _lose_output(status: int) -> int:
+    """What is still buffered has nowhere to go; the interpreter must not try at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return status
+
+
+def _fail(text: str, status: int) -> int:
+    print(f"hooker: {' '.join(text.split())}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    main()

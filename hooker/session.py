@@ -1,0 +1,89 @@
+"""One engine's life as the commands use it: its options, start, control socket and end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from hooker import transports
+from hooker.control import ControlServer, Snapshot
+from hooker.errors import ConfigurationError
+from hooker.janitor import Janitor
+from hooker.policy import Policy
+
+LISTEN_PORT = 6253  # VTL's UDP port
+SETTLED = ("released", "closed")  # states of flows that need the engine no more
+POLL_INTERVAL = 0.02  # s
+
+
+class Engine(Protocol):
+    """What the commands use of ``hooker.Hooker``."""
+
+    def start(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def snapshot(self) -> Snapshot: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The engine's settings, checked. ``listen_port`` is UDP."""
+
+    policy: Policy = field(default_factory=Policy)
+    transport: str = "vtl"
+    listen_port: int = LISTEN_PORT
+    verbose: bool = False
+
+    def __post_init__(self) -> None:
+        transports.get(self.transport)
+
+
+def make_engine(options: Options, cgroup: Path) -> Engine:
+    """The engine for one cgroup, not started. Raises ConfigurationError when it has not been built."""
+    try:
+        from hooker import Hooker
+    except ImportError as error:
+        raise ConfigurationError(f"the engine is not built: {error}", remedy="./dev build") from None
+    engine: Engine = Hooker(
+        cgroup=cgroup,
+        policy=options.policy,
+        transport=options.transport,
+        listen_port=options.listen_port,
+        on_event=_print_event if options.verbose else None,
+    )
+    return engine
+
+
+@contextmanager
+def running(options: Options, cgroup: Path, helper: Janitor) -> Iterator[Engine]:
+    """Start the engine and its control socket; end both afterwards."""
+    engine = make_engine(options, cgroup)
+    engine.start()
+    try:
+        with ControlServer(engine.snapshot, janitor=helper):
+            yield engine
+    finally:
+        engine.close()
+
+
+def drain(engine: Engine, timeout: float, stopped: Callable[[], bool]) -> bool:
+    """Wait until no flow needs the engine: the bytes of a process that has exited are still on their way.
+
+    Ends after ``timeout`` seconds, or when ``stopped()`` says so; whether all flows were settled.
+    """
+    deadline = time.monotonic() + timeout
+    while any(flow["state"] not in SETTLED for flow in engine.snapshot()["flows"]):
+        if stopped() or time.monotonic() >= deadline:
+            return False
+        time.sleep(POLL_INTERVAL)
+    return True
+
+
+def _print_event(event: Any) -> None:
+    print(f"hooker: {event}", file=sys.stderr, flush=True)

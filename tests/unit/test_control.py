@@ -1,0 +1,116 @@
+"""Control sockets: reached by status, gone with their engine."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hooker import control
+from hooker.control import ControlServer, snapshots
+
+
+@pytest.fixture(autouse=True)
+def run_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("HOOKER_RUN_DIR", str(tmp_path / "run"))
+    return tmp_path / "run"
+
+
+def snapshot(**more: Any) -> dict[str, Any]:
+    return {"engine": {"pid": os.getpid()}, **more}
+
+
+def test_a_running_engine_is_found_and_a_closed_one_is_not(run_dir: Path) -> None:
+    with ControlServer(lambda: snapshot(flows=[1, 2])) as server:
+        assert server.path == run_dir / f"{os.getpid()}.sock"
+        assert snapshots() == [snapshot(flows=[1, 2])]
+        assert snapshots() == [snapshot(flows=[1, 2])]
+    assert snapshots() == []
+    assert list(run_dir.iterdir()) == []
+
+
+def test_the_socket_is_its_users_alone(run_dir: Path) -> None:
+    with ControlServer(snapshot) as server:
+        assert server.path is not None
+        assert stat.S_IMODE(server.path.stat().st_mode) == 0o600
+
+
+def test_two_engines_of_one_process_are_both_found() -> None:
+    with ControlServer(lambda: snapshot(n=1)), ControlServer(lambda: snapshot(n=2)):
+        assert sorted(s["n"] for s in snapshots()) == [1, 2]
+
+
+def test_a_snapshot_of_many_flows_arrives_whole() -> None:
+    flows = [{"flow_id": n, "state": "engaged" * 10} for n in range(20000)]
+    with ControlServer(lambda: snapshot(flows=flows)):
+        assert snapshots()[0]["flows"] == flows
+
+
+def test_the_socket_of_a_killed_process_is_ignored_and_removed(run_dir: Path) -> None:
+    program = (
+        "import os, signal\nfrom hooker.control import ControlServer\n"
+        "ControlServer(lambda: {}).start()\nos.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=False)
+    assert len(list(run_dir.glob("*.sock"))) == 1
+    assert snapshots() == []
+    assert list(run_dir.glob("*.sock")) == []
+
+
+def test_a_dead_socket_with_this_processs_pid_is_replaced(run_dir: Path) -> None:
+    run_dir.mkdir()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(run_dir / f"{os.getpid()}.sock"))
+    with ControlServer(snapshot) as server:
+        assert server.path == run_dir / f"{os.getpid()}.sock"
+        assert snapshots() == [snapshot()]
+
+
+def test_an_engine_that_cannot_answer_does_not_hide_the_others(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "QUERY_TIMEOUT", 0.2)
+    run_dir.mkdir()
+    (run_dir / "notes.txt").touch()
+    with socket.socket(socket.AF_UNIX) as mute, ControlServer(snapshot):
+        mute.bind(str(run_dir / "1.sock"))
+        mute.listen()
+        assert snapshots() == [snapshot()]
+
+
+def test_a_failing_snapshot_does_not_end_the_server() -> None:
+    answers = iter([RuntimeError("closing"), snapshot()])
+
+    def flaky() -> dict[str, Any]:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    with ControlServer(flaky):
+        assert snapshots() == []
+        assert snapshots() == [snapshot()]
+
+
+def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "SEND_TIMEOUT", 0.2)
+    with (
+        ControlServer(lambda: snapshot(flows=["x" * 1000] * 10000)) as server,
+        socket.socket(socket.AF_UNIX) as lazy,
+    ):
+        lazy.connect(str(server.path))
+        assert len(snapshots()) == 1
+
+
+def test_closing_twice_is_harmless() -> None:
+    server = ControlServer(snapshot)
+    server.close()
+    server.start()
+    server.close()
+    server.close()

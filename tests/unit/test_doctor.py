@@ -1,0 +1,118 @@
+"""The report of ``hooker doctor``; the checks themselves need root and are in tests/netns."""
+
+from __future__ import annotations
+
+import json
+import types
+
+import pytest
+
+from hooker import doctor
+from hooker.doctor import Check, Failed
+from hooker.errors import ConfigurationError
+
+
+def passing() -> str:
+    return "fine"
+
+
+def failing() -> str:
+    raise Failed("it is\n  not there", "put it there")
+
+
+def install(monkeypatch: pytest.MonkeyPatch, *checks: tuple[str, bool, str, doctor.Probe]) -> None:
+    monkeypatch.setattr(doctor, "CHECKS", list(checks))
+    monkeypatch.setattr(doctor, "_startup_probes", lambda: iter(()))
+
+
+def test_all_required_there_is_success(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(monkeypatch, ("one", True, "", passing), ("two", False, "", failing))
+    assert doctor.examine(as_json=False) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["✓ one: fine", "– two: it is not there → put it there", "hooking works here"]
+
+
+def test_one_required_missing_is_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(monkeypatch, ("one", True, "", failing), ("two", False, "", passing))
+    assert doctor.examine(as_json=False) == 1
+    assert capsys.readouterr().out.splitlines()[0] == "✗ one: it is not there → put it there"
+
+
+def test_json_is_one_object_on_the_last_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(monkeypatch, ("one", True, "", passing), ("two", False, "", failing))
+    assert doctor.examine(as_json=True) == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert report == {
+        "checks": [
+            {"name": "one", "ok": True, "required": True, "detail": "fine", "remedy": ""},
+            {
+                "name": "two",
+                "ok": False,
+                "required": False,
+                "detail": "it is not there",
+                "remedy": "put it there",
+            },
+        ]
+    }
+
+
+def test_an_unforeseen_exception_is_a_failed_check_with_a_remedy() -> None:
+    def surprising() -> str:
+        raise ZeroDivisionError("division\nby zero")
+
+    check = doctor.run_check("odd", True, "look at it", surprising)
+    assert check == Check("odd", False, True, "ZeroDivisionError: division by zero", "look at it")
+
+
+def test_our_own_errors_bring_their_remedy() -> None:
+    def wrong() -> str:
+        raise ConfigurationError("no headers", remedy="install them")
+
+    assert doctor.run_check("h", True, "other", wrong) == Check(
+        "h", False, True, "no headers", "install them"
+    )
+
+
+@pytest.mark.parametrize(
+    ("release", "ok", "detail"),
+    [
+        ("5.15.0-91-generic", False, "older than 6.1"),
+        ("6.1.0-18-amd64", True, "6.6 is recommended"),
+        ("6.8.0-45-generic", True, "6.8.0-45-generic"),
+        ("6.18.1", True, "6.18.1"),
+        ("10.0.0", True, "10.0.0"),
+    ],
+)
+def test_the_kernels_version_is_judged(
+    monkeypatch: pytest.MonkeyPatch, release: str, ok: bool, detail: str
+) -> None:
+    monkeypatch.setattr("os.uname", lambda: types.SimpleNamespace(release=release))
+    check = doctor.run_check("kernel", True, "", doctor.check_kernel)
+    assert check.ok is ok
+    assert detail in check.detail
+
+
+def test_probes_are_not_tried_on_a_machine_that_lacks_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "CHECKS", [("one", True, "", failing)])
+    monkeypatch.setattr(doctor, "_startup_probes", lambda: pytest.fail("tried"))
+    assert [(c.name, c.ok) for c in doctor.checks()] == [("one", False), ("start-up probes", False)]
+
+
+def test_every_probes_result_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = [
+        types.SimpleNamespace(name="nudge", ok=True, required=True, detail="0.3 ms", remedy=""),
+        types.SimpleNamespace(name="splice", ok=False, required=False, detail="lost\nbytes", remedy=""),
+    ]
+    module = types.SimpleNamespace(run_all=lambda: results)
+    monkeypatch.setattr("hooker.probes", module, raising=False)
+    monkeypatch.setitem(__import__("sys").modules, "hooker.probes", module)
+    nudge, splice = doctor._startup_probes()
+    assert nudge == Check("probe nudge", True, True, "0.3 ms", "")
+    assert (splice.name, splice.ok, splice.detail) == ("probe splice", False, "lost bytes")
+    assert splice.remedy

@@ -1,0 +1,75 @@
+"""What a person sees of an engine's snapshot."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from hooker import status
+
+ENGINE = {
+    "pid": 7,
+    "netns": 1,
+    "cgroup": "/sys/fs/cgroup",
+    "transport": "vtl",
+    "listen_port": 6253,
+    "uptime": 61.0,
+}
+PEER = {
+    "address": "fd00::2",
+    "port": 6253,
+    "state": "up",
+    "srtt_ms": 1.234,
+    "flows": 2,
+    "bytes_sent": 104857600,
+    "bytes_received": 12,
+}
+FLOW = {
+    "flow_id": 4294967296,
+    "role": "client",
+    "local": "10.0.0.1:4000",
+    "remote": "10.0.0.2:80",
+    "state": "released",
+    "reason": "no answer [3]",
+    "bytes_sent": 1500,
+    "bytes_received": 0,
+}
+
+
+def text(*snapshots: dict[str, Any]) -> str:
+    console = Console(file=io.StringIO(), width=140)
+    status.show(list(snapshots), console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_no_engine_is_said() -> None:
+    assert text() == "no engine is running\n"
+
+
+def test_engine_peers_flows_and_reasons_are_shown() -> None:
+    shown = text({"engine": ENGINE, "peers": [PEER], "flows": [FLOW], "reasons": {"no answer": 3, "none": 0}})
+    for part in ("engine 7", "1 min 1 s", "[fd00::2]:6253", "1.23 ms", "104.9 MB", "10.0.0.2:80", "released"):
+        assert part in shown
+    assert "1.5 kB" in shown
+    assert "no answer" in shown
+    assert "none" not in shown
+
+
+def test_an_idle_engine_has_no_empty_tables() -> None:
+    assert len(text({"engine": ENGINE, "peers": [], "flows": [], "reasons": {}}).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999950, "1.0 MB"), (1 << 30, "1.1 GB")]
+)
+def test_sizes_are_readable(count: int, said: str) -> None:
+    assert status.size(count) == said
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(5.9, "5 s"), (65, "1 min 5 s"), (7380, "2 h 3 min")])
+def test_durations_are_readable(seconds: float, said: str) -> None:
+    assert status.duration(seconds) == said
