@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* One module of three programs; the loader puts the local includes in place (BCC rewrites only one file). */
+#include <linux/bpf.h>
+#include "hooker_kern_user.h"
+#include "maps.h"
+#include "siphash.h"
+#include "policy.h"
+#include "option.h"
+#include "intercept.c"
+#include "redirect.c"
+#include "hold.c"

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * What the kernel programs and the engine share: maps' keys and values, the TCP option, the frame
+ * header. The programs include it, the Cython side takes its structs and constants from it by
+ * `cdef extern`, and a test compares both with what BCC made of it.
+ *
+ * Byte order: fields are in host order unless their name ends in _be. Padding is explicit.
+ */
+#ifndef HOOKER_KERN_USER_H
+#define HOOKER_KERN_USER_H
+
+#include <linux/types.h>
+
+/* ---- TCP option (RFC 6994: shared experimental kind with ExID) ---- */
+#define HK_OPT_KIND 253
+#define HK_OPT_LEN 16
+#define HK_OPT_EXID 0x484b		/* "HK" */
+#define HK_OPT_VERSION 1
+#define HK_ROLE_CLIENT 1		/* SYN, and every ACK while the flow is held */
+#define HK_ROLE_SERVER 2		/* SYN-ACK */
+#define HK_ROLE_RELEASED 3		/* the client has left the flow to TCP */
+
+struct hk_option {
+	__u8 kind;
+	__u8 len;
+	__u16 exid_be;
+	__u8 version_role;		/* version << 4 | role */
+	__u8 transport;			/* offered by the client, selected by the server */
+	__u16 port_be;			/* where the sender's engine listens */
+	__u64 nonce;			/* opaque: compared, never computed with */
+} __attribute__((packed));
+
+/* ---- flow record: two cache lines, each field has one writer ---- */
+#define HK_STATE_FREE 0
+#define HK_STATE_HELD 1			/* waits for the peer's confirmation */
+#define HK_STATE_ENGAGED 2		/* runs over the other transport */
+#define HK_STATE_RELEASED 3		/* left to TCP, for good */
+
+#define HK_MODE_PASS 0			/* bytes go to the twin through TCP's own queue */
+#define HK_MODE_REDIRECT 1		/* bytes go to the redirect socket, framed */
+
+struct hk_flow {
+	/* written by the kernel programs */
+	__u64 flow_id;			/* generation << 32 | slot */
+	__u64 redirected;		/* payload bytes sent to the redirect socket */
+	__u64 spill_at;			/* value of `redirected` at the last change to PASS */
+	__u64 passed;			/* payload bytes seen in PASS (statistics only) */
+	__u64 held_drops;		/* segments kept off the wire */
+	__u32 mode;			/* HK_MODE_* */
+	__u32 marked;			/* the application's socket carries the mark */
+	__u32 wire_released;		/* the peer said so in a TCP option */
+	__u32 spills;
+	__u64 pad_kernel;
+	/* written by the engine */
+	__u64 consumed;			/* redirected bytes that no longer use credit */
+	__u64 resume;			/* bytes read from the twin: position in the TCP stream */
+	__u64 credit;			/* how far `redirected` may run ahead of `consumed` */
+	__u32 state;			/* HK_STATE_*; HELD is set by the kernel when it opens the record */
+	__u32 pad_state;
+	__u64 pad_engine[4];
+};
+
+/* ---- frame on the redirect socket: this header, then `length` bytes ---- */
+#define HK_FRAME_MAGIC 0x4b4f4f48	/* "HOOK" */
+
+struct hk_frame {
+	__u64 flow_id;
+	__u32 length;
+	__u32 magic;
+};
+
+/* ---- SOCKHASH key: the addressing of the connection (IPv4 as ::ffff:a.b.c.d) ---- */
+struct hk_key {
+	__u8 local_ip[16];
+	__u8 remote_ip[16];
+	__u16 local_port;
+	__u16 remote_port;
+	__u32 zero;
+};
+
+/* ---- policy ---- */
+struct hk_prefix {			/* LPM trie key; IPv4 prefix p is 96 + p */
+	__u32 prefix_len;
+	__u8 ip[16];
+};
+
+struct hk_peer {			/* a service left to TCP for a while; port 0: the whole host */
+	__u8 ip[16];
+	__u16 port;
+	__u16 zero;
+};
+
+struct hk_config {
+	__u64 netns_cookie;		/* only this namespace's sockets; 0: any */
+	__u64 secret[2];		/* SipHash key of the server nonces */
+	__u32 mark;			/* of hooked application sockets */
+	__u32 pad_mark;
+	__u16 port;			/* the engine's VTL port */
+	__u8 transport;			/* HK_TRANSPORT_* */
+	__u8 any_port;
+	__u8 any_prefix;
+	__u8 loopback;			/* loopback destinations are candidates too */
+	__u8 pad[2];
+};
+
+#define HK_MARK_BASE 0x484b0000		/* mark of hooked application sockets: base + engine number */
+#define HK_MARK_MASK 0xffff0000		/* any socket with our base is not hooked again */
+#define HK_MARK_OWN 0x484bffff		/* the engines' own sockets */
+
+#define HK_TRANSPORT_VTL 1
+
+/* ---- events (ring buffer) ---- */
+#define HK_EVENT_SYN 1			/* a candidate connects: warm up the association */
+#define HK_EVENT_ESTABLISHED 2		/* flow is held */
+#define HK_EVENT_CLOSED 3		/* the application's socket reached CLOSE */
+#define HK_EVENT_WIRE_RELEASED 4	/* the client left the flow to TCP */
+
+struct hk_event {
+	__u32 type;
+	__u32 slot;
+	__u64 flow_id;
+	struct hk_key key;
+	__u64 client_nonce;
+	__u64 server_nonce;		/* 0: the client has not seen one */
+	__u32 snd_nxt;			/* of the application's socket at ESTABLISHED */
+	__u32 rcv_nxt;
+	__u32 rtt_us;			/* of the TCP handshake */
+	__u16 mss;
+	__u16 peer_port;		/* the peer engine's port; 0: not known */
+	__u8 role;			/* HK_ROLE_CLIENT or HK_ROLE_SERVER */
+	__u8 snd_wscale;		/* of the application's socket */
+	__u8 rcv_wscale;
+	__u8 tcp_options;		/* HK_TCP_* */
+	__u32 old_state;		/* CLOSED: the TCP state before */
+};
+
+#define HK_TCP_SACK 1
+#define HK_TCP_WSCALE 2
+#define HK_TCP_TIMESTAMPS 4
+
+/* ---- why a connection stayed on TCP, and what else is counted (per CPU) ---- */
+#define HK_COUNTERS(X) \
+	X(HK_C_CANDIDATE, "candidate") \
+	X(HK_C_OWN, "own-socket") \
+	X(HK_C_LOOPBACK, "loopback") \
+	X(HK_C_NETNS, "other-namespace") \
+	X(HK_C_PORT, "port-not-in-policy") \
+	X(HK_C_PREFIX, "address-not-in-policy") \
+	X(HK_C_AVOIDED, "peer-remembered-as-tcp") \
+	X(HK_C_MPTCP, "mptcp") \
+	X(HK_C_FASTOPEN, "tcp-fast-open") \
+	X(HK_C_SYN_UNANSWERED, "syn-with-option-unanswered") \
+	X(HK_C_NO_SPACE, "no-option-space") \
+	X(HK_C_ECHO, "option-echoed") \
+	X(HK_C_BAD_OPTION, "option-malformed") \
+	X(HK_C_NO_SLOT, "flow-table-full") \
+	X(HK_C_NO_SOCKHASH, "sockhash-refused") \
+	X(HK_C_EVENT_LOST, "event-ring-full") \
+	X(HK_C_HELD, "held") \
+	X(HK_C_HELD_SEGMENT, "segment-held-back") \
+	X(HK_C_STRAY_SEGMENT, "stray-segment-dropped") \
+	X(HK_C_REDIRECTED, "message-redirected") \
+	X(HK_C_PASSED, "message-passed") \
+	X(HK_C_SPILLED, "spilled") \
+	X(HK_C_PUSH_FAILED, "push-failed") \
+	X(HK_C_PULL_FAILED, "pull-failed")
+
+#define HK_ENUM(name, text) name,
+enum hk_counter { HK_COUNTERS(HK_ENUM) HK_C_COUNT };
+#undef HK_ENUM
+
+#endif

@@ -1,0 +1,429 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * sock_ops: sees every connection of the cgroup, negotiates inside the TCP handshake, puts the
+ * socket into the SOCKHASH and opens the flow record.
+ *
+ *   client: CONNECT → option in the SYN → ESTABLISHED: held → option on every ACK while held
+ *   server: LISTEN → option in the SYN-ACK → ESTABLISHED: held if the ACK carried the option
+ *
+ * The ACK decides for the server. So listeners that were there before us (nobody wrote an option into
+ * their SYN-ACK), SYN cookies, and a client that changed its mind all need no case of their own.
+ */
+
+#define HK_AVOID_SYN_NS 600000000000ULL	/* a path that drops our SYN: 10 min */
+
+static __always_inline void hk_cb_flags(struct bpf_sock_ops *s, u32 set)
+{
+	u32 ours = BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG |
+		   BPF_SOCK_OPS_PARSE_UNKNOWN_HDR_OPT_CB_FLAG;
+
+	bpf_sock_ops_cb_flags_set(s, (s->bpf_sock_ops_cb_flags & ~ours) | set);
+}
+
+static __always_inline int hk_excluded(struct bpf_sock_ops *s, struct hk_config *c, struct bpf_sock *sk)
+{
+	if ((sk->mark & HK_MARK_MASK) == HK_MARK_OWN) {
+		hk_count(HK_C_OWN);
+		return 1;
+	}
+	if (c->netns_cookie && bpf_get_netns_cookie(s) != c->netns_cookie) {
+		hk_count(HK_C_NETNS);
+		return 1;
+	}
+	if (bpf_skc_to_mptcp_sock(sk)) {
+		hk_count(HK_C_MPTCP);
+		return 1;
+	}
+	return 0;
+}
+
+static __always_inline void hk_emit_syn(struct hk_key *k)
+{
+	struct hk_event *e = hk_events.ringbuf_reserve(sizeof(struct hk_event));
+
+	if (!e)
+		return;			/* only a warm-up is lost */
+	__builtin_memset(e, 0, sizeof(*e));
+	e->type = HK_EVENT_SYN;
+	e->key = *k;
+	hk_events.ringbuf_submit(e, 0);
+}
+
+static __always_inline void hk_connect(struct bpf_sock_ops *s, struct hk_config *c, struct bpf_sock *sk)
+{
+	struct hk_key k = {};
+	struct hk_sock *st;
+
+	if (hk_excluded(s, c, sk))
+		return;
+	hk_addresses(s, &k);
+	if (!hk_candidate(c, &k, k.remote_port))
+		return;
+	if (hk_avoided(&k)) {
+		hk_count(HK_C_AVOIDED);
+		return;
+	}
+	st = hk_socks.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!st)
+		return;
+	__builtin_memset(st, 0, sizeof(*st));
+	st->role = HK_ROLE_CLIENT;
+	st->client_nonce = ((u64)bpf_get_prandom_u32() << 32 | bpf_get_prandom_u32()) | 1;
+	hk_count(HK_C_CANDIDATE);
+	hk_cb_flags(s, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+	hk_emit_syn(&k);
+}
+
+static __always_inline void hk_listen(struct bpf_sock_ops *s, struct hk_config *c, struct bpf_sock *sk)
+{
+	u16 port = s->local_port;
+
+	if ((sk->mark & HK_MARK_MASK) == HK_MARK_OWN || !hk_port_listed(c, port))
+		return;
+	if (c->netns_cookie && bpf_get_netns_cookie(s) != c->netns_cookie)
+		return;
+	if (bpf_skc_to_mptcp_sock(sk))
+		return;
+	hk_cb_flags(s, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+}
+
+static __always_inline void hk_fill_tcp(struct hk_event *e, void *tp)
+{
+	u8 scales = *(volatile u8 *)(tp + HK_TCP_SNDRCV_WSCALE);
+	u8 sack = *(volatile u8 *)(tp + HK_TCP_SACK_OK_BYTE);
+	u8 flags = *(volatile u8 *)(tp + HK_TCP_TSTAMP_OK_BYTE);
+
+	e->snd_wscale = scales & 0xf;
+	e->rcv_wscale = scales >> 4;
+	e->mss = *(volatile u16 *)(tp + HK_TCP_MSS_CLAMP);
+	if (sack & HK_TCP_SACK_OK_MASK)
+		e->tcp_options |= HK_TCP_SACK;
+	if (flags & HK_TCP_TSTAMP_OK_MASK)
+		e->tcp_options |= HK_TCP_TIMESTAMPS;
+	if (*(volatile u8 *)(tp + HK_TCP_WSCALE_OK_BYTE) & HK_TCP_WSCALE_OK_MASK)
+		e->tcp_options |= HK_TCP_WSCALE;
+}
+
+static __always_inline void hk_slot_init(struct hk_flow *f, u64 id)
+{
+	f->flow_id = id;
+	f->redirected = f->spill_at = f->passed = f->held_drops = 0;
+	f->mode = HK_MODE_PASS;
+	f->marked = f->wire_released = f->spills = 0;
+	f->state = HK_STATE_HELD;	/* the engine's from now on */
+}
+
+/* From here on nothing of the flow's data may reach the wire until the engine has decided. */
+static __always_inline void hk_hold(struct bpf_sock_ops *s, struct bpf_sock *sk, struct hk_sock *st,
+				    u64 server_nonce, u16 peer_port)
+{
+	struct hk_event *e;
+	struct hk_flow *f;
+	void *tp = bpf_skc_to_tcp_sock(sk);
+	struct hk_key key;
+	long refused;
+	u32 slot;
+	u64 id;
+
+	if (!tp || hk_free.pop(&id)) {
+		hk_count(HK_C_NO_SLOT);
+		goto leave;
+	}
+	slot = id;
+	f = hk_flows.lookup(&slot);
+	if (!f)
+		goto leave;
+	e = hk_events.ringbuf_reserve(sizeof(struct hk_event));
+	if (!e) {
+		hk_count(HK_C_EVENT_LOST);
+		goto give_back;
+	}
+	__builtin_memset(e, 0, sizeof(*e));
+	hk_addresses(s, &e->key);
+	key = e->key;
+	refused = hk_sockets.sock_hash_update(s, &key, BPF_ANY);	/* BCC's rewrite needs a statement */
+	if (refused) {
+		hk_count(HK_C_NO_SOCKHASH);
+		hk_events.ringbuf_discard(e, 0);
+		goto give_back;
+	}
+	st->flow_id = id;
+	st->slot = slot;
+	st->snd_nxt = s->snd_nxt;
+	hk_slot_init(f, id);
+	e->type = HK_EVENT_ESTABLISHED;
+	e->slot = slot;
+	e->flow_id = id;
+	e->client_nonce = st->client_nonce;
+	e->server_nonce = server_nonce;
+	e->peer_port = peer_port;
+	e->snd_nxt = s->snd_nxt;
+	e->rcv_nxt = s->rcv_nxt;
+	e->rtt_us = s->srtt_us >> 3;
+	e->role = st->role;
+	hk_fill_tcp(e, tp);
+	hk_count(HK_C_HELD);
+	hk_cb_flags(s, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG |
+		    (st->role == HK_ROLE_SERVER ? BPF_SOCK_OPS_PARSE_UNKNOWN_HDR_OPT_CB_FLAG : 0));
+	hk_events.ringbuf_submit(e, 0);
+	return;
+give_back:
+	hk_free.push(&id, BPF_EXIST);
+leave:
+	st->left = 1;
+	hk_cb_flags(s, 0);
+}
+
+static __always_inline void hk_active(struct bpf_sock_ops *s, struct hk_config *c, struct bpf_sock *sk)
+{
+	struct hk_sock *st = hk_socks.sk_storage_get(sk, 0, 0);
+	struct hk_option o;
+	struct hk_key k = {};
+	int r;
+
+	if (!st)
+		return;
+	if (st->left || !st->syn_sent) {
+		hk_cb_flags(s, 0);
+		return;
+	}
+	r = hk_option_load(s, &o, 0);
+	if (!r && hk_option_role(&o) == HK_ROLE_SERVER && o.transport == c->transport) {
+		hk_hold(s, sk, st, o.nonce, bpf_ntohs(o.port_be));
+		return;
+	}
+	if (!r)
+		hk_count(HK_C_ECHO);
+	/* No answer in the SYN-ACK: a listener older than its engine, or no engine at all. The engine knows. */
+	hk_hold(s, sk, st, 0, 0);
+}
+
+static __always_inline void hk_passive(struct bpf_sock_ops *s, struct hk_config *c, struct bpf_sock *sk)
+{
+	struct hk_option o;
+	struct hk_sock *st;
+	struct hk_key k = {};
+
+	if (hk_option_load(s, &o, 0) || hk_option_role(&o) != HK_ROLE_CLIENT) {
+		hk_cb_flags(s, 0);
+		return;
+	}
+	hk_cb_flags(s, 0);
+	if (o.transport != c->transport || !o.nonce || hk_excluded(s, c, sk))
+		return;
+	hk_addresses(s, &k);
+	if (!hk_candidate(c, &k, k.local_port))
+		return;
+	st = hk_socks.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!st)
+		return;
+	__builtin_memset(st, 0, sizeof(*st));
+	st->role = HK_ROLE_SERVER;
+	st->client_nonce = o.nonce;
+	hk_hold(s, sk, st, hk_server_nonce(c, o.nonce, k.remote_port), bpf_ntohs(o.port_be));
+}
+
+/* ---- header options ------------------------------------------------------------------------------- */
+
+static __always_inline int hk_syn_option(struct bpf_sock_ops *s, struct hk_sock *st)
+{
+	if (st->left)
+		return 0;
+	if (s->skb_len > 0) {			/* data in the SYN */
+		st->left = 1;
+		hk_count(HK_C_FASTOPEN);
+		return 0;
+	}
+	if (st->syn_sent) {			/* unanswered: this path may drop our option */
+		struct hk_key k = {};
+
+		st->left = 1;
+		hk_count(HK_C_SYN_UNANSWERED);
+		hk_addresses(s, &k);
+		hk_avoid_peer(&k, HK_AVOID_SYN_NS);
+		return 0;
+	}
+	return 1;
+}
+
+/* The role this segment's option shall have, 0 for none. Engaged: the moment to mark the socket. */
+static __always_inline int hk_segment_option(struct bpf_sock_ops *s, struct hk_config *c, struct hk_sock *st)
+{
+	struct hk_flow *f = hk_flow_of(st);
+	u32 state;
+
+	if (!f) {
+		hk_cb_flags(s, 0);
+		return 0;
+	}
+	state = f->state;
+	if (state == HK_STATE_ENGAGED) {
+		if (!f->marked) {
+			int mark = c->mark;
+			char reno[] = "reno";	/* loopback needs no model of a path */
+
+			if (bpf_setsockopt(s, 1 /* SOL_SOCKET */, 36 /* SO_MARK */, &mark, sizeof(mark)))
+				return 0;	/* the egress program drops it; tried again */
+			bpf_setsockopt(s, 6 /* TCP */, 13 /* TCP_CONGESTION */, reno, sizeof(reno));
+			f->marked = 1;
+		}
+		hk_cb_flags(s, BPF_SOCK_OPS_STATE_CB_FLAG);
+		return 0;
+	}
+	if (st->role == HK_ROLE_CLIENT && state == HK_STATE_HELD)
+		return HK_ROLE_CLIENT;
+	if (st->role == HK_ROLE_CLIENT && state == HK_STATE_RELEASED && s->snd_una == st->snd_nxt)
+		return HK_ROLE_RELEASED;
+	if (state != HK_STATE_HELD)
+		hk_cb_flags(s, BPF_SOCK_OPS_STATE_CB_FLAG);
+	return 0;
+}
+
+static __always_inline int hk_option_for(struct bpf_sock_ops *s, struct hk_config *c)
+{
+	struct bpf_sock *sk = s->sk;
+	struct hk_sock *st;
+	struct hk_option o;
+
+	if (!sk) {			/* SYN-ACK: no full socket yet */
+		if (hk_option_load(s, &o, BPF_LOAD_HDR_OPT_TCP_SYN) || hk_option_role(&o) != HK_ROLE_CLIENT ||
+		    o.transport != c->transport)
+			return 0;
+		return HK_ROLE_SERVER;
+	}
+	st = hk_socks.sk_storage_get(sk, 0, 0);
+	if (!st)
+		return 0;
+	if (s->skb_tcp_flags & 2 /* SYN */)
+		return hk_syn_option(s, st) ? HK_ROLE_CLIENT : 0;
+	return hk_segment_option(s, c, st);
+}
+
+static __always_inline void hk_reserve(struct bpf_sock_ops *s, struct hk_config *c)
+{
+	if (hk_option_for(s, c) && bpf_reserve_hdr_opt(s, HK_OPT_LEN, 0))
+		hk_count(HK_C_NO_SPACE);
+}
+
+static __always_inline void hk_write(struct bpf_sock_ops *s, struct hk_config *c)
+{
+	struct bpf_sock *sk = s->sk;
+	struct hk_option o;
+	struct hk_sock *st;
+
+	if (!sk) {
+		if (hk_option_load(s, &o, BPF_LOAD_HDR_OPT_TCP_SYN))
+			return;
+		hk_option_store(s, c, HK_ROLE_SERVER,
+				hk_server_nonce(c, o.nonce, bpf_ntohl(s->remote_port)));
+		return;
+	}
+	st = hk_socks.sk_storage_get(sk, 0, 0);
+	if (!st)
+		return;
+	if (s->skb_tcp_flags & 2 /* SYN */) {
+		u8 fastopen[16] = { 34 /* TCPOPT_FASTOPEN, RFC 7413 */ };
+
+		if (bpf_load_hdr_opt(s, fastopen, sizeof(fastopen), 0) >= 0) {
+			st->left = 1;		/* reserved space stays as padding */
+			hk_count(HK_C_FASTOPEN);
+			return;
+		}
+		if (!hk_option_store(s, c, HK_ROLE_CLIENT, st->client_nonce))
+			st->syn_sent = 1;
+		return;
+	}
+	struct hk_flow *f = hk_flow_of(st);
+	if (f)
+		hk_option_store(s, c, f->state == HK_STATE_RELEASED ? HK_ROLE_RELEASED : HK_ROLE_CLIENT,
+				st->client_nonce);
+}
+
+/* The client's word that it went back to TCP: its data follows, ours may go. */
+static __always_inline void hk_parse(struct bpf_sock_ops *s, struct bpf_sock *sk)
+{
+	struct hk_sock *st = hk_socks.sk_storage_get(sk, 0, 0);
+	struct hk_option o;
+	struct hk_event *e;
+	struct hk_flow *f;
+
+	if (!st || st->role != HK_ROLE_SERVER)
+		return;
+	f = hk_flow_of(st);
+	if (!f || f->state != HK_STATE_HELD || f->wire_released)
+		return;
+	if (hk_option_load(s, &o, 0) || hk_option_role(&o) != HK_ROLE_RELEASED || o.nonce != st->client_nonce)
+		return;
+	f->wire_released = 1;
+	e = hk_events.ringbuf_reserve(sizeof(struct hk_event));
+	if (!e)
+		return;			/* the engine's own timer finds it */
+	__builtin_memset(e, 0, sizeof(*e));
+	e->type = HK_EVENT_WIRE_RELEASED;
+	e->slot = st->slot;
+	e->flow_id = st->flow_id;
+	hk_events.ringbuf_submit(e, 0);
+}
+
+static __always_inline void hk_state_changed(struct bpf_sock_ops *s, struct bpf_sock *sk)
+{
+	struct hk_sock *st;
+	struct hk_event *e;
+
+	if (s->args[1] != BPF_TCP_CLOSE)
+		return;
+	st = hk_socks.sk_storage_get(sk, 0, 0);
+	if (!st || !st->flow_id)
+		return;
+	e = hk_events.ringbuf_reserve(sizeof(struct hk_event));
+	if (!e) {
+		hk_count(HK_C_EVENT_LOST);
+		return;
+	}
+	__builtin_memset(e, 0, sizeof(*e));
+	e->type = HK_EVENT_CLOSED;
+	e->slot = st->slot;
+	e->flow_id = st->flow_id;
+	e->old_state = s->args[0];
+	hk_events.ringbuf_submit(e, 0);
+}
+
+int hk_intercept(struct bpf_sock_ops *s)
+{
+	struct hk_config *c = hk_config();
+	struct bpf_sock *sk = s->sk;
+
+	if (!c || (s->family != 2 && s->family != 10))
+		return 1;
+	switch (s->op) {
+	case BPF_SOCK_OPS_HDR_OPT_LEN_CB:
+		hk_reserve(s, c);
+		return 1;
+	case BPF_SOCK_OPS_WRITE_HDR_OPT_CB:
+		hk_write(s, c);
+		return 1;
+	}
+	if (!sk)
+		return 1;
+	switch (s->op) {
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+		hk_connect(s, c, sk);
+		break;
+	case BPF_SOCK_OPS_TCP_LISTEN_CB:
+		hk_listen(s, c, sk);
+		break;
+	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
+		hk_active(s, c, sk);
+		break;
+	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
+		hk_passive(s, c, sk);
+		break;
+	case BPF_SOCK_OPS_PARSE_HDR_OPT_CB:
+		hk_parse(s, sk);
+		break;
+	case BPF_SOCK_OPS_STATE_CB:
+		hk_state_changed(s, sk);
+		break;
+	}
+	return 1;
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* The maps. HK_MAX_FLOWS comes from the loader; it is a power of two. */
+#ifndef PAGE_SIZE
+#define PAGE_SIZE 4096
+#endif
+
+struct hk_sock {			/* per hooked socket, gone with it */
+	u64 flow_id;			/* 0: not established yet */
+	u64 client_nonce;
+	u32 slot;
+	u32 snd_nxt;			/* at ESTABLISHED: where TCP's stream starts */
+	u8 role;
+	u8 syn_sent;			/* with our option */
+	u8 left;			/* stays on TCP, reason counted */
+	u8 pad[5];
+};
+
+BPF_SK_STORAGE(hk_socks, struct hk_sock);
+BPF_F_TABLE("array", u32, struct hk_flow, hk_flows, HK_MAX_FLOWS, 1024 /* BPF_F_MMAPABLE */);
+BPF_STACK(hk_free, u64, HK_MAX_FLOWS);	/* free flow ids: next generation << 32 | slot */
+BPF_SOCKHASH(hk_sockets, struct hk_key, HK_MAX_FLOWS + 64);
+BPF_ARRAY(hk_conf, struct hk_config, 1);
+BPF_HASH(hk_ports, u16, u8, 65536);
+BPF_LPM_TRIE(hk_prefixes, struct hk_prefix, u8, 4096);
+BPF_TABLE("lru_hash", struct hk_peer, u64, hk_avoid, 4096);	/* until (ktime ns) */
+BPF_RINGBUF_OUTPUT(hk_events, 256);
+BPF_PERCPU_ARRAY(hk_counters, u64, HK_C_COUNT);
+
+static __always_inline void hk_count(u32 what)
+{
+	u64 *n = hk_counters.lookup(&what);
+
+	if (n)
+		*n += 1;
+}
+
+static __always_inline struct hk_config *hk_config(void)
+{
+	u32 zero = 0;
+
+	return hk_conf.lookup(&zero);
+}
+
+/* The flow of a hooked socket, if its record is still the socket's own. */
+static __always_inline struct hk_flow *hk_flow_of(struct hk_sock *st)
+{
+	u32 slot = st->slot;
+	struct hk_flow *f;
+
+	if (!st->flow_id)
+		return 0;
+	f = hk_flows.lookup(&slot);
+	return f && f->flow_id == st->flow_id ? f : 0;
+}

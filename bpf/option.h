@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* The VTL option in TCP headers: write, read, check. */
+
+static __always_inline int hk_option_store(struct bpf_sock_ops *s, struct hk_config *c, u8 role, u64 nonce)
+{
+	struct hk_option o = {
+		.kind = HK_OPT_KIND, .len = HK_OPT_LEN, .exid_be = bpf_htons(HK_OPT_EXID),
+		.version_role = HK_OPT_VERSION << 4 | role, .transport = c->transport,
+		.port_be = bpf_htons(c->port), .nonce = nonce,
+	};
+
+	return bpf_store_hdr_opt(s, &o, sizeof(o), 0);
+}
+
+/* 0 and the option, or negative: none (-ENOMSG), or not what we speak (-EPROTO). */
+static __always_inline int hk_option_load(struct bpf_sock_ops *s, struct hk_option *o, u64 flags)
+{
+	long r;
+
+	__builtin_memset(o, 0, sizeof(*o));
+	o->kind = HK_OPT_KIND;
+	o->len = 4;				/* search by kind and ExID */
+	o->exid_be = bpf_htons(HK_OPT_EXID);
+	r = bpf_load_hdr_opt(s, o, sizeof(*o), flags);
+	if (r < 0)
+		return r == -2 /* ENOENT: no SYN kept */ ? -42 : r;
+	if (r != HK_OPT_LEN || o->len != HK_OPT_LEN || o->version_role >> 4 != HK_OPT_VERSION) {
+		hk_count(HK_C_BAD_OPTION);
+		return -71;			/* EPROTO */
+	}
+	return 0;
+}
+
+static __always_inline int hk_option_role(struct hk_option *o)
+{
+	return o->version_role & 0xf;
+}
+
+/* What the server answers with: only who has seen the SYN-ACK can know it. Never 0. */
+static __always_inline u64 hk_server_nonce(struct hk_config *c, u64 client_nonce, u16 client_port)
+{
+	return hk_siphash(c->secret[0], c->secret[1], client_nonce, client_port) | 1;
+}

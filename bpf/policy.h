@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Which connections are candidates. Everything else costs this once, at connect or listen. */
+
+/* Context fields must be read at constant offsets: the asm keeps the compiler from merging the branches' loads. */
+#define HK_CTX(field) ({ u32 hk_v = (field); asm volatile("" : "+r"(hk_v)); hk_v; })
+
+static __always_inline void hk_addresses(struct bpf_sock_ops *s, struct hk_key *k)
+{
+	u32 *local = (u32 *)k->local_ip, *remote = (u32 *)k->remote_ip;
+
+	if (s->family == 2 /* AF_INET */) {
+		local[2] = remote[2] = bpf_htonl(0xffff);
+		local[3] = HK_CTX(s->local_ip4);
+		remote[3] = HK_CTX(s->remote_ip4);
+	} else {
+		local[0] = HK_CTX(s->local_ip6[0]);
+		local[1] = HK_CTX(s->local_ip6[1]);
+		local[2] = HK_CTX(s->local_ip6[2]);
+		local[3] = HK_CTX(s->local_ip6[3]);
+		remote[0] = HK_CTX(s->remote_ip6[0]);
+		remote[1] = HK_CTX(s->remote_ip6[1]);
+		remote[2] = HK_CTX(s->remote_ip6[2]);
+		remote[3] = HK_CTX(s->remote_ip6[3]);
+	}
+	k->local_port = HK_CTX(s->local_port);
+	k->remote_port = bpf_ntohl(HK_CTX(s->remote_port));
+}
+
+static __always_inline int hk_is_local(struct hk_key *k)
+{
+	u32 *l = (u32 *)k->local_ip, *r = (u32 *)k->remote_ip;
+
+	if (r[0] == l[0] && r[1] == l[1] && r[2] == l[2] && r[3] == l[3])
+		return 1;
+	if (r[0] || r[1])
+		return 0;
+	if (r[2] == bpf_htonl(0xffff))
+		return (bpf_ntohl(r[3]) >> 24) == 127;
+	return !r[2] && r[3] == bpf_htonl(1);
+}
+
+static __always_inline int hk_port_listed(struct hk_config *c, u16 port)
+{
+	return c->any_port || hk_ports.lookup(&port) != 0;
+}
+
+static __always_inline int hk_prefix_listed(struct hk_config *c, struct hk_key *k)
+{
+	struct hk_prefix p = { .prefix_len = 128 };
+
+	if (c->any_prefix)
+		return 1;
+	__builtin_memcpy(p.ip, k->remote_ip, 16);
+	return hk_prefixes.lookup(&p) != 0;
+}
+
+static __always_inline int hk_avoided(struct hk_key *k)
+{
+	struct hk_peer p = {};
+	u64 *until;
+
+	__builtin_memcpy(p.ip, k->remote_ip, 16);
+	until = hk_avoid.lookup(&p);
+	if (until && *until > bpf_ktime_get_ns())
+		return 1;
+	p.port = k->remote_port;
+	until = hk_avoid.lookup(&p);
+	return until && *until > bpf_ktime_get_ns();
+}
+
+static __always_inline void hk_avoid_peer(struct hk_key *k, u64 ns)
+{
+	struct hk_peer p = {};
+	u64 until = bpf_ktime_get_ns() + ns;
+
+	__builtin_memcpy(p.ip, k->remote_ip, 16);
+	hk_avoid.update(&p, &until);
+}
+
+/* 1 if a connection between these addresses is a candidate; `port` is the service's. */
+static __always_inline int hk_candidate(struct hk_config *c, struct hk_key *k, u16 port)
+{
+	if (!hk_port_listed(c, port)) {
+		hk_count(HK_C_PORT);
+		return 0;
+	}
+	if (!c->loopback && hk_is_local(k)) {
+		hk_count(HK_C_LOOPBACK);
+		return 0;
+	}
+	if (!hk_prefix_listed(c, k)) {
+		hk_count(HK_C_PREFIX);
+		return 0;
+	}
+	return 1;
+}

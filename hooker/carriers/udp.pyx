@@ -1,0 +1,305 @@
+"""The UDP carrier: trains of datagrams out (UDP_SEGMENT, sendmmsg) and in (UDP_GRO, recvmmsg).
+
+It moves what VTL built and knows nothing of it. One socket for each family; both are marked as ours, so
+the kernel programs and the routing rule leave them alone.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+from hooker.includes.hk cimport HK_MARK_OWN
+from hooker.includes.linux cimport *
+from hooker.vtl.api cimport vtl_addr, vtl_batch, vtl_datagram
+
+cdef enum:
+    SOCKET_BUFFER = 32 << 20     # bytes: more than any window we give
+    MAX_TRAIN = 65000            # bytes of one GSO send: below 64 KiB with all headers
+    MAX_SEGMENTS = 64            # UDP_MAX_SEGMENTS of older kernels
+    PMTUDISC_DONT = 0
+    EE_ORIGIN_ICMP = 2
+    EE_ORIGIN_ICMP6 = 3
+
+cdef extern from "<linux/errqueue.h>" nogil:
+    struct sock_extended_err:
+        uint32_t ee_errno
+        uint8_t ee_origin
+
+
+cdef inline int set_int(int fd, int level, int name, int value) noexcept nogil:
+    return setsockopt(fd, level, name, &value, sizeof(value))
+
+
+cdef int open_family(int family, uint16_t port) noexcept nogil:
+    cdef sockaddr_storage a
+    cdef int fd = socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+    cdef int err
+    if fd < 0:
+        return -errno
+    memset(&a, 0, sizeof(a))
+    a.ss_family = family
+    (<sockaddr_in *>&a).sin_port = htons(port)      # the same place in both families
+    set_int(fd, SOL_SOCKET, SO_MARK, HK_MARK_OWN)
+    set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER)
+    set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, SOCKET_BUFFER)
+    set_int(fd, IPPROTO_UDP, UDP_GRO, 1)
+    if family == AF_INET6:
+        set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1)
+        set_int(fd, IPPROTO_IPV6, IPV6_RECVERR, 1)
+        set_int(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_DONT)
+    else:
+        set_int(fd, IPPROTO_IP, IP_RECVERR, 1)
+        set_int(fd, IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_DONT)
+    if bind(fd, <sockaddr *>&a, sizeof(sockaddr_in6) if family == AF_INET6 else sizeof(sockaddr_in)) < 0:
+        err = errno
+        close(fd)
+        return -err
+    return fd
+
+
+cdef uint16_t port_of(int fd) noexcept nogil:
+    cdef sockaddr_storage a
+    cdef socklen_t n = sizeof(a)
+    if getsockname(fd, <sockaddr *>&a, &n) < 0:
+        return 0
+    return ntohs((<sockaddr_in *>&a).sin_port)
+
+
+cdef extern from "<sys/socket.h>" nogil:
+    int getsockname(int fd, sockaddr *a, socklen_t *n)
+
+
+cdef int udp_open(udp_carrier *c, uint16_t port, uint16_t *bound) noexcept nogil:
+    memset(c, 0, sizeof(udp_carrier))
+    c.fd[0] = c.fd[1] = -1
+    c.gso = True
+    c.rx_memory = <uint8_t *>malloc(RX_BUFFERS * RX_SIZE)
+    if c.rx_memory == NULL:
+        return -ENOBUFS
+    c.fd[0] = open_family(AF_INET, port)
+    if c.fd[0] < 0:
+        return c.fd[0]
+    bound[0] = port_of(c.fd[0])
+    c.fd[1] = open_family(AF_INET6, bound[0])       # may fail: a host without IPv6
+    return 0
+
+
+cdef void udp_close(udp_carrier *c) noexcept nogil:
+    cdef int i
+    for i in range(2):
+        if c.fd[i] >= 0:
+            close(c.fd[i])
+            c.fd[i] = -1
+    free(c.rx_memory)
+    c.rx_memory = NULL
+
+
+# ---- receive -----------------------------------------------------------------------------------------
+
+cdef int udp_receive(udp_carrier *c, int which) noexcept nogil:
+    cdef int i, n
+    for i in range(RX_BUFFERS):
+        c.rx_iov[i].iov_base = c.rx_memory + i * RX_SIZE
+        c.rx_iov[i].iov_len = RX_SIZE
+        c.rx[i].msg_hdr.msg_name = &c.rx_from[i]
+        c.rx[i].msg_hdr.msg_namelen = sizeof(sockaddr_storage)
+        c.rx[i].msg_hdr.msg_iov = &c.rx_iov[i]
+        c.rx[i].msg_hdr.msg_iovlen = 1
+        c.rx[i].msg_hdr.msg_control = c.rx_control + i * CMSG_ROOM
+        c.rx[i].msg_hdr.msg_controllen = CMSG_ROOM
+        c.rx[i].msg_hdr.msg_flags = 0
+    n = recvmmsg(c.fd[which], c.rx, RX_BUFFERS, MSG_DONTWAIT, NULL)
+    if n < 0:
+        return 0 if errno == EAGAIN or errno == EINTR else -errno
+    c.recv_calls += 1
+    return n
+
+
+cdef inline uint32_t segment_size(msghdr *m) noexcept nogil:
+    cdef cmsghdr *cm = CMSG_FIRSTHDR(m)
+    cdef int size
+    while cm != NULL:
+        if cm.cmsg_level == IPPROTO_UDP and cm.cmsg_type == UDP_GRO:
+            memcpy(&size, CMSG_DATA(cm), sizeof(size))
+            return size
+        cm = CMSG_NXTHDR(m, cm)
+    return 0
+
+
+cdef inline void source_of(const sockaddr_storage *a, vtl_addr *out) noexcept nogil:
+    memset(out, 0, sizeof(vtl_addr))
+    if a.ss_family == AF_INET:
+        out.ip[10] = out.ip[11] = 0xFF
+        memcpy(out.ip + 12, &(<sockaddr_in *>a).sin_addr, 4)
+        out.port = ntohs((<sockaddr_in *>a).sin_port)
+    else:
+        memcpy(out.ip, &(<sockaddr_in6 *>a).sin6_addr, 16)
+        out.port = ntohs((<sockaddr_in6 *>a).sin6_port)
+
+
+cdef int udp_split(udp_carrier *c, int train, uint32_t *offset, udp_datagram *out) noexcept nogil:
+    """The next datagram of a train; `offset` starts at 0 and is moved on, `out` keeps the source."""
+    cdef mmsghdr *m = &c.rx[train]
+    cdef uint32_t size
+    if offset[0] >= m.msg_len:
+        return 0
+    if offset[0] == 0:
+        source_of(&c.rx_from[train], &out.source)
+    size = segment_size(&m.msg_hdr)
+    if size == 0 or size > m.msg_len - offset[0]:
+        size = m.msg_len - offset[0]
+    out.data = c.rx_memory + train * RX_SIZE + offset[0]
+    out.size = size
+    offset[0] += size
+    c.datagrams_received += 1
+    return 1
+
+
+# ---- send --------------------------------------------------------------------------------------------
+
+cdef inline bint same_peer(const vtl_addr *a, const vtl_addr *b) noexcept nogil:
+    cdef const uint64_t *x = <const uint64_t *>a.ip
+    cdef const uint64_t *y = <const uint64_t *>b.ip
+    return x[0] == y[0] and x[1] == y[1] and a.port == b.port
+
+
+cdef uint32_t train_end(udp_carrier *c, vtl_batch *b, uint32_t first) noexcept nogil:
+    """One past the last datagram that can go with `first`: same peer and size, a shorter one ends it."""
+    cdef vtl_datagram *head = &b.dgram[first]
+    cdef uint32_t i = first + 1, bytes_ = head.size
+    if not c.gso:
+        return i
+    while i < b.dgram_len and i - first < MAX_SEGMENTS and b.dgram[i].size <= head.size:
+        bytes_ += b.dgram[i].size
+        if bytes_ > MAX_TRAIN or not same_peer(&b.dgram[i].to, &head.to):
+            return i
+        i += 1
+        if b.dgram[i - 1].size < head.size:
+            return i
+    return i
+
+
+cdef bint set_destination(const vtl_addr *to, sockaddr_storage *out, socklen_t *n) noexcept nogil:
+    """True if the peer is an IPv6 one."""
+    cdef const uint32_t *w = <const uint32_t *>to.ip
+    memset(out, 0, sizeof(sockaddr_in6))
+    (<sockaddr_in *>out).sin_port = htons(to.port)
+    if w[0] == 0 and w[1] == 0 and w[2] == htonl(0xFFFF):
+        out.ss_family = AF_INET
+        memcpy(&(<sockaddr_in *>out).sin_addr, to.ip + 12, 4)
+        n[0] = sizeof(sockaddr_in)
+        return False
+    out.ss_family = AF_INET6
+    memcpy(&(<sockaddr_in6 *>out).sin6_addr, to.ip, 16)
+    n[0] = sizeof(sockaddr_in6)
+    return True
+
+
+cdef void set_segment(msghdr *m, uint8_t *control, uint16_t size) noexcept nogil:
+    cdef cmsghdr *cm
+    m.msg_control = control
+    m.msg_controllen = CMSG_SPACE(sizeof(uint16_t))
+    cm = CMSG_FIRSTHDR(m)
+    cm.cmsg_level = IPPROTO_UDP
+    cm.cmsg_type = UDP_SEGMENT
+    cm.cmsg_len = CMSG_LEN(sizeof(uint16_t))
+    memcpy(CMSG_DATA(cm), &size, sizeof(size))
+
+
+cdef bint fill_train(udp_carrier *c, int slot, vtl_batch *b, uint32_t first, uint32_t end) noexcept nogil:
+    cdef msghdr *m = &c.tx[slot].msg_hdr
+    cdef vtl_datagram *head = &b.dgram[first]
+    cdef vtl_datagram *tail = &b.dgram[end - 1]
+    cdef bint v6
+    memset(m, 0, sizeof(msghdr))
+    v6 = set_destination(&head.to, &c.tx_to[slot], &m.msg_namelen)
+    m.msg_name = &c.tx_to[slot]
+    m.msg_iov = <iovec *>(b.iov + head.first)
+    m.msg_iovlen = tail.first + tail.count - head.first
+    if end - first > 1:
+        set_segment(m, c.tx_control + slot * CMSG_ROOM, head.size)
+    return v6
+
+
+cdef int prepare(udp_carrier *c, vtl_batch *b, uint32_t first, uint32_t *ends, bint *v6) noexcept nogil:
+    """Trains from `first` on, all of one family."""
+    cdef uint32_t at = first
+    cdef int trains = 0
+    cdef bint family
+    while at < b.dgram_len and trains < TX_TRAINS:
+        ends[trains] = train_end(c, b, at)
+        family = fill_train(c, trains, b, at, ends[trains])
+        if trains and family != v6[0]:
+            break
+        v6[0] = family
+        at = ends[trains]
+        trains += 1
+    return trains
+
+
+cdef int send_trains(udp_carrier *c, int fd, int trains) noexcept nogil:
+    """How many are off our hands: fewer than given when the socket is full, or GSO was switched off."""
+    cdef int done = 0, failures = 0, n
+    while done < trains:
+        n = sendmmsg(fd, &c.tx[done], trains - done, MSG_DONTWAIT | MSG_NOSIGNAL)
+        c.send_calls += 1
+        if n > 0:
+            done += n
+            failures = 0
+            continue
+        if errno == EAGAIN or errno == ENOBUFS:
+            c.blocked = True
+            break
+        c.send_errors += 1
+        if c.gso and (errno == EIO or errno == EINVAL or errno == EMSGSIZE):
+            c.gso = False        # no checksum offload here, or a smaller MTU: one by one from now on
+            break
+        failures += 1
+        if failures == 3:        # the first may only report an earlier ICMP error; after that: as if lost
+            done += 1
+            failures = 0
+    return done
+
+
+cdef uint32_t udp_send(udp_carrier *c, vtl_batch *b, uint32_t first) noexcept nogil:
+    cdef uint32_t ends[TX_TRAINS]
+    cdef uint32_t at = first
+    cdef int trains, done
+    cdef bint v6 = False
+    c.blocked = False
+    while at < b.dgram_len and not c.blocked:
+        trains = prepare(c, b, at, ends, &v6)
+        done = send_trains(c, c.fd[v6], trains) if c.fd[v6] >= 0 else trains
+        if done:
+            c.datagrams_sent += ends[done - 1] - at
+            at = ends[done - 1]
+    return at
+
+
+cdef int udp_error(udp_carrier *c, int which, vtl_addr *to) noexcept nogil:
+    cdef uint8_t control[256]
+    cdef uint8_t data[64]
+    cdef sockaddr_storage name
+    cdef iovec iov
+    cdef msghdr m
+    cdef cmsghdr *cm
+    cdef sock_extended_err *ee
+    memset(&m, 0, sizeof(m))
+    iov.iov_base = data
+    iov.iov_len = sizeof(data)
+    m.msg_name = &name
+    m.msg_namelen = sizeof(name)
+    m.msg_iov = &iov
+    m.msg_iovlen = 1
+    m.msg_control = control
+    m.msg_controllen = sizeof(control)
+    if recvmsg(c.fd[which], &m, MSG_ERRQUEUE | MSG_DONTWAIT) < 0:
+        return 0
+    source_of(&name, to)
+    cm = CMSG_FIRSTHDR(&m)
+    while cm != NULL:
+        if cm.cmsg_level == IPPROTO_IP or cm.cmsg_level == IPPROTO_IPV6:
+            ee = <sock_extended_err *>CMSG_DATA(cm)
+            if ee.ee_origin == EE_ORIGIN_ICMP or ee.ee_origin == EE_ORIGIN_ICMP6:
+                return ee.ee_errno
+        cm = CMSG_NXTHDR(&m, cm)
+    return EINVAL

@@ -1,0 +1,74 @@
+# The kernel programs' header, as C sees it: nothing is typed twice, only named.
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from "hooker_kern_user.h" nogil:
+    enum:
+        HK_ROLE_CLIENT
+        HK_ROLE_SERVER
+        HK_STATE_FREE
+        HK_STATE_HELD
+        HK_STATE_ENGAGED
+        HK_STATE_RELEASED
+        HK_MODE_PASS
+        HK_MODE_REDIRECT
+        HK_FRAME_MAGIC
+        HK_EVENT_SYN
+        HK_EVENT_ESTABLISHED
+        HK_EVENT_CLOSED
+        HK_EVENT_WIRE_RELEASED
+        HK_MARK_BASE
+        HK_MARK_OWN
+        HK_TRANSPORT_VTL
+        HK_TCP_SACK
+        HK_TCP_WSCALE
+        HK_TCP_TIMESTAMPS
+
+    struct hk_flow:
+        uint64_t flow_id
+        uint64_t redirected
+        uint64_t spill_at
+        uint64_t passed
+        uint64_t held_drops
+        uint32_t mode
+        uint32_t marked
+        uint32_t wire_released
+        uint32_t spills
+        uint64_t consumed
+        uint64_t resume
+        uint64_t credit
+        uint32_t state
+
+    struct hk_frame:
+        uint64_t flow_id
+        uint32_t length
+        uint32_t magic
+
+    struct hk_key:
+        uint8_t local_ip[16]
+        uint8_t remote_ip[16]
+        uint16_t local_port
+        uint16_t remote_port
+        uint32_t zero
+
+    struct hk_peer:
+        uint8_t ip[16]
+        uint16_t port
+        uint16_t zero
+
+    struct hk_event:
+        uint32_t type
+        uint32_t slot
+        uint64_t flow_id
+        hk_key key
+        uint64_t client_nonce
+        uint64_t server_nonce
+        uint32_t snd_nxt
+        uint32_t rcv_nxt
+        uint32_t rtt_us
+        uint16_t mss
+        uint16_t peer_port
+        uint8_t role
+        uint8_t snd_wscale
+        uint8_t rcv_wscale
+        uint8_t tcp_options
+        uint32_t old_state

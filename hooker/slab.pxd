@@ -1,0 +1,22 @@
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+cdef struct slab:
+    uint8_t *base
+    size_t used            # bytes filled so far
+    size_t borrowed        # bytes that VTL still may send again
+    size_t views           # memoryviews handed to Python
+    slab *next_free
+
+cdef struct slab_pool:
+    size_t size            # bytes of one slab
+    size_t limit           # slabs
+    size_t made
+    slab **all
+    slab *free_list
+    slab *current
+
+cdef int pool_init(slab_pool *p, size_t slab_size, size_t limit) noexcept nogil     # 0, or -1: no memory
+cdef void pool_free(slab_pool *p) noexcept nogil
+cdef slab *pool_current(slab_pool *p, size_t room) noexcept nogil                   # NULL: all are borrowed
+cdef void pool_release(slab_pool *p, slab *s, size_t n) noexcept nogil
+cdef size_t pool_borrowed(const slab_pool *p) noexcept nogil

@@ -1,0 +1,83 @@
+"""The receive ring, which is the retransmission store: slabs that are filled by recv() and lent to VTL.
+
+A slab is filled front to back. What VTL has not had acknowledged is borrowed; a slab is used again only
+when nothing of it is, and no Python view of it is alive. So payload is never copied to be packetised.
+"""
+
+from libc.stdlib cimport calloc, free, malloc
+
+
+cdef int pool_init(slab_pool *p, size_t slab_size, size_t limit) noexcept nogil:
+    p.size = slab_size
+    p.limit = limit
+    p.made = 0
+    p.free_list = NULL
+    p.current = NULL
+    p.all = <slab **>calloc(limit, sizeof(slab *))
+    return 0 if p.all != NULL else -1
+
+
+cdef void pool_free(slab_pool *p) noexcept nogil:
+    cdef size_t i
+    if p.all == NULL:
+        return
+    for i in range(p.made):
+        free(p.all[i].base)
+        free(p.all[i])
+    free(p.all)
+    p.all = NULL
+
+
+cdef slab *make_slab(slab_pool *p) noexcept nogil:
+    cdef slab *s
+    if p.made == p.limit:
+        return NULL
+    s = <slab *>calloc(1, sizeof(slab))
+    if s == NULL:
+        return NULL
+    s.base = <uint8_t *>malloc(p.size)
+    if s.base == NULL:
+        free(s)
+        return NULL
+    p.all[p.made] = s
+    p.made += 1
+    return s
+
+
+cdef inline void recycle(slab_pool *p, slab *s) noexcept nogil:
+    s.next_free = p.free_list
+    p.free_list = s
+
+
+cdef slab *pool_current(slab_pool *p, size_t room) noexcept nogil:
+    """The slab that is being filled, with at least `room` bytes left; a full one is put aside."""
+    cdef slab *s = p.current
+    if s != NULL:
+        if s.borrowed == 0 and s.views == 0:
+            s.used = 0
+        if p.size - s.used >= room:
+            return s
+        if s.borrowed == 0 and s.views == 0:
+            recycle(p, s)
+    s = p.free_list
+    if s != NULL:
+        p.free_list = s.next_free
+    else:
+        s = make_slab(p)
+    if s != NULL:
+        s.used = 0
+    p.current = s
+    return s
+
+
+cdef void pool_release(slab_pool *p, slab *s, size_t n) noexcept nogil:
+    s.borrowed -= n
+    if s.borrowed == 0 and s.views == 0 and s != p.current:
+        recycle(p, s)
+
+
+cdef size_t pool_borrowed(const slab_pool *p) noexcept nogil:
+    cdef size_t i, total = 0
+    for i in range(p.made):
+        total += p.all[i].borrowed
+    return total

@@ -1,0 +1,8 @@
+from libc.stdint cimport uint32_t
+from hooker.includes.hk cimport hk_event
+
+cdef int twin_create(const hk_event *est) noexcept nogil       # fd, or -errno
+cdef void twin_discard(int fd) noexcept nogil                  # close without a packet
+cdef void twin_finish(int fd) noexcept nogil                   # close in order (both FINs are out)
+cdef void twin_abort(int fd) noexcept nogil                    # close with RST
+cdef int twin_available(int fd) noexcept nogil                 # bytes that can be read, or -errno

@@ -1,0 +1,150 @@
+"""The twin: a local TCP socket that is, for this host, the remote end of a hooked flow.
+
+It is put together in repair mode from what the kernel program saw when the connection was established
+(tcp(7) TCP_REPAIR; the options are those of the handshake), so the application's own TCP connection goes
+on with it as if nothing had happened.
+
+Zero linger is on for its whole life: if the engine dies, the kernel closes the twin with a reset, and the
+application sees ECONNRESET instead of an end of data that is none.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.string cimport memcpy, memset
+from hooker.includes.hk cimport HK_MARK_OWN, HK_TCP_SACK, HK_TCP_WSCALE, hk_event
+from hooker.includes.linux cimport *
+
+cdef enum:                       # <linux/tcp.h>; libc's header lacks some of them
+    TCP_REPAIR = 19
+    TCP_REPAIR_QUEUE = 20
+    TCP_QUEUE_SEQ = 21
+    TCP_REPAIR_OPTIONS = 22
+    RECV_QUEUE = 1
+    SEND_QUEUE = 2
+    OPT_MSS = 2
+    OPT_WSCALE = 3
+    OPT_SACK = 4
+    REPAIR_OFF_NO_PROBE = -1
+    IPV6_TRANSPARENT_ = 75
+
+cdef struct repair_opt:
+    uint32_t code
+    uint32_t value
+
+
+cdef inline int set_int(int fd, int level, int name, int value) noexcept nogil:
+    return setsockopt(fd, level, name, &value, sizeof(value))
+
+
+cdef inline bint is_v4(const uint8_t *ip) noexcept nogil:
+    cdef const uint32_t *w = <const uint32_t *>ip
+    return w[0] == 0 and w[1] == 0 and w[2] == htonl(0xFFFF)
+
+
+cdef socklen_t fill_address(sockaddr_storage *out, const uint8_t *ip, uint16_t port) noexcept nogil:
+    cdef sockaddr_in *v4 = <sockaddr_in *>out
+    cdef sockaddr_in6 *v6 = <sockaddr_in6 *>out
+    memset(out, 0, sizeof(sockaddr_storage))
+    if is_v4(ip):
+        v4.sin_family = AF_INET
+        v4.sin_port = htons(port)
+        memcpy(&v4.sin_addr, ip + 12, 4)
+        return sizeof(sockaddr_in)
+    v6.sin6_family = AF_INET6
+    v6.sin6_port = htons(port)
+    memcpy(&v6.sin6_addr, ip, 16)
+    return sizeof(sockaddr_in6)
+
+
+cdef int set_queue(int fd, int queue, uint32_t seq) noexcept nogil:
+    if set_int(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, queue) < 0:
+        return -1
+    return setsockopt(fd, IPPROTO_TCP, TCP_QUEUE_SEQ, &seq, sizeof(seq))
+
+
+cdef int set_options(int fd, const hk_event *est) noexcept nogil:
+    cdef repair_opt opt[3]
+    cdef int n = 1
+    opt[0].code = OPT_MSS
+    opt[0].value = est.mss
+    if est.tcp_options & HK_TCP_WSCALE:      # what the application's socket sends with, we receive with
+        opt[n].code = OPT_WSCALE
+        opt[n].value = est.rcv_wscale | (<uint32_t>est.snd_wscale << 16)
+        n += 1
+    if est.tcp_options & HK_TCP_SACK:
+        opt[n].code = OPT_SACK
+        opt[n].value = 0
+        n += 1
+    return setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_OPTIONS, opt, n * sizeof(repair_opt))
+
+
+cdef int set_identity(int fd, bint v4) noexcept nogil:
+    """Whose packets these are: not ours by address, ours by mark."""
+    cdef linger reset_on_close
+    reset_on_close.l_onoff = 1
+    reset_on_close.l_linger = 0
+    if set_int(fd, SOL_SOCKET, SO_MARK, HK_MARK_OWN) < 0:
+        return -1
+    if v4:
+        if set_int(fd, IPPROTO_IP, IP_TRANSPARENT, 1) < 0:
+            return -1
+    elif set_int(fd, IPPROTO_IPV6, IPV6_TRANSPARENT_, 1) < 0:
+        return -1
+    set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1)
+    return setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset_on_close, sizeof(reset_on_close))
+
+
+cdef int assemble(int fd, const hk_event *est) noexcept nogil:
+    cdef sockaddr_storage a
+    cdef socklen_t n
+    if set_identity(fd, is_v4(est.key.remote_ip)) < 0 or set_int(fd, IPPROTO_TCP, TCP_REPAIR, 1) < 0:
+        return -1
+    n = fill_address(&a, est.key.remote_ip, est.key.remote_port)
+    if bind(fd, <sockaddr *>&a, n) < 0:
+        return -1
+    if set_queue(fd, SEND_QUEUE, est.rcv_nxt) < 0 or set_queue(fd, RECV_QUEUE, est.snd_nxt) < 0:
+        return -1
+    n = fill_address(&a, est.key.local_ip, est.key.local_port)
+    if connect(fd, <sockaddr *>&a, n) < 0 or set_options(fd, est) < 0:
+        return -1
+    if set_int(fd, IPPROTO_TCP, TCP_REPAIR, REPAIR_OFF_NO_PROBE) < 0:
+        return -1
+    set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1)
+    setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, b"reno", 4)   # loopback needs no model of a path
+    return 0
+
+
+cdef int twin_create(const hk_event *est) noexcept nogil:
+    cdef int family = AF_INET if is_v4(est.key.remote_ip) else AF_INET6
+    cdef int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+    cdef int err
+    if fd < 0:
+        return -errno
+    if assemble(fd, est) < 0:
+        err = errno
+        twin_discard(fd)
+        return -err
+    return fd
+
+
+cdef void twin_discard(int fd) noexcept nogil:
+    set_int(fd, IPPROTO_TCP, TCP_REPAIR, 1)
+    close(fd)
+
+
+cdef void twin_finish(int fd) noexcept nogil:
+    cdef linger off
+    off.l_onoff = 0
+    off.l_linger = 0
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off))
+    close(fd)
+
+
+cdef void twin_abort(int fd) noexcept nogil:
+    close(fd)
+
+
+cdef int twin_available(int fd) noexcept nogil:
+    cdef int n = 0
+    if ioctl(fd, FIONREAD, &n) < 0:
+        return -errno
+    return n
