@@ -41,14 +41,14 @@ cdef inline void put32(uint8_t *p, uint32_t v) noexcept nogil:
     put16(p + 2, v & 0xFFFF)
 
 
-cdef void write_tcp(uint8_t *t, const hk_event *est, const uint8_t *src, const uint8_t *dst, size_t alen) noexcept nogil:
+cdef void write_tcp(uint8_t *t, const hk_event *est, uint32_t seq, const uint8_t *src, const uint8_t *dst, size_t alen) noexcept nogil:
     cdef uint32_t window = INITIAL_WINDOW
     if est.tcp_options & HK_TCP_WSCALE:
         window >>= est.snd_wscale
     memset(t, 0, TCP_HEADER)
     put16(t, est.key.remote_port)
     put16(t + 2, est.key.local_port)
-    put32(t + 4, est.rcv_nxt)
+    put32(t + 4, seq)
     put32(t + 8, est.snd_nxt)
     t[12] = (TCP_HEADER // 4) << 4
     t[13] = FLAG_ACK
@@ -57,7 +57,7 @@ cdef void write_tcp(uint8_t *t, const hk_event *est, const uint8_t *src, const u
     put16(t + 16, fold(sum16(t, TCP_HEADER, acc)))
 
 
-cdef int nudge_v4(int fd, const hk_event *est) noexcept nogil:
+cdef int nudge_v4(int fd, const hk_event *est, uint32_t seq) noexcept nogil:
     cdef uint8_t p[40]
     cdef sockaddr_in to
     cdef const uint8_t *src = est.key.remote_ip + 12
@@ -70,14 +70,14 @@ cdef int nudge_v4(int fd, const hk_event *est) noexcept nogil:
     p[9] = IPPROTO_TCP
     memcpy(p + 12, src, 4)
     memcpy(p + 16, dst, 4)
-    write_tcp(p + 20, est, src, dst, 4)
+    write_tcp(p + 20, est, seq, src, dst, 4)
     memset(&to, 0, sizeof(to))
     to.sin_family = AF_INET
     memcpy(&to.sin_addr, dst, 4)
     return 0 if sendto(fd, p, 40, MSG_DONTWAIT, <sockaddr *>&to, sizeof(to)) == 40 else -errno
 
 
-cdef int nudge_v6(int fd, const hk_event *est) noexcept nogil:
+cdef int nudge_v6(int fd, const hk_event *est, uint32_t seq) noexcept nogil:
     cdef uint8_t p[60]
     cdef sockaddr_in6 to
     memset(p, 0, 40)
@@ -87,7 +87,7 @@ cdef int nudge_v6(int fd, const hk_event *est) noexcept nogil:
     p[7] = 64
     memcpy(p + 8, est.key.remote_ip, 16)
     memcpy(p + 24, est.key.local_ip, 16)
-    write_tcp(p + 40, est, est.key.remote_ip, est.key.local_ip, 16)
+    write_tcp(p + 40, est, seq, est.key.remote_ip, est.key.local_ip, 16)
     memset(&to, 0, sizeof(to))
     to.sin6_family = AF_INET6
     memcpy(&to.sin6_addr, est.key.local_ip, 16)
@@ -118,8 +118,16 @@ cdef void nudger_close(nudger *n) noexcept nogil:
         close(n.v6)
 
 
-cdef int nudge(nudger *n, const hk_event *est) noexcept nogil:
+cdef int send_ack(nudger *n, const hk_event *est, uint32_t seq) noexcept nogil:
     cdef const uint32_t *w = <const uint32_t *>est.key.remote_ip
     if w[0] == 0 and w[1] == 0 and w[2] == htonl(0xFFFF):
-        return nudge_v4(n.v4, est)
-    return nudge_v6(n.v6, est)
+        return nudge_v4(n.v4, est, seq)
+    return nudge_v6(n.v6, est, seq)
+
+
+cdef int nudge(nudger *n, const hk_event *est) noexcept nogil:
+    return send_ack(n, est, est.rcv_nxt)
+
+
+cdef int nudge_acknowledge(nudger *n, const hk_event *est) noexcept nogil:
+    return send_ack(n, est, est.rcv_nxt - 1)

@@ -1,0 +1,531 @@
+"""The worker: one loop over epoll, without the GIL, that carries all flows of an engine.
+
+A round: wait; take what the kernel programs, the redirect socket, the twins and the network have; let time
+act; hand bytes to the applications; build and send datagrams. Nothing in it allocates per message.
+"""
+
+import os
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
+from cpython.ref cimport PyObject
+from hooker.carriers.udp cimport udp_close, udp_datagram, udp_error, udp_open, udp_receive, udp_send, udp_split
+from hooker.collection cimport collect_redirected, collect_twin, collection_acked, collection_retry
+from hooker.delivery cimport deliver, deliver_fin, delivery_flush, delivery_writable
+from hooker.flows cimport *
+from hooker.frames cimport frame_entry, frames_init
+from hooker.includes.hk cimport *
+from hooker.includes.linux cimport *
+from hooker.nudge cimport nudger_close, nudger_open
+from hooker.ringbuf cimport ring_attach, ring_next, ring_release
+from hooker.slab cimport pool_free, pool_init, pool_release, slab
+from hooker.vtl.api cimport *
+from hooker.vtl.endpoint cimport *
+from hooker.worker cimport *
+
+from hooker.flows import REASONS
+from hooker.errors import KernelError
+
+cdef enum:
+    EVENTS = 256                 # of one epoll_wait
+    SLAB = 1 << 19               # bytes
+    SLABS = 256
+    DATAGRAMS = 512              # of one batch
+    IOVECS = 4096
+    SCRATCH = 512 * 192          # bytes of headers and control frames in a batch
+    BUILDS = 16                  # batches in one round
+    TAG_TWIN = 0                 # epoll tags: a slot, or one of these in the upper half
+    TAG_WAKE = 1
+    TAG_RING = 2
+    TAG_REDIRECT = 3
+    TAG_UDP4 = 4
+    TAG_UDP6 = 5
+
+NANOSECOND = 1e-9
+
+
+cdef inline uint64_t clock_ns() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return <uint64_t>t.tv_sec * 1000000000 + t.tv_nsec
+
+
+cdef extern from "<sys/random.h>" nogil:
+    ssize_t getrandom(void *buf, size_t n, unsigned int flags)
+
+
+# ---- what VTL asks of us -----------------------------------------------------------------------------
+
+cdef void cb_random(void *ctx, uint8_t *out, size_t n) noexcept nogil:
+    getrandom(out, n, 0)
+
+
+cdef void tell_peer(worker *w, vtl_assoc *a, uint8_t kind) noexcept nogil:
+    cdef notice *n
+    if w.notice_head - hk_load64(&w.notice_tail) >= NOTICES:
+        w.n.notices_lost += 1
+        return
+    n = &w.notices[w.notice_head & (NOTICES - 1)]
+    memset(n, 0, sizeof(notice))
+    n.kind = kind
+    memcpy(n.key.remote_ip, vtl_peer(a).ip, 16)
+    n.key.remote_port = vtl_peer(a).port
+    n.at_ns = w.now
+    hk_store64(&w.notice_head, w.notice_head + 1)
+
+
+cdef void cb_assoc_up(void *ctx, vtl_assoc *a) noexcept nogil:
+    tell_peer(<worker *>ctx, a, N_PEER_UP)
+
+
+cdef void cb_assoc_down(void *ctx, vtl_assoc *a, uint32_t why) noexcept nogil:
+    tell_peer(<worker *>ctx, a, N_PEER_DOWN)
+
+
+cdef void cb_opened(void *ctx, vtl_stream *s, const vtl_open_info *info) noexcept nogil:
+    on_opened(<worker *>ctx, s, info)
+
+
+cdef void cb_accepted(void *ctx, vtl_stream *s) noexcept nogil:
+    on_accepted(<worker *>ctx, s)
+
+
+cdef void cb_rejected(void *ctx, vtl_stream *s, uint32_t code) noexcept nogil:
+    on_rejected(<worker *>ctx, s)
+
+
+cdef void cb_confirmed(void *ctx, vtl_stream *s) noexcept nogil:
+    on_confirmed(<worker *>ctx, s)
+
+
+cdef void cb_cancelled(void *ctx, vtl_stream *s) noexcept nogil:
+    on_cancelled(<worker *>ctx, s)
+
+
+cdef void cb_data(void *ctx, vtl_stream *s, const uint8_t *data, size_t n, bint stable) noexcept nogil:
+    cdef flow *f = <flow *>vtl_stream_user(s)
+    if f == NULL:
+        vtl_consumed(s, n)
+        return
+    deliver(<worker *>ctx, f, data, n, stable)
+
+
+cdef void cb_fin(void *ctx, vtl_stream *s) noexcept nogil:
+    cdef flow *f = <flow *>vtl_stream_user(s)
+    if f != NULL:
+        deliver_fin(<worker *>ctx, f)
+
+
+cdef void cb_reset(void *ctx, vtl_stream *s, uint32_t code) noexcept nogil:
+    on_stream_reset(<worker *>ctx, s, code)
+
+
+cdef void cb_acked(void *ctx, vtl_stream *s, size_t n) noexcept nogil:
+    cdef flow *f = <flow *>vtl_stream_user(s)
+    if f != NULL and f.state == HK_STATE_ENGAGED:
+        collection_acked(<worker *>ctx, f)
+
+
+cdef void cb_release(void *ctx, void *owner, size_t n) noexcept nogil:
+    pool_release(&(<worker *>ctx).slabs, <slab *>owner, n)
+
+
+cdef void cb_closed(void *ctx, vtl_stream *s) noexcept nogil:
+    on_stream_closed(<worker *>ctx, s)
+
+
+cdef void fill_sink(vtl_sink *s, worker *w) noexcept nogil:
+    s.ctx = w
+    s.random = cb_random
+    s.assoc_up = cb_assoc_up
+    s.assoc_down = cb_assoc_down
+    s.opened = cb_opened
+    s.accepted = cb_accepted
+    s.rejected = cb_rejected
+    s.confirmed = cb_confirmed
+    s.cancelled = cb_cancelled
+    s.data = cb_data
+    s.fin = cb_fin
+    s.reset = cb_reset
+    s.acked = cb_acked
+    s.release = cb_release
+    s.closed = cb_closed
+
+
+# ---- one round ---------------------------------------------------------------------------------------
+
+cdef void take_kernel_events(worker *w) noexcept nogil:
+    cdef const hk_event *e = <const hk_event *>ring_next(&w.ring)
+    while e != NULL:
+        if e.type == HK_EVENT_ESTABLISHED:
+            on_established(w, e)
+        elif e.type == HK_EVENT_CLOSED:
+            on_app_closed(w, e)
+        elif e.type == HK_EVENT_SYN:
+            on_syn(w, e)
+        elif e.type == HK_EVENT_WIRE_RELEASED:
+            on_wire_released(w, e)
+        ring_release(&w.ring)
+        e = <const hk_event *>ring_next(&w.ring)
+
+
+cdef void take_path_errors(worker *w, int which) noexcept nogil:
+    cdef vtl_addr to
+    cdef int i, err
+    for i in range(16):
+        err = udp_error(&w.udp, which, &to)
+        if err == 0:
+            return
+        if err != EMSGSIZE:
+            vtl_path_error(w.vtl, &to, w.now)
+
+
+cdef void take_datagrams(worker *w, int which) noexcept nogil:
+    """A batch from the network. VTL's `data` callbacks point into it until delivery_flush."""
+    cdef udp_datagram d
+    cdef uint32_t offset
+    cdef int i
+    cdef int trains = udp_receive(&w.udp, which)
+    for i in range(trains):
+        offset = 0
+        while udp_split(&w.udp, i, &offset, &d):
+            if vtl_recv(w.vtl, d.data, d.size, &d.source, w.now):
+                w.n.datagrams_dropped += 1
+    delivery_flush(w)
+
+
+cdef void take_twin(worker *w, uint32_t slot, uint32_t events) noexcept nogil:
+    cdef flow *f = w.flows[slot] if slot < w.max_flows else NULL
+    if f == NULL or f.twin < 0:
+        return
+    if events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+        f.hup = True
+    if events & EPOLLERR:
+        flow_app_reset(w, f)
+        return
+    if events & EPOLLOUT:
+        delivery_writable(w, f)
+    if f.twin >= 0 and (f.hup or events & EPOLLIN):
+        collect_twin(w, f)
+
+
+cdef void dispatch(worker *w, epoll_event *ev) noexcept nogil:
+    cdef uint32_t tag = ev.data.u64 >> 32
+    cdef uint64_t junk
+    if tag == TAG_TWIN:
+        take_twin(w, <uint32_t>ev.data.u64, ev.events)
+    elif tag == TAG_RING:
+        take_kernel_events(w)
+    elif tag == TAG_REDIRECT:
+        collect_redirected(w)
+    elif tag == TAG_UDP4 or tag == TAG_UDP6:
+        if ev.events & EPOLLERR:
+            take_path_errors(w, tag - TAG_UDP4)
+        take_datagrams(w, tag - TAG_UDP4)
+    elif tag == TAG_WAKE:
+        read(w.wake_fd, &junk, sizeof(junk))
+
+
+cdef void send_datagrams(worker *w) noexcept nogil:
+    cdef int i
+    for i in range(BUILDS):
+        if w.batch_at == w.batch.dgram_len:
+            w.batch.iov_len = w.batch.dgram_len = w.batch.scratch_len = 0
+            w.batch_at = 0
+            if vtl_build(w.vtl, &w.batch, w.now) <= 0:
+                return
+        w.batch_at = udp_send(&w.udp, &w.batch, w.batch_at)
+        if w.batch_at < w.batch.dgram_len:
+            return                        # the socket is full: it goes on in the next round
+
+
+cdef uint64_t wait_for(worker *w) noexcept nogil:
+    """Nanoseconds the loop may sleep."""
+    cdef uint64_t at = vtl_timer(w.vtl), held = flows_deadline(w), now
+    if w.retry != NULL or w.done != NULL:
+        return 0
+    if w.batch_at < w.batch.dgram_len:
+        return 100000                     # the UDP socket was full
+    if held < at:
+        at = held
+    if at == <uint64_t>-1:
+        return at
+    now = clock_ns()
+    return at - now if at > now else 0
+
+
+cdef void arm_redirect(worker *w) noexcept nogil:
+    """Without a free slab the redirect socket is not listened to: its queue is bounded by credit."""
+    cdef epoll_event ev
+    cdef bint want = not w.starved
+    if want == w.redirect_armed:
+        return
+    ev.events = EPOLLIN if want else 0
+    ev.data.u64 = <uint64_t>TAG_REDIRECT << 32
+    epoll_ctl(w.epoll_fd, EPOLL_CTL_MOD, w.redirect_fd, &ev)
+    w.redirect_armed = want
+
+
+cdef void retry_starved(worker *w) noexcept nogil:
+    cdef uint32_t i
+    cdef flow *f
+    if not w.starved or (w.slabs.free_list == NULL and w.slabs.made == w.slabs.limit):
+        return
+    w.starved = False
+    for i in range(w.max_flows):
+        f = w.flows[i]
+        if f != NULL and f.waiting:
+            collect_twin(w, f)
+
+
+cdef void round(worker *w) noexcept nogil:
+    cdef epoll_event events[EVENTS]
+    cdef uint64_t ns = wait_for(w)
+    cdef int n, i
+    arm_redirect(w)
+    pthread_mutex_unlock(&w.lock)
+    n = hk_epoll_wait_ns(w.epoll_fd, events, EVENTS, ns)
+    pthread_mutex_lock(&w.lock)
+    w.now = clock_ns()
+    w.n.loops += 1
+    for i in range(n):
+        dispatch(w, &events[i])
+    collection_retry(w)
+    retry_starved(w)
+    if vtl_timer(w.vtl) <= w.now:
+        vtl_on_timer(w.vtl, w.now)
+    if flows_deadline(w) <= w.now:
+        flows_on_timer(w)
+    delivery_flush(w)
+    send_datagrams(w)
+    flows_reap(w)
+    wake_python(w)
+
+
+cdef void wake_python(worker *w) noexcept nogil:
+    cdef uint64_t one = 1
+    if w.notice_head != w.notice_told:
+        w.notice_told = w.notice_head
+        write(w.notice_fd, &one, sizeof(one))
+
+
+cdef void run(worker *w) noexcept nogil:
+    cdef int i
+    pthread_mutex_lock(&w.lock)
+    while not w.stop:
+        round(w)
+    w.now = clock_ns()
+    flows_stop(w)
+    for i in range(4):                    # tell the peers; what is lost they find out by time
+        send_datagrams(w)
+    wake_python(w)
+    pthread_mutex_unlock(&w.lock)
+
+
+# ---- Python's side -----------------------------------------------------------------------------------
+
+cdef bytes ip_bytes(const uint8_t *ip):
+    return (<const char *>ip)[:16]
+
+
+cdef int watch(worker *w, int fd, uint64_t tag) except -1:
+    cdef epoll_event ev
+    ev.events = EPOLLIN
+    ev.data.u64 = tag << 32
+    if epoll_ctl(w.epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0:
+        raise OSError(errno, os.strerror(errno))
+    return 0
+
+
+cdef class Worker:
+    """The engine's worker, made from file descriptors of loaded maps.
+
+    `run()` returns after `stop()`; call it in a thread of its own. All times are seconds, all sizes bytes.
+    Raises OSError when a socket cannot be made, MemoryError, KernelError for a map that cannot be mapped.
+    """
+
+    cdef worker w
+    cdef object keep
+
+    def __cinit__(self):
+        memset(&self.w, 0, sizeof(worker))
+        self.w.epoll_fd = self.w.wake_fd = self.w.notice_fd = self.w.redirect_fd = -1
+        self.w.udp.fd[0] = self.w.udp.fd[1] = -1
+        self.w.nudger.v4 = self.w.nudger.v6 = -1
+
+    def __init__(self, *, int ring_fd, int ring_size, int free_fd, int avoid_fd, int sockets_fd,
+                 int redirect_fd, size_t records, uint32_t max_flows, uint16_t port, uint16_t peer_port,
+                 double hold_time, double avoid_time=60.0, double dead_after=5.0, congestion="cubic"):
+        cdef worker *w = &self.w
+        cdef uint16_t bound = 0
+        cdef int r
+        pthread_mutex_init(&w.lock, NULL)
+        w.ring_fd, w.free_fd, w.avoid_fd, w.sockets_fd = ring_fd, free_fd, avoid_fd, sockets_fd
+        w.redirect_fd = redirect_fd
+        w.records = <hk_flow *>records
+        w.max_flows = max_flows
+        w.peer_port = peer_port
+        w.hold_client = <uint64_t>(hold_time * 1e9)
+        w.hold_server = <uint64_t>((hold_time + dead_after + 2.0) * 1e9)
+        w.hold_open = <uint64_t>(hold_time * 0.8e9)
+        w.avoid_for = <uint64_t>(avoid_time * 1e9)
+        w.redirect_armed = True
+        w.now = clock_ns()
+        r = ring_attach(&w.ring, ring_fd, ring_size)
+        if r < 0:
+            raise KernelError(f"cannot map the event ring: {os.strerror(-r)}")
+        r = udp_open(&w.udp, port, &bound)
+        if r < 0:
+            raise OSError(-r, f"cannot open UDP port {port}: {os.strerror(-r)}")
+        r = nudger_open(&w.nudger)
+        if r < 0:
+            raise OSError(-r, f"cannot open a raw socket: {os.strerror(-r)}")
+        self.allocate()
+        self.start_vtl(dead_after, congestion.encode())
+        self.open_epoll()
+        self.port = bound
+
+    cdef readonly uint16_t port
+
+    cdef int allocate(self) except -1:
+        cdef worker *w = &self.w
+        w.notices = <notice *>calloc(NOTICES, sizeof(notice))
+        w.frames = <frame_entry *>calloc(FRAMES, sizeof(frame_entry))
+        w.batch.iov = <iovec *>malloc(IOVECS * sizeof(iovec))
+        w.batch.iov_cap = IOVECS
+        w.batch.dgram = <vtl_datagram *>malloc(DATAGRAMS * sizeof(vtl_datagram))
+        w.batch.dgram_cap = DATAGRAMS
+        w.batch.scratch = <uint8_t *>malloc(SCRATCH)
+        w.batch.scratch_cap = SCRATCH
+        frames_init(&w.parser)
+        if (flows_init(w) < 0 or pool_init(&w.slabs, SLAB, SLABS) < 0 or w.notices == NULL or w.frames == NULL
+                or w.batch.iov == NULL or w.batch.dgram == NULL or w.batch.scratch == NULL):
+            raise MemoryError("engine buffers")
+        return 0
+
+    cdef int start_vtl(self, double dead_after, bytes congestion) except -1:
+        cdef vtl_config c
+        cdef vtl_sink sink
+        memset(&c, 0, sizeof(c))
+        memset(&sink, 0, sizeof(sink))
+        c.version = 1
+        c.max_datagram = 1452                 # IPv6 on Ethernet; IPv4 has 20 bytes to spare
+        c.stream_window = 4 << 20
+        c.assoc_window = 16 << 20
+        c.max_ack_delay = 1000000
+        c.keepalive = 1000000000
+        c.dead_after = <uint64_t>(dead_after * 1e9)
+        c.idle_after = 120000000000
+        c.handshake_timeout = 3000000000
+        memcpy(c.congestion, <const char *>congestion, min(len(congestion), 15))
+        fill_sink(&sink, &self.w)
+        self.w.vtl = vtl_endpoint_new(&c, &sink)
+        if self.w.vtl == NULL:
+            raise MemoryError("VTL endpoint")
+        return 0
+
+    cdef int open_epoll(self) except -1:
+        cdef worker *w = &self.w
+        w.epoll_fd = epoll_create1(0x80000)   # EPOLL_CLOEXEC
+        if w.epoll_fd < 0:
+            raise OSError(errno, os.strerror(errno))
+        w.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        w.notice_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        watch(w, w.wake_fd, TAG_WAKE)
+        watch(w, w.ring_fd, TAG_RING)
+        watch(w, w.redirect_fd, TAG_REDIRECT)
+        watch(w, w.udp.fd[0], TAG_UDP4)
+        if w.udp.fd[1] >= 0:
+            watch(w, w.udp.fd[1], TAG_UDP6)
+        return 0
+
+    def __dealloc__(self):
+        cdef worker *w = &self.w
+        cdef int fd
+        if w.vtl != NULL:
+            vtl_endpoint_free(w.vtl)
+        flows_free(w)
+        pool_free(&w.slabs)
+        udp_close(&w.udp)
+        nudger_close(&w.nudger)
+        for fd in (w.epoll_fd, w.wake_fd, w.notice_fd):
+            if fd >= 0:
+                close(fd)
+        free(w.notices)
+        free(w.frames)
+        free(w.batch.iov)
+        free(w.batch.dgram)
+        free(w.batch.scratch)
+
+    def run(self):
+        """The loop; blocks without the GIL until stop()."""
+        with nogil:
+            run(&self.w)
+
+    def stop(self):
+        """End run() soon: held flows go back to TCP, engaged ones are reset."""
+        cdef uint64_t one = 1
+        self.w.stop = True
+        write(self.w.wake_fd, &one, sizeof(one))
+
+    def fileno(self):
+        """Readable when events() has something."""
+        return self.w.notice_fd
+
+    def events(self):
+        """Events since the last call: list of (kind, reason, role, state, flow_id, local_ip, local_port,
+        remote_ip, remote_port, bytes_out, bytes_in, time, held) — addresses as 16 bytes, times in seconds."""
+        cdef worker *w = &self.w
+        cdef uint64_t tail = w.notice_tail, head = hk_load64(&w.notice_head)
+        cdef uint64_t junk
+        cdef notice *n
+        read(w.notice_fd, &junk, sizeof(junk))
+        out = []
+        while tail != head:
+            n = &w.notices[tail & (NOTICES - 1)]
+            out.append((n.kind, REASONS[n.why], n.role, n.state, n.flow_id, ip_bytes(n.key.local_ip),
+                        n.key.local_port, ip_bytes(n.key.remote_ip), n.key.remote_port, n.bytes_out, n.bytes_in,
+                        n.at_ns * NANOSECOND, n.waited_ns * NANOSECOND))
+            tail += 1
+        hk_store64(&w.notice_tail, tail)
+        return out
+
+    def flows(self):
+        """One tuple a flow: (flow_id, role, state, reason, local_ip, local_port, remote_ip, remote_port,
+        bytes_out, bytes_in, backlog, spills, ended)."""
+        cdef worker *w = &self.w
+        cdef flow *f
+        cdef uint32_t i
+        out = []
+        with nogil:
+            pthread_mutex_lock(&w.lock)
+        for i in range(w.max_flows):
+            f = w.flows[i]
+            if f != NULL:
+                out.append((f.id, f.est.role, f.state, REASONS[f.why], ip_bytes(f.est.key.local_ip),
+                            f.est.key.local_port, ip_bytes(f.est.key.remote_ip), f.est.key.remote_port,
+                            f.bytes_out, f.bytes_in, f.backlog, f.rec.spills, bool(f.ended)))
+        pthread_mutex_unlock(&w.lock)
+        return out
+
+    def counters(self):
+        """Counts since the start, by name."""
+        cdef worker *w = &self.w
+        cdef worker_counters n
+        with nogil:
+            pthread_mutex_lock(&w.lock)
+            n = w.n
+            pthread_mutex_unlock(&w.lock)
+        out = {k: v for k, v in (<dict>n).items() if k != "reasons"}
+        out.update(
+            udp_send_calls=w.udp.send_calls, udp_recv_calls=w.udp.recv_calls, udp_send_errors=w.udp.send_errors,
+            datagrams_sent=w.udp.datagrams_sent, datagrams_received=w.udp.datagrams_received,
+            gso=int(w.udp.gso), flows=w.live, slabs=w.slabs.made,
+        )
+        return out
+
+    def reasons(self):
+        """How many flows ended or stayed on TCP for each reason."""
+        cdef int i
+        return {REASONS[i]: self.w.n.reasons[i] for i in range(1, R_COUNT) if self.w.n.reasons[i]}

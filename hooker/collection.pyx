@@ -1,0 +1,205 @@
+"""Application → peer. Two sources of one byte stream, in the order the application wrote it.
+
+1. A flow starts in PASS: bytes come through the twin, TCP's own way.
+2. When the engine has read all that TCP got (`resume` has reached write_seq), the kernel program turns to
+   REDIRECT: bytes come as frames on the redirect socket.
+3. When `redirected - consumed` reaches the credit, it turns back to PASS and notes `spill_at`: the bytes in
+   TCP follow the first `spill_at` redirected ones. So the twin is read only once `received == spill_at`.
+4. While the twin holds unread bytes the program cannot turn (rule 2), so what FIONREAD promised is safe to
+   read after rule 3 was checked; no lock, and no system call in the program's way.
+5. End of data on the twin is the stream's end only when all frames have come.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from hooker.flows cimport flow_abort, flow_app_reset, flow_by_id, flow_check_end
+from hooker.frames cimport frame_entry, frames_parse
+from hooker.includes.hk cimport HK_MODE_REDIRECT, HK_STATE_ENGAGED
+from hooker.includes.linux cimport *
+from hooker.slab cimport pool_current, slab
+from hooker.twin cimport twin_available
+from hooker.vtl.endpoint cimport vtl_fin, vtl_send_target, vtl_unacked, vtl_write
+from hooker.worker cimport FRAMES, R_MEMORY, R_PROTOCOL, flow, worker
+
+cdef enum:
+    ROOM = 65536                 # bytes: no recv() with less
+    READS = 16                   # recv() calls on the redirect socket in one round
+    SEND_MIN = 1 << 20           # bytes a flow may have unacknowledged, at least
+    SEND_MAX = 8 << 20           # and at most
+
+
+cdef inline size_t send_limit(flow *f) noexcept nogil:
+    cdef size_t n = vtl_send_target(f.stream)
+    if n < SEND_MIN:
+        return SEND_MIN
+    return n if n < SEND_MAX else SEND_MAX
+
+
+cdef inline void retry_later(worker *w, flow *f) noexcept nogil:
+    if not f.in_retry:
+        f.in_retry = True
+        f.retry_next = w.retry
+        w.retry = f
+
+
+cdef inline int lend(worker *w, flow *f, slab *s, const uint8_t *data, size_t n) noexcept nogil:
+    s.borrowed += n
+    if vtl_write(f.stream, data, n, s) < 0:
+        s.borrowed -= n
+        flow_abort(w, f, R_MEMORY)
+        return -1
+    f.bytes_out += n
+    return 0
+
+
+cdef void take_frame(worker *w, slab *s, const uint8_t *data, const frame_entry *e) noexcept nogil:
+    cdef flow *f = flow_by_id(w, e.flow_id)
+    w.n.frames += 1
+    w.n.frame_bytes += e.length
+    if f == NULL or f.state != HK_STATE_ENGAGED or f.stream == NULL:
+        w.n.unknown_flow_frames += 1          # reset meanwhile: its bytes have nowhere to go
+        return
+    f.received += e.length
+    lend(w, f, s, data + e.offset, e.length)
+    if f.waiting or f.hup:
+        retry_later(w, f)
+
+
+cdef void take_frames(worker *w, slab *s, uint8_t *data, size_t n) noexcept nogil:
+    cdef size_t used = 0, at = 0
+    cdef uint32_t count, i
+    while at < n and not w.parser.broken:
+        count = frames_parse(&w.parser, data + at, n - at, w.frames, FRAMES, &used)
+        for i in range(count):
+            take_frame(w, s, data + at, &w.frames[i])
+        at += used
+
+
+cdef void collect_redirected(worker *w) noexcept nogil:
+    cdef int i
+    cdef slab *s
+    cdef ssize_t n
+    cdef size_t room
+    for i in range(READS):
+        s = pool_current(&w.slabs, ROOM)
+        if s == NULL:
+            w.starved = True                  # an ACK frees a slab, and the loop comes back
+            w.n.slabs_exhausted += 1
+            return
+        room = w.slabs.size - s.used
+        n = recv(w.redirect_fd, s.base + s.used, room, MSG_DONTWAIT)
+        if n <= 0:
+            return
+        w.n.redirect_reads += 1
+        take_frames(w, s, s.base + s.used, n)
+        s.used += n
+        if w.parser.broken:
+            w.n.bad_frames += 1
+            return
+        if <size_t>n < room // 2:
+            return                            # that was all, or close to it
+
+
+cdef inline bint twin_turn(flow *f) noexcept nogil:
+    """Rule 3; called after FIONREAD said that there are bytes."""
+    return hk_load64(&f.rec.spill_at) == f.received
+
+
+cdef int read_twin(worker *w, flow *f, size_t available) noexcept nogil:
+    """1 after some bytes, 0 when it must wait, -1 when the flow is over."""
+    cdef slab *s
+    cdef size_t want
+    cdef ssize_t n
+    if not twin_turn(f) or vtl_unacked(f.stream) >= send_limit(f):
+        f.waiting = True
+        return 0
+    s = pool_current(&w.slabs, ROOM)
+    if s == NULL:
+        w.starved = True
+        w.n.slabs_exhausted += 1
+        f.waiting = True
+        return 0
+    want = w.slabs.size - s.used
+    if want > available:
+        want = available
+    n = recv(f.twin, s.base + s.used, want, MSG_DONTWAIT)
+    if n <= 0:
+        if n < 0 and (errno == EAGAIN or errno == EINTR):
+            return 0
+        flow_app_reset(w, f)
+        return -1
+    w.n.twin_reads += 1
+    w.n.twin_read_bytes += n
+    if lend(w, f, s, s.base + s.used, n) < 0:
+        return -1
+    s.used += n
+    f.resume += n
+    hk_store64(&f.rec.resume, f.resume)
+    return 1
+
+
+cdef void end_of_data(worker *w, flow *f) noexcept nogil:
+    """The application's FIN is here and TCP has nothing left: the end, if all frames have come."""
+    cdef uint8_t byte
+    cdef ssize_t n = recv(f.twin, &byte, 1, MSG_DONTWAIT | MSG_PEEK)
+    if n > 0:
+        retry_later(w, f)
+        return
+    if n < 0:
+        if errno != EAGAIN and errno != EINTR:
+            flow_app_reset(w, f)
+        return
+    if hk_load64(&f.rec.redirected) != f.received:
+        f.waiting = True                      # rule 5
+        return
+    f.eof = True
+    vtl_fin(f.stream)
+    flow_check_end(w, f)
+
+
+cdef void collect_twin(worker *w, flow *f) noexcept nogil:
+    cdef int n, r
+    if f.twin < 0 or f.eof or f.stream == NULL or f.state != HK_STATE_ENGAGED:
+        return
+    f.waiting = False
+    while True:
+        n = twin_available(f.twin)
+        if n < 0:
+            flow_app_reset(w, f)
+            return
+        if n == 0:
+            break
+        r = read_twin(w, f, n)
+        if r <= 0:
+            return
+    if f.hup:
+        end_of_data(w, f)
+
+
+cdef void collection_retry(worker *w) noexcept nogil:
+    cdef flow *f
+    cdef flow *todo = w.retry
+    w.retry = NULL
+    while todo != NULL:
+        f = todo
+        todo = f.retry_next
+        f.in_retry = False
+        collect_twin(w, f)
+
+
+cdef void collection_acked(worker *w, flow *f) noexcept nogil:
+    """Credit: of the redirected bytes, those that VTL need no longer keep."""
+    cdef uint64_t unacked = vtl_unacked(f.stream)
+    cdef uint64_t free_ = f.received - unacked if f.received > unacked else 0
+    cdef size_t limit = send_limit(f)
+    if free_ > f.rec.consumed:
+        hk_store64(&f.rec.consumed, free_)
+    if f.rec.credit != limit:
+        hk_store64(&f.rec.credit, limit)
+    if f.waiting and unacked < limit:
+        retry_later(w, f)
+
+
+cdef void collection_start(worker *w, flow *f) noexcept nogil:
+    hk_store64(&f.rec.consumed, 0)
+    hk_store64(&f.rec.resume, 0)
+    hk_store64(&f.rec.credit, SEND_MIN)

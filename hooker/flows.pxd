@@ -1,0 +1,35 @@
+# The life of a flow: held, then engaged or released, then closed.
+from libc.stdint cimport uint32_t, uint64_t
+from hooker.includes.hk cimport hk_event
+from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_open_info, vtl_stream
+from hooker.worker cimport flow, reason, worker
+
+cdef int flows_init(worker *w) noexcept nogil
+cdef void flows_free(worker *w) noexcept nogil
+cdef flow *flow_by_id(worker *w, uint64_t id) noexcept nogil
+
+# from the kernel
+cdef void on_syn(worker *w, const hk_event *e) noexcept nogil
+cdef void on_established(worker *w, const hk_event *e) noexcept nogil
+cdef void on_wire_released(worker *w, const hk_event *e) noexcept nogil
+cdef void on_app_closed(worker *w, const hk_event *e) noexcept nogil
+
+# from VTL
+cdef void on_opened(worker *w, vtl_stream *s, const vtl_open_info *info) noexcept nogil
+cdef void on_accepted(worker *w, vtl_stream *s) noexcept nogil
+cdef void on_rejected(worker *w, vtl_stream *s) noexcept nogil
+cdef void on_confirmed(worker *w, vtl_stream *s) noexcept nogil
+cdef void on_cancelled(worker *w, vtl_stream *s) noexcept nogil
+cdef void on_stream_reset(worker *w, vtl_stream *s, uint32_t code) noexcept nogil
+cdef void on_stream_closed(worker *w, vtl_stream *s) noexcept nogil
+
+# from the data path
+cdef void flow_app_reset(worker *w, flow *f) noexcept nogil        # the application's side is gone with a reset
+cdef void flow_check_end(worker *w, flow *f) noexcept nogil        # both directions done?
+cdef void flow_abort(worker *w, flow *f, int why) noexcept nogil   # reset both sides
+
+# time
+cdef uint64_t flows_deadline(worker *w) noexcept nogil
+cdef void flows_on_timer(worker *w) noexcept nogil
+cdef void flows_reap(worker *w) noexcept nogil
+cdef void flows_stop(worker *w) noexcept nogil

@@ -1,0 +1,616 @@
+"""The life of a flow.
+
+    client                                           server
+    ESTABLISHED: held, OPEN (or warm: see 3)         ESTABLISHED: held
+                                                     OPEN: twin, OPEN_ACK (still held)
+    OPEN_ACK: twin, engaged, CONFIRM                 CONFIRM: engaged
+
+1. Who sends OPEN may still release until it is engaged; who has answered may not decide alone. The server
+   leaves the held state only by CONFIRM, by CANCEL, by the client's word on TCP (RELEASED option), or when
+   so much time has passed that a client that had engaged would have given up (its association is dead).
+2. Release is lossless: nothing of the flow's data was on the wire or in VTL, TCP has it all in its queue.
+3. Over an association that is up, to a server whose SYN-ACK carried the option, the client engages at once
+   (OPEN with COMMITTED) and data follows in the same flight.
+4. After engagement there is no way back: what breaks is a reset on both sides.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+from hooker.collection cimport collect_twin, collection_start
+from hooker.delivery cimport delivery_drop
+from hooker.includes.bpf cimport BPF_MAP_DELETE_ELEM, BPF_MAP_UPDATE_ELEM, hk_bpf_elem
+from hooker.includes.hk cimport *
+from hooker.includes.linux cimport *
+from hooker.nudge cimport nudge, nudge_acknowledge
+from hooker.twin cimport twin_abort, twin_create, twin_discard, twin_finish
+from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_open_info, vtl_stream
+from hooker.vtl.endpoint cimport (
+    vtl_accept, vtl_cancel, vtl_confirm, vtl_connect, vtl_is_up, vtl_open, vtl_reject, vtl_reset,
+    vtl_stream_assoc, vtl_stream_set_user, vtl_stream_user,
+)
+from hooker.worker cimport *
+
+cdef enum:
+    NONCE_BUCKETS = 65536
+    MILLISECOND = 1000000
+    REJECT_NO_FLOW = 1            # codes of OPEN_REJECT, docs/vtl.md
+    REJECT_TWIN = 2
+    RESET_APPLICATION = 1         # codes of RESET_STREAM
+    RESET_ENGINE = 2
+    LATE_LISTENER_GRACE = 50      # ms beside three round trips, for a server that has not answered in its SYN-ACK
+
+REASONS = (
+    "", "peer-without-hooker", "hold-timeout", "rejected-by-peer", "released-by-peer", "twin-failed",
+    "application-closed", "out-of-memory", "closed", "reset-by-application", "reset-by-peer", "peer-lost",
+    "engine-stopped", "protocol-error",
+)
+
+
+cdef int flows_init(worker *w) noexcept nogil:
+    w.flows = <flow **>calloc(w.max_flows, sizeof(flow *))
+    w.by_nonce = <flow **>calloc(NONCE_BUCKETS, sizeof(flow *))
+    return 0 if w.flows != NULL and w.by_nonce != NULL else -1
+
+
+cdef void flows_free(worker *w) noexcept nogil:
+    cdef waiting_open *o
+    cdef uint32_t i
+    if w.flows != NULL:
+        for i in range(w.max_flows):
+            if w.flows[i] != NULL:
+                delivery_drop(w, w.flows[i])
+                free(w.flows[i])
+    while w.opens != NULL:
+        o = w.opens
+        w.opens = o.next
+        free(o)
+    free(w.flows)
+    free(w.by_nonce)
+    w.flows = NULL
+    w.by_nonce = NULL
+
+
+cdef flow *flow_by_id(worker *w, uint64_t id) noexcept nogil:
+    cdef uint32_t slot = <uint32_t>id
+    cdef flow *f = w.flows[slot] if slot < w.max_flows else NULL
+    return f if f != NULL and f.id == id else NULL
+
+
+cdef inline flow *flow_of(vtl_stream *s) noexcept nogil:
+    return <flow *>vtl_stream_user(s)
+
+
+cdef void tell(worker *w, flow *f, uint8_t kind) noexcept nogil:
+    cdef notice *n
+    if w.notice_head - hk_load64(&w.notice_tail) >= NOTICES:
+        w.n.notices_lost += 1
+        return
+    n = &w.notices[w.notice_head & (NOTICES - 1)]
+    n.kind = kind
+    n.why = f.why
+    n.role = f.est.role
+    n.state = f.state
+    n.flow_id = f.id
+    n.key = f.est.key
+    n.bytes_out = f.bytes_out
+    n.bytes_in = f.bytes_in
+    n.at_ns = w.now
+    n.waited_ns = (f.engaged_ns if f.engaged_ns else w.now) - f.opened_ns
+    hk_store64(&w.notice_head, w.notice_head + 1)
+
+
+# ---- tables ------------------------------------------------------------------------------------------
+
+cdef inline flow **nonce_bucket(worker *w, uint64_t nonce) noexcept nogil:
+    return &w.by_nonce[(nonce ^ (nonce >> 32)) & (NONCE_BUCKETS - 1)]
+
+
+cdef void nonce_add(worker *w, flow *f) noexcept nogil:
+    cdef flow **b = nonce_bucket(w, f.est.client_nonce)
+    f.nonce_next = b[0]
+    b[0] = f
+
+
+cdef void nonce_remove(worker *w, flow *f) noexcept nogil:
+    cdef flow **p = nonce_bucket(w, f.est.client_nonce)
+    while p[0] != NULL:
+        if p[0] == f:
+            p[0] = f.nonce_next
+            return
+        p = &p[0].nonce_next
+
+
+cdef flow *nonce_find(worker *w, uint64_t nonce) noexcept nogil:
+    cdef flow *f = nonce_bucket(w, nonce)[0]
+    while f != NULL and f.est.client_nonce != nonce:
+        f = f.nonce_next
+    return f
+
+
+cdef void held_add(worker *w, flow *f) noexcept nogil:
+    f.in_held = True
+    f.held_prev = NULL
+    f.held_next = w.held
+    if w.held != NULL:
+        w.held.held_prev = f
+    w.held = f
+
+
+cdef void held_remove(worker *w, flow *f) noexcept nogil:
+    if not f.in_held:
+        return
+    f.in_held = False
+    if f.held_prev != NULL:
+        f.held_prev.held_next = f.held_next
+    else:
+        w.held = f.held_next
+    if f.held_next != NULL:
+        f.held_next.held_prev = f.held_prev
+
+
+# ---- decisions ---------------------------------------------------------------------------------------
+
+cdef void give_slot_back(worker *w, uint64_t id) noexcept nogil:
+    """The next connection in this slot has another id, so nothing late can be taken for it."""
+    cdef uint64_t next_id = id + (<uint64_t>1 << 32)
+    if next_id >> 32 == 0:
+        next_id |= <uint64_t>1 << 32
+    hk_bpf_elem(BPF_MAP_UPDATE_ELEM, w.free_fd, NULL, &next_id, 0)
+
+
+cdef int watch_twin(worker *w, flow *f) noexcept nogil:
+    cdef epoll_event ev
+    ev.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
+    ev.data.u64 = f.slot
+    return epoll_ctl(w.epoll_fd, EPOLL_CTL_ADD, f.twin, &ev)
+
+
+cdef void nudge_if_held_back(worker *w, flow *f) noexcept nogil:
+    hk_fence()                    # the state first, then the count: the egress program does it the other way round
+    if hk_load64(&f.rec.held_drops):
+        w.n.nudges += 1
+        nudge(&w.nudger, &f.est)
+
+
+cdef void engage(worker *w, flow *f) noexcept nogil:
+    held_remove(w, f)
+    f.state = HK_STATE_ENGAGED
+    f.engaged_ns = w.now
+    w.n.engaged += 1
+    collection_start(w, f)
+    watch_twin(w, f)
+    hk_store32(&f.rec.state, HK_STATE_ENGAGED)
+    nudge_if_held_back(w, f)
+    tell(w, f, N_ENGAGED)
+
+
+cdef void release(worker *w, flow *f, int why, bint tell_peer) noexcept nogil:
+    held_remove(w, f)
+    f.state = HK_STATE_RELEASED
+    f.why = why
+    w.n.released += 1
+    w.n.reasons[why] += 1
+    if f.twin >= 0:
+        twin_discard(f.twin)
+        f.twin = -1
+    hk_store32(&f.rec.state, HK_STATE_RELEASED)
+    hk_bpf_elem(BPF_MAP_DELETE_ELEM, w.sockets_fd, &f.est.key, NULL, 0)
+    nudge_if_held_back(w, f)
+    if tell_peer and f.est.role == HK_ROLE_CLIENT:
+        nudge_acknowledge(&w.nudger, &f.est)
+    tell(w, f, N_RELEASED)
+    maybe_done(w, f)
+
+
+cdef void avoid(worker *w, flow *f, uint64_t ns, bint whole_host) noexcept nogil:
+    """Leave the next connections to TCP without a hold."""
+    cdef hk_peer p
+    cdef uint64_t until = w.now + ns
+    memset(&p, 0, sizeof(p))
+    memcpy(p.ip, f.est.key.remote_ip, 16)
+    p.port = 0 if whole_host else f.est.key.remote_port
+    hk_bpf_elem(BPF_MAP_UPDATE_ELEM, w.avoid_fd, &p, &until, 0)
+
+
+cdef void maybe_done(worker *w, flow *f) noexcept nogil:
+    if not f.in_done:
+        f.in_done = True
+        f.done_next = w.done
+        w.done = f
+
+
+cdef void end(worker *w, flow *f, int why) noexcept nogil:
+    """The flow needs its twin no more; the record stays until the application's socket is closed."""
+    if f.ended:
+        return
+    f.ended = True
+    held_remove(w, f)
+    if f.state == HK_STATE_ENGAGED:
+        f.why = why
+        w.n.reasons[why] += 1
+        w.n.closed += 1
+        tell(w, f, N_CLOSED)
+    maybe_done(w, f)
+
+
+cdef void reset_application(worker *w, flow *f, int why) noexcept nogil:
+    if f.twin >= 0:
+        twin_abort(f.twin)
+        f.twin = -1
+    delivery_drop(w, f)
+    w.n.resets += 1
+    end(w, f, why)
+
+
+cdef void flow_abort(worker *w, flow *f, int why) noexcept nogil:
+    if f.stream != NULL:
+        vtl_reset(f.stream, RESET_ENGINE)
+    reset_application(w, f, why)
+
+
+cdef void flow_app_reset(worker *w, flow *f) noexcept nogil:
+    if f.stream != NULL:
+        vtl_reset(f.stream, RESET_APPLICATION)
+    reset_application(w, f, R_APP_RESET)
+
+
+cdef void flow_check_end(worker *w, flow *f) noexcept nogil:
+    if f.stream == NULL and f.twin >= 0 and f.eof and f.fin_done:
+        twin_finish(f.twin)
+        f.twin = -1
+        end(w, f, R_CLOSED)
+
+
+# ---- from the kernel ---------------------------------------------------------------------------------
+
+cdef void peer_address(worker *w, const hk_event *e, vtl_addr *out) noexcept nogil:
+    memset(out, 0, sizeof(vtl_addr))
+    memcpy(out.ip, e.key.remote_ip, 16)
+    out.port = e.peer_port if e.peer_port else w.peer_port
+
+
+cdef void on_syn(worker *w, const hk_event *e) noexcept nogil:
+    cdef vtl_addr a
+    peer_address(w, e, &a)
+    vtl_connect(w.vtl, &a, w.now)
+
+
+cdef flow *new_flow(worker *w, const hk_event *e) noexcept nogil:
+    cdef flow *f
+    if e.slot >= w.max_flows or w.flows[e.slot] != NULL:
+        return NULL
+    f = <flow *>calloc(1, sizeof(flow))
+    if f == NULL:
+        return NULL
+    f.est = e[0]
+    f.rec = &w.records[e.slot]
+    f.id = e.flow_id
+    f.slot = e.slot
+    f.twin = -1
+    f.state = HK_STATE_HELD
+    f.opened_ns = w.now
+    w.flows[e.slot] = f
+    w.live += 1
+    nonce_add(w, f)
+    held_add(w, f)
+    tell(w, f, N_OPENED)
+    return f
+
+
+cdef void on_established(worker *w, const hk_event *e) noexcept nogil:
+    cdef flow *f = new_flow(w, e)
+    if f == NULL:
+        hk_store32(&w.records[e.slot].state, HK_STATE_RELEASED)
+        return
+    if e.role == HK_ROLE_CLIENT:
+        start_client(w, f)
+    else:
+        start_server(w, f)
+
+
+cdef uint64_t client_hold(worker *w, flow *f) noexcept nogil:
+    cdef uint64_t paced = 3 * <uint64_t>f.est.rtt_us * 1000 + LATE_LISTENER_GRACE * MILLISECOND
+    if f.est.server_nonce:
+        return paced if paced > w.hold_client else w.hold_client
+    return paced if paced < w.hold_client else w.hold_client
+
+
+cdef void start_client(worker *w, flow *f) noexcept nogil:
+    cdef vtl_addr a
+    cdef vtl_assoc *assoc
+    cdef vtl_open_info info
+    peer_address(w, &f.est, &a)
+    assoc = vtl_connect(w.vtl, &a, w.now)
+    if assoc == NULL:
+        release(w, f, R_MEMORY, True)
+        return
+    info.client_nonce = f.est.client_nonce
+    info.server_nonce = f.est.server_nonce
+    info.committed = False
+    if f.est.server_nonce and vtl_is_up(assoc):
+        f.twin = twin_create(&f.est)
+        if f.twin < 0:
+            release(w, f, R_TWIN, True)
+            return
+        info.committed = True
+    f.stream = vtl_open(assoc, &info, f, w.now)
+    if f.stream == NULL:
+        release(w, f, R_MEMORY, True)
+    elif info.committed:
+        engage(w, f)
+    else:
+        f.deadline = w.now + client_hold(w, f)
+
+
+cdef void start_server(worker *w, flow *f) noexcept nogil:
+    cdef waiting_open **p = &w.opens
+    cdef waiting_open *o
+    f.deadline = w.now + w.hold_server
+    while p[0] != NULL:
+        o = p[0]
+        if o.client_nonce == f.est.client_nonce:
+            p[0] = o.next
+            answer(w, f, o.stream, o.server_nonce)
+            free(o)
+            return
+        p = &o.next
+
+
+cdef void on_wire_released(worker *w, const hk_event *e) noexcept nogil:
+    cdef flow *f = flow_by_id(w, e.flow_id)
+    if f == NULL or f.state != HK_STATE_HELD:
+        return
+    if f.stream != NULL:
+        drop_stream(f)
+    release(w, f, R_PEER_RELEASED, False)
+
+
+cdef void drop_stream(flow *f) noexcept nogil:
+    vtl_stream_set_user(f.stream, NULL)
+    vtl_reset(f.stream, RESET_ENGINE)
+    f.stream = NULL
+
+
+cdef void on_app_closed(worker *w, const hk_event *e) noexcept nogil:
+    cdef flow *f = flow_by_id(w, e.flow_id)
+    if f == NULL:
+        give_slot_back(w, e.flow_id)     # it never became a flow of ours
+        return
+    f.app_closed = True
+    if f.state == HK_STATE_HELD:
+        if f.stream != NULL:
+            if f.est.role == HK_ROLE_CLIENT:
+                vtl_stream_set_user(f.stream, NULL)
+                vtl_cancel(f.stream)
+                f.stream = NULL
+            else:
+                drop_stream(f)
+        release(w, f, R_APP_CLOSED, False)
+    elif f.state == HK_STATE_ENGAGED and not f.ended:
+        f.hup = True                    # its FIN or RST is at the twin already
+        collect_twin(w, f)
+    maybe_done(w, f)
+
+
+# ---- from VTL ----------------------------------------------------------------------------------------
+
+cdef void answer(worker *w, flow *f, vtl_stream *s, uint64_t server_nonce) noexcept nogil:
+    """OPEN for a flow we hold: a twin, then OPEN_ACK."""
+    if f.state != HK_STATE_HELD or f.stream != NULL or f.est.role != HK_ROLE_SERVER or (
+            server_nonce and server_nonce != f.est.server_nonce):
+        vtl_reject(s, REJECT_NO_FLOW)
+        return
+    f.twin = twin_create(&f.est)
+    if f.twin < 0:
+        vtl_reject(s, REJECT_TWIN)
+        release(w, f, R_TWIN, False)
+        return
+    f.stream = s
+    vtl_accept(s, f)
+
+
+cdef void on_opened(worker *w, vtl_stream *s, const vtl_open_info *info) noexcept nogil:
+    cdef flow *f = nonce_find(w, info.client_nonce)
+    cdef waiting_open *o
+    vtl_stream_set_user(s, NULL)
+    if f != NULL:
+        answer(w, f, s, info.server_nonce)
+        return
+    o = <waiting_open *>calloc(1, sizeof(waiting_open))   # the handshake's last ACK may be behind us
+    if o == NULL:
+        vtl_reject(s, REJECT_NO_FLOW)
+        return
+    o.stream = s
+    o.client_nonce = info.client_nonce
+    o.server_nonce = info.server_nonce
+    o.committed = info.committed
+    o.deadline = w.now + w.hold_open
+    o.next = w.opens
+    w.opens = o
+
+
+cdef void forget_open(worker *w, vtl_stream *s) noexcept nogil:
+    cdef waiting_open **p = &w.opens
+    cdef waiting_open *o
+    while p[0] != NULL:
+        o = p[0]
+        if o.stream == s:
+            p[0] = o.next
+            free(o)
+            return
+        p = &o.next
+
+
+cdef void on_accepted(worker *w, vtl_stream *s) noexcept nogil:
+    cdef flow *f = flow_of(s)
+    if f == NULL or f.state != HK_STATE_HELD:
+        return
+    f.twin = twin_create(&f.est)
+    if f.twin < 0:
+        f.twin = -1
+        cancel(w, f, R_TWIN)
+        return
+    vtl_confirm(s)
+    engage(w, f)
+
+
+cdef void cancel(worker *w, flow *f, int why) noexcept nogil:
+    """The client leaves the flow to TCP, and says so."""
+    if f.stream != NULL:
+        vtl_stream_set_user(f.stream, NULL)
+        vtl_cancel(f.stream)
+        f.stream = NULL
+    release(w, f, why, True)
+
+
+cdef void on_rejected(worker *w, vtl_stream *s) noexcept nogil:
+    cdef flow *f = flow_of(s)
+    if f == NULL:
+        return
+    vtl_stream_set_user(s, NULL)
+    f.stream = NULL
+    if f.state == HK_STATE_HELD:
+        avoid(w, f, w.avoid_for, False)
+        release(w, f, R_REJECTED, True)
+    else:
+        reset_application(w, f, R_REJECTED)
+
+
+cdef void on_confirmed(worker *w, vtl_stream *s) noexcept nogil:
+    cdef flow *f = flow_of(s)
+    if f != NULL and f.state == HK_STATE_HELD:
+        engage(w, f)
+
+
+cdef void on_cancelled(worker *w, vtl_stream *s) noexcept nogil:
+    cdef flow *f = flow_of(s)
+    forget_open(w, s)
+    if f == NULL:
+        return
+    vtl_stream_set_user(s, NULL)
+    f.stream = NULL
+    if f.state == HK_STATE_HELD:
+        release(w, f, R_PEER_RELEASED, False)
+
+
+cdef void on_stream_reset(worker *w, vtl_stream *s, uint32_t code) noexcept nogil:
+    """By the peer, or because the association is gone (code 0)."""
+    cdef flow *f = flow_of(s)
+    forget_open(w, s)
+    if f == NULL:
+        return
+    vtl_stream_set_user(s, NULL)
+    f.stream = NULL
+    if f.state == HK_STATE_HELD:
+        if f.est.role == HK_ROLE_CLIENT:
+            avoid(w, f, w.avoid_for, True)
+        release(w, f, R_PEER_RELEASED if code else R_NO_ENGINE, f.est.server_nonce != 0)
+    else:
+        reset_application(w, f, R_PEER_RESET if code else R_PEER_LOST)
+
+
+cdef void on_stream_closed(worker *w, vtl_stream *s) noexcept nogil:
+    cdef flow *f = flow_of(s)
+    forget_open(w, s)
+    if f == NULL:
+        return
+    f.stream = NULL
+    if f.state == HK_STATE_HELD:
+        release(w, f, R_REJECTED, True)
+    else:
+        flow_check_end(w, f)
+    maybe_done(w, f)
+
+
+# ---- time --------------------------------------------------------------------------------------------
+
+cdef uint64_t flows_deadline(worker *w) noexcept nogil:
+    cdef uint64_t first = <uint64_t>-1
+    cdef flow *f = w.held
+    cdef waiting_open *o = w.opens
+    while f != NULL:
+        if f.deadline < first:
+            first = f.deadline
+        f = f.held_next
+    while o != NULL:
+        if o.deadline < first:
+            first = o.deadline
+        o = o.next
+    return first
+
+
+cdef void hold_expired(worker *w, flow *f) noexcept nogil:
+    if f.est.role == HK_ROLE_CLIENT:
+        if not vtl_is_up(vtl_stream_assoc(f.stream)):
+            avoid(w, f, w.avoid_for, True)
+        cancel(w, f, R_HOLD_TIMEOUT)
+        return
+    if f.stream != NULL:
+        drop_stream(f)
+    release(w, f, R_HOLD_TIMEOUT, False)
+
+
+cdef void flows_on_timer(worker *w) noexcept nogil:
+    cdef flow *f = w.held
+    cdef flow *following
+    cdef waiting_open **p = &w.opens
+    cdef waiting_open *o
+    while f != NULL:
+        following = f.held_next
+        if f.deadline <= w.now:
+            hold_expired(w, f)
+        f = following
+    while p[0] != NULL:
+        o = p[0]
+        if o.deadline > w.now:
+            p = &o.next
+            continue
+        p[0] = o.next
+        vtl_reject(o.stream, REJECT_NO_FLOW)
+        free(o)
+
+
+cdef inline bint is_over(flow *f) noexcept nogil:
+    return f.app_closed and f.stream == NULL and (f.state == HK_STATE_RELEASED or f.ended)
+
+
+cdef void flows_reap(worker *w) noexcept nogil:
+    """Free what is over. Called between rounds, when nothing else holds a pointer."""
+    cdef flow *f
+    cdef flow *todo = w.done
+    w.done = NULL
+    while todo != NULL:
+        f = todo
+        todo = f.done_next
+        f.in_done = False
+        if not is_over(f):
+            continue                    # its last event brings it here again
+        if f.in_dirty or f.in_retry:
+            maybe_done(w, f)
+            continue
+        nonce_remove(w, f)
+        delivery_drop(w, f)
+        w.flows[f.slot] = NULL
+        w.live -= 1
+        give_slot_back(w, f.id)
+        free(f)
+
+
+cdef void flows_stop(worker *w) noexcept nogil:
+    """The engine ends: what is held goes back to TCP, what is engaged is reset on both sides."""
+    cdef uint32_t i
+    cdef flow *f
+    for i in range(w.max_flows):
+        f = w.flows[i]
+        if f == NULL:
+            continue
+        if f.state == HK_STATE_HELD:
+            if f.est.role == HK_ROLE_CLIENT:
+                cancel(w, f, R_ENGINE_STOPPED)
+            else:
+                if f.stream != NULL:
+                    drop_stream(f)
+                release(w, f, R_ENGINE_STOPPED, False)
+        elif f.state == HK_STATE_ENGAGED and not f.ended:
+            flow_abort(w, f, R_ENGINE_STOPPED)

@@ -1,0 +1,75 @@
+"""Consumer of a BPF ring buffer (Documentation/bpf/ringbuf.rst): a shared page of positions, then data mapped twice."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from hooker.includes.linux cimport errno, hk_load32, hk_load64, hk_store64
+from hooker.worker cimport ring_reader
+
+cdef extern from "<sys/mman.h>" nogil:
+    void *mmap(void *addr, size_t n, int prot, int flags, int fd, long offset)
+    int munmap(void *addr, size_t n)
+    void *MAP_FAILED
+    enum:
+        PROT_READ
+        PROT_WRITE
+        MAP_SHARED
+
+cdef enum:
+    PAGE = 4096
+    HEADER = 8
+    LENGTH_MASK = 0x3FFFFFFF
+
+cdef extern from *:
+    """
+    #define HK_RING_BUSY 0x80000000u
+    #define HK_RING_DISCARD 0x40000000u
+    """
+    const uint32_t HK_RING_BUSY
+    const uint32_t HK_RING_DISCARD
+
+
+cdef int ring_attach(ring_reader *r, int fd, int size) noexcept nogil:
+    cdef void *m = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+    if m == MAP_FAILED:
+        return -errno
+    r.consumer = <uint64_t *>m
+    m = mmap(NULL, PAGE + 2 * <size_t>size, PROT_READ, MAP_SHARED, fd, PAGE)
+    if m == MAP_FAILED:
+        munmap(r.consumer, PAGE)
+        r.consumer = NULL
+        return -errno
+    r.producer = <uint64_t *>m
+    r.data = <uint8_t *>m + PAGE
+    r.mask = size - 1
+    return 0
+
+
+cdef void ring_detach(ring_reader *r) noexcept nogil:
+    if r.consumer != NULL:
+        munmap(r.producer, PAGE + 2 * (r.mask + 1))
+        munmap(r.consumer, PAGE)
+        r.consumer = NULL
+
+
+cdef inline uint64_t padded(uint32_t head) noexcept nogil:
+    return ((head & LENGTH_MASK) + HEADER + 7) & ~<uint64_t>7
+
+
+cdef const void *ring_next(ring_reader *r) noexcept nogil:
+    cdef uint64_t at = r.consumer[0]
+    cdef const uint32_t *head
+    cdef uint32_t h
+    while at < hk_load64(r.producer):
+        head = <const uint32_t *>(r.data + (at & r.mask))
+        h = hk_load32(head)
+        if h & HK_RING_BUSY:
+            return NULL
+        if not h & HK_RING_DISCARD:
+            return <const uint8_t *>head + HEADER
+        at += padded(h)
+        hk_store64(r.consumer, at)
+    return NULL
+
+
+cdef void ring_release(ring_reader *r) noexcept nogil:
+    cdef uint64_t at = r.consumer[0]
+    hk_store64(r.consumer, at + padded(hk_load32(<const uint32_t *>(r.data + (at & r.mask)))))

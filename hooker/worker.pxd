@@ -1,0 +1,171 @@
+# The state of one worker, and of the flows it carries. Plain C: the loop runs without the GIL.
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from hooker.carriers.udp cimport udp_carrier
+from hooker.frames cimport frame_entry, frame_parser
+from hooker.includes.hk cimport hk_event, hk_flow, hk_key
+from hooker.includes.linux cimport iovec, pthread_mutex_t
+from hooker.nudge cimport nudger
+from hooker.slab cimport slab_pool
+from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_batch, vtl_endpoint, vtl_stream
+
+cdef enum:
+    GATHER = 48                # parts of one sendmsg() to a twin
+    FRAMES = 4096              # entries of the frame table
+    NOTICES = 16384            # events waiting for Python; a power of two
+
+cdef enum reason:              # why a flow is where it is; REASONS in flows.pyx has the texts
+    R_NONE = 0
+    R_NO_ENGINE = 1            # nobody answers at the peer's VTL port
+    R_HOLD_TIMEOUT = 2
+    R_REJECTED = 3             # the peer's engine does not know the flow, or may not take it
+    R_PEER_RELEASED = 4
+    R_TWIN = 5                 # the twin could not be made here
+    R_APP_CLOSED = 6           # the application's socket was gone before the flow was decided
+    R_MEMORY = 7
+    R_CLOSED = 8               # ended in order
+    R_APP_RESET = 9
+    R_PEER_RESET = 10
+    R_PEER_LOST = 11
+    R_ENGINE_STOPPED = 12
+    R_PROTOCOL = 13
+    R_COUNT = 14
+
+cdef struct block:             # of bytes the application has not taken yet
+    block *next
+    uint32_t start
+    uint32_t end
+    uint8_t data[16368]
+
+cdef struct flow:
+    hk_event est               # what the handshake was
+    hk_flow *rec               # the record shared with the kernel programs
+    vtl_stream *stream
+    uint64_t id
+    uint32_t slot
+    uint8_t state              # HK_STATE_*
+    uint8_t why                # enum reason
+    bint app_closed            # its socket reached CLOSE
+    bint ended                 # nothing more to do but to free it
+    bint in_done
+    flow *done_next
+    int twin                   # fd, or -1
+    # held
+    uint64_t deadline
+    flow *held_prev
+    flow *held_next
+    bint in_held
+    flow *nonce_next           # chain of the table by client nonce
+    # application → peer
+    uint64_t received          # redirected bytes that came
+    uint64_t resume            # bytes read from the twin
+    bint eof                   # the twin gave end of data, the stream has its FIN
+    bint hup                   # the application's FIN has reached the twin
+    bint waiting               # the twin has bytes, but their turn or room has not come
+    bint in_retry
+    flow *retry_next
+    # peer → application
+    iovec gather[GATHER]
+    uint32_t gathered
+    size_t gathered_bytes
+    bint in_dirty
+    flow *dirty_next
+    block *backlog_first
+    block *backlog_last
+    size_t backlog
+    bint fin                   # the peer's FIN came
+    bint fin_done              # and was handed to the application
+    # for people
+    uint64_t opened_ns
+    uint64_t engaged_ns
+    uint64_t bytes_out
+    uint64_t bytes_in
+
+cdef struct waiting_open:      # an OPEN that came before its flow's event
+    vtl_stream *stream
+    uint64_t client_nonce
+    uint64_t server_nonce
+    bint committed
+    uint64_t deadline
+    waiting_open *next
+
+cdef struct notice:            # an event for Python
+    uint8_t kind
+    uint8_t why
+    uint8_t role
+    uint8_t state
+    uint64_t flow_id
+    hk_key key
+    uint64_t bytes_out
+    uint64_t bytes_in
+    uint64_t at_ns
+    uint64_t waited_ns         # held for so long
+
+cdef enum notice_kind:
+    N_OPENED = 1
+    N_ENGAGED = 2
+    N_RELEASED = 3
+    N_CLOSED = 4
+    N_PEER_UP = 5
+    N_PEER_DOWN = 6
+
+cdef struct ring_reader:       # of the kernel's BPF ring buffer
+    uint64_t *consumer
+    uint64_t *producer
+    uint8_t *data
+    uint64_t mask
+
+cdef struct worker_counters:
+    uint64_t loops, frames, frame_bytes, redirect_reads, twin_reads, twin_read_bytes
+    uint64_t twin_writes, twin_write_bytes, backlog_bytes_peak, unknown_flow_frames, bad_frames
+    uint64_t datagrams_dropped, nudges, engaged, released, closed, resets, notices_lost, slabs_exhausted
+    uint64_t reasons[R_COUNT]
+
+cdef struct worker:
+    pthread_mutex_t lock       # held by the loop except while it waits
+    bint stop
+    uint64_t now
+    int epoll_fd
+    int wake_fd
+    int notice_fd
+    # the kernel side
+    ring_reader ring
+    int ring_fd
+    int free_fd
+    int avoid_fd
+    int sockets_fd
+    int redirect_fd
+    hk_flow *records
+    uint32_t max_flows
+    # flows
+    flow **flows               # by slot
+    uint32_t live
+    flow **by_nonce
+    flow *held
+    waiting_open *opens
+    flow *retry
+    flow *dirty
+    flow *done                 # perhaps over: looked at between rounds
+    # buffers
+    slab_pool slabs
+    frame_parser parser
+    frame_entry *frames
+    bint starved               # no slab was free
+    bint redirect_armed
+    # transport
+    udp_carrier udp
+    vtl_endpoint *vtl
+    vtl_batch batch
+    uint32_t batch_at          # datagrams of the batch already sent
+    uint16_t peer_port         # where peers listen unless they say otherwise
+    # policy of time (ns)
+    uint64_t hold_client
+    uint64_t hold_server
+    uint64_t hold_open
+    uint64_t avoid_for
+    nudger nudger
+    notice *notices
+    uint64_t notice_head
+    uint64_t notice_tail
+    uint64_t notice_told
+    worker_counters n
