@@ -89,12 +89,13 @@ static __always_inline void hk_listen(struct bpf_sock_ops *s, struct hk_config *
 
 static __always_inline void hk_fill_tcp(struct hk_event *e, void *tp)
 {
-	u8 scales = *(volatile u8 *)(tp + HK_TCP_SNDRCV_WSCALE);
+	u8 snd = *(volatile u8 *)(tp + HK_TCP_SND_WSCALE);
+	u8 rcv = *(volatile u8 *)(tp + HK_TCP_RCV_WSCALE);
 	u8 sack = *(volatile u8 *)(tp + HK_TCP_SACK_OK_BYTE);
 	u8 flags = *(volatile u8 *)(tp + HK_TCP_TSTAMP_OK_BYTE);
 
-	e->snd_wscale = scales & 0xf;
-	e->rcv_wscale = scales >> 4;
+	e->snd_wscale = snd >> HK_TCP_SND_WSCALE_SHIFT & 0xf;
+	e->rcv_wscale = rcv >> HK_TCP_RCV_WSCALE_SHIFT & 0xf;
 	e->mss = *(volatile u16 *)(tp + HK_TCP_MSS_CLAMP);
 	if (sack & HK_TCP_SACK_OK_MASK)
 		e->tcp_options |= HK_TCP_SACK;

@@ -1,12 +1,11 @@
-"""Hooker: moves the data of unmodified TCP applications onto other transports.
+"""Hooker moves the data of unmodified TCP applications onto other transport protocols, transparently.
 
-The engine and what it needs are loaded when they are first asked for, so that the commands that do
-not hook anything start fast.
+``Hooker`` is the engine, ``Policy`` says which connections it takes, events and exceptions are in
+``hooker.events`` and ``hooker.errors``. The engine needs root and a kernel that `hooker doctor` is content with.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from hooker.errors import (
@@ -17,10 +16,11 @@ from hooker.errors import (
     PeerError,
     UsageError,
 )
+from hooker.events import Event, Kind, Role, State
 from hooker.policy import Policy
 
 if TYPE_CHECKING:
-    from hooker.engine import Event, Hooker
+    from hooker.engine import Hooker
 
 __version__ = "0.1.0"
 __all__ = [
@@ -30,18 +30,18 @@ __all__ = [
     "Hooker",
     "HookerError",
     "KernelError",
+    "Kind",
     "PeerError",
     "Policy",
+    "Role",
+    "State",
     "UsageError",
-    "__version__",
 ]
-
-_LAZY = {"Event": "hooker.engine", "Hooker": "hooker.engine"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_LAZY[name]), name)
-    globals()[name] = value
-    return value
+    if name == "Hooker":  # the engine's extension modules are loaded when it is asked for
+        from hooker.engine import Hooker
+
+        return Hooker
+    raise AttributeError(f"module 'hooker' has no attribute {name!r}")

@@ -76,11 +76,22 @@ cdef void tell_peer(worker *w, vtl_assoc *a, uint8_t kind) noexcept nogil:
 
 
 cdef void cb_assoc_up(void *ctx, vtl_assoc *a) noexcept nogil:
-    tell_peer(<worker *>ctx, a, N_PEER_UP)
+    cdef worker *w = <worker *>ctx
+    if w.peer_count < PEERS:
+        w.peers[w.peer_count] = a
+        w.peer_count += 1
+    tell_peer(w, a, N_PEER_UP)
 
 
 cdef void cb_assoc_down(void *ctx, vtl_assoc *a, uint32_t why) noexcept nogil:
-    tell_peer(<worker *>ctx, a, N_PEER_DOWN)
+    cdef worker *w = <worker *>ctx
+    cdef uint32_t i
+    for i in range(w.peer_count):
+        if w.peers[i] == a:
+            w.peer_count -= 1
+            w.peers[i] = w.peers[w.peer_count]
+            break
+    tell_peer(w, a, N_PEER_DOWN)
 
 
 cdef void cb_opened(void *ctx, vtl_stream *s, const vtl_open_info *info) noexcept nogil:
@@ -506,6 +517,20 @@ cdef class Worker:
                 out.append((f.id, f.est.role, f.state, REASONS[f.why], ip_bytes(f.est.key.local_ip),
                             f.est.key.local_port, ip_bytes(f.est.key.remote_ip), f.est.key.remote_port,
                             f.bytes_out, f.bytes_in, f.backlog, f.rec.spills, bool(f.ended)))
+        pthread_mutex_unlock(&w.lock)
+        return out
+
+    def peers(self):
+        """One tuple an association that is up: (ip as 16 bytes, port, statistics by name; *_ns nanoseconds)."""
+        cdef worker *w = &self.w
+        cdef vtl_assoc_stats st
+        cdef uint32_t i
+        out = []
+        with nogil:
+            pthread_mutex_lock(&w.lock)
+        for i in range(w.peer_count):
+            vtl_assoc_get_stats(w.peers[i], &st)
+            out.append((ip_bytes(vtl_peer(w.peers[i]).ip), vtl_peer(w.peers[i]).port, st))
         pthread_mutex_unlock(&w.lock)
         return out
 

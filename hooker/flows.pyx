@@ -614,3 +614,13 @@ cdef void flows_stop(worker *w) noexcept nogil:
                 release(w, f, R_ENGINE_STOPPED, False)
         elif f.state == HK_STATE_ENGAGED and not f.ended:
             flow_abort(w, f, R_ENGINE_STOPPED)
+
+
+def fill_free(int fd, uint32_t count):
+    """Put the ids of all slots on the kernel's stack of free ones (generation 1). Raises OSError."""
+    cdef uint32_t i
+    cdef uint64_t id
+    for i in range(count):
+        id = (<uint64_t>1 << 32) | (count - 1 - i)
+        if hk_bpf_elem(BPF_MAP_UPDATE_ELEM, fd, NULL, &id, 0) < 0:
+            raise OSError(errno, "cannot fill the stack of free flow slots")

@@ -13,6 +13,7 @@ cdef enum:
     GATHER = 48                # parts of one sendmsg() to a twin
     FRAMES = 4096              # entries of the frame table
     NOTICES = 16384            # events waiting for Python; a power of two
+    PEERS = 4096               # associations that people are shown
 
 cdef enum reason:              # why a flow is where it is; REASONS in flows.pyx has the texts
     R_NONE = 0
@@ -155,6 +156,8 @@ cdef struct worker:
     # transport
     udp_carrier udp
     vtl_endpoint *vtl
+    vtl_assoc *peers[PEERS]    # those that are up
+    uint32_t peer_count
     vtl_batch batch
     uint32_t batch_at          # datagrams of the batch already sent
     uint16_t peer_port         # where peers listen unless they say otherwise

@@ -1,0 +1,75 @@
+"""The bpf(2) calls that BCC's Python does not offer."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+
+from hooker.errors import KernelError
+
+SYS_BPF = {"x86_64": 321, "aarch64": 280}
+PROG_ATTACH, LINK_CREATE, OBJ_GET_INFO_BY_FD = 8, 28, 15
+MAP_UPDATE_ELEM = 2
+CGROUP_INET_EGRESS, CGROUP_SOCK_OPS, SK_MSG_VERDICT = 1, 3, 7
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _LinkCreate(ctypes.Structure):
+    _fields_ = [
+        ("prog_fd", ctypes.c_uint32),
+        ("target_fd", ctypes.c_uint32),
+        ("attach_type", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("rest", ctypes.c_uint8 * 112),
+    ]
+
+
+class _Attach(ctypes.Structure):
+    _fields_ = [
+        ("target_fd", ctypes.c_uint32),
+        ("prog_fd", ctypes.c_uint32),
+        ("attach_type", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("rest", ctypes.c_uint8 * 112),
+    ]
+
+
+class _Element(ctypes.Structure):
+    _fields_ = [
+        ("map_fd", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+        ("key", ctypes.c_uint64),
+        ("value", ctypes.c_uint64),
+        ("flags", ctypes.c_uint64),
+        ("rest", ctypes.c_uint8 * 96),
+    ]
+
+
+def _bpf(command: int, attributes: ctypes.Structure, what: str) -> int:
+    number = SYS_BPF.get(platform.machine())
+    if number is None:
+        raise KernelError(f"no bpf(2) number known for {platform.machine()}")
+    result = _libc.syscall(number, command, ctypes.byref(attributes), ctypes.sizeof(attributes))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise KernelError(f"{what}: {os.strerror(code)}", errno=code)
+    return int(result)
+
+
+def link_cgroup(program: int, cgroup: int, attach_type: int) -> int:
+    """Attach by a bpf_link: the file descriptor returned holds it, and the kernel detaches when it closes."""
+    return _bpf(LINK_CREATE, _LinkCreate(program, cgroup, attach_type, 0), "cannot attach to the cgroup")
+
+
+def attach_sk_msg(program: int, sockhash: int) -> None:
+    """Sockets inserted from now on get the program; it stays as long as the map."""
+    _bpf(PROG_ATTACH, _Attach(sockhash, program, SK_MSG_VERDICT, 0), "cannot attach to the SOCKHASH")
+
+
+def update(map_fd: int, key: bytes, value: bytes) -> None:
+    """Set one element; key and value are their bytes."""
+    k, v = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(value, len(value))
+    element = _Element(map_fd, 0, ctypes.addressof(k), ctypes.addressof(v), 0)
+    _bpf(MAP_UPDATE_ELEM, element, "cannot write to a map")

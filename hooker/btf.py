@@ -1,0 +1,123 @@
+"""Offsets of kernel structure fields, from the running kernel's own BTF (Documentation/bpf/btf.rst).
+
+The kernel programs read a few fields of ``struct tcp_sock`` that no helper gives. Their offsets differ
+between kernels, so they are looked up at start and given to the compiler; the verifier checks each access.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from hooker.errors import KernelError
+
+VMLINUX = Path("/sys/kernel/btf/vmlinux")
+MAGIC = 0xEB9F
+KIND_STRUCT, KIND_UNION = 4, 5
+MODIFIERS = (8, 9, 10, 11, 18)  # typedef, volatile, const, restrict, type tag
+# bytes that follow a type's header, by kind: fixed, and for each of its `vlen` members
+TRAILERS = {
+    1: (4, 0), 3: (12, 0), 4: (0, 12), 5: (0, 12), 6: (0, 8), 13: (0, 8),
+    14: (4, 0), 15: (0, 12), 17: (4, 0), 19: (0, 12),
+}  # fmt: skip
+Type = tuple[int, int, int, int, int, int]  # kind, name, kind_flag, vlen, size or type, offset of members
+
+
+class Btf:
+    """Struct layouts of one BTF blob."""
+
+    def __init__(self, blob: bytes) -> None:
+        magic, _, _, header, types, types_len, strings, strings_len = struct.unpack_from("<HBBIIIII", blob)
+        if magic != MAGIC:
+            raise KernelError("the kernel's BTF has an unknown format")
+        self._blob = blob
+        self._strings = blob[header + strings : header + strings + strings_len]
+        self._types = list(self._parse(header + types, header + types + types_len))
+
+    def _parse(self, at: int, end: int) -> Iterator[Type]:
+        yield (0, 0, 0, 0, 0, 0)
+        while at < end:
+            name, info, size = struct.unpack_from("<III", self._blob, at)
+            kind, members = info >> 24 & 0x1F, info & 0xFFFF
+            yield (kind, name, info >> 31, members, size, at + 12)
+            fixed, each = TRAILERS.get(kind, (0, 0))
+            at += 12 + fixed + each * members
+
+    def _name(self, offset: int) -> str:
+        return self._strings[offset : self._strings.index(b"\0", offset)].decode()
+
+    def _find(self, name: str) -> Type:
+        for kind in self._types:
+            if kind[0] == KIND_STRUCT and self._name(kind[1]) == name:
+                return kind
+        raise KernelError(f"the kernel's BTF has no struct {name}")
+
+    def _resolve(self, number: int) -> Type:
+        found = self._types[number]
+        while found[0] in MODIFIERS:
+            found = self._types[found[4]]
+        return found
+
+    def _members(self, of: Type) -> Iterator[tuple[str, int, int, int]]:
+        _, _, has_bits, count, _, at = of
+        for i in range(count):
+            name, number, offset = struct.unpack_from("<III", self._blob, at + 12 * i)
+            bits = offset >> 24 if has_bits else 0
+            yield self._name(name), offset & 0xFFFFFF if has_bits else offset, bits, number
+
+    def field(self, struct_name: str, path: str) -> tuple[int, int]:
+        """(offset, width) of ``path`` ("rx_opt.snd_wscale"), both in bits; width 0 for an ordinary field."""
+        found = self._search(self._find(struct_name), path.split("."))
+        if found is None:
+            raise KernelError(f"the kernel's struct {struct_name} has no field {path}")
+        return found
+
+    def _search(self, of: Type, path: list[str]) -> tuple[int, int] | None:
+        for name, offset, bits, number in self._members(of):
+            if name == path[0] and len(path) == 1:
+                return offset, bits
+            if name in (path[0], ""):  # an anonymous member's fields are the outer struct's
+                inner = self._resolve(number)
+                if inner[0] in (KIND_STRUCT, KIND_UNION):
+                    found = self._search(inner, path[1:] if name else path)
+                    if found:
+                        return found[0] + offset, found[1]
+        return None
+
+
+def load(path: Path = VMLINUX) -> Btf:
+    """The running kernel's BTF. Raises KernelError when it has none."""
+    try:
+        return Btf(path.read_bytes())
+    except OSError as error:
+        raise KernelError(
+            f"cannot read the kernel's BTF at {path}: {error.strerror}",
+            remedy="use a kernel built with CONFIG_DEBUG_INFO_BTF=y",
+        ) from None
+
+
+def tcp_macros(btf: Btf) -> dict[str, int]:
+    """What bpf/intercept.c and bpf/redirect.c are compiled with: byte offsets into tcp_sock, and bit masks."""
+
+    def byte(path: str) -> int:
+        return btf.field("tcp_sock", path)[0] // 8
+
+    def mask(path: str) -> int:
+        offset, width = btf.field("tcp_sock", path)
+        return ((1 << width) - 1) << offset % 8
+
+    return {
+        "HK_TCP_WRITE_SEQ": byte("write_seq"),
+        "HK_TCP_MSS_CLAMP": byte("rx_opt.mss_clamp"),
+        "HK_TCP_SND_WSCALE": byte("rx_opt.snd_wscale"),
+        "HK_TCP_SND_WSCALE_SHIFT": btf.field("tcp_sock", "rx_opt.snd_wscale")[0] % 8,
+        "HK_TCP_RCV_WSCALE": byte("rx_opt.rcv_wscale"),
+        "HK_TCP_RCV_WSCALE_SHIFT": btf.field("tcp_sock", "rx_opt.rcv_wscale")[0] % 8,
+        "HK_TCP_SACK_OK_BYTE": byte("rx_opt.sack_ok"),
+        "HK_TCP_SACK_OK_MASK": mask("rx_opt.sack_ok"),
+        "HK_TCP_TSTAMP_OK_BYTE": byte("rx_opt.tstamp_ok"),
+        "HK_TCP_TSTAMP_OK_MASK": mask("rx_opt.tstamp_ok"),
+        "HK_TCP_WSCALE_OK_BYTE": byte("rx_opt.wscale_ok"),
+        "HK_TCP_WSCALE_OK_MASK": mask("rx_opt.wscale_ok"),
+    }

@@ -1,0 +1,313 @@
+"""The engine as Python sees it: ``with Hooker(...)`` hooks the connections of a cgroup.
+
+The control plane lives here: kernel programs, routing rule, redirect socket, the worker's thread, events. What
+happens per packet or per flow happens in the worker (``hooker._fastpath``), without the GIL.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from hooker import cgroup as cgroups
+from hooker import transports
+from hooker._fastpath import Worker
+from hooker.control import ControlServer
+from hooker.errors import CarrierError, ConfigurationError, UsageError
+from hooker.events import Endpoint, Event, Kind, Role, State, address
+from hooker.flows import fill_free
+from hooker.janitor import Janitor
+from hooker.kernel import RING_SIZE, SO_MARK_OWN, KernelPrograms, netns_cookie
+from hooker.policy import Policy
+from hooker.routing import LocalRoute
+
+DEFAULT_PORT = 6253  # UDP, where engines listen for VTL
+RECENT = 1024  # ended flows that snapshot() still shows
+
+
+class Hooker:
+    """Moves the TCP connections of a cgroup onto another transport while the context is open.
+
+    ::
+
+        with Hooker(cgroup="/sys/fs/cgroup/web", policy=Policy.parse(port="80,443")) as h:
+            ...
+            print(h.snapshot()["flows"])
+
+    :param cgroup: cgroup v2 directory whose new connections are seen; None: the root, all of the machine.
+    :param policy: which connections are candidates.
+    :param transport: name in the registry of transports.
+    :param listen_port: UDP port of this engine, and where peers are expected.
+    :param hold_time: seconds a new flow may wait for the peer's engine before it goes back to TCP.
+    :param max_flows: size of the flow table; a power of two.
+    :param on_event: called with each Event, in a thread of the engine's own.
+    :param control: serve `hooker status`.
+
+    Raises ConfigurationError for a wrong argument or a machine that lacks something, KernelError when the
+    kernel refuses, CarrierError when the port cannot be had. Needs root.
+    """
+
+    def __init__(
+        self,
+        *,
+        cgroup: str | Path | None = None,
+        policy: Policy | None = None,
+        transport: str = "vtl",
+        listen_port: int = DEFAULT_PORT,
+        hold_time: float = 0.3,
+        max_flows: int = 65536,
+        on_event: Callable[[Event], None] | None = None,
+        control: bool = True,
+    ) -> None:
+        self.policy = policy or Policy()
+        self.transport = transports.get(transport)
+        self.listen_port = _check_port(listen_port)
+        self.hold_time = _check_hold(hold_time)
+        self.max_flows = _check_flows(max_flows)
+        self.on_event = on_event
+        self._cgroup_wanted = cgroup
+        self._control = control
+        self._stack: ExitStack | None = None
+        self._recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
+
+    # ---- life ----
+
+    def start(self) -> Hooker:
+        """Load, attach, run. Either all of it, or an exception and nothing left behind."""
+        if self._stack is not None:
+            raise UsageError("this Hooker has been started already")
+        if os.geteuid() != 0:
+            raise ConfigurationError("hooking needs root", remedy="run it with sudo")
+        self.cgroup = cgroups.root() if self._cgroup_wanted is None else cgroups.check(self._cgroup_wanted)
+        with ExitStack() as stack:
+            self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def _start(self, stack: ExitStack) -> None:
+        keeper = stack.enter_context(Janitor())
+        self._kernel = stack.enter_context(KernelPrograms(self.max_flows))
+        route = stack.enter_context(LocalRoute(keeper))
+        redirect = _redirect_socket(stack)
+        fill_free(self._kernel.free, self.max_flows)
+        self._worker = self._make_worker(redirect.fileno())
+        self._kernel.configure(
+            self.policy, mark=route.mark, port=self._worker.port, transport=self.transport
+        )
+        self._kernel.set_redirect_socket(redirect.fileno())
+        self._started = time.monotonic()
+        self._run_threads(stack)
+        if self._control:
+            server = ControlServer(self.snapshot, janitor=keeper)
+            server.start()
+            stack.callback(server.close)
+        self._kernel.attach(self.cgroup)
+        stack.callback(self._kernel.detach)
+
+    def _make_worker(self, redirect: int) -> Worker:
+        try:
+            return Worker(
+                ring_fd=self._kernel.ring,
+                ring_size=RING_SIZE,
+                free_fd=self._kernel.free,
+                avoid_fd=self._kernel.avoid,
+                sockets_fd=self._kernel.sockets,
+                redirect_fd=redirect,
+                records=self._kernel.records,
+                max_flows=self.max_flows,
+                port=self.listen_port,
+                peer_port=DEFAULT_PORT if self.listen_port == 0 else self.listen_port,
+                hold_time=self.hold_time,
+            )
+        except OSError as error:
+            raise CarrierError(
+                error.strerror or str(error), remedy="choose another port, or end the engine that has it"
+            ) from None
+
+    def _run_threads(self, stack: ExitStack) -> None:
+        self._ending = os.eventfd(0, os.EFD_CLOEXEC)
+        stack.callback(os.close, self._ending)
+        events = threading.Thread(target=self._take_events, name="hooker-events", daemon=True)
+        worker = threading.Thread(target=self._worker.run, name="hooker-worker", daemon=True)
+        events.start()
+        worker.start()
+
+        def end() -> None:
+            self._worker.stop()
+            worker.join(10)
+            os.eventfd_write(self._ending, 1)
+            events.join(10)
+
+        stack.callback(end)
+
+    def close(self) -> None:
+        """Detach; held flows go back to TCP, engaged ones are reset. May be called twice."""
+        if self._stack is not None:
+            stack, self._stack = self._stack, None
+            stack.close()
+
+    def __enter__(self) -> Hooker:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---- events ----
+
+    def _take_events(self) -> None:
+        poll = select.poll()
+        poll.register(self._worker.fileno(), select.POLLIN)
+        poll.register(self._ending, select.POLLIN)
+        while True:
+            ready = dict(poll.poll())
+            for raw in self._worker.events():
+                self._note(_event(raw))
+            if self._ending in ready:
+                return
+
+    def _note(self, event: Event) -> None:
+        if event.kind in (Kind.FLOW_RELEASED, Kind.FLOW_CLOSED):
+            self._recent.append(_recent(event))
+        if self.on_event is not None:
+            self.on_event(event)
+
+    # ---- what is going on ----
+
+    def flows(self) -> list[dict[str, Any]]:
+        """Flows in the table: id, role, addresses, state, reason, bytes, backlog (bytes), spills."""
+        return [_flow(raw) for raw in self._worker.flows()]
+
+    def peers(self) -> list[dict[str, Any]]:
+        """Associations that are up: address, port, flows, round-trip times (ms), windows and bytes."""
+        return [_peer(raw) for raw in self._worker.peers()]
+
+    def counters(self) -> dict[str, int]:
+        """Counters of the kernel programs (``kernel.*``) and of the worker."""
+        kernel = {f"kernel.{name}": value for name, value in self._kernel.counters().items()}
+        return kernel | self._worker.counters()
+
+    def reasons(self) -> dict[str, int]:
+        """Why flows stayed on TCP or ended: the kernel's verdicts and the engine's together."""
+        reasons = Counter(self._worker.reasons())
+        kernel = self._kernel.counters()
+        reasons.update({name: kernel[name] for name in STAYED_ON_TCP if kernel.get(name)})
+        return dict(reasons)
+
+    def snapshot(self) -> dict[str, Any]:
+        """All of it as plain data: engine, peers, flows, recent (ended flows), reasons, counters."""
+        return {
+            "engine": {
+                "pid": os.getpid(),
+                "netns": netns_cookie(),
+                "cgroup": str(self.cgroup),
+                "transport": self.transport.name,
+                "listen_port": self._worker.port,
+                "uptime": time.monotonic() - self._started,
+            },
+            "peers": self.peers(),
+            "flows": self.flows(),
+            "recent": list(self._recent),
+            "reasons": self.reasons(),
+            "counters": self.counters(),
+        }
+
+
+STAYED_ON_TCP = (
+    "loopback", "peer-remembered-as-tcp", "mptcp", "tcp-fast-open", "syn-with-option-unanswered",
+    "no-option-space", "option-echoed", "option-malformed", "flow-table-full", "sockhash-refused", "event-ring-full",
+)  # fmt: skip
+
+
+def _check_port(port: int) -> int:
+    if not 0 <= port <= 65535:
+        raise ConfigurationError(f"port {port} is not a port number", remedy="give 0 to 65535; 0 takes any free one")
+    return port
+
+
+def _check_hold(seconds: float) -> float:
+    if not 0.01 <= seconds <= 60:
+        raise ConfigurationError(f"hold time {seconds} s is out of range", remedy="give 0.01 to 60 seconds")
+    return seconds
+
+
+def _check_flows(count: int) -> int:
+    if not 64 <= count <= 1 << 20 or count & (count - 1):
+        raise ConfigurationError(f"max_flows {count} will not do", remedy="give a power of two from 64 to 1048576")
+    return count
+
+
+def _redirect_socket(stack: ExitStack) -> socket.socket:
+    """One end of a loopback connection; its peer does nothing but exist."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, SO_MARK_OWN)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        one = stack.enter_context(socket.socket())
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, SO_MARK_OWN)
+        one.connect(listener.getsockname())
+        other, _ = listener.accept()
+        stack.enter_context(other)
+    one.setblocking(False)
+    return one
+
+
+def _event(raw: tuple[Any, ...]) -> Event:
+    kind, reason, role, _, flow_id, local_ip, local_port, remote_ip, remote_port, out, into, at, held = raw
+    remote = Endpoint(address(remote_ip), remote_port)
+    if kind in (Kind.PEER_UP.value, Kind.PEER_DOWN.value):
+        return Event(Kind(kind), at, remote)
+    local = Endpoint(address(local_ip), local_port)
+    return Event(Kind(kind), at, remote, local, flow_id, Role(role), reason, held, out, into)
+
+
+def _flow(raw: tuple[Any, ...]) -> dict[str, Any]:
+    flow_id, role, state, reason, local_ip, local_port, remote_ip, remote_port, out, into, backlog, spills, ended = raw
+    return {
+        "flow_id": flow_id,
+        "role": Role(role).name.lower(),
+        "local": str(Endpoint(address(local_ip), local_port)),
+        "remote": str(Endpoint(address(remote_ip), remote_port)),
+        "state": "closed" if ended else State(state).name.lower(),
+        "reason": reason,
+        "bytes_sent": out,
+        "bytes_received": into,
+        "backlog": backlog,
+        "spills": spills,
+    }
+
+
+def _peer(raw: tuple[bytes, int, dict[str, int]]) -> dict[str, Any]:
+    packed, port, stats = raw
+    peer: dict[str, Any] = {"address": str(address(packed)), "port": port, "state": "up", "flows": stats["streams"]}
+    for name, value in stats.items():
+        if name.endswith("_ns"):
+            peer[name.removesuffix("_ns") + "_ms"] = value / 1e6
+        elif name not in ("streams", "up"):
+            peer[name] = value
+    return peer
+
+
+def _recent(event: Event) -> dict[str, Any]:
+    assert event.role is not None
+    return {
+        "flow_id": event.flow_id,
+        "role": event.role.name.lower(),
+        "local": str(event.local),
+        "remote": str(event.remote),
+        "state": "released" if event.kind is Kind.FLOW_RELEASED else "closed",
+        "reason": event.reason,
+        "bytes_sent": event.bytes_sent,
+        "bytes_received": event.bytes_received,
+        "held": event.held,
+    }

@@ -1,0 +1,66 @@
+"""What the engine tells: events of flows and peers, as immutable records."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+Address = IPv4Address | IPv6Address
+
+
+class Kind(enum.Enum):
+    """``released`` is final: the flow stays on TCP. ``engaged`` is, too: it ends with ``closed``."""
+
+    FLOW_OPENED = 1
+    FLOW_ENGAGED = 2
+    FLOW_RELEASED = 3
+    FLOW_CLOSED = 4
+    PEER_UP = 5
+    PEER_DOWN = 6
+
+
+class State(enum.Enum):
+    HELD = 1
+    ENGAGED = 2
+    RELEASED = 3
+
+
+class Role(enum.Enum):
+    CLIENT = 1
+    SERVER = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    address: Address
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if self.address.version == 6 else f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event. For peers only ``kind``, ``remote`` and ``time`` mean something.
+
+    ``reason`` says why (empty while there is nothing to explain); ``time`` is on the monotonic clock, seconds;
+    ``held`` is how long the flow was held, seconds; bytes are the application's, out and in.
+    """
+
+    kind: Kind
+    time: float
+    remote: Endpoint
+    local: Endpoint | None = None
+    flow_id: int = 0
+    role: Role | None = None
+    reason: str = ""
+    held: float = 0.0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+
+
+def address(packed: bytes) -> Address:
+    """From 16 bytes, IPv4 as ::ffff:a.b.c.d."""
+    six = IPv6Address(packed)
+    return six.ipv4_mapped or six

@@ -1,0 +1,171 @@
+"""Loads the kernel programs, tells them the policy, attaches them to a cgroup.
+
+Everything here is held by file descriptors: when the process ends, however it ends, the kernel detaches
+the programs and frees the maps.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import re
+import socket
+import struct
+from importlib import resources
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from hooker import bpf_calls, btf, headers
+from hooker.errors import ConfigurationError, KernelError
+from hooker.policy import Policy
+from hooker.transports import Transport
+
+SO_NETNS_COOKIE = 71
+SO_MARK_OWN = 0x484BFFFF  # HK_MARK_OWN; tests/unit compares
+RING_SIZE = 256 * 4096  # bytes; maps.h
+_INCLUDE = re.compile(r'#include "([\w.]+)"')
+
+
+def source(name: str = "hooker.c") -> str:
+    """A program file with its local includes in place: BCC rewrites the main file only."""
+    lines = []
+    text = resources.files("hooker.bpf").joinpath(name).read_text()
+    for number, line in enumerate(text.splitlines(), 1):
+        match = _INCLUDE.match(line)
+        if match:
+            lines += [f'#line 1 "{match[1]}"', source(match[1]), f'#line {number + 1} "{name}"']
+        else:
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def netns_cookie() -> int:
+    """The kernel's name for this network namespace."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        return int(struct.unpack("Q", s.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))[0])
+
+
+def import_bcc() -> Any:
+    """The bcc module, with the UAPI header tree in place. Raises ConfigurationError when it is not there."""
+    headers.activate()
+    try:
+        import bcc
+    except ImportError as error:
+        raise ConfigurationError(
+            f"BCC's Python module cannot be imported: {error}",
+            remedy="install python3-bpfcc and use a venv of /usr/bin/python3 with --system-site-packages",
+        ) from None
+    if not hasattr(bcc, "BPF"):
+        raise ConfigurationError(
+            "the module `bcc` is not the BPF Compiler Collection",
+            remedy="remove the PyPI package of that name and install python3-bpfcc",
+        )
+    return bcc
+
+
+class KernelPrograms:
+    """The three programs and their maps; a context manager.
+
+    Attributes: ``records`` (address of the flow records), map descriptors ``ring``, ``free``, ``avoid`` and
+    ``sockets``. Raises KernelError when the kernel refuses a program, with the verifier's last lines.
+    """
+
+    def __init__(self, max_flows: int) -> None:
+        bcc = import_bcc()
+        self.max_flows = max_flows
+        self._links: list[int] = []
+        self._lib = bcc.lib
+        defines = {"HK_MAX_FLOWS": max_flows, **btf.tcp_macros(btf.load())}
+        flags = [f"-D{name}={value}" for name, value in defines.items()]
+        try:
+            self._bpf = bcc.BPF(text=source(), cflags=[*flags, "-Wno-macro-redefined"])
+        except Exception as error:
+            raise KernelError(f"the kernel programs do not compile: {error}") from None
+        self._intercept = self._load("hk_intercept", bcc.BPF.SOCK_OPS)
+        self._redirect = self._load("hk_redirect", bcc.BPF.SK_MSG)
+        self._hold = self._load("hk_hold_egress", bcc.BPF.CGROUP_SKB)
+        self.ring = self._map("hk_events")
+        self.free = self._map("hk_free")
+        self.avoid = self._map("hk_avoid")
+        self.sockets = self._map("hk_sockets")
+        self._memory = mmap.mmap(self._map("hk_flows"), max_flows * 128)
+        self.records = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        bpf_calls.attach_sk_msg(self._redirect, self.sockets)  # before the first socket goes in
+
+    def _load(self, name: str, kind: int) -> int:
+        try:
+            return int(self._bpf.load_func(name, kind).fd)
+        except Exception as error:
+            raise KernelError(
+                f"the kernel refused program {name}: {error}", remedy="run `hooker doctor`"
+            ) from None
+
+    def _map(self, name: str) -> int:
+        return int(self._lib.bpf_table_fd(self._bpf.module, name.encode()))
+
+    def configure(self, policy: Policy, *, mark: int, port: int, transport: Transport) -> None:
+        """Set what is a candidate, and what the option says. Before attach()."""
+        table = self._bpf["hk_conf"]
+        c = table.Leaf()
+        c.netns_cookie = netns_cookie()
+        c.secret[0], c.secret[1] = struct.unpack("QQ", os.urandom(16))
+        c.mark, c.port, c.transport = mark, port, transport.wire_id
+        c.any_port, c.any_prefix = not policy.ports, not policy.prefixes
+        c.loopback = policy.include_loopback
+        table[ctypes.c_int(0)] = c
+        ports = self._map("hk_ports")
+        for number in policy.ports:
+            bpf_calls.update(ports, struct.pack("H", number), b"\1")
+        prefixes = self._map("hk_prefixes")
+        for network in policy.prefixes:
+            address = network.network_address.packed
+            bits = network.prefixlen
+            if network.version == 4:
+                address, bits = bytes(10) + b"\xff\xff" + address, bits + 96
+            bpf_calls.update(prefixes, struct.pack("I16s", bits, address), b"\1")
+
+    def set_redirect_socket(self, descriptor: int) -> None:
+        """The socket whose ingress queue gets the frames: the key without addresses."""
+        bpf_calls.update(self.sockets, bytes(40), struct.pack("I", descriptor))
+
+    def attach(self, cgroup: str | Path) -> None:
+        """From here on the cgroup's new connections are seen."""
+        target = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for program, kind in (
+                (self._hold, bpf_calls.CGROUP_INET_EGRESS),
+                (self._intercept, bpf_calls.CGROUP_SOCK_OPS),
+            ):
+                self._links.append(bpf_calls.link_cgroup(program, target, kind))
+        finally:
+            os.close(target)
+
+    def detach(self) -> None:
+        """New connections are not seen any more; flows that exist go on. May be called twice."""
+        while self._links:
+            os.close(self._links.pop())
+
+    def counters(self) -> dict[str, int]:
+        """The programs' counters by name, summed over CPUs."""
+        sums = self._bpf["hk_counters"]
+        return {text: int(sums.sum(i).value) for i, text in enumerate(counter_names())}
+
+    def close(self) -> None:
+        self.detach()
+        self._bpf.cleanup()
+
+    def __enter__(self) -> KernelPrograms:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def counter_names() -> list[str]:
+    """In the order of HK_COUNTERS."""
+    text = resources.files("hooker.bpf").joinpath("hooker_kern_user.h").read_text()
+    return re.findall(r'X\(HK_C_\w+, "([\w-]+)"\)', text)

@@ -1,0 +1,129 @@
+"""Policy routing: packets of hooked application sockets, known by their mark, go to this host itself.
+
+Each engine of a network namespace has a number, which gives it a mark, a routing table and a rule of its own;
+the number is claimed by adding the rule, which the kernel does once only.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Any
+
+from hooker import janitor
+from hooker.errors import KernelError
+from hooker.janitor import Janitor, Undo
+
+MARK_BASE = 0x484B0000  # HK_MARK_BASE; tests/unit compares
+TABLE_BASE = 0x484B00  # routing tables TABLE_BASE + number
+PRIORITY_BASE = 64  # before the main table, after the local one
+ENGINES = 256  # per network namespace
+FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+class LocalRoute:
+    """Rule and route of one engine, in the current network namespace; a context manager. ``mark`` is its mark."""
+
+    def __init__(self, keeper: Janitor) -> None:
+        self._keeper = keeper
+        self._undos: list[Undo] = []
+        self.number = 0
+
+    @property
+    def mark(self) -> int:
+        return MARK_BASE + self.number
+
+    def __enter__(self) -> LocalRoute:
+        from pyroute2 import IPRoute
+
+        with IPRoute() as netlink:
+            self._loopback = netlink.link_lookup(ifname="lo")[0]
+            netlink.link("set", index=self._loopback, state="up") if not self._is_up(netlink) else None
+            try:
+                self._claim(netlink)
+            except BaseException:
+                self._remove(netlink)
+                raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        from pyroute2 import IPRoute
+
+        with IPRoute() as netlink:
+            self._remove(netlink)
+
+    def _is_up(self, netlink: Any) -> bool:
+        return bool(netlink.get_links(self._loopback)[0]["flags"] & 1)
+
+    def _claim(self, netlink: Any) -> None:
+        for self.number in range(1, ENGINES):
+            if self._add_rule(netlink, 4):
+                break
+        else:
+            raise KernelError(
+                f"{ENGINES - 1} engines run in this network namespace",
+                remedy="end one, or remove stale rules: ip rule list",
+            )
+        self._register(4)
+        self._add_route(netlink, 4)
+        try:
+            self._add_rule(netlink, 6)
+            self._register(6)
+            self._add_route(netlink, 6)
+        except OSError as error:
+            if _code(error) not in (errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
+                raise
+
+    def _rule(self, family: int) -> dict[str, Any]:
+        return {
+            "family": FAMILIES[family],
+            "priority": PRIORITY_BASE + self.number,
+            "fwmark": self.mark,
+            "fwmask": 0xFFFFFFFF,
+            "table": TABLE_BASE + self.number,
+        }
+
+    def _add_rule(self, netlink: Any, family: int) -> bool:
+        try:
+            netlink.rule("add", **self._rule(family))
+        except Exception as error:
+            if _code(error) == errno.EEXIST:
+                return False
+            raise
+        return True
+
+    def _register(self, family: int) -> None:
+        rule = janitor.rule(
+            family, priority=PRIORITY_BASE + self.number, table=TABLE_BASE + self.number, fwmark=self.mark
+        )
+        self._undos.append(self._keeper.register(rule, netns="/proc/thread-self/ns/net"))
+        routes = janitor.route_table(family, TABLE_BASE + self.number)
+        self._undos.append(self._keeper.register(routes, netns="/proc/thread-self/ns/net"))
+
+    def _add_route(self, netlink: Any, family: int) -> None:
+        netlink.route(
+            "replace",
+            family=FAMILIES[family],
+            dst="0.0.0.0/0" if family == 4 else "::/0",
+            type="local",
+            oif=self._loopback,
+            table=TABLE_BASE + self.number,
+        )
+
+    def _remove(self, netlink: Any) -> None:
+        for family in FAMILIES if self._undos else ():
+            for action in (
+                lambda f=family: netlink.rule("del", **self._rule(f)),
+                lambda f=family: netlink.flush_routes(family=FAMILIES[f], table=TABLE_BASE + self.number),
+            ):
+                try:
+                    action()
+                except Exception as error:
+                    if _code(error) not in (errno.ENOENT, errno.ESRCH, errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
+                        raise
+        while self._undos:
+            self._undos.pop().done()
+
+
+def _code(error: BaseException) -> int:
+    return int(getattr(error, "code", None) or getattr(error, "errno", None) or 0)
