@@ -124,9 +124,11 @@ struct hk_event {
 	__u64 server_nonce;		/* 0: the client has not seen one */
 	__u32 snd_nxt;			/* of the application's socket at ESTABLISHED */
 	__u32 rcv_nxt;
+	__u32 snd_wnd;			/* what the peer's TCP granted it, bytes; 0: not known yet */
+	__u32 rcv_wnd;			/* what it granted, bytes */
 	__u32 rtt_us;			/* of the TCP handshake */
-	__u16 mss;
 	__u16 peer_port;		/* the peer engine's port; 0: not known */
+	__u16 pad;
 	__u8 role;			/* HK_ROLE_CLIENT or HK_ROLE_SERVER */
 	__u8 snd_wscale;		/* of the application's socket */
 	__u8 rcv_wscale;

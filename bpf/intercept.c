@@ -96,7 +96,8 @@ static __always_inline void hk_fill_tcp(struct hk_event *e, void *tp)
 
 	e->snd_wscale = snd >> HK_TCP_SND_WSCALE_SHIFT & 0xf;
 	e->rcv_wscale = rcv >> HK_TCP_RCV_WSCALE_SHIFT & 0xf;
-	e->mss = *(volatile u16 *)(tp + HK_TCP_MSS_CLAMP);
+	e->snd_wnd = *(volatile u32 *)(tp + HK_TCP_SND_WND);
+	e->rcv_wnd = *(volatile u32 *)(tp + HK_TCP_RCV_WND);
 	if (sack & HK_TCP_SACK_OK_MASK)
 		e->tcp_options |= HK_TCP_SACK;
 	if (flags & HK_TCP_TSTAMP_OK_MASK)

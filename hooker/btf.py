@@ -109,7 +109,8 @@ def tcp_macros(btf: Btf) -> dict[str, int]:
 
     return {
         "HK_TCP_WRITE_SEQ": byte("write_seq"),
-        "HK_TCP_MSS_CLAMP": byte("rx_opt.mss_clamp"),
+        "HK_TCP_SND_WND": byte("snd_wnd"),
+        "HK_TCP_RCV_WND": byte("rcv_wnd"),
         "HK_TCP_SND_WSCALE": byte("rx_opt.snd_wscale"),
         "HK_TCP_SND_WSCALE_SHIFT": btf.field("tcp_sock", "rx_opt.snd_wscale")[0] % 8,
         "HK_TCP_RCV_WSCALE": byte("rx_opt.rcv_wscale"),

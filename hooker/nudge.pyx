@@ -3,7 +3,7 @@
 A segment that the egress program dropped is tried again only after a retransmission timeout, or when any
 acceptable segment arrives (RFC 9293, 3.10.7.4; Linux pushes pending frames after each ACK it takes). So the
 host sends itself one: a bare ACK from the remote address, with the numbers the handshake left. It repeats
-what the application's TCP knows already and changes nothing but the window, to what a handshake grants.
+what the application's TCP knows already, the window included (ten segments where that is not known).
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
@@ -42,7 +42,7 @@ cdef inline void put32(uint8_t *p, uint32_t v) noexcept nogil:
 
 
 cdef void write_tcp(uint8_t *t, const hk_event *est, uint32_t seq, const uint8_t *src, const uint8_t *dst, size_t alen) noexcept nogil:
-    cdef uint32_t window = INITIAL_WINDOW
+    cdef uint32_t window = est.snd_wnd if est.snd_wnd else INITIAL_WINDOW
     if est.tcp_options & HK_TCP_WSCALE:
         window >>= est.snd_wscale
     memset(t, 0, TCP_HEADER)
@@ -52,7 +52,7 @@ cdef void write_tcp(uint8_t *t, const hk_event *est, uint32_t seq, const uint8_t
     put32(t + 8, est.snd_nxt)
     t[12] = (TCP_HEADER // 4) << 4
     t[13] = FLAG_ACK
-    put16(t + 14, window if window else 1)
+    put16(t + 14, 1 if window == 0 else 65535 if window > 65535 else window)
     cdef uint32_t acc = sum16(src, alen, sum16(dst, alen, IPPROTO_TCP + TCP_HEADER))
     put16(t + 16, fold(sum16(t, TCP_HEADER, acc)))
 

@@ -106,6 +106,7 @@ class LocalRoute:
             family=FAMILIES[family],
             dst="0.0.0.0/0" if family == 4 else "::/0",
             type="local",
+            scope=254 if family == 4 else 0,  # host
             oif=self._loopback,
             table=TABLE_BASE + self.number,
         )

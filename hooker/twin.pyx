@@ -18,13 +18,23 @@ cdef enum:                       # <linux/tcp.h>; libc's header lacks some of th
     TCP_REPAIR_QUEUE = 20
     TCP_QUEUE_SEQ = 21
     TCP_REPAIR_OPTIONS = 22
+    TCP_REPAIR_WINDOW = 29
+    TCP_MAXSEG = 2
+    LARGEST_MSS = 32767          # the kernel's limit for TCP_MAXSEG: on loopback larger segments are cheaper
+    LEAST_WINDOW = 65536
     RECV_QUEUE = 1
     SEND_QUEUE = 2
-    OPT_MSS = 2
     OPT_WSCALE = 3
     OPT_SACK = 4
     REPAIR_OFF_NO_PROBE = -1
     IPV6_TRANSPARENT_ = 75
+
+cdef struct repair_window:
+    uint32_t snd_wl1
+    uint32_t snd_wnd
+    uint32_t max_window
+    uint32_t rcv_wnd
+    uint32_t rcv_wup
 
 cdef struct repair_opt:
     uint32_t code
@@ -62,10 +72,8 @@ cdef int set_queue(int fd, int queue, uint32_t seq) noexcept nogil:
 
 
 cdef int set_options(int fd, const hk_event *est) noexcept nogil:
-    cdef repair_opt opt[3]
-    cdef int n = 1
-    opt[0].code = OPT_MSS
-    opt[0].value = est.mss
+    cdef repair_opt opt[2]
+    cdef int n = 0
     if est.tcp_options & HK_TCP_WSCALE:      # what the application's socket sends with, we receive with
         opt[n].code = OPT_WSCALE
         opt[n].value = est.rcv_wscale | (<uint32_t>est.snd_wscale << 16)
@@ -74,7 +82,17 @@ cdef int set_options(int fd, const hk_event *est) noexcept nogil:
         opt[n].code = OPT_SACK
         opt[n].value = 0
         n += 1
-    return setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_OPTIONS, opt, n * sizeof(repair_opt))
+    return setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_OPTIONS, opt, n * sizeof(repair_opt)) if n else 0
+
+
+cdef int set_windows(int fd, const hk_event *est) noexcept nogil:
+    """So that the twin may send at once, and takes all that the application may send."""
+    cdef repair_window w
+    w.snd_wl1 = est.snd_nxt
+    w.snd_wnd = w.max_window = est.rcv_wnd
+    w.rcv_wnd = est.snd_wnd if est.snd_wnd > LEAST_WINDOW else LEAST_WINDOW
+    w.rcv_wup = est.snd_nxt
+    return setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &w, sizeof(w))
 
 
 cdef int set_identity(int fd, bint v4) noexcept nogil:
@@ -103,8 +121,9 @@ cdef int assemble(int fd, const hk_event *est) noexcept nogil:
         return -1
     if set_queue(fd, SEND_QUEUE, est.rcv_nxt) < 0 or set_queue(fd, RECV_QUEUE, est.snd_nxt) < 0:
         return -1
+    set_int(fd, IPPROTO_TCP, TCP_MAXSEG, LARGEST_MSS)
     n = fill_address(&a, est.key.local_ip, est.key.local_port)
-    if connect(fd, <sockaddr *>&a, n) < 0 or set_options(fd, est) < 0:
+    if connect(fd, <sockaddr *>&a, n) < 0 or set_options(fd, est) < 0 or set_windows(fd, est) < 0:
         return -1
     if set_int(fd, IPPROTO_TCP, TCP_REPAIR, REPAIR_OFF_NO_PROBE) < 0:
         return -1

@@ -64,8 +64,9 @@ cdef extern from "hooker_kern_user.h" nogil:
         uint64_t server_nonce
         uint32_t snd_nxt
         uint32_t rcv_nxt
+        uint32_t snd_wnd
+        uint32_t rcv_wnd
         uint32_t rtt_us
-        uint16_t mss
         uint16_t peer_port
         uint8_t role
         uint8_t snd_wscale
