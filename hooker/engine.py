@@ -100,9 +100,7 @@ class Hooker:
         redirect = _redirect_socket(stack)
         fill_free(self._kernel.free, self.max_flows)
         self._worker = self._make_worker(redirect.fileno())
-        self._kernel.configure(
-            self.policy, mark=route.mark, port=self._worker.port, transport=self.transport
-        )
+        self._kernel.configure(self.policy, mark=route.mark, port=self._worker.port, transport=self.transport)
         self._kernel.set_redirect_socket(redirect.fileno())
         self._started = time.monotonic()
         self._run_threads(stack)
@@ -231,7 +229,9 @@ STAYED_ON_TCP = (
 
 def _check_port(port: int) -> int:
     if not 0 <= port <= 65535:
-        raise ConfigurationError(f"port {port} is not a port number", remedy="give 0 to 65535; 0 takes any free one")
+        raise ConfigurationError(
+            f"port {port} is not a port number", remedy="give 0 to 65535; 0 takes any free one"
+        )
     return port
 
 
@@ -243,7 +243,9 @@ def _check_hold(seconds: float) -> float:
 
 def _check_flows(count: int) -> int:
     if not 64 <= count <= 1 << 20 or count & (count - 1):
-        raise ConfigurationError(f"max_flows {count} will not do", remedy="give a power of two from 64 to 1048576")
+        raise ConfigurationError(
+            f"max_flows {count} will not do", remedy="give a power of two from 64 to 1048576"
+        )
     return count
 
 
@@ -272,7 +274,21 @@ def _event(raw: tuple[Any, ...]) -> Event:
 
 
 def _flow(raw: tuple[Any, ...]) -> dict[str, Any]:
-    flow_id, role, state, reason, local_ip, local_port, remote_ip, remote_port, out, into, backlog, spills, ended = raw
+    (
+        flow_id,
+        role,
+        state,
+        reason,
+        local_ip,
+        local_port,
+        remote_ip,
+        remote_port,
+        out,
+        into,
+        backlog,
+        spills,
+        ended,
+    ) = raw
     return {
         "flow_id": flow_id,
         "role": Role(role).name.lower(),
@@ -289,7 +305,12 @@ def _flow(raw: tuple[Any, ...]) -> dict[str, Any]:
 
 def _peer(raw: tuple[bytes, int, dict[str, int]]) -> dict[str, Any]:
     packed, port, stats = raw
-    peer: dict[str, Any] = {"address": str(address(packed)), "port": port, "state": "up", "flows": stats["streams"]}
+    peer: dict[str, Any] = {
+        "address": str(address(packed)),
+        "port": port,
+        "state": "up",
+        "flows": stats["streams"],
+    }
     for name, value in stats.items():
         if name.endswith("_ns"):
             peer[name.removesuffix("_ns") + "_ms"] = value / 1e6
