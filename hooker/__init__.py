@@ -1,7 +1,7 @@
 """Hooker moves the data of unmodified TCP applications onto other transport protocols, transparently.
 
 ``Hooker`` is the engine, ``Policy`` says which connections it takes, events and exceptions are in
-``hooker.events`` and ``hooker.errors``. The engine needs root and a kernel that `hooker doctor` is content with.
+``hooker.events`` and ``hooker.errors``. The engine needs root, and a kernel `hooker doctor` is content with.
 """
 
 from __future__ import annotations

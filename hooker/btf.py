@@ -98,7 +98,7 @@ def load(path: Path = VMLINUX) -> Btf:
 
 
 def tcp_macros(btf: Btf) -> dict[str, int]:
-    """What bpf/intercept.c and bpf/redirect.c are compiled with: byte offsets into tcp_sock, and bit masks."""
+    """What the kernel programs are compiled with: byte offsets into tcp_sock, and bit masks."""
 
     def byte(path: str) -> int:
         return btf.field("tcp_sock", path)[0] // 8

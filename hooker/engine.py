@@ -1,7 +1,7 @@
 """The engine as Python sees it: ``with Hooker(...)`` hooks the connections of a cgroup.
 
-The control plane lives here: kernel programs, routing rule, redirect socket, the worker's thread, events. What
-happens per packet or per flow happens in the worker (``hooker._fastpath``), without the GIL.
+The control plane lives here: kernel programs, routing rule, redirect socket, the worker's thread, events.
+What happens per packet or per flow happens in the worker (``hooker._fastpath``), without the GIL.
 """
 
 from __future__ import annotations
@@ -223,7 +223,8 @@ class Hooker:
 
 STAYED_ON_TCP = (
     "loopback", "peer-remembered-as-tcp", "mptcp", "tcp-fast-open", "syn-with-option-unanswered",
-    "no-option-space", "option-echoed", "option-malformed", "flow-table-full", "sockhash-refused", "event-ring-full",
+    "no-option-space", "option-echoed", "option-malformed", "flow-table-full", "sockhash-refused",
+    "event-ring-full",
 )  # fmt: skip
 
 

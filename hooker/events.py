@@ -44,7 +44,7 @@ class Endpoint:
 class Event:
     """One event. For peers only ``kind``, ``remote`` and ``time`` mean something.
 
-    ``reason`` says why (empty while there is nothing to explain); ``time`` is on the monotonic clock, seconds;
+    ``reason`` says why, or is empty; ``time`` is on the monotonic clock, seconds;
     ``held`` is how long the flow was held, seconds; bytes are the application's, out and in.
     """
 

@@ -22,7 +22,7 @@ FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 class LocalRoute:
-    """Rule and route of one engine, in the current network namespace; a context manager. ``mark`` is its mark."""
+    """Rule and route of one engine, in the current network namespace; a context manager."""
 
     def __init__(self, keeper: Janitor) -> None:
         self._keeper = keeper

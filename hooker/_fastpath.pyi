@@ -1,0 +1,32 @@
+RawEvent = tuple[int, str, int, int, int, bytes, int, bytes, int, int, int, float, float]
+RawFlow = tuple[int, int, int, str, bytes, int, bytes, int, int, int, int, int, bool]
+
+class Worker:
+    port: int
+
+    def __init__(
+        self,
+        *,
+        ring_fd: int,
+        ring_size: int,
+        free_fd: int,
+        avoid_fd: int,
+        sockets_fd: int,
+        redirect_fd: int,
+        records: int,
+        max_flows: int,
+        port: int,
+        peer_port: int,
+        hold_time: float,
+        avoid_time: float = 60.0,
+        dead_after: float = 5.0,
+        congestion: str = "cubic",
+    ) -> None: ...
+    def run(self) -> None: ...
+    def stop(self) -> None: ...
+    def fileno(self) -> int: ...
+    def events(self) -> list[RawEvent]: ...
+    def flows(self) -> list[RawFlow]: ...
+    def peers(self) -> list[tuple[bytes, int, dict[str, int]]]: ...
+    def counters(self) -> dict[str, int]: ...
+    def reasons(self) -> dict[str, int]: ...
