@@ -16,7 +16,6 @@ import click
 import hooker
 from hooker import cgroup
 from hooker.errors import ConfigurationError, HookerError, require_root
-from hooker.janitor import Janitor
 from hooker.policy import Policy
 from hooker.session import LISTEN_PORT, Options, running
 
@@ -102,7 +101,7 @@ def up(group: str | None, ready_fd: int | None, **settings: Any) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, frame: stop.set())
-    with Janitor() as helper, running(options, path, helper):
+    with running(options, path):
         _say_ready(options, path, ready_fd)
         stop.wait()
     return 0

@@ -222,7 +222,7 @@ def _serve(
     group = Cgroup.create()
     undo = helper.register(janitor.cgroup(group.relative))
     try:
-        with running(options, group.path, helper) as engine:
+        with running(options, group.path) as engine:
             report.send({"cgroup": group.relative})
             while not stopped and not select.select([life], [], [], 1.0)[0]:
                 pass

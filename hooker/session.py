@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hooker import transports
-from hooker.control import ControlServer, Snapshot
+from hooker.control import Snapshot
 from hooker.errors import ConfigurationError
-from hooker.janitor import Janitor
 from hooker.policy import Policy
 
 LISTEN_PORT = 6253  # VTL's UDP port
@@ -24,7 +23,7 @@ POLL_INTERVAL = 0.02  # s
 class Engine(Protocol):
     """What the commands use of ``hooker.Hooker``."""
 
-    def start(self) -> None: ...
+    def start(self) -> object: ...
 
     def close(self) -> None: ...
 
@@ -61,13 +60,12 @@ def make_engine(options: Options, cgroup: Path) -> Engine:
 
 
 @contextmanager
-def running(options: Options, cgroup: Path, helper: Janitor) -> Iterator[Engine]:
-    """Start the engine and its control socket; end both afterwards."""
+def running(options: Options, cgroup: Path) -> Iterator[Engine]:
+    """Start the engine; end it afterwards."""
     engine = make_engine(options, cgroup)
     engine.start()
     try:
-        with ControlServer(engine.snapshot, janitor=helper):
-            yield engine
+        yield engine
     finally:
         engine.close()
 
