@@ -225,10 +225,10 @@ cdef int packet_receive(Assoc *a, Cursor *c, uint64_t pn, uint64_t now) noexcept
         return VTL_DROP_DUPLICATE
     if pn >> 62:                                    # RFC 9000 12.3
         return VTL_DROP_PROTOCOL
+    if c.n == 0:
+        return VTL_DROP_SHORT                       # RFC 9000 12.4
     while c.n > 0:
-        if c.p[0] > FR_ACK:
-            eliciting = True
-        elif c.p[0] == FR_PING:
+        if c.p[0] != FR_ACK and c.p[0] != FR_PADDING:
             eliciting = True
         rc = on_frame(a, c, now)
         if rc != VTL_OK:

@@ -195,16 +195,20 @@ class Pair:
             return False
         self.steps += 1
         self.now = max(self.now, at)
+        self.deliver()
+        for host in (self.a, self.b):
+            host.take_events()
+        return True
+
+    def deliver(self) -> None:
+        """Hands over the datagrams and timers that are due."""
         while self.transit and self.transit[0][0] <= self.now:
             _, _, to, data, source = heapq.heappop(self.transit)
             to.endpoint.receive_datagram(data, source, self.now)
         for host in (self.a, self.b):
-            host.take_events()
             timer = host.endpoint.get_timer()
             if timer is not None and timer <= self.now:
                 host.endpoint.handle_timer(self.now)
-                host.take_events()
-        return True
 
     def run(self, until: Callable[[], bool], *, limit: float = 60.0, steps: int = 400_000) -> None:
         """Steps until the predicate holds; fails, naming the seed, after `limit` virtual seconds."""

@@ -1,0 +1,210 @@
+"""Python faces of single parts of VTL, for property tests and for trying a controller by hand."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.string cimport memcpy, memset
+from hooker.vtl cimport congestion as cc
+from hooker.vtl cimport ranges as rg
+from hooker.vtl cimport reassembly as ra
+from hooker.vtl cimport sendbuf as sb
+from hooker.vtl cimport wire
+from hooker.vtl.siphash cimport siphash24
+
+
+def siphash(bytes key not None, bytes data not None):
+    """SipHash-2-4 of data under a 16-byte key."""
+    cdef uint64_t k[2]
+    if len(key) != 16:
+        raise ValueError("the key has 16 bytes")
+    memcpy(k, PyBytes_AS_STRING(key), 16)
+    return siphash24(k, <const uint8_t *>PyBytes_AS_STRING(data), len(data))
+
+
+def read_header(bytes data not None):
+    """(version, type, connection id, number), or None when the bytes are too few."""
+    cdef wire.Cursor c
+    cdef wire.Header h
+    c.p = <const uint8_t *>PyBytes_AS_STRING(data)
+    c.n = PyBytes_GET_SIZE(data)
+    return (h.version, h.type, h.dcid, h.number) if wire.read_header(&c, &h) else None
+
+
+def write_header(uint8_t type, uint64_t dcid, uint64_t number):
+    """The 20 bytes every datagram begins with."""
+    cdef uint8_t out[wire.HEADER_SIZE]
+    wire.write_header(out, type, dcid, number)
+    return (<const char *>out)[:wire.HEADER_SIZE]
+
+
+def frame_size(uint8_t type):
+    """Bytes of a frame's fixed part; 0: there is no such frame."""
+    return wire.frame_size(type)
+
+
+def read_init(bytes body not None):
+    """The fields of an INIT body, or None."""
+    cdef wire.Cursor c
+    cdef wire.Init i
+    c.p = <const uint8_t *>PyBytes_AS_STRING(body)
+    c.n = PyBytes_GET_SIZE(body)
+    if not wire.read_init(&c, &i):
+        return None
+    versions = [wire.load32(i.version_list + 4 * j) for j in range(i.versions)]
+    return {"max_ack_delay_us": i.max_ack_delay_us, "max_data": i.max_data,
+            "max_stream_data": i.max_stream_data, "cookie_cid": i.cookie_cid,
+            "cookie_time": i.cookie_time, "cookie_mac": i.cookie_mac, "versions": versions}
+
+
+cdef class RangeSet:
+    """A set of integers."""
+
+    cdef rg.RangeSet r
+
+    def __dealloc__(self):
+        rg.ranges_clear(&self.r)
+
+    def add(self, uint64_t start, uint64_t end, uint32_t limit=1 << 20):
+        """Adds [start, end); False: over the limit, nothing changed."""
+        return rg.ranges_add(&self.r, start, end, limit) == 0
+
+    def trim(self, uint64_t below):
+        """Forgets everything below."""
+        rg.ranges_trim(&self.r, below)
+
+    def __contains__(self, uint64_t x):
+        return bool(rg.ranges_contains(&self.r, x))
+
+    def ranges(self):
+        """The ranges, ascending."""
+        return [(self.r.v[i].start, self.r.v[i].end) for i in range(self.r.n)]
+
+
+cdef class Reassembly:
+    """Out-of-order bytes of one stream."""
+
+    cdef ra.Reassembly r
+
+    def __dealloc__(self):
+        ra.reassembly_clear(&self.r)
+
+    def store(self, uint64_t offset, bytes data not None):
+        """Keeps bytes; False: too many holes."""
+        return ra.reassembly_store(&self.r, offset, <const uint8_t *>PyBytes_AS_STRING(data), len(data)) == 0
+
+    def read(self):
+        """Takes everything that is in order now."""
+        cdef const uint8_t *p = NULL
+        cdef size_t n
+        out = []
+        while True:
+            n = ra.reassembly_peek(&self.r, &p)
+            if n == 0:
+                return b"".join(out)
+            out.append((<const char *>p)[:n])
+            ra.reassembly_advance(&self.r, self.r.next + n)
+
+    def advance(self, uint64_t offset):
+        """Bytes before offset came another way."""
+        ra.reassembly_advance(&self.r, offset)
+
+    @property
+    def pages(self):
+        """Pages allocated."""
+        return sum(self.r.page[i] != NULL for i in range(self.r.pages))
+
+
+cdef void on_release(void *ctx, void *owner, size_t n) noexcept with gil:
+    (<SendBuffer>ctx).released.append((<uintptr_t>owner, n))
+
+
+cdef class SendBuffer:
+    """A stream's send side over Python bytes."""
+
+    cdef sb.SendBuf b
+    cdef list kept
+    cdef readonly list released
+
+    def __cinit__(self):
+        self.kept = []
+        self.released = []
+
+    def __dealloc__(self):
+        rg.ranges_clear(&self.b.done)
+        rg.ranges_clear(&self.b.lost)
+
+    def write(self, bytes data not None, uintptr_t owner):
+        """Lends bytes."""
+        self.kept.append(data)
+        return sb.sendbuf_write(&self.b, <const uint8_t *>PyBytes_AS_STRING(data), len(data), <void *>owner)
+
+    def send(self, uint64_t limit, size_t max_len):
+        """The next (offset, bytes) to send, or None."""
+        cdef sb.Segment g
+        cdef const uint8_t *p
+        cdef size_t n = 0, got = 0
+        if not sb.sendbuf_peek(&self.b, limit, max_len, &g):
+            return None
+        out = []
+        while got < g.len:
+            p = sb.sendbuf_at(&self.b, g.offset + got, g.again, &n)
+            n = min(n, g.len - got)
+            out.append((<const char *>p)[:n])
+            got += n
+        sb.sendbuf_commit(&self.b, &g)
+        return g.offset, b"".join(out)
+
+    def on_acked(self, uint64_t offset, size_t n):
+        """The peer has these bytes."""
+        sb.sendbuf_on_acked(&self.b, offset, n)
+        sb.sendbuf_release(&self.b, self.b.acked, on_release, <void *>self)
+
+    def on_lost(self, uint64_t offset, size_t n):
+        """These bytes are to be sent again."""
+        sb.sendbuf_on_lost(&self.b, offset, n)
+
+    def clear(self):
+        """Gives everything back."""
+        sb.sendbuf_clear(&self.b, on_release, <void *>self)
+
+    @property
+    def acked(self):
+        """Length of the acknowledged prefix."""
+        return self.b.acked
+
+    @property
+    def end(self):
+        """Bytes written."""
+        return self.b.end
+
+
+cdef class Controller:
+    """A congestion controller by name."""
+
+    cdef cc.Congestion c
+
+    def __cinit__(self, str name, uint64_t mss=1472):
+        cdef bytes b = name.encode()
+        if cc.congestion_init(&self.c, b, mss) < 0:
+            raise ValueError(f"unknown congestion controller {name!r}")
+
+    def on_ack(self, uint64_t now, uint64_t n, uint64_t sent_at, uint64_t rtt, bint limited=False):
+        """An ACK for n bytes, the newest sent at sent_at."""
+        cdef cc.CongestionAck a
+        memset(&a, 0, sizeof(a))
+        a.now, a.bytes, a.sent_at, a.limited = now, n, sent_at, limited
+        a.srtt = a.latest_rtt = a.min_rtt = rtt
+        cc.congestion_on_ack(&self.c, &a)
+
+    def on_loss(self, uint64_t sent_at, uint64_t now, bint persistent=False):
+        """Loss of a packet sent at sent_at."""
+        cc.congestion_on_loss(&self.c, sent_at, now, persistent)
+
+    @property
+    def cwnd(self):
+        """Congestion window in bytes."""
+        return self.c.cwnd
+
+    @property
+    def ssthresh(self):
+        """Slow start threshold in bytes."""
+        return self.c.ssthresh
