@@ -26,7 +26,7 @@ from hooker.nudge cimport nudge, nudge_acknowledge
 from hooker.twin cimport twin_abort, twin_create, twin_discard, twin_finish
 from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_open_info, vtl_stream
 from hooker.vtl.endpoint cimport (
-    vtl_accept, vtl_cancel, vtl_confirm, vtl_connect, vtl_is_up, vtl_open, vtl_reject, vtl_reset,
+    vtl_accept, vtl_cancel, vtl_close, vtl_confirm, vtl_connect, vtl_is_up, vtl_open, vtl_reject, vtl_reset,
     vtl_stream_assoc, vtl_stream_set_user, vtl_stream_user,
 )
 from hooker.worker cimport *
@@ -292,7 +292,8 @@ cdef flow *new_flow(worker *w, const hk_event *e) noexcept nogil:
     f.opened_ns = w.now
     w.flows[e.slot] = f
     w.live += 1
-    nonce_add(w, f)
+    if e.role == HK_ROLE_SERVER:
+        nonce_add(w, f)
     held_add(w, f)
     tell(w, f, N_OPENED)
     return f
@@ -495,19 +496,20 @@ cdef void on_cancelled(worker *w, vtl_stream *s) noexcept nogil:
 
 
 cdef void on_stream_reset(worker *w, vtl_stream *s, uint32_t code) noexcept nogil:
-    """By the peer, or because the association is gone (code 0)."""
+    """By the peer, or because the association is gone."""
     cdef flow *f = flow_of(s)
+    cdef bint peer_lost = not vtl_is_up(vtl_stream_assoc(s))
     forget_open(w, s)
     if f == NULL:
         return
     vtl_stream_set_user(s, NULL)
     f.stream = NULL
     if f.state == HK_STATE_HELD:
-        if f.est.role == HK_ROLE_CLIENT:
+        if f.est.role == HK_ROLE_CLIENT and peer_lost:
             avoid(w, f, w.avoid_for, True)
-        release(w, f, R_PEER_RELEASED if code else R_NO_ENGINE, f.est.server_nonce != 0)
+        release(w, f, R_NO_ENGINE if peer_lost else R_PEER_RELEASED, f.est.server_nonce != 0)
     else:
-        reset_application(w, f, R_PEER_RESET if code else R_PEER_LOST)
+        reset_application(w, f, R_PEER_LOST if peer_lost else R_PEER_RESET)
 
 
 cdef void on_stream_closed(worker *w, vtl_stream *s) noexcept nogil:
@@ -589,7 +591,8 @@ cdef void flows_reap(worker *w) noexcept nogil:
         if f.in_dirty or f.in_retry:
             maybe_done(w, f)
             continue
-        nonce_remove(w, f)
+        if f.est.role == HK_ROLE_SERVER:
+            nonce_remove(w, f)
         delivery_drop(w, f)
         w.flows[f.slot] = NULL
         w.live -= 1
@@ -614,6 +617,8 @@ cdef void flows_stop(worker *w) noexcept nogil:
                 release(w, f, R_ENGINE_STOPPED, False)
         elif f.state == HK_STATE_ENGAGED and not f.ended:
             flow_abort(w, f, R_ENGINE_STOPPED)
+    for i in range(w.peer_count, 0, -1):
+        vtl_close(w.peers[i - 1], 0, w.now)      # assoc_down takes it off the list
 
 
 def fill_free(int fd, uint32_t count):
