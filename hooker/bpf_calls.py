@@ -9,8 +9,10 @@ import platform
 from hooker.errors import KernelError
 
 SYS_BPF = {"x86_64": 321, "aarch64": 280}
+MAP_CREATE, MAP_UPDATE_ELEM = 0, 2  # enum bpf_cmd
 PROG_ATTACH, LINK_CREATE, OBJ_GET_INFO_BY_FD = 8, 28, 15
-MAP_UPDATE_ELEM = 2
+MAP_TYPES = {"array": 2, "lpm_trie": 11, "sockhash": 18, "ringbuf": 27}  # enum bpf_map_type
+F_NO_PREALLOC, F_MMAPABLE = 1, 1024
 CGROUP_INET_EGRESS, CGROUP_SOCK_OPS, SK_MSG_VERDICT = 1, 3, 7
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -36,6 +38,17 @@ class _Attach(ctypes.Structure):
     ]
 
 
+class _MapCreate(ctypes.Structure):
+    _fields_ = [
+        ("map_type", ctypes.c_uint32),
+        ("key_size", ctypes.c_uint32),
+        ("value_size", ctypes.c_uint32),
+        ("max_entries", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+        ("rest", ctypes.c_uint8 * 108),
+    ]
+
+
 class _Element(ctypes.Structure):
     _fields_ = [
         ("map_fd", ctypes.c_uint32),
@@ -56,6 +69,13 @@ def _bpf(command: int, attributes: ctypes.Structure, what: str) -> int:
         code = ctypes.get_errno()
         raise KernelError(f"{what}: {os.strerror(code)}", errno=code)
     return int(result)
+
+
+def create_map(kind: str, *, key: int, value: int, entries: int, flags: int = 0) -> int:
+    """A map's file descriptor; sizes in bytes."""
+    return _bpf(
+        MAP_CREATE, _MapCreate(MAP_TYPES[kind], key, value, entries, flags), f"cannot make a {kind} map"
+    )
 
 
 def link_cgroup(program: int, cgroup: int, attach_type: int) -> int:

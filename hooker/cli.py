@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -36,10 +35,10 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--listen-port",
             metavar="PORT",
-            type=click.IntRange(1, 65535),
+            type=click.IntRange(0, 65535),
             default=LISTEN_PORT,
             show_default=True,
-            help="UDP port of the transport.",
+            help="UDP port of the transport; 0 takes any free one.",
         ),
         click.option("--loopback", is_flag=True, help="Hook connections to this host itself, too."),
         click.option("-v", "--verbose", is_flag=True, help="Say on standard error what happens to flows."),
@@ -101,8 +100,8 @@ def up(group: str | None, ready_fd: int | None, **settings: Any) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, frame: stop.set())
-    with running(options, path):
-        _say_ready(options, path, ready_fd)
+    with running(options, path) as engine:
+        _say_ready(engine.snapshot()["engine"], ready_fd)
         stop.wait()
     return 0
 
@@ -139,8 +138,9 @@ def _check_descriptor(descriptor: int) -> None:
         raise ConfigurationError(f"file descriptor {descriptor} is not open") from None
 
 
-def _say_ready(options: Options, path: Path, ready_fd: int | None) -> None:
-    print(f"hooker: ready, {options.transport} on port {options.listen_port}, cgroup {path}", flush=True)
+def _say_ready(engine: dict[str, Any], ready_fd: int | None) -> None:
+    text = "hooker: ready, {transport} on port {listen_port}, cgroup {cgroup}"
+    print(text.format(**engine), flush=True)
     if ready_fd is not None:
         try:
             os.write(ready_fd, b"ready\n")

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hooker import bpf_syscall, cgroup, headers
+from hooker import bpf_calls, cgroup, headers
 from hooker.errors import HookerError
 
 KERNEL_FLOOR = (6, 1)
@@ -185,8 +185,8 @@ def check_links() -> str:
     try:
         target = os.open(group.path, os.O_RDONLY)
         try:
-            os.close(bpf_syscall.create_link(bpf.fd, target, bpf_syscall.CGROUP_SOCK_OPS))
-            os.close(bpf_syscall.create_link(egress.fd, target, bpf_syscall.CGROUP_INET_EGRESS))
+            os.close(bpf_calls.link_cgroup(bpf.fd, target, bpf_calls.CGROUP_SOCK_OPS))
+            os.close(bpf_calls.link_cgroup(egress.fd, target, bpf_calls.CGROUP_INET_EGRESS))
         finally:
             os.close(target)
     finally:
@@ -196,12 +196,12 @@ def check_links() -> str:
 
 def check_maps() -> str:
     """Socket storage is left to the programs: it needs type information, which BCC adds."""
-    os.close(bpf_syscall.create_map("sockhash", key=4, value=8, entries=2))
-    os.close(bpf_syscall.create_map("ringbuf", key=0, value=0, entries=os.sysconf("SC_PAGESIZE")))
-    flags = bpf_syscall.BPF_F_NO_PREALLOC
-    os.close(bpf_syscall.create_map("lpm_trie", key=20, value=1, entries=2, flags=flags))
-    flags = bpf_syscall.BPF_F_MMAPABLE
-    os.close(bpf_syscall.create_map("array", key=4, value=8, entries=2, flags=flags))
+    os.close(bpf_calls.create_map("sockhash", key=4, value=8, entries=2))
+    os.close(bpf_calls.create_map("ringbuf", key=0, value=0, entries=os.sysconf("SC_PAGESIZE")))
+    flags = bpf_calls.F_NO_PREALLOC
+    os.close(bpf_calls.create_map("lpm_trie", key=20, value=1, entries=2, flags=flags))
+    flags = bpf_calls.F_MMAPABLE
+    os.close(bpf_calls.create_map("array", key=4, value=8, entries=2, flags=flags))
     _programs()
     return "sockhash, ringbuf, lpm_trie, mmapable array, sk_storage"
 

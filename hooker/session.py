@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from hooker import transports
 from hooker.control import Snapshot
 from hooker.errors import ConfigurationError
+from hooker.events import Event, Kind, Role
 from hooker.policy import Policy
 
 LISTEN_PORT = 6253  # VTL's UDP port
@@ -83,5 +84,19 @@ def drain(engine: Engine, timeout: float, stopped: Callable[[], bool]) -> bool:
     return True
 
 
-def _print_event(event: Any) -> None:
-    print(f"hooker: {event}", file=sys.stderr, flush=True)
+def _print_event(event: Event) -> None:
+    print(f"hooker: {describe(event)}", file=sys.stderr, flush=True)
+
+
+def describe(event: Event) -> str:
+    """One line for people, as in "flow released 10.0.0.1:4000 → 10.0.0.2:80: no-answer, held 300.0 ms"."""
+    what = event.kind.name.lower().replace("_", " ")
+    if event.local is None or event.role is None:
+        return f"{what} {event.remote}"
+    ends = (event.local, event.remote) if event.role is Role.CLIENT else (event.remote, event.local)
+    text = f"{what} {ends[0]} → {ends[1]}" + (f": {event.reason}" if event.reason else "")
+    if event.kind in (Kind.FLOW_ENGAGED, Kind.FLOW_RELEASED):
+        text += f", held {event.held * 1000:.1f} ms"
+    if event.kind is Kind.FLOW_CLOSED:
+        text += f", {event.bytes_sent} B sent, {event.bytes_received} B received"
+    return text

@@ -11,10 +11,14 @@ import os
 import sys
 import time
 import types
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
 
+from hooker.control import ControlServer
 from hooker.errors import KernelError
+from hooker.events import Endpoint, Event, Kind
+from hooker.janitor import Janitor
 
 
 def log(word: str) -> None:
@@ -27,6 +31,9 @@ class Hooker:
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
 
+        self.janitor = Janitor()
+        self.control = ControlServer(self.snapshot, janitor=self.janitor)
+
     def start(self) -> None:
         if "FAKE_FAIL" in os.environ:
             raise KernelError(os.environ["FAKE_FAIL"], remedy="try a newer one")
@@ -34,10 +41,13 @@ class Hooker:
             log("starting")
             time.sleep(float(os.environ["FAKE_SLOW"]))
         if self.settings["on_event"] is not None:
-            self.settings["on_event"]("an event")
+            self.settings["on_event"](Event(Kind.PEER_UP, 0.0, Endpoint(IPv6Address("fd00::2"), 6253)))
+        self.control.start()
         log("start")
 
     def close(self) -> None:
+        self.control.close()
+        self.janitor.close()
         log("close")
 
     def snapshot(self) -> dict[str, Any]:

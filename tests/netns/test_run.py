@@ -230,7 +230,7 @@ def test_a_signal_cuts_the_lingering_short(environment: Path, monkeypatch: pytes
 
 
 def test_verbose_tells_events_on_standard_error() -> None:
-    assert run("true", options=("-v",)).stderr == "hooker: an event\n"
+    assert run("true", options=("-v",)).stderr == "hooker: peer up [fd00::2]:6253\n"
 
 
 # ---- signals --------------------------------------------------------------------------------

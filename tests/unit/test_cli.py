@@ -33,7 +33,7 @@ def call(*arguments: str, run_dir: Path | None = None) -> subprocess.CompletedPr
         (["run", "--transport", "quic", "--", "true"], "vtl"),
         (["run", "--nonsense", "--", "true"], "--nonsense"),
         (["run", "--linger", "-1", "--", "true"], "--linger"),
-        (["up", "--listen-port", "0"], "--listen-port"),
+        (["up", "--listen-port", "-1"], "--listen-port"),
         (["up", "--listen-port", "65536"], "--listen-port"),
         (["up", "--transport", ""], "vtl"),
         (["up", "unexpected"], "unexpected"),
