@@ -103,6 +103,9 @@ cdef struct Assoc:
     assoc_state state
     bint initiator
     uint32_t down_reason
+    bint closed_by_peer
+    bint announced             # assoc_up() was called
+    uint32_t restarts
     Assoc *by_cid              # hash chains
     Assoc *by_addr
     Assoc *prev                # all

@@ -10,10 +10,11 @@ from libc.string cimport memset
 from hooker.vtl.congestion cimport congestion_find
 from hooker.vtl.core cimport *
 from hooker.vtl.handshake cimport *
+from hooker.vtl.lifecycle cimport reap
 from hooker.vtl.packet_in cimport packet_receive
 from hooker.vtl.packet_out cimport answers_build, batch_room, packets_build
 from hooker.vtl.registry cimport *
-from hooker.vtl.sendbuf cimport sendbuf_clear, sendbuf_write
+from hooker.vtl.sendbuf cimport sendbuf_write
 from hooker.vtl.stream cimport *
 from hooker.vtl.timers cimport assoc_deadline, assoc_doubt, assoc_on_timer
 from hooker.vtl.wire cimport *
@@ -63,55 +64,11 @@ cdef void vtl_endpoint_free(vtl_endpoint *ep) noexcept nogil:
     free(ep)
 
 
-cdef void close_stream(Stream *s) noexcept nogil:
-    cdef vtl_sink *k = &s.assoc.ep.sink
-    sendbuf_clear(&s.out, k.release, k.ctx)
-    if s.flags & S_ANNOUNCED:
-        s.flags |= S_DEAD
-        k.closed(k.ctx, <vtl_stream *>s)
-    stream_destroy(s)
-
-
-cdef void reap_streams(Endpoint *ep) noexcept nogil:
-    cdef Assoc *a
-    cdef Stream *s
-    while ep.unfinished != NULL:
-        a = ep.unfinished
-        ep.unfinished = a.next_unfinished
-        a.in_unfinished = False
-        while a.finished.first != NULL:
-            s = a.finished.first
-            a.finished.first = s.next_finished
-            if a.finished.first == NULL:
-                a.finished.last = NULL
-            close_stream(s)
-
-
-cdef void take_down(Assoc *a) noexcept nogil:
-    cdef vtl_sink *k = &a.ep.sink
-    cdef Stream *s
-    while a.all != NULL:
-        s = a.all
-        if s.flags & (S_ANNOUNCED | S_DEAD) == S_ANNOUNCED:
-            s.flags |= S_DEAD
-            k.reset(k.ctx, <vtl_stream *>s, a.down_reason)
-        close_stream(s)
-    k.assoc_down(k.ctx, <vtl_assoc *>a, a.down_reason)
-    assoc_free(a)
-
-
-cdef void reap(Endpoint *ep) noexcept nogil:
-    cdef Assoc *a
-    while ep.unfinished != NULL or ep.dead != NULL:
-        reap_streams(ep)
-        if ep.dead != NULL:
-            a = ep.dead
-            ep.dead = a.next_dead
-            take_down(a)
-
-
-cdef inline void enter(Endpoint *ep) noexcept nogil:
+cdef inline uint64_t enter(Endpoint *ep, uint64_t now) noexcept nogil:
+    """The time to work with: it never goes back, whatever the caller's clock does."""
     ep.depth += 1
+    ep.now = max(ep.now, now)
+    return ep.now
 
 
 cdef inline void leave(Endpoint *ep) noexcept nogil:
@@ -161,8 +118,7 @@ cdef int dispatch(Endpoint *ep, const uint8_t *pkt, size_t n, const vtl_addr *sr
 
 cdef int vtl_recv(vtl_endpoint *ep, const uint8_t *pkt, size_t n, const vtl_addr *src, uint64_t now) noexcept nogil:
     cdef int rc
-    enter(E(ep))
-    E(ep).now = now
+    now = enter(E(ep), now)
     rc = dispatch(E(ep), pkt, n, src, now)
     if rc != VTL_OK:
         E(ep).drops[rc] += 1
@@ -188,8 +144,7 @@ cdef Assoc *pop_ready(Endpoint *ep) noexcept nogil:
 cdef int vtl_build(vtl_endpoint *ep, vtl_batch *b, uint64_t now) noexcept nogil:
     cdef uint32_t before = b.dgram_len
     cdef Assoc *a
-    enter(E(ep))
-    E(ep).now = now
+    now = enter(E(ep), now)
     answers_build(E(ep), b, now)
     while E(ep).ready_first != NULL and batch_room(b):
         a = pop_ready(E(ep))
@@ -221,8 +176,7 @@ cdef uint64_t vtl_timer(vtl_endpoint *ep) noexcept nogil:
 
 cdef void vtl_on_timer(vtl_endpoint *ep, uint64_t now) noexcept nogil:
     cdef Assoc *a
-    enter(E(ep))
-    E(ep).now = now
+    now = enter(E(ep), now)
     settle(E(ep))
     while E(ep).heap_n > 0 and E(ep).heap[0].deadline <= now:
         a = E(ep).heap[0]
@@ -234,8 +188,7 @@ cdef void vtl_on_timer(vtl_endpoint *ep, uint64_t now) noexcept nogil:
 
 cdef void vtl_path_error(vtl_endpoint *ep, const vtl_addr *to, uint64_t now) noexcept nogil:
     cdef Assoc *a
-    enter(E(ep))
-    E(ep).now = now
+    now = enter(E(ep), now)
     a = E(ep).all
     while a != NULL:
         if same_addr(&a.peer, to):
@@ -251,11 +204,12 @@ cdef void vtl_path_error(vtl_endpoint *ep, const vtl_addr *to, uint64_t now) noe
 
 cdef vtl_assoc *vtl_connect(vtl_endpoint *ep, const vtl_addr *to, uint64_t now) noexcept nogil:
     cdef Assoc *a = assoc_to(E(ep), to)
+    now = enter(E(ep), now)
     if a == NULL:
-        E(ep).now = now
         a = assoc_new(E(ep), to, random_cid(E(ep)), now)
         if a != NULL:
             handshake_start(a, now)
+    leave(E(ep))
     return <vtl_assoc *>a
 
 
@@ -271,8 +225,7 @@ cdef void vtl_close(vtl_assoc *a, uint32_t reason, uint64_t now) noexcept nogil:
     cdef Endpoint *ep = A(a).ep
     if A(a).state == A_DEAD:
         return
-    enter(ep)
-    ep.now = now
+    now = enter(ep, now)
     if A(a).state == A_UP:
         answer(ep, PKT_CLOSE, &A(a).peer, A(a).peer_cid, A(a).cid, reason)
     assoc_fail(A(a), reason)
@@ -316,7 +269,7 @@ cdef vtl_stream *vtl_open(vtl_assoc *assoc, const vtl_open_info *info, void *use
     cdef Stream *s
     if a.state == A_DEAD or a.next_id >> 31:
         return NULL
-    a.ep.now = now
+    a.ep.now = max(a.ep.now, now)
     s = stream_new(a, (a.next_id << 1) | (0 if a.initiator else 1))
     if s == NULL:
         return NULL

@@ -103,6 +103,7 @@ cdef void handshake_start(Assoc *a, uint64_t now) noexcept nogil:
     a.initiator = True
     a.state = A_INIT
     a.hs_size = a.ep.cfg.max_datagram
+    a.hs_started = a.last_recv = now
     send_init(a, now)
 
 
@@ -164,6 +165,8 @@ cdef void come_up(Assoc *a, const uint8_t *windows, uint32_t ack_delay_us, uint6
     cdef Stream *s = a.all
     a.state = A_UP
     a.last_recv = now
+    if a.streams == 0:
+        a.idle_since = now
     a.first_up_pn = a.rec.next_pn
     a.send_max = load64(windows)
     a.peer_stream_window = load64(windows + 8)
@@ -173,7 +176,9 @@ cdef void come_up(Assoc *a, const uint8_t *windows, uint32_t ack_delay_us, uint6
         stream_activate(s)
         s = s.next
     assoc_ready(a)
-    k.assoc_up(k.ctx, <vtl_assoc *>a)
+    if not a.announced:
+        a.announced = True
+        k.assoc_up(k.ctx, <vtl_assoc *>a)
 
 
 cdef int on_init_ack(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_addr *src, uint64_t now) noexcept nogil:
@@ -256,5 +261,6 @@ cdef int on_close(Endpoint *ep, Cursor *c, const Header *h, const vtl_addr *src)
         return VTL_DROP_SHORT
     if a == NULL or a.state != A_UP or a.peer_cid != h.number:
         return VTL_DROP_NO_ASSOC
+    a.closed_by_peer = True
     assoc_fail(a, load32(p))
     return VTL_OK

@@ -14,7 +14,7 @@ from hooker.vtl.recovery cimport (
     MAX_PACKET_FRAMES, recovery_add_frame, recovery_room, recovery_sent,
 )
 from hooker.vtl.sendbuf cimport Segment, sendbuf_at, sendbuf_commit, sendbuf_has_lost, sendbuf_peek
-from hooker.vtl.stream cimport QUANTUM, stream_sendable
+from hooker.vtl.stream cimport QUANTUM, active_add, stream_sendable
 from hooker.vtl.wire cimport *
 
 cdef enum:
@@ -277,15 +277,6 @@ cdef void pop_active(Assoc *a) noexcept nogil:
     s.in_active = False
 
 
-cdef void append(StreamList *l, Stream *s) noexcept nogil:
-    if l.last == NULL:
-        l.first = s
-    else:
-        l.last.next_active = s
-    l.last = s
-    s.in_active = True
-
-
 cdef inline bint needs_credit(const Assoc *a, const Stream *s) noexcept nogil:
     """It has only new bytes, and the association has no credit for them."""
     return a.send_total >= a.send_max and not sendbuf_has_lost(&s.out) and s.out.next < s.out.end
@@ -301,7 +292,7 @@ cdef void add_streams(Builder *d) noexcept nogil:
             pop_active(a)
         elif needs_credit(a, s):
             pop_active(a)
-            append(&a.blocked, s)
+            active_add(&a.blocked, s)
             s.in_blocked = True
         else:
             if not add_stream(d, s):
@@ -310,7 +301,7 @@ cdef void add_streams(Builder *d) noexcept nogil:
             if s.quantum == 0:
                 s.quantum = QUANTUM
                 pop_active(a)
-                append(&a.active, s)
+                active_add(&a.active, s)
 
 
 # --- packets

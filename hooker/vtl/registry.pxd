@@ -6,6 +6,8 @@ from hooker.vtl.core cimport Assoc, Endpoint
 
 cdef bint same_addr(const vtl_addr *x, const vtl_addr *y) noexcept nogil
 cdef Assoc *assoc_new(Endpoint *ep, const vtl_addr *peer, uint64_t cid, uint64_t now) noexcept nogil   # NULL: limit or memory
+cdef void assoc_rekey(Assoc *a, uint64_t cid) noexcept nogil      # another connection id of ours
+cdef void path_forget(Assoc *a) noexcept nogil                    # all it knows of the peer and the path
 cdef void assoc_free(Assoc *a) noexcept nogil
 cdef Assoc *assoc_by_cid(Endpoint *ep, uint64_t cid) noexcept nogil
 cdef Assoc *assoc_to(Endpoint *ep, const vtl_addr *peer) noexcept nogil         # the best for a new stream

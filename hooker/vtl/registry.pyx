@@ -70,12 +70,7 @@ cdef Assoc *assoc_new(Endpoint *ep, const vtl_addr *peer, uint64_t cid, uint64_t
     a.peer = peer[0]
     a.peer.zero = 0
     a.cid = cid
-    recovery_init(&a.rec)
-    congestion_init(&a.cc, ep.cfg.congestion, ep.cfg.max_datagram)
-    a.max_datagram = ep.cfg.max_datagram
-    a.recv_max = ep.cfg.assoc_window
-    a.rec.peer_ack_delay = ep.cfg.max_ack_delay
-    a.rec.max_pto = max(ep.cfg.dead_after // 6, 1)  # several probes fit before the peer is given up
+    path_forget(a)
     a.hs_started = a.last_recv = a.idle_since = now
     link_tables(ep, a)
     a.next = ep.all
@@ -85,6 +80,44 @@ cdef Assoc *assoc_new(Endpoint *ep, const vtl_addr *peer, uint64_t cid, uint64_t
     ep.assocs += 1
     assoc_touch(a)
     return a
+
+
+cdef void path_forget(Assoc *a) noexcept nogil:
+    cdef Endpoint *ep = a.ep
+    recovery_free(&a.rec)
+    recovery_init(&a.rec)
+    a.rec.peer_ack_delay = ep.cfg.max_ack_delay
+    a.rec.max_pto = max(ep.cfg.dead_after // 6, <uint64_t>1)   # several probes fit before the peer is given up
+    congestion_init(&a.cc, ep.cfg.congestion, ep.cfg.max_datagram)
+    ranges_clear(&a.received)
+    ranges_clear(&a.used_ids)
+    a.max_datagram = ep.cfg.max_datagram
+    a.recv_max = ep.cfg.assoc_window
+    a.peer_cid = a.first_up_pn = a.hs_next = 0
+    a.cookie_cid = a.cookie_time = a.cookie_mac = 0
+    a.hs_tries = a.hs_total = a.unacked = a.probes = a.next_id = 0
+    a.received_floor = a.largest_at = a.ack_deadline = a.recv_total = a.consumed = 0
+    a.send_total = a.send_max = a.peer_stream_window = a.tokens_at = a.pace_until = 0
+    a.unanswered = a.prove_by = 0
+    a.tokens = 0
+    a.ack_now = a.window_due = a.ping_due = a.hs_send = False
+
+
+cdef void unlink_cid(Assoc *a) noexcept nogil:
+    cdef Assoc **p = &a.ep.cid_table[cid_slot(a.ep, a.cid)]
+    while p[0] != a:
+        p = &p[0].by_cid
+    p[0] = a.by_cid
+    if a.ep.last == a:
+        a.ep.last = NULL
+
+
+cdef void assoc_rekey(Assoc *a, uint64_t cid) noexcept nogil:
+    cdef uint32_t i = cid_slot(a.ep, cid)
+    unlink_cid(a)
+    a.cid = cid
+    a.by_cid = a.ep.cid_table[i]
+    a.ep.cid_table[i] = a
 
 
 cdef void unlink_lists(Endpoint *ep, Assoc *a) noexcept nogil:
@@ -115,14 +148,12 @@ cdef void unlink_lists(Endpoint *ep, Assoc *a) noexcept nogil:
 cdef void assoc_free(Assoc *a) noexcept nogil:
     """Its streams go too, without callbacks but release()."""
     cdef Endpoint *ep = a.ep
-    cdef Assoc **p = &ep.cid_table[cid_slot(ep, a.cid)]
+    cdef Assoc **p
     while a.all != NULL:
         stream_destroy(a.all)
     unlink_lists(ep, a)
     timer_remove(a)
-    while p[0] != a:
-        p = &p[0].by_cid
-    p[0] = a.by_cid
+    unlink_cid(a)
     p = &ep.addr_table[addr_slot(ep, &a.peer)]
     while p[0] != a:
         p = &p[0].by_addr
@@ -133,8 +164,6 @@ cdef void assoc_free(Assoc *a) noexcept nogil:
         ep.all = a.next
     if a.next != NULL:
         a.next.prev = a.prev
-    if ep.last == a:
-        ep.last = NULL
     ep.assocs -= 1
     recovery_free(&a.rec)
     ranges_clear(&a.received)

@@ -1,5 +1,5 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from hooker.vtl.core cimport Assoc, Stream
+from hooker.vtl.core cimport Assoc, Stream, StreamList
 from hooker.vtl.recovery cimport SentFrame
 
 
@@ -19,6 +19,7 @@ cdef Stream *stream_new(Assoc *a, uint32_t id) noexcept nogil          # NULL: l
 cdef void stream_destroy(Stream *s) noexcept nogil
 cdef void stream_unqueue(Stream *s) noexcept nogil                     # out of every list but the table's
 cdef void stream_control(Stream *s, uint32_t what) noexcept nogil      # a control frame is due
+cdef void active_add(StreamList *l, Stream *s) noexcept nogil          # Assoc.active or .blocked
 cdef void stream_activate(Stream *s) noexcept nogil                    # it may have data to send
 cdef bint stream_sendable(Stream *s) noexcept nogil
 cdef void stream_end(Stream *s, uint32_t what, uint32_t code) noexcept nogil   # RESET, CANCEL or REJECT of ours

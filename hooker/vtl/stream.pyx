@@ -64,13 +64,24 @@ cdef Stream *stream_new(Assoc *a, uint32_t id) noexcept nogil:
     return s
 
 
-cdef void list_add(StreamList *l, Stream *s, Stream **link) noexcept nogil:
-    """`link` is the last element's next pointer for this list, when there is one."""
+cdef void active_add(StreamList *l, Stream *s) noexcept nogil:
+    s.next_active = NULL
     if l.last == NULL:
         l.first = s
     else:
-        link[0] = s
+        l.last.next_active = s
     l.last = s
+    s.in_active = True
+
+
+cdef void ctrl_add(StreamList *l, Stream *s) noexcept nogil:
+    s.next_ctrl = NULL
+    if l.last == NULL:
+        l.first = s
+    else:
+        l.last.next_ctrl = s
+    l.last = s
+    s.in_ctrl = True
 
 
 cdef void active_remove(StreamList *l, Stream *s) noexcept nogil:
@@ -139,9 +150,7 @@ cdef void stream_control(Stream *s, uint32_t what) noexcept nogil:
     cdef Assoc *a = s.assoc
     s.pending |= what
     if not s.in_ctrl:
-        s.in_ctrl = True
-        s.next_ctrl = NULL
-        list_add(&a.ctrl, s, &a.ctrl.last.next_ctrl)
+        ctrl_add(&a.ctrl, s)
     assoc_ready(a)
 
 
@@ -162,9 +171,7 @@ cdef void stream_activate(Stream *s) noexcept nogil:
         s.in_active = s.in_blocked = False
     if s.in_active or not stream_sendable(s):
         return
-    s.in_active = True
-    s.next_active = NULL
-    list_add(&a.active, s, &a.active.last.next_active)
+    active_add(&a.active, s)
     assoc_ready(a)
 
 
@@ -174,8 +181,8 @@ cdef void stream_finish(Stream *s) noexcept nogil:
     cdef Assoc *a = s.assoc
     if (s.flags & (S_SEND_DONE | S_RECV_DONE | S_FINISHED)) == (S_SEND_DONE | S_RECV_DONE):
         s.flags |= S_FINISHED
-        s.next_finished = NULL
-        list_add(&a.finished, s, &a.finished.last.next_finished)
+        s.next_finished = a.finished.first
+        a.finished.first = s
         if not a.in_unfinished:
             a.in_unfinished = True
             a.next_unfinished = a.ep.unfinished
