@@ -7,5 +7,6 @@
 #include "policy.h"
 #include "option.h"
 #include "intercept.c"
+#include "adopt.c"
 #include "redirect.c"
 #include "hold.c"

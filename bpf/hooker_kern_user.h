@@ -109,6 +109,12 @@ struct hk_config {
 
 #define HK_TRANSPORT_VTL 1
 
+/* ---- what hk_adopt answers ---- */
+#define HK_ADOPT_DONE 1			/* in the SOCKHASH */
+#define HK_ADOPT_BLOCKING 2		/* the application's file is blocking: its recv() would change */
+#define HK_ADOPT_REFUSED 3		/* the map does not take it (kTLS, full) */
+#define HK_ADOPT_GONE 4
+
 /* ---- events (ring buffer) ---- */
 #define HK_EVENT_SYN 1			/* a candidate connects: warm up the association */
 #define HK_EVENT_ESTABLISHED 2		/* flow is held */
@@ -156,7 +162,6 @@ struct hk_event {
 	X(HK_C_ECHO, "option-echoed") \
 	X(HK_C_BAD_OPTION, "option-malformed") \
 	X(HK_C_NO_SLOT, "flow-table-full") \
-	X(HK_C_NO_SOCKHASH, "sockhash-refused") \
 	X(HK_C_EVENT_LOST, "event-ring-full") \
 	X(HK_C_HELD, "held") \
 	X(HK_C_HELD_SEGMENT, "segment-held-back") \
@@ -164,6 +169,8 @@ struct hk_event {
 	X(HK_C_REDIRECTED, "message-redirected") \
 	X(HK_C_PASSED, "message-passed") \
 	X(HK_C_SPILLED, "spilled") \
+	X(HK_C_BLOCKING, "turned-blocking") \
+	X(HK_C_ULP, "ktls") \
 	X(HK_C_PUSH_FAILED, "push-failed") \
 	X(HK_C_PULL_FAILED, "pull-failed")
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * sock_ops: sees every connection of the cgroup, negotiates inside the TCP handshake, puts the
- * socket into the SOCKHASH and opens the flow record.
+ * sock_ops: sees every connection of the cgroup, negotiates inside the TCP handshake and opens the
+ * flow record.
  *
  *   client: CONNECT → option in the SYN → ESTABLISHED: held → option on every ACK while held
  *   server: LISTEN → option in the SYN-ACK → ESTABLISHED: held if the ACK carried the option
@@ -122,8 +122,6 @@ static __always_inline void hk_hold(struct bpf_sock_ops *s, struct bpf_sock *sk,
 	struct hk_event *e;
 	struct hk_flow *f;
 	void *tp = bpf_skc_to_tcp_sock(sk);
-	struct hk_key key;
-	long refused;
 	u32 slot;
 	u64 id;
 
@@ -142,13 +140,6 @@ static __always_inline void hk_hold(struct bpf_sock_ops *s, struct bpf_sock *sk,
 	}
 	__builtin_memset(e, 0, sizeof(*e));
 	hk_addresses(s, &e->key);
-	key = e->key;
-	refused = hk_sockets.sock_hash_update(s, &key, BPF_ANY);	/* BCC's rewrite needs a statement */
-	if (refused) {
-		hk_count(HK_C_NO_SOCKHASH);
-		hk_events.ringbuf_discard(e, 0);
-		goto give_back;
-	}
 	st->flow_id = id;
 	st->slot = slot;
 	st->snd_nxt = s->snd_nxt;

@@ -28,6 +28,12 @@ static __always_inline int hk_spill(struct hk_flow *f, u32 size, u32 why)
 	return hk_pass(f, size);
 }
 
+/* kTLS shows us plaintext and encrypts what it passes on: its messages are TCP's. */
+static __always_inline int hk_has_ulp(void *tp)
+{
+	return *(volatile u64 *)(tp + HK_TCP_ULP_OPS) != 0;
+}
+
 int hk_redirect(struct sk_msg_md *msg)
 {
 	struct bpf_sock *sk = msg->sk;
@@ -36,6 +42,7 @@ int hk_redirect(struct sk_msg_md *msg)
 	struct hk_frame *h;
 	struct hk_key redirect_socket = {};
 	u32 size = msg->size;
+	int drained;
 	void *tp;
 
 	if (!sk)
@@ -49,14 +56,20 @@ int hk_redirect(struct sk_msg_md *msg)
 	if (sk->state != BPF_TCP_ESTABLISHED && sk->state != BPF_TCP_CLOSE_WAIT)
 		return SK_PASS;			/* shut down: TCP knows the right error */
 
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp)
+		return hk_pass(f, size);
+	drained = *(volatile u32 *)(tp + HK_TCP_WRITE_SEQ) - st->snd_nxt == (u32)f->resume;
 	if (f->mode == HK_MODE_PASS) {
-		tp = bpf_skc_to_tcp_sock(sk);
-		if (!tp || f->redirected - f->consumed >= f->credit ||
-		    *(volatile u32 *)(tp + HK_TCP_WRITE_SEQ) - st->snd_nxt != (u32)f->resume)
+		if (!drained || f->redirected - f->consumed >= f->credit || !hk_nonblocking(tp) || hk_has_ulp(tp))
 			return hk_pass(f, size);
 		f->mode = HK_MODE_REDIRECT;
-	} else if (f->redirected - f->consumed >= f->credit) {
-		return hk_spill(f, size, HK_C_SPILLED);
+	} else if (!drained || f->redirected - f->consumed >= f->credit) {
+		return hk_spill(f, size, HK_C_SPILLED);	/* no credit, or a send() older than the map entry goes on */
+	} else if (!hk_nonblocking(tp)) {
+		return hk_spill(f, size, HK_C_BLOCKING);
+	} else if (hk_has_ulp(tp)) {
+		return hk_spill(f, size, HK_C_ULP);
 	}
 
 	if (bpf_msg_push_data(msg, 0, sizeof(*h), 0))

@@ -12,6 +12,7 @@ class Worker:
         free_fd: int,
         avoid_fd: int,
         sockets_fd: int,
+        adopt_fd: int,
         redirect_fd: int,
         records: int,
         max_flows: int,

@@ -366,7 +366,7 @@ cdef class Worker:
         self.w.nudger.v4 = self.w.nudger.v6 = -1
 
     def __init__(self, *, int ring_fd, int ring_size, int free_fd, int avoid_fd, int sockets_fd,
-                 int redirect_fd, size_t records, uint32_t max_flows, uint16_t port, uint16_t peer_port,
+                 int adopt_fd, int redirect_fd, size_t records, uint32_t max_flows, uint16_t port, uint16_t peer_port,
                  double hold_time, double avoid_time=60.0, double dead_after=5.0, congestion="cubic"):
         cdef worker *w = &self.w
         cdef uint16_t bound = 0
@@ -374,6 +374,7 @@ cdef class Worker:
         pthread_mutex_init(&w.lock, NULL)
         w.ring_fd, w.free_fd, w.avoid_fd, w.sockets_fd = ring_fd, free_fd, avoid_fd, sockets_fd
         w.redirect_fd = redirect_fd
+        w.adopt_fd = adopt_fd
         w.records = <hk_flow *>records
         w.max_flows = max_flows
         w.peer_port = peer_port

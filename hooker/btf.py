@@ -109,6 +109,10 @@ def tcp_macros(btf: Btf) -> dict[str, int]:
 
     return {
         "HK_TCP_WRITE_SEQ": byte("write_seq"),
+        "HK_SOCK_SOCKET": byte("inet_conn.icsk_inet.sk.sk_socket"),
+        "HK_SOCKET_FILE": btf.field("socket", "file")[0] // 8,
+        "HK_FILE_FLAGS": btf.field("file", "f_flags")[0] // 8,
+        "HK_TCP_ULP_OPS": byte("inet_conn.icsk_ulp_ops"),
         "HK_TCP_SND_WND": byte("snd_wnd"),
         "HK_TCP_RCV_WND": byte("rcv_wnd"),
         "HK_TCP_SND_WSCALE": byte("rx_opt.snd_wscale"),

@@ -3,6 +3,8 @@
 1. A flow starts in PASS: bytes come through the twin, TCP's own way.
 2. When the engine has read all that TCP got (`resume` has reached write_seq), the kernel program turns to
    REDIRECT: bytes come as frames on the redirect socket.
+   The program sees messages at all only once the socket is in the SOCKHASH (`adopt`): after some traffic, and
+   if the application's file is non-blocking (bpf/adopt.c says why).
 3. When `redirected - consumed` reaches the credit, it turns back to PASS and notes `spill_at`: the bytes in
    TCP follow the first `spill_at` redirected ones. So the twin is read only once `received == spill_at`.
 4. While the twin holds unread bytes the program cannot turn (rule 2), so what FIONREAD promised is safe to
@@ -13,7 +15,11 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from hooker.flows cimport flow_abort, flow_app_reset, flow_by_id, flow_check_end
 from hooker.frames cimport frame_entry, frames_parse
-from hooker.includes.hk cimport HK_MODE_REDIRECT, HK_STATE_ENGAGED
+from libc.string cimport memcpy, memset
+from hooker.includes.bpf cimport hk_prog_run
+from hooker.includes.hk cimport (
+    HK_ADOPT_BLOCKING, HK_ADOPT_DONE, HK_ADOPT_REFUSED, HK_MODE_REDIRECT, HK_STATE_ENGAGED, hk_key,
+)
 from hooker.includes.linux cimport *
 from hooker.slab cimport pool_current, slab
 from hooker.twin cimport twin_available
@@ -25,6 +31,8 @@ cdef enum:
     READS = 16                   # recv() calls on the redirect socket in one round
     SEND_MIN = 1 << 20           # bytes a flow may have unacknowledged, at least
     SEND_MAX = 8 << 20           # and at most
+    ADOPT_AFTER = 4              # reads of the twin: a short connection is not worth it
+    ETHERNET = 14
 
 
 cdef inline size_t send_limit(flow *f) noexcept nogil:
@@ -100,8 +108,27 @@ cdef void collect_redirected(worker *w) noexcept nogil:
 
 
 cdef inline bint twin_turn(flow *f) noexcept nogil:
-    """Rule 3; called after FIONREAD said that there are bytes."""
-    return hk_load64(&f.rec.spill_at) == f.received
+    """Rule 3; called after FIONREAD said that there are bytes. In REDIRECT they are of a send() that began
+    before the socket was adopted: after all frames, then."""
+    if hk_load64(&f.rec.spill_at) == f.received:
+        return True
+    return hk_load32(&f.rec.mode) == HK_MODE_REDIRECT and hk_load64(&f.rec.redirected) == f.received
+
+
+cdef void adopt(worker *w, flow *f) noexcept nogil:
+    cdef uint8_t packet[54]      # ETHERNET + sizeof(hk_key)
+    cdef uint32_t verdict = 0
+    memset(packet, 0, ETHERNET)
+    memcpy(packet + ETHERNET, &f.est.key, sizeof(hk_key))
+    if hk_prog_run(w.adopt_fd, packet, sizeof(packet), &verdict) < 0:
+        verdict = HK_ADOPT_REFUSED
+    if verdict == HK_ADOPT_DONE:
+        f.adopted = True
+        w.n.adopted += 1
+    elif verdict == HK_ADOPT_BLOCKING:
+        w.n.adopt_blocking += 1
+    elif verdict == HK_ADOPT_REFUSED:
+        w.n.adopt_refused += 1
 
 
 cdef int read_twin(worker *w, flow *f, size_t available) noexcept nogil:
@@ -128,6 +155,10 @@ cdef int read_twin(worker *w, flow *f, size_t available) noexcept nogil:
         flow_app_reset(w, f)
         return -1
     w.n.twin_reads += 1
+    if f.reads < ADOPT_AFTER:
+        f.reads += 1
+        if f.reads == ADOPT_AFTER:
+            adopt(w, f)
     w.n.twin_read_bytes += n
     if lend(w, f, s, s.base + s.used, n) < 0:
         return -1

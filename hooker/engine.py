@@ -119,6 +119,7 @@ class Hooker:
                 free_fd=self._kernel.free,
                 avoid_fd=self._kernel.avoid,
                 sockets_fd=self._kernel.sockets,
+                adopt_fd=self._kernel.adopt,
                 redirect_fd=redirect,
                 records=self._kernel.records,
                 max_flows=self.max_flows,
@@ -223,8 +224,7 @@ class Hooker:
 
 STAYED_ON_TCP = (
     "loopback", "peer-remembered-as-tcp", "mptcp", "tcp-fast-open", "syn-with-option-unanswered",
-    "no-option-space", "option-echoed", "option-malformed", "flow-table-full", "sockhash-refused",
-    "event-ring-full",
+    "no-option-space", "option-echoed", "option-malformed", "flow-table-full", "event-ring-full",
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from hooker.collection cimport collect_twin, collection_start
 from hooker.delivery cimport delivery_drop
-from hooker.includes.bpf cimport BPF_MAP_DELETE_ELEM, BPF_MAP_UPDATE_ELEM, hk_bpf_elem
+from hooker.includes.bpf cimport BPF_MAP_UPDATE_ELEM, hk_bpf_elem
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport *
 from hooker.nudge cimport nudge, nudge_acknowledge
@@ -195,7 +195,6 @@ cdef void release(worker *w, flow *f, int why, bint tell_peer) noexcept nogil:
         twin_discard(f.twin)
         f.twin = -1
     hk_store32(&f.rec.state, HK_STATE_RELEASED)
-    hk_bpf_elem(BPF_MAP_DELETE_ELEM, w.sockets_fd, &f.est.key, NULL, 0)
     nudge_if_held_back(w, f)
     if tell_peer and f.est.role == HK_ROLE_CLIENT:
         nudge_acknowledge(&w.nudger, &f.est)

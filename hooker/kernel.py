@@ -66,10 +66,10 @@ def import_bcc() -> Any:
 
 
 class KernelPrograms:
-    """The three programs and their maps; a context manager.
+    """The programs and their maps; a context manager.
 
-    Attributes: ``records`` (address of the flow records), map descriptors ``ring``, ``free``, ``avoid`` and
-    ``sockets``. Raises KernelError when the kernel refuses a program, with the verifier's last lines.
+    Attributes: ``records`` (address of the flow records), descriptors of maps (``ring``, ``free``,
+    ``avoid``, ``sockets``) and of the program the worker runs (``adopt``). Raises KernelError when the kernel refuses a program, with the verifier's last lines.
     """
 
     def __init__(self, max_flows: int) -> None:
@@ -86,6 +86,7 @@ class KernelPrograms:
         self._intercept = self._load("hk_intercept", bcc.BPF.SOCK_OPS)
         self._redirect = self._load("hk_redirect", bcc.BPF.SK_MSG)
         self._hold = self._load("hk_hold_egress", bcc.BPF.CGROUP_SKB)
+        self.adopt = self._load("hk_adopt", bcc.BPF.SCHED_CLS)
         self.ring = self._map("hk_events")
         self.free = self._map("hk_free")
         self.avoid = self._map("hk_avoid")

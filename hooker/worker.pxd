@@ -60,6 +60,8 @@ cdef struct flow:
     # application → peer
     uint64_t received          # redirected bytes that came
     uint64_t resume            # bytes read from the twin
+    uint32_t reads             # of the twin, until the socket was offered to the SOCKHASH
+    bint adopted               # it is in there
     bint eof                   # the twin gave end of data, the stream has its FIN
     bint hup                   # the application's FIN has reached the twin
     bint waiting               # the twin has bytes, but their turn or room has not come
@@ -118,7 +120,7 @@ cdef struct ring_reader:       # of the kernel's BPF ring buffer
 
 cdef struct worker_counters:
     uint64_t loops, frames, frame_bytes, redirect_reads, twin_reads, twin_read_bytes
-    uint64_t twin_writes, twin_write_bytes, backlog_bytes_peak, unknown_flow_frames, bad_frames
+    uint64_t twin_writes, twin_write_bytes, adopted, adopt_blocking, adopt_refused, backlog_bytes_peak, unknown_flow_frames, bad_frames
     uint64_t datagrams_dropped, nudges, engaged, released, closed, resets, notices_lost, slabs_exhausted
     uint64_t reasons[R_COUNT]
 
@@ -135,6 +137,7 @@ cdef struct worker:
     int free_fd
     int avoid_fd
     int sockets_fd
+    int adopt_fd
     int redirect_fd
     hk_flow *records
     uint32_t max_flows

@@ -22,6 +22,9 @@ cdef extern from "hooker_kern_user.h" nogil:
         HK_TCP_SACK
         HK_TCP_WSCALE
         HK_TCP_TIMESTAMPS
+        HK_ADOPT_DONE
+        HK_ADOPT_BLOCKING
+        HK_ADOPT_REFUSED
 
     struct hk_flow:
         uint64_t flow_id
