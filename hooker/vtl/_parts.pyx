@@ -195,16 +195,20 @@ cdef class Controller:
         a.srtt = a.latest_rtt = a.min_rtt = rtt
         cc.congestion_on_ack(&self.c, &a)
 
-    def on_loss(self, uint64_t sent_at, uint64_t now, bint persistent=False):
-        """Loss of a packet sent at sent_at."""
-        cc.congestion_on_loss(&self.c, sent_at, now, persistent)
+    def on_loss(self, uint64_t sent_at, uint64_t now, *, uint32_t packets=1, bint persistent=False):
+        """Loss of packets, the newest sent at sent_at."""
+        cc.congestion_on_loss(&self.c, packets, sent_at, now, persistent)
+
+    def on_spurious(self, uint32_t packets):
+        """So many of the losses were none."""
+        cc.congestion_on_spurious(&self.c, packets)
 
     @property
     def cwnd(self):
         """Congestion window in bytes."""
-        return self.c.cwnd
+        return self.c.w.cwnd
 
     @property
     def ssthresh(self):
         """Slow start threshold in bytes."""
-        return self.c.ssthresh
+        return self.c.w.ssthresh

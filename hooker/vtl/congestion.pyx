@@ -49,8 +49,8 @@ cdef int congestion_init(Congestion *c, const char *name, uint64_t mss) noexcept
     memset(c, 0, sizeof(Congestion))
     c.ops = ops
     c.mss = mss
-    c.cwnd = INITIAL_PACKETS * mss
-    c.ssthresh = UINT64_MAX
+    c.w.cwnd = INITIAL_PACKETS * mss
+    c.w.ssthresh = UINT64_MAX
     ops.init(c)
     return 0
 
@@ -60,23 +60,39 @@ cdef void congestion_on_ack(Congestion *c, const CongestionAck *a) noexcept nogi
         c.ops.on_ack(c, a)
 
 
-cdef void congestion_on_loss(Congestion *c, uint64_t sent_at, uint64_t now, bint persistent) noexcept nogil:
+cdef void congestion_on_loss(Congestion *c, uint32_t packets, uint64_t sent_at, uint64_t now,
+                             bint persistent) noexcept nogil:
     if sent_at > c.recovery_start or c.recovery_start == 0:
         c.recovery_start = now
+        c.before = c.w
+        c.event_lost = packets
         c.ops.on_loss(c, now)
+    elif c.event_lost > 0:
+        c.event_lost += packets
     if persistent:
         c.recovery_start = 0
+        c.event_lost = 0
         c.ops.on_persistent(c)
 
 
+cdef void congestion_on_spurious(Congestion *c, uint32_t packets) noexcept nogil:
+    """RFC 9438 4.9: an event whose losses were all spurious is taken back."""
+    if c.event_lost == 0:
+        return
+    c.event_lost -= min(c.event_lost, packets)
+    if c.event_lost == 0 and c.w.cwnd < c.before.cwnd:
+        c.w = c.before
+        c.recovery_start = 0
+
+
 cdef void collapse(Congestion *c) noexcept nogil:
-    c.cwnd = MIN_PACKETS * c.mss
+    c.w.cwnd = MIN_PACKETS * c.mss
 
 
 # fixed: a window that does not move; for tests and for paths whose capacity is known
 
 cdef void fixed_init(Congestion *c) noexcept nogil:
-    c.cwnd = FIXED_WINDOW
+    c.w.cwnd = FIXED_WINDOW
 
 cdef void fixed_on_ack(Congestion *c, const CongestionAck *a) noexcept nogil:
     pass
@@ -96,13 +112,13 @@ cdef void newreno_init(Congestion *c) noexcept nogil:
 cdef void newreno_on_ack(Congestion *c, const CongestionAck *a) noexcept nogil:
     if a.limited:
         return
-    if c.cwnd < c.ssthresh:
-        c.cwnd += a.bytes
+    if c.w.cwnd < c.w.ssthresh:
+        c.w.cwnd += a.bytes
     else:
-        c.cwnd += max(c.mss * a.bytes // c.cwnd, 1)
+        c.w.cwnd += max(c.mss * a.bytes // c.w.cwnd, 1)
 
 cdef void newreno_on_loss(Congestion *c, uint64_t now) noexcept nogil:
-    c.ssthresh = c.cwnd = max(c.cwnd // 2, MIN_PACKETS * c.mss)
+    c.w.ssthresh = c.w.cwnd = max(c.w.cwnd // 2, MIN_PACKETS * c.mss)
 
 
 # cubic
@@ -120,7 +136,7 @@ cdef struct Cubic:
 
 
 cdef void cubic_init(Congestion *c) noexcept nogil:
-    cdef Cubic *q = <Cubic *>c.state
+    cdef Cubic *q = <Cubic *>c.w.state
     q.last_round_min = q.round_min = UINT64_MAX
 
 
@@ -132,7 +148,7 @@ cdef void hystart_new_round(Congestion *c, Cubic *q, uint64_t now) noexcept nogi
     if q.css_rounds > 0:
         q.css_rounds += 1
         if q.css_rounds > CSS_ROUNDS:
-            c.ssthresh = c.cwnd
+            c.w.ssthresh = c.w.cwnd
 
 
 cdef void hystart_sample(Congestion *c, Cubic *q, const CongestionAck *a) noexcept nogil:
@@ -154,7 +170,7 @@ cdef void hystart_sample(Congestion *c, Cubic *q, const CongestionAck *a) noexce
 
 
 cdef void cubic_start_epoch(Congestion *c, Cubic *q, uint64_t now) noexcept nogil:
-    cdef double w = <double>c.cwnd / <double>c.mss
+    cdef double w = <double>c.w.cwnd / <double>c.mss
     q.epoch = now
     q.w_est = q.cwnd_epoch = w
     if w < q.w_max:
@@ -165,7 +181,7 @@ cdef void cubic_start_epoch(Congestion *c, Cubic *q, uint64_t now) noexcept nogi
 
 
 cdef void cubic_avoid(Congestion *c, Cubic *q, const CongestionAck *a) noexcept nogil:
-    cdef double w = <double>c.cwnd / <double>c.mss, acked = <double>a.bytes / <double>c.mss, t, target
+    cdef double w = <double>c.w.cwnd / <double>c.mss, acked = <double>a.bytes / <double>c.mss, t, target
     if q.epoch == 0:
         cubic_start_epoch(c, q, a.now)
     t = <double>(a.now - q.epoch) / 1e9
@@ -177,15 +193,15 @@ cdef void cubic_avoid(Congestion *c, Cubic *q, const CongestionAck *a) noexcept 
         t += <double>a.srtt / 1e9
         target = min(max(C * (t - q.k) ** 3 + q.w_max, w), 1.5 * w)     # RFC 9438 4.2
         w += (target - w) / w * acked
-    c.cwnd = <uint64_t>(w * <double>c.mss)
+    c.w.cwnd = <uint64_t>(w * <double>c.mss)
 
 
 cdef void cubic_on_ack(Congestion *c, const CongestionAck *a) noexcept nogil:
-    cdef Cubic *q = <Cubic *>c.state
-    if c.cwnd < c.ssthresh:
+    cdef Cubic *q = <Cubic *>c.w.state
+    if c.w.cwnd < c.w.ssthresh:
         hystart_sample(c, q, a)
         if not a.limited:
-            c.cwnd += a.bytes // CSS_GROWTH_DIVISOR if q.css_rounds > 0 else a.bytes
+            c.w.cwnd += a.bytes // CSS_GROWTH_DIVISOR if q.css_rounds > 0 else a.bytes
     elif a.limited:
         q.epoch = 0                                                     # RFC 9438 5.8: idle time is no growth
     else:
@@ -193,15 +209,15 @@ cdef void cubic_on_ack(Congestion *c, const CongestionAck *a) noexcept nogil:
 
 
 cdef void cubic_on_loss(Congestion *c, uint64_t now) noexcept nogil:
-    cdef Cubic *q = <Cubic *>c.state
-    cdef double w = <double>c.cwnd / <double>c.mss
+    cdef Cubic *q = <Cubic *>c.w.state
+    cdef double w = <double>c.w.cwnd / <double>c.mss
     q.w_max = w * (1 + BETA) / 2 if w < q.w_max else w                  # RFC 9438 4.7
-    c.ssthresh = c.cwnd = max(<uint64_t>(<double>c.cwnd * BETA), MIN_PACKETS * c.mss)
+    c.w.ssthresh = c.w.cwnd = max(<uint64_t>(<double>c.w.cwnd * BETA), MIN_PACKETS * c.mss)
     q.epoch = 0
 
 
 cdef void cubic_on_persistent(Congestion *c) noexcept nogil:
-    (<Cubic *>c.state).epoch = 0
+    (<Cubic *>c.w.state).epoch = 0
     collapse(c)
 
 

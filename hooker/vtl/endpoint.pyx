@@ -246,7 +246,7 @@ cdef void vtl_assoc_get_stats(const vtl_assoc *assoc, vtl_assoc_stats *out) noex
     out.srtt_ns = a.rec.srtt
     out.min_rtt_ns = a.rec.min_rtt
     out.rttvar_ns = a.rec.rttvar
-    out.cwnd = a.cc.cwnd
+    out.cwnd = a.cc.w.cwnd
     out.bytes_in_flight = a.rec.in_flight
     out.pto_count = a.rec.pto_count
     out.streams = a.streams
@@ -352,4 +352,4 @@ cdef size_t vtl_unacked(const vtl_stream *s) noexcept nogil:
 
 
 cdef size_t vtl_send_target(const vtl_stream *s) noexcept nogil:
-    return max(2 * S(s).assoc.cc.cwnd, MIN_SEND_TARGET)
+    return max(2 * S(s).assoc.cc.w.cwnd, MIN_SEND_TARGET)

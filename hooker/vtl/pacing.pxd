@@ -14,7 +14,7 @@ cdef inline double pacing_rate(const Assoc *a) noexcept nogil:
         return <double>a.cc.pacing_rate / 1e9
     if not a.rec.has_rtt or a.rec.srtt < PACING_MIN_RTT:
         return 0
-    return (2.0 if a.cc.cwnd < a.cc.ssthresh else 1.25) * <double>a.cc.cwnd / <double>a.rec.srtt
+    return (2.0 if a.cc.w.cwnd < a.cc.w.ssthresh else 1.25) * <double>a.cc.w.cwnd / <double>a.rec.srtt
 
 
 cdef inline bint pacing_ready(Assoc *a, uint64_t now) noexcept nogil:

@@ -5,8 +5,8 @@ without being acknowledged, and nothing needs to be undone.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
-from libc.string cimport memmove
-from hooker.vtl.congestion cimport CongestionAck, congestion_on_ack, congestion_on_loss
+from libc.string cimport memmove, memset
+from hooker.vtl.congestion cimport CongestionAck, congestion_on_ack, congestion_on_loss, congestion_on_spurious
 from hooker.vtl.core cimport *
 from hooker.vtl.endpoint cimport (
     VTL_DROP_DUPLICATE, VTL_DROP_MEMORY, VTL_DROP_PROTOCOL, VTL_DROP_SHORT, VTL_DROP_TYPE, VTL_OK,
@@ -43,8 +43,10 @@ cdef void frame_lost(void *ctx, const SentFrame *f) noexcept nogil:
 
 cdef void react(Assoc *a, const AckResult *r, bint limited, uint64_t now) noexcept nogil:
     cdef CongestionAck ack
+    if r.spurious > 0:
+        congestion_on_spurious(&a.cc, r.spurious)
     if r.lost_bytes > 0:
-        congestion_on_loss(&a.cc, r.newest_lost_at, now, r.persistent)
+        congestion_on_loss(&a.cc, r.lost_packets, r.newest_lost_at, now, r.persistent)
     if r.acked_bytes > 0:
         ack.now = now
         ack.bytes = r.acked_bytes
@@ -58,8 +60,7 @@ cdef void react(Assoc *a, const AckResult *r, bint limited, uint64_t now) noexce
 
 cdef void packets_lost_by_time(Assoc *a, uint64_t now) noexcept nogil:
     cdef AckResult r
-    r.acked_bytes = r.lost_bytes = 0
-    r.persistent = False
+    memset(&r, 0, sizeof(r))
     recovery_detect_lost(&a.rec, now, frame_lost, a, &r)
     react(a, &r, True, now)
     assoc_ready(a)
@@ -97,7 +98,7 @@ cdef int on_ack(Assoc *a, const uint8_t *p, Cursor *c, uint64_t now) noexcept no
         i -= 1
         ranges[i].start = low
         ranges[i].end = high + 1
-    limited = a.rec.in_flight * (2 if a.cc.cwnd < a.cc.ssthresh else 1) + 3 * a.cc.mss < a.cc.cwnd
+    limited = a.rec.in_flight * (2 if a.cc.w.cwnd < a.cc.w.ssthresh else 1) + 3 * a.cc.mss < a.cc.w.cwnd
     if recovery_on_ack(&a.rec, &ranges[i], n + 1, delay, now, frame_acked, frame_lost, a, &r) < 0:
         return VTL_DROP_PROTOCOL
     react(a, &r, limited, now)

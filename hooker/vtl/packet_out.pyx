@@ -309,7 +309,7 @@ cdef void add_streams(Builder *d) noexcept nogil:
 cdef bint window_open(Assoc *a, uint64_t now) noexcept nogil:
     if a.probes > 0:
         return True
-    return a.rec.in_flight + a.max_datagram <= a.cc.cwnd and pacing_ready(a, now)
+    return a.rec.in_flight + a.max_datagram <= a.cc.w.cwnd and pacing_ready(a, now)
 
 
 cdef bint has_frames(const Assoc *a) noexcept nogil:

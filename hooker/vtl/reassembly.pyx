@@ -6,7 +6,7 @@ something is buffered; in-order bytes never come here.
 
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
-from hooker.vtl.ranges cimport ranges_add, ranges_clear, ranges_trim
+from hooker.vtl.ranges cimport ranges_add, ranges_clear, ranges_find, ranges_trim
 
 
 cdef inline uint8_t **page_of(const Reassembly *r, uint64_t offset) noexcept nogil:
@@ -53,6 +53,27 @@ cdef int copy_in(Reassembly *r, uint64_t offset, const uint8_t *data, size_t n) 
     return 0
 
 
+cdef int copy_gaps(Reassembly *r, uint64_t offset, const uint8_t *data, uint64_t end) noexcept nogil:
+    """Bytes already there stay: what was acknowledged once is never replaced."""
+    cdef uint32_t i = ranges_find(&r.have, offset)
+    cdef uint64_t stop
+    while offset < end:
+        stop = end
+        if i < r.have.n:
+            if r.have.v[i].start <= offset:
+                stop = min(end, r.have.v[i].end)
+                data += stop - offset
+                offset = stop
+                i += 1
+                continue
+            stop = min(end, r.have.v[i].start)
+        if copy_in(r, offset, data, stop - offset) < 0:
+            return -1
+        data += stop - offset
+        offset = stop
+    return 0
+
+
 cdef int reassembly_store(Reassembly *r, uint64_t offset, const uint8_t *data, size_t n) noexcept nogil:
     cdef uint64_t end = offset + n
     if end <= r.next:
@@ -60,7 +81,7 @@ cdef int reassembly_store(Reassembly *r, uint64_t offset, const uint8_t *data, s
     if offset < r.next:
         data += r.next - offset
         offset = r.next
-    if reach(r, end - 1) < 0 or copy_in(r, offset, data, end - offset) < 0:
+    if reach(r, end - 1) < 0 or copy_gaps(r, offset, data, end) < 0:
         return -1
     return ranges_add(&r.have, offset, end, MAX_HOLES)
 

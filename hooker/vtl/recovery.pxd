@@ -46,6 +46,8 @@ cdef struct Recovery:
     bint has_rtt
     uint64_t peer_ack_delay    # ns
     uint64_t max_pto           # ns, cap of the backoff
+    uint32_t threshold         # packets of reordering tolerated, RFC 9002 6.1.1
+    uint32_t patience          # eighths of an RTT of reordering tolerated, RFC 9002 6.1.2
     uint64_t sent, lost, spurious
     uint64_t lost_pn[LOST_MEMORY]
 
@@ -53,6 +55,8 @@ cdef struct Recovery:
 cdef struct AckResult:         # what one ACK, or one expiry of the loss timer, changed
     uint64_t acked_bytes
     uint64_t lost_bytes
+    uint32_t lost_packets
+    uint32_t spurious          # losses taken back
     uint64_t newest_acked_at   # send time of the newest packet acknowledged
     uint64_t newest_lost_at
     uint64_t oldest_lost_at

@@ -10,6 +10,9 @@ from libc.string cimport memset
 
 cdef enum:
     PACKET_THRESHOLD = 3                # packets, RFC 9002 6.1.1
+    MAX_THRESHOLD = 300                 # packets; Linux tcp_max_reordering
+    PATIENCE = 1                        # eighths of an RTT, RFC 9002 6.1.2
+    MAX_PATIENCE = 8                    # RFC 8985 6.2: at most one RTT
     GRANULARITY = 1000000               # ns, RFC 9002 6.1.2
     INITIAL_RTT = 333000000             # ns, RFC 9002 6.2.2
     PERSISTENT_THRESHOLD = 3            # PTOs, RFC 9002 7.6.1
@@ -26,6 +29,8 @@ cdef void recovery_init(Recovery *r) noexcept nogil:
     r.srtt = INITIAL_RTT
     r.rttvar = INITIAL_RTT // 2
     r.max_pto = UINT64_MAX
+    r.threshold = PACKET_THRESHOLD
+    r.patience = PATIENCE
 
 
 cdef void recovery_free(Recovery *r) noexcept nogil:
@@ -138,12 +143,19 @@ cdef void recovery_rtt(Recovery *r, uint64_t latest, uint64_t ack_delay) noexcep
     r.srtt = (7 * r.srtt + adjusted) // 8
 
 
-cdef void count_spurious(Recovery *r, uint64_t start, uint64_t end) noexcept nogil:
+cdef void find_spurious(Recovery *r, const Range *acked, AckResult *out) noexcept nogil:
+    """Packets declared lost that were only late: wait longer from now on."""
+    cdef uint64_t pn
     cdef int i
     for i in range(LOST_MEMORY):
-        if r.lost_pn[i] != 0 and start <= r.lost_pn[i] < end:
-            r.spurious += 1
-            r.lost_pn[i] = 0
+        pn = r.lost_pn[i]
+        if pn == 0 or pn < acked.start or pn >= acked.end:
+            continue
+        r.lost_pn[i] = 0
+        r.spurious += 1
+        out.spurious += 1
+        r.threshold = <uint32_t>max(r.threshold, min(r.largest_acked - pn + 1, <uint64_t>MAX_THRESHOLD))
+        r.patience = min(2 * r.patience, <uint32_t>MAX_PATIENCE)
 
 
 cdef int recovery_on_ack(Recovery *r, const Range *acked, uint32_t n, uint64_t ack_delay, uint64_t now,
@@ -158,7 +170,7 @@ cdef int recovery_on_ack(Recovery *r, const Range *acked, uint32_t n, uint64_t a
         return -1
     for i in range(n):
         if r.lost > 0 and acked[i].start < r.tail:
-            count_spurious(r, acked[i].start, acked[i].end)
+            find_spurious(r, &acked[i], out)
         for pn in range(max(acked[i].start, r.tail), acked[i].end):
             p = packet_at(r, pn)
             if not p.outstanding:
@@ -183,23 +195,24 @@ cdef void mark_lost(Recovery *r, uint64_t pn, SentPacket *p, frame_fn on_lost, v
         out.oldest_lost_at = p.sent_at
     out.newest_lost_at = p.sent_at
     out.lost_bytes += p.size
+    out.lost_packets += 1
     r.lost_pn[r.lost % LOST_MEMORY] = pn
     r.lost += 1
     resolve(r, p, on_lost, ctx)
 
 
 cdef void recovery_detect_lost(Recovery *r, uint64_t now, frame_fn on_lost, void *ctx, AckResult *out) noexcept nogil:
-    """RFC 9002 6.1. All but the last PACKET_THRESHOLD packets get resolved, so the walk is short."""
+    """RFC 9002 6.1. All but the last `threshold` packets get resolved, so the walk is short."""
     cdef uint64_t delay = max(r.srtt, r.latest_rtt), pn, run = 0, last_pn = 0
     cdef SentPacket *p
     cdef bint one_run = True
-    delay = max(delay + delay // 8, GRANULARITY)
+    delay = max(delay + r.patience * delay // 8, GRANULARITY)
     r.loss_time = 0
     for pn in range(r.tail, r.largest_acked + 1):
         p = packet_at(r, pn)
         if not p.outstanding:
             continue
-        if pn + PACKET_THRESHOLD <= r.largest_acked or p.sent_at + delay <= now:
+        if pn + r.threshold <= r.largest_acked or p.sent_at + delay <= now:
             one_run = one_run and (run == 0 or pn == last_pn + 1)
             last_pn = pn
             run += 1

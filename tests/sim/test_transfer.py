@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from sim.network import MS, Link, Pair
+from sim.network import MS, SECOND, Link, Pair
 
 
 def payload(size: int, seed: int = 0) -> bytes:
@@ -68,3 +68,22 @@ def test_everything_at_once(seed: int) -> None:
 
 def test_a_narrow_link_with_a_short_queue() -> None:
     exchange(Pair(3, link=Link(rate=1.25e6, queue=30_000, delay=20 * MS)), 1_000_000)
+
+
+def test_reordering_is_learned_and_does_not_cost_the_window() -> None:
+    """Spurious losses raise the thresholds and are taken back."""
+
+    def seconds(jitter: int) -> tuple[float, int, int]:
+        pair = Pair(1, link=Link(delay=20 * MS, jitter=jitter))
+        flow, peer = pair.open()
+        pair.a.endpoint.write(flow, bytes(4_000_000))
+        pair.run(lambda: len(pair.b.flows[peer].received) == 4_000_000)
+        stats = pair.a.endpoint.stats(pair.a.endpoint.associations[0])
+        return pair.now / SECOND, stats["packets_lost"], stats["packets_spurious"]
+
+    clean, lost, _ = seconds(0)
+    assert lost == 0
+    jittery, lost, spurious = seconds(8 * MS)
+    assert spurious > 0.8 * lost
+    assert lost < 500
+    assert jittery < 2.5 * clean

@@ -91,8 +91,16 @@ def test_reassembly_after_bytes_that_came_in_order() -> None:
     buffer.advance(39_995)
     assert buffer.read() == b""
     buffer.store(39_990, b"b" * 12)
-    assert buffer.read() == b"b" * 5 + b"b" * 2 + b"c" * 8
+    assert buffer.read() == b"b" * 5 + b"c" * 10
     assert buffer.pages == 0
+
+
+def test_bytes_once_stored_are_never_replaced() -> None:
+    buffer = Reassembly()
+    buffer.store(2, b"good")
+    buffer.store(8, b"fine")
+    buffer.store(0, b"XXXXXXXXXXXXXX")
+    assert buffer.read() == b"XXgoodXXfineXX"
 
 
 def test_reassembly_memory_does_not_grow_with_the_number_of_pieces() -> None:
@@ -216,6 +224,20 @@ def test_an_unused_window_does_not_grow(name: str) -> None:
     for i in range(1, 50):
         c.on_ack(i * 10 * MS, 1000, i * 10 * MS - 5 * MS, 10 * MS, limited=True)
     assert c.cwnd == 10_000
+
+
+@pytest.mark.parametrize("name", ["cubic", "newreno"])
+def test_an_event_without_a_real_loss_is_taken_back(name: str) -> None:
+    c = Controller(name, 1000)
+    c.on_ack(1, 90_000, 1, 10 * MS)
+    before = c.cwnd, c.ssthresh
+    c.on_loss(2 * MS, 3 * MS, packets=3)
+    c.on_loss(2 * MS, 4 * MS, packets=1)
+    assert c.cwnd < before[0]
+    c.on_spurious(3)
+    assert c.cwnd < before[0]
+    c.on_spurious(1)
+    assert (c.cwnd, c.ssthresh) == before
 
 
 @pytest.mark.parametrize("name", ["cubic", "newreno"])
