@@ -143,13 +143,24 @@ cdef void recovery_rtt(Recovery *r, uint64_t latest, uint64_t ack_delay) noexcep
     r.srtt = (7 * r.srtt + adjusted) // 8
 
 
-cdef void find_spurious(Recovery *r, const Range *acked, AckResult *out) noexcept nogil:
+cdef bint covered(const Range *acked, uint32_t n, uint64_t pn) noexcept nogil:
+    cdef uint32_t lo = 0, hi = n, mid
+    while lo < hi:
+        mid = (lo + hi) // 2
+        if acked[mid].end <= pn:
+            lo = mid + 1
+        else:
+            hi = mid
+    return lo < n and acked[lo].start <= pn
+
+
+cdef void find_spurious(Recovery *r, const Range *acked, uint32_t n, AckResult *out) noexcept nogil:
     """Packets declared lost that were only late: wait longer from now on."""
     cdef uint64_t pn
     cdef int i
     for i in range(LOST_MEMORY):
         pn = r.lost_pn[i]
-        if pn == 0 or pn < acked.start or pn >= acked.end:
+        if pn == 0 or not covered(acked, n, pn):
             continue
         r.lost_pn[i] = 0
         r.spurious += 1
@@ -168,9 +179,9 @@ cdef int recovery_on_ack(Recovery *r, const Range *acked, uint32_t n, uint64_t a
     memset(out, 0, sizeof(AckResult))
     if largest >= r.next_pn:
         return -1
+    if r.lost > 0 and acked[0].start < r.tail:
+        find_spurious(r, acked, n, out)
     for i in range(n):
-        if r.lost > 0 and acked[i].start < r.tail:
-            find_spurious(r, &acked[i], out)
         for pn in range(max(acked[i].start, r.tail), acked[i].end):
             p = packet_at(r, pn)
             if not p.outstanding:
