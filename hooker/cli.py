@@ -36,9 +36,7 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--listen-port",
             metavar="PORT",
             type=click.IntRange(0, 65535),
-            default=LISTEN_PORT,
-            show_default=True,
-            help="UDP port of the transport; 0 takes any free one.",
+            help=f"UDP port of the transport; 0 takes any free one. {LISTEN_PORT} by default.",
         ),
         click.option("--loopback", is_flag=True, help="Hook connections to this host itself, too."),
         click.option("-v", "--verbose", is_flag=True, help="Say on standard error what happens to flows."),
@@ -92,7 +90,7 @@ def run(command: tuple[str, ...], linger: float, **settings: Any) -> int:
 @click.option("--ready-fd", metavar="FD", type=int, help="Write 'ready' there once connections are hooked.")
 def up(group: str | None, ready_fd: int | None, **settings: Any) -> int:
     """Hook the connections of a cgroup's processes until interrupted."""
-    options = _options(**settings)
+    options = _options(**settings, default_port=LISTEN_PORT)
     require_root("hooker up")
     path = cgroup.root() if group is None else cgroup.check(group)
     if ready_fd is not None:
@@ -125,10 +123,19 @@ def status(as_json: bool) -> int:
 
 
 def _options(
-    *, to: str | None, port: str | None, transport: str, listen_port: int, loopback: bool, verbose: bool
+    *,
+    to: str | None,
+    port: str | None,
+    transport: str,
+    listen_port: int | None,
+    loopback: bool,
+    verbose: bool,
+    default_port: int | None = None,
 ) -> Options:
+    """``default_port`` None: the well-known one if it is free, else any."""
     policy = Policy.parse(port=port, to=to, include_loopback=loopback)
-    return Options(policy=policy, transport=transport, listen_port=listen_port, verbose=verbose)
+    number = default_port if listen_port is None else listen_port
+    return Options(policy=policy, transport=transport, listen_port=number, verbose=verbose)
 
 
 def _check_descriptor(descriptor: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
@@ -49,7 +48,7 @@ class EngineProcess:
 
     def _start(self, args: tuple[str, ...], ready: int) -> subprocess.Popen[Any]:
         cmd = [sys.executable, "-m", "hooker.cli", "up", "--cgroup", str(self.host.cgroup)]
-        cmd += ["--port", str(self.port), "--ready-fd", str(ready), *args]
+        cmd += ["--listen-port", str(self.port), "--ready-fd", str(ready), *args]
         with self.log.open("wb") as log:
             return self.host.popen(cmd, hooked=False, stdout=log, stderr=log, pass_fds=(ready,), cwd=ROOT)
 
@@ -66,12 +65,17 @@ class EngineProcess:
         return self.log.read_text(errors="replace")[-size:] if self.log.exists() else ""
 
     def status(self) -> dict[str, Any]:
-        """Return the engine's snapshot, as ``hooker status --json`` prints it."""
-        cmd = [sys.executable, "-m", "hooker.cli", "status", "--json"]
-        cmd += ["--cgroup", str(self.host.cgroup)]
-        done = self.host.run(cmd, hooked=False, timeout=10, cwd=ROOT, text=True)
-        last: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-        return last
+        """Return the engine's snapshot.
+
+        Raises:
+            RuntimeError: the engine does not answer.
+        """
+        from hooker import control
+
+        for snapshot in control.snapshots():
+            if snapshot.get("engine", {}).get("pid") == self.pid:
+                return snapshot
+        raise RuntimeError(f"the engine of host {self.host.letter} does not answer: {self.tail()}")
 
     def kill9(self) -> None:
         """Kill the engine without warning."""

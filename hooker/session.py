@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import Protocol
 
 from hooker import transports
 from hooker.control import Snapshot
-from hooker.errors import ConfigurationError
+from hooker.errors import CarrierError, ConfigurationError
 from hooker.events import Event, Kind, Role
 from hooker.policy import Policy
 
@@ -33,18 +34,18 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The engine's settings, checked. ``listen_port`` is UDP."""
+    """The engine's settings, checked. ``listen_port`` is UDP; None: LISTEN_PORT if it is free, else any."""
 
     policy: Policy = field(default_factory=Policy)
     transport: str = "vtl"
-    listen_port: int = LISTEN_PORT
+    listen_port: int | None = LISTEN_PORT
     verbose: bool = False
 
     def __post_init__(self) -> None:
         transports.get(self.transport)
 
 
-def make_engine(options: Options, cgroup: Path) -> Engine:
+def make_engine(options: Options, cgroup: Path, port: int) -> Engine:
     """The engine for one cgroup, not started. Raises ConfigurationError when it has not been built."""
     try:
         from hooker import Hooker
@@ -54,17 +55,39 @@ def make_engine(options: Options, cgroup: Path) -> Engine:
         cgroup=cgroup,
         policy=options.policy,
         transport=options.transport,
-        listen_port=options.listen_port,
+        listen_port=port,
         on_event=_print_event if options.verbose else None,
     )
     return engine
 
 
+def _start(options: Options, cgroup: Path) -> Engine:
+    wanted = options.listen_port
+    engine = make_engine(options, cgroup, _free_port() if wanted is None else wanted)
+    try:
+        engine.start()
+    except CarrierError:
+        if wanted is not None:
+            raise
+        engine = make_engine(options, cgroup, 0)  # another engine was faster
+        engine.start()
+    return engine
+
+
+def _free_port() -> int:
+    """Several commands may be hooked at a time; only one can have the well-known port."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("::", LISTEN_PORT))
+        except OSError:
+            return 0
+    return LISTEN_PORT
+
+
 @contextmanager
 def running(options: Options, cgroup: Path) -> Iterator[Engine]:
     """Start the engine; end it afterwards."""
-    engine = make_engine(options, cgroup)
-    engine.start()
+    engine = _start(options, cgroup)
     try:
         yield engine
     finally:
