@@ -69,7 +69,8 @@ class KernelPrograms:
     """The programs and their maps; a context manager.
 
     Attributes: ``records`` (address of the flow records), descriptors of maps (``ring``, ``free``,
-    ``avoid``, ``sockets``) and of the program the worker runs (``adopt``). Raises KernelError when the kernel refuses a program, with the verifier's last lines.
+    ``avoid``, ``sockets``) and of the program the worker runs (``adopt``).
+    Raises KernelError when the kernel refuses a program, with the verifier's last lines.
     """
 
     def __init__(self, max_flows: int) -> None:
