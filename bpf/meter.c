@@ -15,6 +15,7 @@
 #define HK_METER_VTL 1
 #define HK_METER_OTHER 2
 #define HK_METER_CLASSES 3
+#define HK_METER_SYN_OPTION 3 // only for `drop`: a SYN with an experimental TCP option (kind 253)
 
 struct hk_meter_count {
     u64 packets;   // as they would cross a wire, super-packets taken apart
@@ -38,7 +39,26 @@ struct hk_meter_packet {
     u32 payload;
     u32 fin;
     u32 rst;
+    u32 marked_syn;
 };
+
+static __always_inline u32 hk_has_option(struct __sk_buff *skb, u32 off, u32 end) {
+    u8 kind, len;
+    for (int i = 0; i < 20 && off < end; i++) {
+        if (bpf_skb_load_bytes(skb, off, &kind, 1) || kind == 0)
+            return 0;
+        if (kind == 253)
+            return 1;
+        if (kind == 1) {
+            off++;
+            continue;
+        }
+        if (bpf_skb_load_bytes(skb, off + 1, &len, 1) || len < 2)
+            return 0;
+        off += len;
+    }
+    return 0;
+}
 
 static __always_inline void hk_parse_l4(struct __sk_buff *skb, u32 off, u8 proto, u32 port,
                                         struct hk_meter_packet *out) {
@@ -51,6 +71,7 @@ static __always_inline void hk_parse_l4(struct __sk_buff *skb, u32 off, u8 proto
         out->payload = skb->len > head ? skb->len - head : 0;
         out->fin = flags[1] & 1;
         out->rst = (flags[1] >> 2) & 1;
+        out->marked_syn = (flags[1] & 2) && hk_has_option(skb, off + 20, head);
     } else if (proto == IPPROTO_UDP) {
         __be16 ports[2];
         if (bpf_skb_load_bytes(skb, off, ports, 4))
@@ -87,7 +108,8 @@ static __always_inline int hk_meter(struct __sk_buff *skb, u32 direction) {
     if (!count)
         return TC_ACT_OK;
     u32 segs = skb->gso_segs ? skb->gso_segs : 1;
-    if (conf->drop & (1 << pkt.class)) {
+    if ((conf->drop & (1 << pkt.class)) ||
+        (pkt.marked_syn && (conf->drop & (1 << HK_METER_SYN_OPTION)))) {
         count->dropped += segs;
         return TC_ACT_SHOT;
     }

@@ -103,9 +103,11 @@ class Host:
         """Start an engine for this host's cgroup and return it once it is ready."""
         return EngineProcess(self, args, **kwargs)
 
-    def socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
+    def socket(
+        self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, protocol: int = 0
+    ) -> socket.socket:
         """Return a new socket in this host's namespace, outside the hooked cgroup."""
-        return netns.call(self.netns, lambda: socket.socket(family, kind))
+        return netns.call(self.netns, lambda: socket.socket(family, kind, protocol))
 
     def wait_listening(self, port: int, timeout: float = 10) -> None:
         """Wait until some process of this host listens on TCP *port*.

@@ -17,6 +17,7 @@ from hooker import netns
 SOURCE = Path(__file__).resolve().parent.parent / "bpf" / "meter.c"
 INGRESS, EGRESS = 0xFFFFFFF2, 0xFFFFFFF3  # TC_H_CLSACT | TC_H_MIN_INGRESS, TC_H_MIN_EGRESS
 CLASSES = ("tcp", "vtl", "other")
+DROPPABLE = (*CLASSES, "syn-option")  # a SYN with an experimental TCP option
 
 _spare: list[Any] = []  # compiled once per process: BCC takes most of a second
 
@@ -81,11 +82,11 @@ class WireMeter:
         netns.call(name, lambda: _attach(interface, programs))
 
     def drop(self, to_b: tuple[str, ...] = (), to_a: tuple[str, ...] = ()) -> None:
-        """Lose every packet of the named classes (``tcp``, ``vtl``, ``other``) from now on."""
+        """Lose every packet of the named classes from now on: ``tcp``, ``vtl``, ``other``, ``syn-option``."""
         for direction, names in enumerate((to_b, to_a)):
             leaf = self._conf.Leaf()
             leaf.vtl_port = self._vtl_port
-            leaf.drop = sum(1 << CLASSES.index(name) for name in names)
+            leaf.drop = sum(1 << DROPPABLE.index(name) for name in names)
             self._conf[self._conf.Key(direction)] = leaf
 
     def total(self) -> Reading:

@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import errno
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -27,7 +28,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 BLOCK = 65536  # bytes per send call
+POOL = 1 << 22  # bytes of randomness that the stream is cut from
 WAIT = 60.0  # s: no action takes longer
+
+
+def stream(seed: int) -> Iterator[bytes]:
+    """Yield the blocks of the endless byte stream *seed*; no two blocks are equal."""
+    pool = random.Random(seed).randbytes(POOL)
+    for n in itertools.count():
+        at = n * 65521 % (POOL - BLOCK)
+        yield struct.pack("!QQ", seed, n) + pool[at : at + BLOCK - 16]
 
 
 class Connection:
@@ -35,7 +45,8 @@ class Connection:
 
     def __init__(self, sock: socket.socket, seed: int, progress: Path | None) -> None:
         self.sock = sock
-        self.random = random.Random(seed)
+        self.stream = stream(seed)
+        self.progress_due = 0.0
         self.progress = progress
         self.sent_hash, self.received_hash = hashlib.sha256(), hashlib.sha256()
         self.result: dict[str, object] = {"sent": 0, "received": 0, "error": None, "at": None}
@@ -60,7 +71,8 @@ class Connection:
     def count_sent(self, data: bytes | memoryview) -> None:
         self.sent_hash.update(data)
         self.result["sent"] = int(str(self.result["sent"])) + len(data)
-        if self.progress:
+        if self.progress and time.monotonic() > self.progress_due:
+            self.progress_due = time.monotonic() + 0.01
             self.progress.write_text(str(self.result["sent"]))
 
     def count_received(self, data: bytes) -> None:
@@ -72,7 +84,7 @@ class Connection:
     def blocks(self, value: str) -> Iterator[bytes]:
         left = int(value)
         while left:
-            block = self.random.randbytes(min(BLOCK, left))
+            block = next(self.stream)[:left]
             left -= len(block)
             yield block
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -59,6 +61,15 @@ def test_udp_of_the_vtl_port_is_counted_as_vtl_and_can_be_lost(lab: Lab) -> None
             receiver.recv(200)
     wire = lab.meter.read().to_b["vtl"]
     assert (wire.payload, wire.packets, wire.dropped) == (100, 1, 1)
+
+
+@pytest.mark.parametrize(("option", "lost"), [(b"\xfd\x04\x00\x00", 1), (b"\xfe\x04\x00\x00", 0)])
+def test_a_syn_with_an_experimental_option_can_be_lost(lab: Lab, option: bytes, lost: int) -> None:
+    lab.meter.drop(to_b=("syn-option",))
+    syn = struct.pack("!HHIIBBHHH", 1000, 2000, 1, 0, 7 << 4, 2, 8192, 0, 0) + b"\x01\x01\x01\x01" + option
+    with lab.a.socket(kind=socket.SOCK_RAW, protocol=socket.IPPROTO_TCP) as raw:
+        raw.sendto(syn, (lab.b.v4, 0))
+    assert lab.meter.read().to_b["tcp"].dropped == lost
 
 
 def test_a_hooked_command_runs_in_the_hosts_cgroup_as_its_own_pid(lab: Lab) -> None:

@@ -1,0 +1,126 @@
+"""When VTL cannot be had, the connection is TCP: every byte arrives, once, and soon."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from support import FAMILIES, Pair, address, any_address, counts, peer, result, same
+
+from hooker.lab import Lab
+
+pytestmark = pytest.mark.timeout(90)
+KB = 1 << 10
+SOON = 2.0  # s from connect() to the last byte; the hold time is far below
+
+
+def transfer(pair: Pair, family: str, size: int, how: str = "close", port: int = 7200) -> float:
+    """Send *size* bytes, check them, and return the seconds until the last one was there."""
+    server = peer(pair.b, "serve", any_address(family), port, "recv-all", "close")
+    client = peer(pair.a, "connect", address(pair.b, family), port, f"send:{size}", how)
+    sent, received = result(client, 30), result(server, 30)
+    same(sent, received)
+    assert received["error"] is None
+    return float(received["last_byte"] - sent["started"])
+
+
+def exactly_once(pair: Pair, size: int) -> None:
+    """Assert that the wire has seen *size* bytes of TCP payload, and no byte of them twice."""
+    payload = pair.lab.meter.read().to_b["tcp"].payload
+    assert payload == size
+
+
+@pytest.mark.parametrize("hosts", ["a", "b"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_peer_without_hooker(lab: Lab, family: str, hosts: str) -> None:
+    with Pair.open(lab, hosts) as pair:
+        lab.meter.start()
+        assert transfer(pair, family, 300 * KB) < SOON
+        exactly_once(pair, 300 * KB)
+        for engine in pair.engines:
+            assert counts(engine.status()).get("engaged", 0) == 0
+
+
+@pytest.mark.parametrize("direction", ["to_a", "to_b", "both"])
+@pytest.mark.parametrize("how", ["close", "exit"])
+@pytest.mark.parametrize("size", [1, 300 * KB])
+def test_a_path_that_blocks_udp(hooked_pair: Pair, size: int, how: str, direction: str) -> None:
+    lost = ("vtl",)
+    hooked_pair.lab.meter.drop(
+        to_a=lost if direction != "to_b" else (), to_b=lost if direction != "to_a" else ()
+    )
+    hooked_pair.lab.meter.start()
+    first = transfer(hooked_pair, "v4", size, how)
+    exactly_once(hooked_pair, size)
+    second = transfer(hooked_pair, "v4", size, how, port=7201)
+    print(f"first {first * 1e3:.0f} ms, second {second * 1e3:.0f} ms")
+    assert first < SOON
+    assert second < 0.2, "the peer should have been remembered as not reachable over VTL"
+    if hooked_pair.client:
+        assert counts(hooked_pair.client.status()).get("engaged", 0) == 0
+
+
+@pytest.mark.parametrize("family", ["v6", "mapped"])
+def test_a_path_that_blocks_udp_in_other_families(hooked_pair: Pair, family: str) -> None:
+    hooked_pair.lab.meter.drop(to_a=("vtl",), to_b=("vtl",))
+    hooked_pair.lab.meter.start()
+    assert transfer(hooked_pair, family, 300 * KB) < SOON
+    exactly_once(hooked_pair, 300 * KB)
+
+
+def test_a_server_that_speaks_first_over_a_path_that_blocks_udp(hooked_pair: Pair) -> None:
+    pair = hooked_pair
+    pair.lab.meter.drop(to_a=("vtl",), to_b=("vtl",))
+    server = peer(pair.b, "serve", "0.0.0.0", 7202, "send:5000", "recv-all", "close")
+    client = peer(pair.a, "connect", pair.b.v4, 7202, "recv:5000", "send:200000", "close")
+    sent, received = result(client, 20), result(server, 20)
+    same(sent, received)
+    same(received, sent)
+
+
+@pytest.mark.parametrize("family", ["v4", "v6"])
+def test_a_path_that_loses_a_syn_with_an_unknown_option(hooked_pair: Pair, family: str) -> None:
+    hooked_pair.lab.meter.drop(to_b=("syn-option",))
+    first = transfer(hooked_pair, family, 100 * KB)
+    second = transfer(hooked_pair, family, 100 * KB, port=7210)
+    print(f"first {first:.2f} s (one SYN lost), second {second:.2f} s")
+    assert first < 4  # one retransmission of the SYN, a second later
+    assert second < 0.5, "the peer should have been remembered"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_listener_that_was_there_before_the_engine(lab: Lab, family: str) -> None:
+    server = peer(lab.b, "serve", any_address(family), 7220, "recv-all", "send:1000", "close")
+    with Pair.open(lab) as pair, pair.engaged(payload=300 * KB):
+        client = peer(
+            pair.a, "connect", address(pair.b, family), 7220, f"send:{300 * KB}", "fin", "recv-all", "close"
+        )
+        sent, received = result(client), result(server)
+        same(sent, received)
+        same(received, sent)
+
+
+def test_connections_older_than_the_engines_are_left_alone(lab: Lab) -> None:
+    steps = [lab.tmp / "up", lab.tmp / "down"]
+    server = peer(lab.b, "serve", "0.0.0.0", 7230, "echo-all", "close")
+    actions = ["send:1000", "recv:1000"]
+    for step in steps:
+        actions += [f"wait-file:{step}", "send:30000", "recv:30000"]
+    client = peer(lab.a, "connect", lab.b.v4, 7230, *actions, "fin", "recv-all", "close")
+    time.sleep(0.3)
+    with Pair.open(lab):
+        steps[0].touch()
+        time.sleep(0.5)
+    steps[1].touch()
+    sent, echoed = result(client), result(server)
+    same(sent, echoed)
+    same(echoed, sent)
+    assert sent["error"] is None
+
+
+def test_new_connections_are_tcp_once_the_engines_have_ended(lab: Lab) -> None:
+    with Pair.open(lab) as pair:
+        transfer(pair, "v4", 1000, port=7240)
+    lab.meter.start()
+    assert transfer(pair, "v4", 100 * KB, port=7241) < 0.5
+    assert lab.meter.read().to_b["tcp"].payload == 100 * KB
