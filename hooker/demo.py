@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from hooker.lab import Host, Lab
 from hooker.lab_apps import HTTP_PORT, sha256, start_nginx, write_random
@@ -72,24 +71,17 @@ def parse_size(text: str) -> int:
 
 
 def outcome(engine: EngineProcess | None, port: int) -> tuple[str, str]:
-    """Return verdict and reason of the flow to *port*, as the engine of the client tells them."""
+    """Return verdict and reason of the last flow to *port*, as the client's engine tells them."""
     if engine is None:
         return "tcp", "no engine"
-    flows = [f for f in all_flows(engine.status()) if f.get("remote_port") == port]
+    status = engine.status()
+    flows = [f for f in (*status["recent"], *status["flows"]) if f["remote"].endswith(f":{port}")]
     if not flows:
         return "tcp", "the engine saw no such connection"
-    flow = flows[-1]
-    return verdict(flow), str(flow.get("reason") or "confirmed by the peer")
-
-
-def all_flows(status: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the flows in a status snapshot, those that have ended first."""
-    return [*status.get("recent", []), *status.get("flows", [])]
-
-
-def verdict(flow: dict[str, Any]) -> str:
-    """Return ``engaged``, ``released`` or ``held`` for one flow of a snapshot."""
-    return str(flow.get("verdict") or flow.get("state"))
+    state, reason = flows[-1]["state"], flows[-1]["reason"]
+    if state in ("released", "held"):
+        return str(state), reason
+    return "engaged", "confirmed by the peer" if reason in ("", "closed") else reason
 
 
 class Demo:

@@ -72,6 +72,6 @@ def test_an_echoed_option_means_plain_tcp(lab: Lab, echoes: object, family: str)
         same(received, sent)
         assert lab.meter.read().to_b["tcp"].payload == 100_000
         if pair.client:
-            assert counts(pair.client.status()).get("engaged", 0) == 0
+            assert counts(pair.client.status())["engaged"] == 0
     if not PLAIN:
         assert echoes[0].value > 0, "the test's own server did not echo"  # type: ignore[index]
