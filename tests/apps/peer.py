@@ -4,7 +4,8 @@ It knows nothing of Hooker. Each connection runs the actions in turn; at the end
 what was sent and received (bytes, SHA-256), when (monotonic seconds), and which error ended it.
 
 Actions: ``send:N`` (blocking), ``send-async:N`` (asyncio, level-triggered), ``send-edge:N``
-(edge-triggered epoll), ``recv:N``, ``recv-all``, ``echo-all``, ``fin``, ``sleep:S``, ``wait-file:PATH``,
+(edge-triggered epoll), ``recv:N``, ``recv-all``, ``recv-all-blocking`` (without poll),
+``duplex-blocking:N`` (two threads), ``echo-all``, ``fin``, ``sleep:S``, ``wait-file:PATH``,
 ``touch:PATH``, ``rst`` (linger 0), ``close``, ``exit`` (without closing), ``wait-end``.
 """
 
@@ -125,21 +126,53 @@ class Connection:
         poll.close()
         self.sock.setblocking(True)
 
+    def read(self, size: int = 1 << 18) -> bytes:
+        """Wait until there is something, as most programs do, then read."""
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        if not poll.poll(WAIT * 1000):
+            raise OSError(errno.ETIMEDOUT, "nothing came")
+        return self.sock.recv(size)
+
     def do_recv(self, value: str) -> None:
         left = int(value)
         while left:
-            data = self.sock.recv(min(left, 1 << 18))
+            data = self.read(min(left, 1 << 18))
             if not data:
                 raise OSError(errno.EPIPE, "end of stream")
             self.count_received(data)
             left -= len(data)
 
     def do_recv_all(self, _: str) -> None:
+        while data := self.read():
+            self.count_received(data)
+
+    def do_recv_all_blocking(self, _: str) -> None:
         while data := self.sock.recv(1 << 18):
             self.count_received(data)
 
+    def do_duplex_blocking(self, value: str) -> None:
+        """Send in one thread, read to the end in another, both blocking."""
+        errors: list[OSError] = []
+
+        def write() -> None:
+            try:
+                self.do_send(value)
+                self.do_fin("")
+            except OSError as exc:
+                errors.append(exc)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            self.do_recv_all_blocking("")
+        finally:
+            writer.join()
+        if errors:
+            raise errors[0]
+
     def do_echo_all(self, _: str) -> None:
-        while data := self.sock.recv(1 << 18):
+        while data := self.read():
             self.count_received(data)
             self.sock.sendall(data)
             self.count_sent(data)

@@ -126,6 +126,44 @@ def test_a_client_that_is_gone_at_once_loses_nothing(pair: Pair, how: str, size:
     same(result(client), result(server))
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_blocking_reader_after_half_close(pair: Pair, family: str) -> None:
+    with pair.engaged():
+        server = peer(
+            pair.b, "serve", any_address(family), 7010, "recv-all", "sleep:0.2", "send:300000", "close"
+        )
+        client = peer(
+            pair.a, "connect", address(pair.b, family), 7010, "send:2000", "fin", "recv-all-blocking", "close"
+        )
+        one, other = result(client), result(server)
+    assert one["error"] is None
+    same(other, one)
+
+
+@pytest.mark.xfail(
+    reason="the kernel's sockmap recvmsg waits once: EAGAIN first, then the error", strict=False
+)
+def test_a_blocking_reader_that_is_reset(pair: Pair) -> None:
+    server = peer(pair.b, "serve", "0.0.0.0", 7011, "recv:10", "sleep:0.2", "rst")
+    client = peer(pair.a, "connect", pair.b.v4, 7011, "send:10", "recv-all-blocking")
+    result(server)
+    assert result(client)["error"] == "ECONNRESET"
+
+
+@pytest.mark.xfail(
+    reason="the kernel's sockmap recvmsg waits once: EAGAIN when the writer wakes", strict=False
+)
+def test_blocking_reader_and_writer_threads(pair: Pair) -> None:
+    with pair.engaged():
+        slow = ["sleep:0.5", "recv-all", "send:1000000", "close"]
+        server = peer(pair.b, "serve", "0.0.0.0", 7012, *slow)
+        client = peer(pair.a, "connect", pair.b.v4, 7012, f"duplex-blocking:{60 * MB}", "close")
+        one, other = result(client), result(server)
+    assert one["error"] is None
+    same(one, other)
+    same(other, one)
+
+
 def test_a_refused_connection_is_refused(pair: Pair) -> None:
     client = peer(pair.a, "connect", pair.b.v4, 7999, "send:1")
     assert result(client)["error"] == "ECONNREFUSED"
