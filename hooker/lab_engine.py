@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hooker import control
+
 if TYPE_CHECKING:
     from hooker.lab import Host
 
@@ -70,8 +72,6 @@ class EngineProcess:
         Raises:
             RuntimeError: the engine does not answer.
         """
-        from hooker import control
-
         for snapshot in control.snapshots():
             if snapshot.get("engine", {}).get("pid") == self.pid:
                 return snapshot
