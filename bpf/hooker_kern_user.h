@@ -99,8 +99,7 @@ struct hk_config {
 	__u8 transport;			/* HK_TRANSPORT_* */
 	__u8 any_port;
 	__u8 any_prefix;
-	__u8 loopback;			/* loopback destinations are candidates too */
-	__u8 pad[2];
+	__u8 pad[3];
 };
 
 #define HK_MARK_BASE 0x484b0000		/* mark of hooked application sockets: base + engine number */

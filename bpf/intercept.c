@@ -279,6 +279,8 @@ static __always_inline int hk_option_for(struct bpf_sock_ops *s, struct hk_confi
 	struct hk_option o;
 
 	if (!sk) {			/* SYN-ACK: no full socket yet */
+		if (c->netns_cookie && bpf_get_netns_cookie(s) != c->netns_cookie)
+			return 0;	/* another engine's */
 		if (hk_option_load(s, &o, BPF_LOAD_HDR_OPT_TCP_SYN) || hk_option_role(&o) != HK_ROLE_CLIENT ||
 		    o.transport != c->transport)
 			return 0;
@@ -305,6 +307,8 @@ static __always_inline void hk_write(struct bpf_sock_ops *s, struct hk_config *c
 	struct hk_sock *st;
 
 	if (!sk) {
+		if (c->netns_cookie && bpf_get_netns_cookie(s) != c->netns_cookie)
+			return;
 		if (hk_option_load(s, &o, BPF_LOAD_HDR_OPT_TCP_SYN))
 			return;
 		hk_option_store(s, c, HK_ROLE_SERVER,

@@ -84,7 +84,7 @@ static __always_inline int hk_candidate(struct hk_config *c, struct hk_key *k, u
 		hk_count(HK_C_PORT);
 		return 0;
 	}
-	if (!c->loopback && hk_is_local(k)) {
+	if (hk_is_local(k)) {
 		hk_count(HK_C_LOOPBACK);
 		return 0;
 	}

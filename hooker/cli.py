@@ -38,7 +38,13 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
             type=click.IntRange(0, 65535),
             help=f"UDP port of the transport; 0 takes any free one. {LISTEN_PORT} by default.",
         ),
-        click.option("--loopback", is_flag=True, help="Hook connections to this host itself, too."),
+        click.option(
+            "--redirect",
+            type=click.Choice(["auto", "always", "never"]),
+            default="auto",
+            show_default=True,
+            help="Let non-blocking sockets' messages take the redirect socket; auto: if nobody can tell.",
+        ),
         click.option("-v", "--verbose", is_flag=True, help="Say on standard error what happens to flows."),
     ]
     for option in reversed(options):
@@ -128,14 +134,18 @@ def _options(
     port: str | None,
     transport: str,
     listen_port: int | None,
-    loopback: bool,
+    redirect: str,
     verbose: bool,
     default_port: int | None = None,
 ) -> Options:
     """``default_port`` None: the well-known one if it is free, else any."""
-    policy = Policy.parse(port=port, to=to, include_loopback=loopback)
-    number = default_port if listen_port is None else listen_port
-    return Options(policy=policy, transport=transport, listen_port=number, verbose=verbose)
+    return Options(
+        policy=Policy.parse(port=port, to=to),
+        transport=transport,
+        listen_port=default_port if listen_port is None else listen_port,
+        redirect=redirect,
+        verbose=verbose,
+    )
 
 
 def _check_descriptor(descriptor: int) -> None:

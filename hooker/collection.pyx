@@ -155,7 +155,7 @@ cdef int read_twin(worker *w, flow *f, size_t available) noexcept nogil:
         flow_app_reset(w, f)
         return -1
     w.n.twin_reads += 1
-    if f.reads < ADOPT_AFTER:
+    if f.reads < ADOPT_AFTER and w.adopt_fd >= 0:
         f.reads += 1
         if f.reads == ADOPT_AFTER:
             adopt(w, f)

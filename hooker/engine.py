@@ -22,15 +22,17 @@ from hooker import cgroup as cgroups
 from hooker import transports
 from hooker._fastpath import Worker
 from hooker.control import ControlServer
-from hooker.errors import CarrierError, ConfigurationError, UsageError
+from hooker.errors import CarrierError, ConfigurationError, KernelError, UsageError
 from hooker.events import Endpoint, Event, Kind, Role, State, address
 from hooker.flows import fill_free
 from hooker.janitor import Janitor
 from hooker.kernel import RING_SIZE, SO_MARK_OWN, KernelPrograms, netns_cookie
 from hooker.policy import Policy
+from hooker.probes import verdicts
 from hooker.routing import LocalRoute
 
 DEFAULT_PORT = 6253  # UDP, where engines listen for VTL
+REDIRECT_CHOICES = ("auto", "always", "never")
 RECENT = 1024  # ended flows that snapshot() still shows
 
 
@@ -51,6 +53,9 @@ class Hooker:
     :param max_flows: size of the flow table; a power of two.
     :param on_event: called with each Event, in a thread of the engine's own.
     :param control: serve `hooker status`.
+    :param redirect: whether messages of non-blocking sockets take the redirect socket: "always", "never"
+        (all data goes through the twins), or "auto": where the probes find that nobody can tell.
+    :param probe: try this kernel with real sockets first (once per boot; the verdict is kept).
 
     Raises ConfigurationError for a wrong argument or a machine that lacks something, KernelError when the
     kernel refuses, CarrierError when the port cannot be had. Needs root.
@@ -67,6 +72,8 @@ class Hooker:
         max_flows: int = 65536,
         on_event: Callable[[Event], None] | None = None,
         control: bool = True,
+        redirect: str = "auto",
+        probe: bool = True,
     ) -> None:
         self.policy = policy or Policy()
         self.transport = transports.get(transport)
@@ -76,6 +83,8 @@ class Hooker:
         self.on_event = on_event
         self._cgroup_wanted = cgroup
         self._control = control
+        self.redirect = _check_redirect(redirect)
+        self._probe = probe
         self._stack: ExitStack | None = None
         self._recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
 
@@ -94,6 +103,7 @@ class Hooker:
         return self
 
     def _start(self, stack: ExitStack) -> None:
+        self.redirect_off = self._judge_kernel()
         keeper = stack.enter_context(Janitor())
         self._kernel = stack.enter_context(KernelPrograms(self.max_flows))
         route = stack.enter_context(LocalRoute(keeper))
@@ -111,6 +121,17 @@ class Hooker:
         self._kernel.attach(self.cgroup)
         stack.callback(self._kernel.detach)
 
+    def _judge_kernel(self) -> str:
+        """Why messages are not redirected, or "". Raises KernelError when a required probe fails."""
+        results = verdicts() if self._probe else []
+        for result in results:
+            if result.required and not result.ok:
+                raise KernelError(f"start-up probe {result.name}: {result.detail}", remedy=result.remedy)
+        if self.redirect == "never":
+            return "switched off"
+        failed = [f"{r.name}: {r.detail}" for r in results if not r.ok and r.name.startswith("redirect-")]
+        return "; ".join(failed) if self.redirect == "auto" else ""
+
     def _make_worker(self, redirect: int) -> Worker:
         try:
             return Worker(
@@ -119,7 +140,7 @@ class Hooker:
                 free_fd=self._kernel.free,
                 avoid_fd=self._kernel.avoid,
                 sockets_fd=self._kernel.sockets,
-                adopt_fd=self._kernel.adopt,
+                adopt_fd=-1 if self.redirect_off else self._kernel.adopt,
                 redirect_fd=redirect,
                 records=self._kernel.records,
                 max_flows=self.max_flows,
@@ -212,6 +233,7 @@ class Hooker:
                 "cgroup": str(self.cgroup),
                 "transport": self.transport.name,
                 "listen_port": self._worker.port,
+                "redirect": self.redirect_off or "on",
                 "uptime": time.monotonic() - self._started,
             },
             "peers": self.peers(),
@@ -234,6 +256,14 @@ def _check_port(port: int) -> int:
             f"port {port} is not a port number", remedy="give 0 to 65535; 0 takes any free one"
         )
     return port
+
+
+def _check_redirect(choice: str) -> str:
+    if choice not in REDIRECT_CHOICES:
+        raise ConfigurationError(
+            f"redirect {choice!r} is no choice", remedy=f"give {', '.join(REDIRECT_CHOICES)}"
+        )
+    return choice
 
 
 def _check_hold(seconds: float) -> float:

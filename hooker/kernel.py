@@ -69,8 +69,8 @@ class KernelPrograms:
     """The programs and their maps; a context manager.
 
     Attributes: ``records`` (address of the flow records), descriptors of maps (``ring``, ``free``,
-    ``avoid``, ``sockets``) and of the program the worker runs (``adopt``).
-    Raises KernelError when the kernel refuses a program, with the verifier's last lines.
+    ``avoid``, ``sockets``) and of the program the worker runs (``adopt``). Raises
+    KernelError when the kernel refuses a program.
     """
 
     def __init__(self, max_flows: int) -> None:
@@ -115,7 +115,6 @@ class KernelPrograms:
         c.secret[0], c.secret[1] = struct.unpack("QQ", os.urandom(16))
         c.mark, c.port, c.transport = mark, port, transport.wire_id
         c.any_port, c.any_prefix = not policy.ports, not policy.prefixes
-        c.loopback = policy.include_loopback
         table[ctypes.c_int(0)] = c
         ports = self._map("hk_ports")
         for number in policy.ports:

@@ -1,7 +1,7 @@
 """Which connections are candidates for hooking: remote ports and remote address prefixes.
 
-An empty set means "all". Loopback destinations are no candidates unless asked for: nothing crosses a
-network there.
+An empty set means "all". Connections of this host to itself are never candidates: nothing crosses
+a network there, and the twin of one end would need the addresses of the other.
 """
 
 from __future__ import annotations
@@ -36,16 +36,13 @@ class Policy:
 
     ports: frozenset[int] = frozenset()
     prefixes: tuple[Network, ...] = ()
-    include_loopback: bool = False
 
     def __post_init__(self) -> None:
         for port in self.ports:
             _check_port(port, str(port))
 
     @classmethod
-    def parse(
-        cls, *, port: str | None = None, to: str | None = None, include_loopback: bool = False
-    ) -> Policy:
+    def parse(cls, *, port: str | None = None, to: str | None = None) -> Policy:
         """From command-line text, as in ``port="80,8000-8010"``, ``to="10.0.0.0/8,fd00::/8"``.
 
         Raises ConfigurationError, which names the offending part.
@@ -53,7 +50,6 @@ class Policy:
         return cls(
             ports=frozenset() if port is None else parse_ports(port),
             prefixes=() if to is None else parse_prefixes(to),
-            include_loopback=include_loopback,
         )
 
     @property
@@ -67,7 +63,7 @@ class Policy:
     def matches(self, address: Address | str, port: int) -> bool:
         """The decision the kernel programs make, in Python, for tests and explanations."""
         host = _unmap(ip_address(address) if isinstance(address, str) else address)
-        if host.is_loopback and not self.include_loopback:
+        if host.is_loopback:
             return False
         if self.ports and port not in self.ports:
             return False

@@ -39,6 +39,7 @@ class Options:
     policy: Policy = field(default_factory=Policy)
     transport: str = "vtl"
     listen_port: int | None = LISTEN_PORT
+    redirect: str = "auto"
     verbose: bool = False
 
     def __post_init__(self) -> None:
@@ -56,6 +57,7 @@ def make_engine(options: Options, cgroup: Path, port: int) -> Engine:
         policy=options.policy,
         transport=options.transport,
         listen_port=port,
+        redirect=options.redirect,
         on_event=_print_event if options.verbose else None,
     )
     return engine
