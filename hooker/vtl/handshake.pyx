@@ -21,6 +21,7 @@ from hooker.vtl.endpoint cimport (
     VTL_DROP_COOKIE, VTL_DROP_DUPLICATE, VTL_DROP_MEMORY, VTL_DROP_NO_ASSOC, VTL_DROP_PROTOCOL, VTL_DROP_SHORT,
     VTL_DROP_VERSION, VTL_OK,
 )
+from hooker.vtl.packet_in cimport requeue_for_probe
 from hooker.vtl.recovery cimport recovery_rtt
 from hooker.vtl.registry cimport (
     assoc_by_cid, assoc_new, assoc_with_peer_cid, random_cid, same_addr,
@@ -218,7 +219,10 @@ cdef int on_init(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_a
     i.scid = h.number
     a = assoc_with_peer_cid(ep, src, i.scid, False)
     if a != NULL:
-        a.hs_send = True                        # INIT_ACK was lost
+        a.hs_send = True                        # INIT_ACK was lost, and what followed it was not understood
+        if a.rec.outstanding > 0:
+            requeue_for_probe(a)
+            a.probes = max(a.probes, 1)
         assoc_ready(a)
         return VTL_OK
     if i.cookie_mac == 0 and i.cookie_time == 0:

@@ -11,7 +11,7 @@ from hooker.vtl.core cimport *
 from hooker.vtl.endpoint cimport (
     VTL_DROP_DUPLICATE, VTL_DROP_MEMORY, VTL_DROP_PROTOCOL, VTL_DROP_SHORT, VTL_DROP_TYPE, VTL_OK,
 )
-from hooker.vtl.ranges cimport Range, ranges_add, ranges_contains
+from hooker.vtl.ranges cimport Range, ranges_add, ranges_contains, ranges_trim
 from hooker.vtl.recovery cimport (
     AckResult, SentFrame, recovery_detect_lost, recovery_on_ack, recovery_requeue_oldest,
 )
@@ -21,13 +21,23 @@ from hooker.vtl.wire cimport *
 
 # --- our frames, acknowledged or lost
 
+cdef void forget_received(Assoc *a, uint64_t largest) noexcept nogil:
+    """The peer knows what we received up to `largest`: RFC 9000 13.2.4."""
+    cdef uint64_t below = min(largest, a.received.v[a.received.n - 1].start)
+    if below > a.received_floor:
+        a.received_floor = below
+        ranges_trim(&a.received, below)
+
+
 cdef void frame_acked(void *ctx, const SentFrame *f) noexcept nogil:
+    cdef Assoc *a = <Assoc *>ctx
     cdef Stream *s
-    if f.id == 0 and f.type < FR_STREAM:
-        return
-    s = stream_find(<Assoc *>ctx, f.id)
-    if s != NULL:
-        stream_frame_acked(s, f)
+    if f.type == FR_ACK:
+        forget_received(a, f.offset)
+    elif f.type >= FR_STREAM:
+        s = stream_find(a, f.id)
+        if s != NULL:
+            stream_frame_acked(s, f)
 
 
 cdef void frame_lost(void *ctx, const SentFrame *f) noexcept nogil:

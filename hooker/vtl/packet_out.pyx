@@ -21,6 +21,7 @@ cdef enum:
     COPY_MAX = 256             # bytes; copying less is cheaper than one more iovec
     SCRATCH_MIN = 256          # of scratch memory, to begin a datagram
     IOV_MIN = 4
+    PRUNE_RANGES = 16           # an ACK with more asks to be acknowledged, RFC 9000 13.2.4
 
 
 cdef struct Builder:           # one datagram
@@ -109,6 +110,13 @@ cdef void record(Builder *d, uint8_t type, uint8_t flags, uint32_t id, uint64_t 
     d.eliciting = True
 
 
+cdef void add_ping(Builder *d) noexcept nogil:
+    cdef uint8_t *p = put(d, 1)
+    if p != NULL:
+        p[0] = FR_PING
+        record(d, FR_PING, 0, 0, 0, 0)
+
+
 cdef inline uint32_t clamp32(uint64_t x) noexcept nogil:
     return <uint32_t>x if x < UINT32_MAX else UINT32_MAX
 
@@ -140,6 +148,9 @@ cdef void add_ack(Builder *d, uint64_t now) noexcept nogil:
         n += 1
         i -= 1
     p[1] = n
+    recovery_add_frame(&a.rec, FR_ACK, 0, 0, r.v[r.n - 1].end - 1, 0)
+    if n >= PRUNE_RANGES and now - a.rec.last_eliciting >= a.rec.srtt:
+        add_ping(d)                             # its acknowledgment lets us forget old ranges
     a.ack_now = False
     a.unacked = 0
     a.ack_deadline = 0
@@ -194,11 +205,8 @@ cdef void add_control(Builder *d) noexcept nogil:
             record(d, FR_MAX_DATA, 0, 0, 0, 0)
             a.window_due = False
     if a.ping_due:
-        p = put(d, 1)
-        if p != NULL:
-            p[0] = FR_PING
-            record(d, FR_PING, 0, 0, 0, 0)
-            a.ping_due = False
+        a.ping_due = False
+        add_ping(d)
     while a.ctrl.first != NULL and has_frame_room(d):
         s = a.ctrl.first
         if not (add_if(d, s, P_OPEN, FR_OPEN) and add_if(d, s, P_OPEN_ACK, FR_OPEN_ACK)
@@ -336,10 +344,7 @@ cdef bint build_packet(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
         add_control(&d)
         add_streams(&d)
         if a.probes > 0 and not d.eliciting:
-            p = put(&d, 1)
-            if p != NULL:
-                p[0] = FR_PING
-                record(&d, FR_PING, 0, 0, 0, 0)
+            add_ping(&d)
     if d.size == HEADER_SIZE:
         abandon(&d)
         return False

@@ -14,9 +14,6 @@ cdef struct RangeSet:          # zeroed memory is an empty set
     uint32_t cap
 
 
-cdef inline bint ranges_contains_last(const RangeSet *r, uint64_t x) noexcept nogil:
-    return r.n > 0 and r.v[r.n - 1].start <= x < r.v[r.n - 1].end
-
 cdef int ranges_add(RangeSet *r, uint64_t start, uint64_t end, uint32_t limit) noexcept nogil  # -1: limit or memory, unchanged
 cdef bint ranges_contains(const RangeSet *r, uint64_t x) noexcept nogil
 cdef uint32_t ranges_find(const RangeSet *r, uint64_t x) noexcept nogil   # first range that ends beyond x; n: none

@@ -322,3 +322,13 @@ def test_a_clock_that_jumps_back_does_no_harm() -> None:
         pair.run_for(0.2)
     assert len(pair.b.flows[peer].received) == 3000
     assert down(pair, "a") == down(pair, "b") == []
+
+
+def test_a_lost_init_ack_costs_one_retry_and_no_probe_timeout() -> None:
+    pair = Pair(1)
+    flow = pair.a.endpoint.open(pair.a.endpoint.connect(B, 0), 0)
+    pair.run(lambda: bool(pair.b.endpoint.associations))
+    pair.b.take_events()
+    assert pair.b.endpoint.datagrams_to_send(pair.now)  # INIT_ACK and all behind it are lost
+    pair.run(lambda: "FlowAccepted" in pair.a.flows[flow].log)
+    assert pair.now < 120 * MS
