@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hooker.vtl.sansio import Endpoint
 from sim.network import MS, SECOND, A, B, Link, Pair
 
 from hooker.vtl import events as ev
+from hooker.vtl.sansio import Endpoint
 
 DEAD_AFTER = 5 * SECOND
 
