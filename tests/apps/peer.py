@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import errno
+import functools
 import hashlib
 import itertools
 import json
@@ -33,12 +34,17 @@ POOL = 1 << 22  # bytes of randomness that the stream is cut from
 WAIT = 60.0  # s: no action takes longer
 
 
+@functools.cache
+def pool() -> bytes:
+    """Return the randomness; making it takes long enough to spoil a measurement."""
+    return random.Random(1).randbytes(POOL)
+
+
 def stream(seed: int) -> Iterator[bytes]:
     """Yield the blocks of the endless byte stream *seed*; no two blocks are equal."""
-    pool = random.Random(seed).randbytes(POOL)
     for n in itertools.count():
         at = n * 65521 % (POOL - BLOCK)
-        yield struct.pack("!QQ", seed, n) + pool[at : at + BLOCK - 16]
+        yield struct.pack("!QQ", seed, n) + pool()[at : at + BLOCK - 16]
 
 
 class Connection:
@@ -270,6 +276,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--progress", type=Path)
     args = parser.parse_args()
+    pool()
     roles: dict[str, Callable[[argparse.Namespace], None]] = {"serve": serve, "connect": connect}
     roles[args.role](args)
 
