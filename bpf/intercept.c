@@ -291,6 +291,8 @@ static __always_inline int hk_option_for(struct bpf_sock_ops *s, struct hk_confi
 		return 0;
 	if (s->skb_tcp_flags & 2 /* SYN */)
 		return hk_syn_option(s, st) ? HK_ROLE_CLIENT : 0;
+	if (s->state == 2 /* TCP_SYN_SENT */)	/* the kernel asks for the MSS before it sends the SYN again */
+		return 0;
 	return hk_segment_option(s, c, st);
 }
 
