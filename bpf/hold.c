@@ -18,6 +18,22 @@ static __always_inline int hk_carries(struct __sk_buff *skb)
 	return (tcp[13] & 1 /* FIN */) || skb->len > off + (tcp[12] >> 4) * 4;
 }
 
+/* Its header was made while the flow was held, so the socket has no mark yet; the next one will set it. */
+static __always_inline void hk_emit_stray(struct hk_sock *st)
+{
+	struct hk_event *e;
+
+	hk_count(HK_C_STRAY_SEGMENT);
+	e = hk_events.ringbuf_reserve(sizeof(struct hk_event));
+	if (!e)
+		return;			/* a retransmission timer does it */
+	__builtin_memset(e, 0, sizeof(*e));
+	e->type = HK_EVENT_STRAY;
+	e->slot = st->slot;
+	e->flow_id = st->flow_id;
+	hk_events.ringbuf_submit(e, 0);
+}
+
 int hk_hold_egress(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
@@ -40,14 +56,14 @@ int hk_hold_egress(struct __sk_buff *skb)
 		c = hk_config();
 		if (!c || skb->mark == c->mark || !hk_carries(skb))
 			return 1;
-		hk_count(HK_C_STRAY_SEGMENT);
+		hk_emit_stray(st);
 		return 0;
 	}
 	if (!hk_carries(skb))
 		return 1;
 	__sync_fetch_and_add(&f->held_drops, 1);	/* before the state is read again: the engine */
-	if (f->state != HK_STATE_HELD)			/* writes the state, then reads held_drops, then nudges */
-		return f->state != HK_STATE_ENGAGED;
+	if (f->state == HK_STATE_RELEASED)		/* writes the state, then reads held_drops, then nudges */
+		return 1;
 	hk_count(HK_C_HELD_SEGMENT);
 	return 0;
 }

@@ -50,7 +50,8 @@ struct hk_flow {
 	__u32 marked;			/* the application's socket carries the mark */
 	__u32 wire_released;		/* the peer said so in a TCP option */
 	__u32 spills;
-	__u64 pad_kernel;
+	__u32 acked;			/* the handshake's last ACK went out, with the option */
+	__u32 pad_kernel;
 	/* written by the engine */
 	__u64 consumed;			/* redirected bytes that no longer use credit */
 	__u64 resume;			/* bytes read from the twin: position in the TCP stream */
@@ -119,6 +120,7 @@ struct hk_config {
 #define HK_EVENT_ESTABLISHED 2		/* flow is held */
 #define HK_EVENT_CLOSED 3		/* the application's socket reached CLOSE */
 #define HK_EVENT_WIRE_RELEASED 4	/* the client left the flow to TCP */
+#define HK_EVENT_STRAY 5		/* a segment met the change to ENGAGED half-way: nudge */
 
 struct hk_event {
 	__u32 type;
@@ -132,6 +134,7 @@ struct hk_event {
 	__u32 snd_wnd;			/* what the peer's TCP granted it, bytes; 0: not known yet */
 	__u32 rcv_wnd;			/* what it granted, bytes */
 	__u32 rtt_us;			/* of the TCP handshake */
+	__u32 ts_recent;		/* the peer's last timestamp (RFC 7323), with HK_TCP_TIMESTAMPS */
 	__u16 peer_port;		/* the peer engine's port; 0: not known */
 	__u16 pad;
 	__u8 role;			/* HK_ROLE_CLIENT or HK_ROLE_SERVER */

@@ -96,6 +96,7 @@ static __always_inline void hk_fill_tcp(struct hk_event *e, void *tp)
 
 	e->snd_wscale = snd >> HK_TCP_SND_WSCALE_SHIFT & 0xf;
 	e->rcv_wscale = rcv >> HK_TCP_RCV_WSCALE_SHIFT & 0xf;
+	e->ts_recent = *(volatile u32 *)(tp + HK_TCP_TS_RECENT);
 	e->snd_wnd = *(volatile u32 *)(tp + HK_TCP_SND_WND);
 	e->rcv_wnd = *(volatile u32 *)(tp + HK_TCP_RCV_WND);
 	if (sack & HK_TCP_SACK_OK_MASK)
@@ -111,7 +112,7 @@ static __always_inline void hk_slot_init(struct hk_flow *f, u64 id)
 	f->flow_id = id;
 	f->redirected = f->spill_at = f->passed = f->held_drops = 0;
 	f->mode = HK_MODE_PASS;
-	f->marked = f->wire_released = f->spills = 0;
+	f->marked = f->wire_released = f->spills = f->acked = 0;
 	f->state = HK_STATE_HELD;	/* the engine's from now on */
 }
 
@@ -302,6 +303,16 @@ static __always_inline void hk_reserve(struct bpf_sock_ops *s, struct hk_config 
 		hk_count(HK_C_NO_SPACE);
 }
 
+/* A segment with data is held back, and its ACK with it. */
+static __always_inline int hk_is_pure_ack(struct bpf_sock_ops *s)
+{
+	u8 *tcp = (u8 *)(long)s->skb_data;
+
+	if (tcp + 20 > (u8 *)(long)s->skb_data_end)
+		return 0;
+	return s->skb_len == (tcp[12] >> 4) * 4;
+}
+
 static __always_inline void hk_write(struct bpf_sock_ops *s, struct hk_config *c)
 {
 	struct bpf_sock *sk = s->sk;
@@ -333,9 +344,12 @@ static __always_inline void hk_write(struct bpf_sock_ops *s, struct hk_config *c
 		return;
 	}
 	struct hk_flow *f = hk_flow_of(st);
-	if (f)
-		hk_option_store(s, c, f->state == HK_STATE_RELEASED ? HK_ROLE_RELEASED : HK_ROLE_CLIENT,
-				st->client_nonce);
+	if (!f)
+		return;
+	if (f->state == HK_STATE_RELEASED)
+		hk_option_store(s, c, HK_ROLE_RELEASED, st->client_nonce);
+	else if (!hk_option_store(s, c, HK_ROLE_CLIENT, st->client_nonce) && hk_is_pure_ack(s))
+		f->acked = 1;
 }
 
 /* The client's word that it went back to TCP: its data follows, ours may go. */

@@ -18,6 +18,7 @@ class Worker:
         max_flows: int,
         port: int,
         peer_port: int,
+        transport: int,
         hold_time: float,
         avoid_time: float = 60.0,
         dead_after: float = 5.0,

@@ -177,6 +177,8 @@ cdef void take_kernel_events(worker *w) noexcept nogil:
             on_syn(w, e)
         elif e.type == HK_EVENT_WIRE_RELEASED:
             on_wire_released(w, e)
+        elif e.type == HK_EVENT_STRAY:
+            on_stray(w, e)
         ring_release(&w.ring)
         e = <const hk_event *>ring_next(&w.ring)
 
@@ -366,7 +368,7 @@ cdef class Worker:
         self.w.nudger.v4 = self.w.nudger.v6 = -1
 
     def __init__(self, *, int ring_fd, int ring_size, int free_fd, int avoid_fd, int sockets_fd,
-                 int adopt_fd, int redirect_fd, size_t records, uint32_t max_flows, uint16_t port, uint16_t peer_port,
+                 int adopt_fd, int redirect_fd, size_t records, uint32_t max_flows, uint16_t port, uint16_t peer_port, uint8_t transport,
                  double hold_time, double avoid_time=60.0, double dead_after=5.0, congestion="cubic"):
         cdef worker *w = &self.w
         cdef uint16_t bound = 0
@@ -378,6 +380,7 @@ cdef class Worker:
         w.records = <hk_flow *>records
         w.max_flows = max_flows
         w.peer_port = peer_port
+        w.transport = transport
         w.hold_client = <uint64_t>(hold_time * 1e9)
         w.hold_server = <uint64_t>((hold_time + dead_after + 2.0) * 1e9)
         w.hold_open = <uint64_t>(hold_time * 0.8e9)
@@ -396,7 +399,7 @@ cdef class Worker:
         self.allocate()
         self.start_vtl(dead_after, congestion.encode())
         self.open_epoll()
-        self.port = bound
+        self.port = w.port = bound
 
     cdef readonly uint16_t port
 

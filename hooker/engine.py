@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hooker import cgroup as cgroups
 from hooker import transports
@@ -31,7 +31,11 @@ from hooker.policy import Policy
 from hooker.probes import verdicts
 from hooker.routing import LocalRoute
 
+if TYPE_CHECKING:
+    from hooker._fastpath import RawEvent
+
 DEFAULT_PORT = 6253  # UDP, where engines listen for VTL
+ENDS = (Kind.FLOW_RELEASED.value, Kind.FLOW_CLOSED.value)
 REDIRECT_CHOICES = ("auto", "always", "never")
 RECENT = 1024  # ended flows that snapshot() still shows
 
@@ -86,7 +90,7 @@ class Hooker:
         self.redirect = _check_redirect(redirect)
         self._probe = probe
         self._stack: ExitStack | None = None
-        self._recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
+        self._recent: deque[RawEvent] = deque(maxlen=RECENT)
 
     # ---- life ----
 
@@ -146,6 +150,7 @@ class Hooker:
                 max_flows=self.max_flows,
                 port=self.listen_port,
                 peer_port=DEFAULT_PORT if self.listen_port == 0 else self.listen_port,
+                transport=self.transport.wire_id,
                 hold_time=self.hold_time,
             )
         except OSError as error:
@@ -192,15 +197,15 @@ class Hooker:
         while True:
             ready = dict(poll.poll())
             for raw in self._worker.events():
-                self._note(_event(raw))
+                self._note(raw)
             if self._ending in ready:
                 return
 
-    def _note(self, event: Event) -> None:
-        if event.kind in (Kind.FLOW_RELEASED, Kind.FLOW_CLOSED):
-            self._recent.append(_recent(event))
+    def _note(self, raw: RawEvent) -> None:
+        if raw[0] in ENDS:
+            self._recent.append(raw)  # made readable when somebody looks
         if self.on_event is not None:
-            self.on_event(event)
+            self.on_event(_event(raw))
 
     # ---- what is going on ----
 
@@ -238,7 +243,7 @@ class Hooker:
             },
             "peers": self.peers(),
             "flows": self.flows(),
-            "recent": list(self._recent),
+            "recent": [_recent(_event(raw)) for raw in list(self._recent)],
             "reasons": self.reasons(),
             "counters": self.counters(),
         }
@@ -295,7 +300,7 @@ def _redirect_socket(stack: ExitStack) -> socket.socket:
     return one
 
 
-def _event(raw: tuple[Any, ...]) -> Event:
+def _event(raw: RawEvent) -> Event:
     kind, reason, role, _, flow_id, local_ip, local_port, remote_ip, remote_port, out, into, at, held = raw
     remote = Endpoint(address(remote_ip), remote_port)
     if kind in (Kind.PEER_UP.value, Kind.PEER_DOWN.value):

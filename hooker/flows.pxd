@@ -12,6 +12,7 @@ cdef flow *flow_by_id(worker *w, uint64_t id) noexcept nogil
 cdef void on_syn(worker *w, const hk_event *e) noexcept nogil
 cdef void on_established(worker *w, const hk_event *e) noexcept nogil
 cdef void on_wire_released(worker *w, const hk_event *e) noexcept nogil
+cdef void on_stray(worker *w, const hk_event *e) noexcept nogil
 cdef void on_app_closed(worker *w, const hk_event *e) noexcept nogil
 
 # from VTL

@@ -22,7 +22,7 @@ from hooker.delivery cimport delivery_drop
 from hooker.includes.bpf cimport BPF_MAP_UPDATE_ELEM, hk_bpf_elem
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport *
-from hooker.nudge cimport nudge, nudge_acknowledge
+from hooker.nudge cimport announce, nudge
 from hooker.twin cimport twin_abort, twin_create, twin_discard, twin_finish
 from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_open_info, vtl_stream
 from hooker.vtl.endpoint cimport (
@@ -38,6 +38,9 @@ cdef enum:
     REJECT_TWIN = 2
     RESET_APPLICATION = 1         # codes of RESET_STREAM
     RESET_ENGINE = 2
+    ACK_AGAIN = 5                 # ms beside the round trip before the handshake's last ACK is said again
+    ACKS = 8                      # times, each after twice as long
+    COMMITTED_OPEN = 3000         # ms that a committed OPEN waits for that ACK
     LATE_LISTENER_GRACE = 50      # ms beside three round trips, for a server that has not answered in its SYN-ACK
 
 REASONS = (
@@ -50,6 +53,7 @@ REASONS = (
 cdef int flows_init(worker *w) noexcept nogil:
     w.flows = <flow **>calloc(w.max_flows, sizeof(flow *))
     w.by_nonce = <flow **>calloc(NONCE_BUCKETS, sizeof(flow *))
+    w.flow_timer = <uint64_t>-1
     return 0 if w.flows != NULL and w.by_nonce != NULL else -1
 
 
@@ -137,6 +141,11 @@ cdef void held_add(worker *w, flow *f) noexcept nogil:
     w.held = f
 
 
+cdef inline void not_after(worker *w, uint64_t at) noexcept nogil:
+    if at < w.flow_timer:
+        w.flow_timer = at
+
+
 cdef void held_remove(worker *w, flow *f) noexcept nogil:
     if not f.in_held:
         return
@@ -174,7 +183,10 @@ cdef void nudge_if_held_back(worker *w, flow *f) noexcept nogil:
 
 
 cdef void engage(worker *w, flow *f) noexcept nogil:
-    held_remove(w, f)
+    if f.accepted or f.est.role == HK_ROLE_SERVER:
+        held_remove(w, f)
+    else:
+        f.deadline = <uint64_t>-1        # only the ACK may have to be said again
     f.state = HK_STATE_ENGAGED
     f.engaged_ns = w.now
     w.n.engaged += 1
@@ -197,7 +209,7 @@ cdef void release(worker *w, flow *f, int why, bint tell_peer) noexcept nogil:
     hk_store32(&f.rec.state, HK_STATE_RELEASED)
     nudge_if_held_back(w, f)
     if tell_peer and f.est.role == HK_ROLE_CLIENT:
-        nudge_acknowledge(&w.nudger, &f.est)
+        announce(&w.nudger, &f.est, HK_ROLE_RELEASED, w.transport, w.port)
     tell(w, f, N_RELEASED)
     maybe_done(w, f)
 
@@ -316,6 +328,11 @@ cdef uint64_t client_hold(worker *w, flow *f) noexcept nogil:
     return paced if paced < w.hold_client else w.hold_client
 
 
+cdef void schedule_ack(worker *w, flow *f) noexcept nogil:
+    f.ack_at = w.now + ((2 * <uint64_t>f.est.rtt_us * 1000 + ACK_AGAIN * MILLISECOND) << f.acks)
+    not_after(w, f.ack_at)
+
+
 cdef void start_client(worker *w, flow *f) noexcept nogil:
     cdef vtl_addr a
     cdef vtl_assoc *assoc
@@ -328,7 +345,8 @@ cdef void start_client(worker *w, flow *f) noexcept nogil:
     info.client_nonce = f.est.client_nonce
     info.server_nonce = f.est.server_nonce
     info.committed = False
-    if f.est.server_nonce and vtl_is_up(assoc):
+    schedule_ack(w, f)
+    if f.est.server_nonce and vtl_is_up(assoc) and hk_load32(&f.rec.acked):
         f.twin = twin_create(&f.est)
         if f.twin < 0:
             release(w, f, R_TWIN, True)
@@ -341,12 +359,15 @@ cdef void start_client(worker *w, flow *f) noexcept nogil:
         engage(w, f)
     else:
         f.deadline = w.now + client_hold(w, f)
+        not_after(w, f.deadline)
 
 
 cdef void start_server(worker *w, flow *f) noexcept nogil:
     cdef waiting_open **p = &w.opens
     cdef waiting_open *o
     f.deadline = w.now + w.hold_server
+    f.ack_at = <uint64_t>-1
+    not_after(w, f.deadline)
     while p[0] != NULL:
         o = p[0]
         if o.client_nonce == f.est.client_nonce:
@@ -364,6 +385,13 @@ cdef void on_wire_released(worker *w, const hk_event *e) noexcept nogil:
     if f.stream != NULL:
         drop_stream(f)
     release(w, f, R_PEER_RELEASED, False)
+
+
+cdef void on_stray(worker *w, const hk_event *e) noexcept nogil:
+    cdef flow *f = flow_by_id(w, e.flow_id)
+    if f != NULL and f.state == HK_STATE_ENGAGED:
+        w.n.nudges += 1
+        nudge(&w.nudger, &f.est)
 
 
 cdef void drop_stream(flow *f) noexcept nogil:
@@ -425,7 +453,8 @@ cdef void on_opened(worker *w, vtl_stream *s, const vtl_open_info *info) noexcep
     o.client_nonce = info.client_nonce
     o.server_nonce = info.server_nonce
     o.committed = info.committed
-    o.deadline = w.now + w.hold_open
+    o.deadline = w.now + (<uint64_t>COMMITTED_OPEN * MILLISECOND if info.committed else w.hold_open)
+    not_after(w, o.deadline)
     o.next = w.opens
     w.opens = o
 
@@ -444,7 +473,11 @@ cdef void forget_open(worker *w, vtl_stream *s) noexcept nogil:
 
 cdef void on_accepted(worker *w, vtl_stream *s) noexcept nogil:
     cdef flow *f = flow_of(s)
-    if f == NULL or f.state != HK_STATE_HELD:
+    if f == NULL:
+        return
+    f.accepted = True
+    if f.state != HK_STATE_HELD:
+        held_remove(w, f)
         return
     f.twin = twin_create(&f.est)
     if f.twin < 0:
@@ -527,18 +560,7 @@ cdef void on_stream_closed(worker *w, vtl_stream *s) noexcept nogil:
 # ---- time --------------------------------------------------------------------------------------------
 
 cdef uint64_t flows_deadline(worker *w) noexcept nogil:
-    cdef uint64_t first = <uint64_t>-1
-    cdef flow *f = w.held
-    cdef waiting_open *o = w.opens
-    while f != NULL:
-        if f.deadline < first:
-            first = f.deadline
-        f = f.held_next
-    while o != NULL:
-        if o.deadline < first:
-            first = o.deadline
-        o = o.next
-    return first
+    return w.flow_timer
 
 
 cdef void hold_expired(worker *w, flow *f) noexcept nogil:
@@ -552,24 +574,48 @@ cdef void hold_expired(worker *w, flow *f) noexcept nogil:
     release(w, f, R_HOLD_TIMEOUT, False)
 
 
-cdef void flows_on_timer(worker *w) noexcept nogil:
+cdef void say_ack_again(worker *w, flow *f) noexcept nogil:
+    announce(&w.nudger, &f.est, HK_ROLE_CLIENT, w.transport, w.port)
+    f.acks += 1
+    if f.acks < ACKS:
+        schedule_ack(w, f)
+    else:
+        f.ack_at = <uint64_t>-1
+
+
+cdef void check_held(worker *w) noexcept nogil:
     cdef flow *f = w.held
     cdef flow *following
-    cdef waiting_open **p = &w.opens
-    cdef waiting_open *o
     while f != NULL:
         following = f.held_next
         if f.deadline <= w.now:
             hold_expired(w, f)
+        else:
+            if f.ack_at <= w.now:
+                say_ack_again(w, f)
+            not_after(w, f.deadline)
+            not_after(w, f.ack_at)
         f = following
+
+
+cdef void check_opens(worker *w) noexcept nogil:
+    cdef waiting_open **p = &w.opens
+    cdef waiting_open *o
     while p[0] != NULL:
         o = p[0]
         if o.deadline > w.now:
+            not_after(w, o.deadline)
             p = &o.next
             continue
         p[0] = o.next
         vtl_reject(o.stream, REJECT_NO_FLOW)
         free(o)
+
+
+cdef void flows_on_timer(worker *w) noexcept nogil:
+    w.flow_timer = <uint64_t>-1
+    check_held(w)
+    check_opens(w)
 
 
 cdef inline bint is_over(flow *f) noexcept nogil:

@@ -1,3 +1,4 @@
+from libc.stdint cimport uint16_t
 from hooker.includes.hk cimport hk_event
 
 cdef struct nudger:
@@ -6,6 +7,6 @@ cdef struct nudger:
 
 cdef int nudger_open(nudger *n) noexcept nogil                     # 0, or -errno
 cdef void nudger_close(nudger *n) noexcept nogil
-# An ACK of old data: TCP answers with an ACK of its own, which carries our option to the peer.
-cdef int nudge_acknowledge(nudger *n, const hk_event *est) noexcept nogil
-cdef int nudge(nudger *n, const hk_event *est) noexcept nogil      # 0, or -errno
+cdef int nudge(nudger *n, const hk_event *est) noexcept nogil      # 0, or -errno; to the application's socket
+# To the peer's host: an ACK with the option.
+cdef int announce(nudger *n, const hk_event *est, int role, int transport, uint16_t port) noexcept nogil

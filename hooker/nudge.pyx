@@ -1,14 +1,19 @@
-"""The nudge: make an application's socket transmit now what it was kept from sending.
+"""Bare TCP segments of the engine's own, about a connection that is not its own.
 
-A segment that the egress program dropped is tried again only after a retransmission timeout, or when any
-acceptable segment arrives (RFC 9293, 3.10.7.4; Linux pushes pending frames after each ACK it takes). So the
-host sends itself one: a bare ACK from the remote address, with the numbers the handshake left. It repeats
-what the application's TCP knows already, the window included (ten segments where that is not known).
+nudge(): a segment that the egress program dropped is tried again only after a retransmission timeout, or when
+any acceptable segment arrives (RFC 9293, 3.10.7.4; Linux pushes pending frames after each ACK it takes). So the
+host sends the application's socket one: an ACK from the remote address, with the numbers the handshake left. It
+repeats what the application's TCP knows already, the window included (ten segments where that is not known).
+
+announce(): an ACK to the peer's host with the VTL option. The handshake's last ACK, when it waits for data that
+is held back, or may have been lost; or the word that the client has left the flow to TCP.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
-from hooker.includes.hk cimport HK_MARK_OWN, HK_TCP_WSCALE, hk_event
+from hooker.includes.hk cimport (
+    HK_MARK_OWN, HK_OPT_EXID, HK_OPT_KIND, HK_OPT_LEN, HK_OPT_VERSION, HK_TCP_WSCALE, hk_event,
+)
 from hooker.includes.linux cimport *
 
 cdef enum:
@@ -16,6 +21,17 @@ cdef enum:
     FLAG_ACK = 0x10
     INITIAL_WINDOW = 14600       # bytes: ten segments, RFC 6928
     IPV6_HDRINCL_ = 36
+    LARGEST = 40 + TCP_HEADER + 16
+
+cdef struct segment:             # one ACK: who says what to whom
+    const uint8_t *src
+    const uint8_t *dst
+    uint16_t src_port
+    uint16_t dst_port
+    uint32_t seq
+    uint32_t ack
+    uint32_t window              # as it stands in the header
+    const uint8_t *option        # HK_OPT_LEN bytes, or NULL
 
 
 cdef inline uint32_t sum16(const uint8_t *p, size_t n, uint32_t acc) noexcept nogil:
@@ -41,57 +57,60 @@ cdef inline void put32(uint8_t *p, uint32_t v) noexcept nogil:
     put16(p + 2, v & 0xFFFF)
 
 
-cdef void write_tcp(uint8_t *t, const hk_event *est, uint32_t seq, const uint8_t *src, const uint8_t *dst, size_t alen) noexcept nogil:
-    cdef uint32_t window = est.snd_wnd if est.snd_wnd else INITIAL_WINDOW
-    if est.tcp_options & HK_TCP_WSCALE:
-        window >>= est.snd_wscale
+cdef size_t write_tcp(uint8_t *t, const segment *g, bint v4) noexcept nogil:
+    """Header and option; bytes written."""
+    cdef size_t n = TCP_HEADER, alen = 4 if v4 else 16, skip = 12 if v4 else 0
+    cdef uint32_t acc
     memset(t, 0, TCP_HEADER)
-    put16(t, est.key.remote_port)
-    put16(t + 2, est.key.local_port)
-    put32(t + 4, seq)
-    put32(t + 8, est.snd_nxt)
-    t[12] = (TCP_HEADER // 4) << 4
+    put16(t, g.src_port)
+    put16(t + 2, g.dst_port)
+    put32(t + 4, g.seq)
+    put32(t + 8, g.ack)
     t[13] = FLAG_ACK
-    put16(t + 14, 1 if window == 0 else 65535 if window > 65535 else window)
-    cdef uint32_t acc = sum16(src, alen, sum16(dst, alen, IPPROTO_TCP + TCP_HEADER))
-    put16(t + 16, fold(sum16(t, TCP_HEADER, acc)))
+    put16(t + 14, 1 if g.window == 0 else 65535 if g.window > 65535 else g.window)
+    if g.option != NULL:
+        memcpy(t + n, g.option, HK_OPT_LEN)
+        n += HK_OPT_LEN
+    t[12] = <uint8_t>((n // 4) << 4)
+    acc = sum16(g.src + skip, alen, sum16(g.dst + skip, alen, <uint32_t>(IPPROTO_TCP + n)))
+    put16(t + 16, fold(sum16(t, n, acc)))
+    return n
 
 
-cdef int nudge_v4(int fd, const hk_event *est, uint32_t seq) noexcept nogil:
-    cdef uint8_t p[40]
+cdef int send_v4(int fd, const segment *g) noexcept nogil:
+    cdef uint8_t p[LARGEST]
     cdef sockaddr_in to
-    cdef const uint8_t *src = est.key.remote_ip + 12
-    cdef const uint8_t *dst = est.key.local_ip + 12
+    cdef size_t n = 20 + write_tcp(p + 20, g, True)
     memset(p, 0, 20)
     p[0] = 0x45
-    put16(p + 2, 40)
+    put16(p + 2, <uint32_t>n)
     p[6] = 0x40                  # don't fragment
     p[8] = 64
     p[9] = IPPROTO_TCP
-    memcpy(p + 12, src, 4)
-    memcpy(p + 16, dst, 4)
-    write_tcp(p + 20, est, seq, src, dst, 4)
+    memcpy(p + 12, g.src + 12, 4)
+    memcpy(p + 16, g.dst + 12, 4)
     memset(&to, 0, sizeof(to))
     to.sin_family = AF_INET
-    memcpy(&to.sin_addr, dst, 4)
-    return 0 if sendto(fd, p, 40, MSG_DONTWAIT, <sockaddr *>&to, sizeof(to)) == 40 else -errno
+    memcpy(&to.sin_addr, g.dst + 12, 4)
+    return 0 if sendto(fd, p, n, MSG_DONTWAIT, <sockaddr *>&to, sizeof(to)) == <ssize_t>n else -errno
 
 
-cdef int nudge_v6(int fd, const hk_event *est, uint32_t seq) noexcept nogil:
-    cdef uint8_t p[60]
+cdef int send_v6(int fd, const segment *g) noexcept nogil:
+    cdef uint8_t p[LARGEST]
     cdef sockaddr_in6 to
+    cdef size_t n = write_tcp(p + 40, g, False)
     memset(p, 0, 40)
     p[0] = 0x60
-    put16(p + 4, TCP_HEADER)
+    put16(p + 4, <uint32_t>n)
     p[6] = IPPROTO_TCP
     p[7] = 64
-    memcpy(p + 8, est.key.remote_ip, 16)
-    memcpy(p + 24, est.key.local_ip, 16)
-    write_tcp(p + 40, est, seq, est.key.remote_ip, est.key.local_ip, 16)
+    memcpy(p + 8, g.src, 16)
+    memcpy(p + 24, g.dst, 16)
+    n += 40
     memset(&to, 0, sizeof(to))
     to.sin6_family = AF_INET6
-    memcpy(&to.sin6_addr, est.key.local_ip, 16)
-    return 0 if sendto(fd, p, 60, MSG_DONTWAIT, <sockaddr *>&to, sizeof(to)) == 60 else -errno
+    memcpy(&to.sin6_addr, g.dst, 16)
+    return 0 if sendto(fd, p, n, MSG_DONTWAIT, <sockaddr *>&to, sizeof(to)) == <ssize_t>n else -errno
 
 
 cdef int raw_socket(int family) noexcept nogil:
@@ -118,16 +137,40 @@ cdef void nudger_close(nudger *n) noexcept nogil:
         close(n.v6)
 
 
-cdef int send_ack(nudger *n, const hk_event *est, uint32_t seq) noexcept nogil:
-    cdef const uint32_t *w = <const uint32_t *>est.key.remote_ip
+cdef int send_segment(nudger *n, const segment *g) noexcept nogil:
+    cdef const uint32_t *w = <const uint32_t *>g.src
     if w[0] == 0 and w[1] == 0 and w[2] == htonl(0xFFFF):
-        return nudge_v4(n.v4, est, seq)
-    return nudge_v6(n.v6, est, seq)
+        return send_v4(n.v4, g)
+    return send_v6(n.v6, g)
 
 
 cdef int nudge(nudger *n, const hk_event *est) noexcept nogil:
-    return send_ack(n, est, est.rcv_nxt)
+    cdef segment g
+    g.src, g.src_port = est.key.remote_ip, est.key.remote_port
+    g.dst, g.dst_port = est.key.local_ip, est.key.local_port
+    g.seq, g.ack = est.rcv_nxt, est.snd_nxt
+    g.window = est.snd_wnd if est.snd_wnd else INITIAL_WINDOW
+    if est.tcp_options & HK_TCP_WSCALE:
+        g.window >>= est.snd_wscale
+    g.option = NULL
+    return send_segment(n, &g)
 
 
-cdef int nudge_acknowledge(nudger *n, const hk_event *est) noexcept nogil:
-    return send_ack(n, est, est.rcv_nxt - 1)
+cdef int announce(nudger *n, const hk_event *est, int role, int transport, uint16_t port) noexcept nogil:
+    cdef segment g
+    cdef uint8_t option[HK_OPT_LEN]
+    option[0] = HK_OPT_KIND
+    option[1] = HK_OPT_LEN
+    put16(option + 2, HK_OPT_EXID)
+    option[4] = HK_OPT_VERSION << 4 | role
+    option[5] = transport
+    put16(option + 6, port)
+    memcpy(option + 8, &est.client_nonce, 8)
+    g.src, g.src_port = est.key.local_ip, est.key.local_port
+    g.dst, g.dst_port = est.key.remote_ip, est.key.remote_port
+    g.seq, g.ack = est.snd_nxt, est.rcv_nxt
+    g.window = est.rcv_wnd
+    if est.tcp_options & HK_TCP_WSCALE:
+        g.window >>= est.rcv_wscale
+    g.option = option
+    return send_segment(n, &g)

@@ -10,7 +10,7 @@ application sees ECONNRESET instead of an end of data that is none.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
-from hooker.includes.hk cimport HK_MARK_OWN, HK_TCP_SACK, HK_TCP_WSCALE, hk_event
+from hooker.includes.hk cimport HK_MARK_OWN, HK_TCP_SACK, HK_TCP_TIMESTAMPS, HK_TCP_WSCALE, hk_event
 from hooker.includes.linux cimport *
 
 cdef enum:                       # <linux/tcp.h>; libc's header lacks some of them
@@ -18,6 +18,7 @@ cdef enum:                       # <linux/tcp.h>; libc's header lacks some of th
     TCP_REPAIR_QUEUE = 20
     TCP_QUEUE_SEQ = 21
     TCP_REPAIR_OPTIONS = 22
+    TCP_TIMESTAMP = 24
     TCP_REPAIR_WINDOW = 29
     TCP_MAXSEG = 2
     LARGEST_MSS = 32767          # the kernel's limit for TCP_MAXSEG: on loopback larger segments are cheaper
@@ -26,6 +27,7 @@ cdef enum:                       # <linux/tcp.h>; libc's header lacks some of th
     SEND_QUEUE = 2
     OPT_WSCALE = 3
     OPT_SACK = 4
+    OPT_TIMESTAMP = 8
     REPAIR_OFF_NO_PROBE = -1
     IPV6_TRANSPARENT_ = 75
 
@@ -72,7 +74,8 @@ cdef int set_queue(int fd, int queue, uint32_t seq) noexcept nogil:
 
 
 cdef int set_options(int fd, const hk_event *est) noexcept nogil:
-    cdef repair_opt opt[2]
+    """Those of the handshake. With timestamps, too, a twin's TIME_WAIT does not keep the addresses from the next one."""
+    cdef repair_opt opt[3]
     cdef int n = 0
     if est.tcp_options & HK_TCP_WSCALE:      # what the application's socket sends with, we receive with
         opt[n].code = OPT_WSCALE
@@ -82,6 +85,12 @@ cdef int set_options(int fd, const hk_event *est) noexcept nogil:
         opt[n].code = OPT_SACK
         opt[n].value = 0
         n += 1
+    if est.tcp_options & HK_TCP_TIMESTAMPS:
+        opt[n].code = OPT_TIMESTAMP
+        opt[n].value = 0
+        n += 1
+        if set_int(fd, IPPROTO_TCP, TCP_TIMESTAMP, est.ts_recent + 1) < 0:   # never older than the peer's: PAWS
+            return -1
     return setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_OPTIONS, opt, n * sizeof(repair_opt)) if n else 0
 
 

@@ -51,8 +51,11 @@ cdef struct flow:
     bint in_done
     flow *done_next
     int twin                   # fd, or -1
-    # held
-    uint64_t deadline
+    # held, or engaged without the peer's word yet
+    uint64_t deadline          # of the hold
+    uint64_t ack_at            # when to say the handshake's last ACK again
+    uint32_t acks
+    bint accepted              # the peer's engine has the flow
     flow *held_prev
     flow *held_next
     bint in_held
@@ -146,6 +149,7 @@ cdef struct worker:
     uint32_t live
     flow **by_nonce
     flow *held
+    uint64_t flow_timer        # no deadline of a flow or an early OPEN is before this
     waiting_open *opens
     flow *retry
     flow *dirty
@@ -163,6 +167,8 @@ cdef struct worker:
     uint32_t peer_count
     vtl_batch batch
     uint32_t batch_at          # datagrams of the batch already sent
+    uint16_t port              # where we listen
+    uint8_t transport          # wire id
     uint16_t peer_port         # where peers listen unless they say otherwise
     # policy of time (ns)
     uint64_t hold_client

@@ -5,6 +5,11 @@ cdef extern from "hooker_kern_user.h" nogil:
     enum:
         HK_ROLE_CLIENT
         HK_ROLE_SERVER
+        HK_ROLE_RELEASED
+        HK_OPT_KIND
+        HK_OPT_LEN
+        HK_OPT_EXID
+        HK_OPT_VERSION
         HK_STATE_FREE
         HK_STATE_HELD
         HK_STATE_ENGAGED
@@ -16,6 +21,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         HK_EVENT_ESTABLISHED
         HK_EVENT_CLOSED
         HK_EVENT_WIRE_RELEASED
+        HK_EVENT_STRAY
         HK_MARK_BASE
         HK_MARK_OWN
         HK_TRANSPORT_VTL
@@ -36,6 +42,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         uint32_t marked
         uint32_t wire_released
         uint32_t spills
+        uint32_t acked
         uint64_t consumed
         uint64_t resume
         uint64_t credit
@@ -70,6 +77,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         uint32_t snd_wnd
         uint32_t rcv_wnd
         uint32_t rtt_us
+        uint32_t ts_recent
         uint16_t peer_port
         uint8_t role
         uint8_t snd_wscale
