@@ -89,7 +89,8 @@ cdef int set_options(int fd, const hk_event *est) noexcept nogil:
         opt[n].code = OPT_TIMESTAMP
         opt[n].value = 0
         n += 1
-        if set_int(fd, IPPROTO_TCP, TCP_TIMESTAMP, est.ts_recent + 1) < 0:   # never older than the peer's: PAWS
+        # Never older than the peer's own (PAWS). An odd value would mean a clock of microseconds.
+        if set_int(fd, IPPROTO_TCP, TCP_TIMESTAMP, (est.ts_recent + 2) & ~<uint32_t>1) < 0:
             return -1
     return setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_OPTIONS, opt, n * sizeof(repair_opt)) if n else 0
 
@@ -120,10 +121,12 @@ cdef int set_identity(int fd, bint v4) noexcept nogil:
     return setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset_on_close, sizeof(reset_on_close))
 
 
-cdef int assemble(int fd, const hk_event *est) noexcept nogil:
+cdef int assemble(int fd, const hk_event *est, bint on_loopback) noexcept nogil:
     cdef sockaddr_storage a
     cdef socklen_t n
     if set_identity(fd, is_v4(est.key.remote_ip)) < 0 or set_int(fd, IPPROTO_TCP, TCP_REPAIR, 1) < 0:
+        return -1
+    if on_loopback and setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, b"lo", 2) < 0:
         return -1
     n = fill_address(&a, est.key.remote_ip, est.key.remote_port)
     if bind(fd, <sockaddr *>&a, n) < 0:
@@ -141,16 +144,23 @@ cdef int assemble(int fd, const hk_event *est) noexcept nogil:
     return 0
 
 
-cdef int twin_create(const hk_event *est) noexcept nogil:
+cdef int create(const hk_event *est, bint on_loopback) noexcept nogil:
     cdef int family = AF_INET if is_v4(est.key.remote_ip) else AF_INET6
     cdef int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
     cdef int err
     if fd < 0:
         return -errno
-    if assemble(fd, est) < 0:
+    if assemble(fd, est, on_loopback) < 0:
         err = errno
         twin_discard(fd)
         return -err
+    return fd
+
+
+cdef int twin_create(const hk_event *est) noexcept nogil:
+    cdef int fd = create(est, False)
+    if fd == -EADDRNOTAVAIL:     # an earlier twin without timestamps is in TIME_WAIT: bound to lo it does not meet it
+        fd = create(est, True)
     return fd
 
 
