@@ -1,6 +1,8 @@
 # What the engine and VTL say to each other. VTL does no I/O and reads no clock: datagrams, times
 # (nanoseconds, one monotonic clock) and randomness come in; datagrams and a deadline go out.
-# Everything here is `noexcept nogil`; the callbacks run inside the call that caused them.
+# Everything here is `noexcept nogil`; the callbacks run inside the call that caused them, but closed() and
+# assoc_down(): those, and the release() and reset() that go with them, come out of the next vtl_build. Call it
+# when the datagrams of the batch before are sent (or given up): until then their memory stays as it is.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 

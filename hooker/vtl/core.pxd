@@ -2,7 +2,7 @@
 #
 # Endpoint ── by connection id, by address ──► Assoc ── by stream id ──► Stream
 # Lists are intrusive; an object is at most once in each. Nothing is freed inside a walk: what is
-# finished goes to Endpoint.dead or Assoc.finished, and endpoint.reap() frees it at the end of a call.
+# finished goes to Endpoint.dead or Assoc.finished, and lifecycle.reap() frees it in the next vtl_build.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from hooker.vtl.api cimport vtl_addr, vtl_config, vtl_sink
@@ -185,7 +185,6 @@ cdef struct Endpoint:
     uint64_t now               # of the call in progress, ns
     Assoc **heap
     uint32_t heap_n, heap_cap
-    uint32_t depth             # calls on the stack
     Stateless answer[STATELESS_SLOTS]
     uint32_t answers
     double reset_tokens        # rate limit of stateless resets

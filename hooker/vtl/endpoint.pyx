@@ -1,7 +1,8 @@
 """The functions of ``endpoint.pxd``: what the engine calls.
 
 Callbacks run inside these calls and may call back in. Nothing they hold is freed meanwhile: streams
-and associations that are done are freed by reap(), at the end of the outermost call.
+and associations that are done are freed by reap(), which only vtl_build() calls. By then the datagrams
+it built before are sent, so nothing points to the bytes that are given back.
 """
 
 from libc.stdint cimport UINT64_MAX
@@ -64,17 +65,10 @@ cdef void vtl_endpoint_free(vtl_endpoint *ep) noexcept nogil:
     free(ep)
 
 
-cdef inline uint64_t enter(Endpoint *ep, uint64_t now) noexcept nogil:
+cdef inline uint64_t clock(Endpoint *ep, uint64_t now) noexcept nogil:
     """The time to work with: it never goes back, whatever the caller's clock does."""
-    ep.depth += 1
     ep.now = max(ep.now, now)
     return ep.now
-
-
-cdef inline void leave(Endpoint *ep) noexcept nogil:
-    if ep.depth == 1 and (ep.unfinished != NULL or ep.dead != NULL):
-        reap(ep)
-    ep.depth -= 1
 
 
 # --- datagrams in
@@ -118,11 +112,10 @@ cdef int dispatch(Endpoint *ep, const uint8_t *pkt, size_t n, const vtl_addr *sr
 
 cdef int vtl_recv(vtl_endpoint *ep, const uint8_t *pkt, size_t n, const vtl_addr *src, uint64_t now) noexcept nogil:
     cdef int rc
-    now = enter(E(ep), now)
+    now = clock(E(ep), now)
     rc = dispatch(E(ep), pkt, n, src, now)
     if rc != VTL_OK:
         E(ep).drops[rc] += 1
-    leave(E(ep))
     return rc
 
 
@@ -144,14 +137,14 @@ cdef Assoc *pop_ready(Endpoint *ep) noexcept nogil:
 cdef int vtl_build(vtl_endpoint *ep, vtl_batch *b, uint64_t now) noexcept nogil:
     cdef uint32_t before = b.dgram_len
     cdef Assoc *a
-    now = enter(E(ep), now)
+    now = clock(E(ep), now)
+    reap(E(ep))
     answers_build(E(ep), b, now)
     while E(ep).ready_first != NULL and batch_room(b):
         a = pop_ready(E(ep))
         if a.state != A_DEAD and not packets_build(a, b, now):
             assoc_ready(a)                      # the batch is full: others first next time
             break
-    leave(E(ep))
     return b.dgram_len - before
 
 
@@ -176,19 +169,18 @@ cdef uint64_t vtl_timer(vtl_endpoint *ep) noexcept nogil:
 
 cdef void vtl_on_timer(vtl_endpoint *ep, uint64_t now) noexcept nogil:
     cdef Assoc *a
-    now = enter(E(ep), now)
+    now = clock(E(ep), now)
     settle(E(ep))
     while E(ep).heap_n > 0 and E(ep).heap[0].deadline <= now:
         a = E(ep).heap[0]
         timer_remove(a)
         assoc_on_timer(a, now)
         assoc_touch(a)
-    leave(E(ep))
 
 
 cdef void vtl_path_error(vtl_endpoint *ep, const vtl_addr *to, uint64_t now) noexcept nogil:
     cdef Assoc *a
-    now = enter(E(ep), now)
+    now = clock(E(ep), now)
     a = E(ep).all
     while a != NULL:
         if same_addr(&a.peer, to):
@@ -197,19 +189,17 @@ cdef void vtl_path_error(vtl_endpoint *ep, const vtl_addr *to, uint64_t now) noe
             else:
                 assoc_fail(a, DOWN_UNREACHABLE)
         a = a.next
-    leave(E(ep))
 
 
 # --- associations
 
 cdef vtl_assoc *vtl_connect(vtl_endpoint *ep, const vtl_addr *to, uint64_t now) noexcept nogil:
     cdef Assoc *a = assoc_to(E(ep), to)
-    now = enter(E(ep), now)
+    now = clock(E(ep), now)
     if a == NULL:
         a = assoc_new(E(ep), to, random_cid(E(ep)), now)
         if a != NULL:
             handshake_start(a, now)
-    leave(E(ep))
     return <vtl_assoc *>a
 
 
@@ -225,11 +215,10 @@ cdef void vtl_close(vtl_assoc *a, uint32_t reason, uint64_t now) noexcept nogil:
     cdef Endpoint *ep = A(a).ep
     if A(a).state == A_DEAD:
         return
-    now = enter(ep, now)
+    now = clock(ep, now)
     if A(a).state == A_UP:
         answer(ep, PKT_CLOSE, &A(a).peer, A(a).peer_cid, A(a).cid, reason)
     assoc_fail(A(a), reason)
-    leave(ep)
 
 
 cdef void vtl_assoc_get_stats(const vtl_assoc *assoc, vtl_assoc_stats *out) noexcept nogil:
@@ -269,7 +258,7 @@ cdef vtl_stream *vtl_open(vtl_assoc *assoc, const vtl_open_info *info, void *use
     cdef Stream *s
     if a.state == A_DEAD or a.next_id >> 31:
         return NULL
-    a.ep.now = max(a.ep.now, now)
+    clock(a.ep, now)
     s = stream_new(a, (a.next_id << 1) | (0 if a.initiator else 1))
     if s == NULL:
         return NULL

@@ -1,3 +1,3 @@
 from hooker.vtl.core cimport Endpoint
 
-cdef void reap(Endpoint *ep) noexcept nogil     # ends and frees what is done; the last thing a call does
+cdef void reap(Endpoint *ep) noexcept nogil     # ends and frees what is done

@@ -311,7 +311,7 @@ cdef class Endpoint:
         info.committed = committed
         s = vtl_open(self._assoc(assoc), &info, NULL, now)
         if s == NULL:
-            raise MemoryError("flow")
+            raise ConnectionError("the association is down, or has no room for another flow")
         return self._new_flow(s)
 
     def accept(self, flow):

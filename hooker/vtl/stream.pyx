@@ -190,14 +190,13 @@ cdef void stream_finish(Stream *s) noexcept nogil:
 
 
 cdef void stream_end(Stream *s, uint32_t what, uint32_t code) noexcept nogil:
-    """Ends our direction with a frame instead of a FIN, and the engine's interest in the other."""
-    cdef vtl_sink *k = &s.assoc.ep.sink
+    """Ends our direction with a frame instead of a FIN, and the engine's interest in the other.
+
+    Borrowed bytes are kept until the stream closes: datagrams that point to them may not be sent yet."""
     if s.flags & S_ENDED:
         return
     s.flags = (s.flags | S_ENDED | S_DEAD) & ~<uint32_t>S_SEND_DONE
     s.code = code
-    sendbuf_clear(&s.out, k.release, k.ctx)
-    reassembly_clear(&s.in_)
     s.pending = 0
     if s.in_active:
         active_remove(&s.assoc.blocked if s.in_blocked else &s.assoc.active, s)

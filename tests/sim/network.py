@@ -184,20 +184,24 @@ class Pair:
             times.append(self.transit[0][0])
         return min(times) if times else None
 
-    def step(self) -> bool:
-        """Advances to the next event; False when nothing can happen any more."""
+    def settle(self) -> None:
+        """Lets both hosts act on what happened, and send."""
         for host in (self.a, self.b):
             host.take_events()
             self.send(host)
             host.take_events()
+            self.send(host)
+
+    def step(self) -> bool:
+        """Advances to the next event; False when nothing can happen any more."""
+        self.settle()
         at = self.next_time()
         if at is None:
             return False
         self.steps += 1
         self.now = max(self.now, at)
         self.deliver()
-        for host in (self.a, self.b):
-            host.take_events()
+        self.settle()
         return True
 
     def deliver(self) -> None:
@@ -228,10 +232,7 @@ class Pair:
         self.now = end
 
     def _peek(self) -> int | None:
-        for host in (self.a, self.b):
-            host.take_events()
-            self.send(host)
-            host.take_events()
+        self.settle()
         return self.next_time()
 
     def connect(self) -> int:

@@ -105,8 +105,7 @@ def test_cancel_before_the_open_left_needs_no_packet() -> None:
     assoc = pair.a.endpoint.connect(B, 0)
     flow = pair.a.endpoint.open(assoc, 0)
     pair.a.endpoint.cancel(flow)
-    pair.send(pair.a)
-    pair.a.take_events()
+    pair.settle()
     assert pair.a.flows[flow].log == ["FlowClosed"]
 
 
@@ -185,6 +184,17 @@ def test_a_stopped_reader_blocks_the_writer_and_nobody_else() -> None:
     pair.b.endpoint.consumed(peer, 64 * 1024)
     pair.run(lambda: len(pair.b.flows[peer].received) == len(data))
     assert pair.b.flows[peer].received == data
+
+
+def test_borrowed_bytes_of_a_reset_flow_stay_until_the_next_build() -> None:
+    """Datagrams built before may still point to them."""
+    pair = Pair(1)
+    flow, _ = pair.open()
+    pair.a.endpoint.write(flow, bytes(10_000_000))
+    pair.a.endpoint.reset(flow, 1)
+    assert pair.a.endpoint.borrowed == 10_000_000
+    pair.run(lambda: pair.a.flows[flow].closed)
+    assert pair.a.endpoint.borrowed == 0
 
 
 @pytest.mark.parametrize("seed", range(4))
