@@ -13,9 +13,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from hooker.vtl.sansio import Endpoint
-
 from hooker.vtl import events as ev
+from hooker.vtl.sansio import Endpoint
 
 MS = 1_000_000  # ns
 SECOND = 1_000_000_000  # ns

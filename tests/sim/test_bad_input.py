@@ -7,10 +7,10 @@ import random
 import struct
 
 import pytest
-from hooker.vtl.sansio import Endpoint
 from sim.network import MS, SECOND, A, B, Host, Link, Pair
 
 from hooker.vtl import events as ev
+from hooker.vtl.sansio import Endpoint
 
 EDGES = [0, 1, 2, 3, 15, 16, 255, 1435, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63, 2**64 - 1]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
-from hooker.vtl.sansio import Endpoint
 from sim.network import MS, SECOND, B, Link, Pair
 
 from hooker.vtl import events as ev
+from hooker.vtl.sansio import Endpoint
 
 
 def others(log: list[str]) -> list[str]:
