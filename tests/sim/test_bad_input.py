@@ -15,9 +15,9 @@ from hooker.vtl.sansio import Endpoint
 EDGES = [0, 1, 2, 3, 15, 16, 255, 1435, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63, 2**64 - 1]
 
 
-def established(seed: int) -> tuple[Pair, int, int, bytes]:
+def established(seed: int, **config: int) -> tuple[Pair, int, int, bytes]:
     """A pair with one flow, and the header bytes that reach b."""
-    pair = Pair(seed)
+    pair = Pair(seed, **config)
     flow, peer = pair.open()
     pair.run_for(0.1)
     pair.a.endpoint.write(flow, b"x")
@@ -72,6 +72,48 @@ def test_each_kind_of_bad_datagram_has_its_counter(reason: str) -> None:
     assert pair.b.endpoint.receive_datagram(bad, A, pair.now) == reason
     after = pair.b.endpoint.drops()
     assert {k for k in after if after[k] != before[k]} == {reason}
+    still_works(pair, flow, peer)
+
+
+def stream_frame(stream: int, offset: int, n: int) -> bytes:
+    return struct.pack("!BBHIQ", 0x10, 0, n, stream, offset) + bytes(n)
+
+
+def test_a_peer_that_ignores_its_credit_is_refused() -> None:
+    """Per stream, per association, and through the final size of a reset stream."""
+    pair, _, _, header = established(1, stream_window=10_000, assoc_window=15_000)
+    pair.b.auto_consume = False
+    numbers = iter(range(1000, 2000))
+
+    def send(frames: bytes) -> str:
+        packet = header[:12] + struct.pack("!Q", next(numbers)) + frames
+        return pair.b.endpoint.receive_datagram(packet, A, pair.now)
+
+    def opening(stream: int) -> bytes:
+        return struct.pack("!BBHIQQ", 0x11, 1, 0, stream, 0, 0)
+
+    assert send(opening(2) + stream_frame(2, 9_500, 500)) == "ok"
+    assert send(stream_frame(2, 9_501, 500)) == "protocol"
+    assert send(opening(4) + struct.pack("!BBHIIQ", 0x16, 0, 0, 4, 0, 4_500)) == "ok"
+    assert send(opening(6) + stream_frame(6, 0, 400)) == "ok"
+    assert send(stream_frame(6, 400, 200)) == "protocol"
+    assert send(struct.pack("!BBHIIQ", 0x16, 0, 0, 6, 0, 601)) == "protocol"
+    assert send(stream_frame(2, 2**64 - 100, 200)) == "protocol"
+
+
+@pytest.mark.parametrize(
+    "ack",
+    [
+        struct.pack("!BBHIQI", 2, 0, 0, 0, 1, 2),
+        struct.pack("!BBHIQIII", 2, 1, 0, 0, 2, 0, 2**32 - 1, 0),
+        struct.pack("!BBHIQIII", 2, 1, 0, 0, 2, 0, 0, 2**32 - 1),
+        struct.pack("!BBHIQI", 2, 0, 0, 0, 2**63, 0),
+    ],
+)
+def test_an_ack_of_what_was_never_sent_is_refused(ack: bytes) -> None:
+    pair, flow, peer, header = established(1)
+    packet = header[:12] + struct.pack("!Q", 5000) + ack
+    assert pair.b.endpoint.receive_datagram(packet, A, pair.now) == "protocol"
     still_works(pair, flow, peer)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from sim.network import MS, SECOND, B, Link, Pair
+from sim.network import MS, SECOND, A, B, Link, Pair
 
 from hooker.vtl import events as ev
 from hooker.vtl.sansio import Endpoint
@@ -63,12 +63,23 @@ def test_early_data_of_a_committed_flow_waits_for_the_acceptance(seed: int) -> N
 
 
 def test_bytes_that_overtake_the_confirmation_come_after_it() -> None:
-    for seed in range(20):
-        pair = Pair(seed, link=Link(jitter=20 * MS))
-        flow, peer = pair.open()
-        pair.a.endpoint.write(flow, b"x" * 5000)
-        pair.run(lambda pair=pair, peer=peer: len(pair.b.flows[peer].received) == 5000)
-        assert pair.b.flows[peer].log == ["FlowOpened", "FlowConfirmed"]
+    pair = Pair(1)
+    pair.a.auto_confirm = False
+    flow = pair.a.endpoint.open(pair.connect(), pair.now)
+    pair.run(lambda: "FlowAccepted" in pair.a.flows[flow].log)
+    (peer,) = pair.b.flows
+    pair.a.endpoint.confirm(flow)
+    confirm = pair.a.endpoint.datagrams_to_send(pair.now)
+    pair.a.endpoint.write(flow, b"x" * 5000)
+    for data, _ in pair.a.endpoint.datagrams_to_send(pair.now):
+        assert pair.b.endpoint.receive_datagram(data, A, pair.now) == "ok"
+    pair.settle()
+    assert not pair.b.flows[peer].received
+    for data, _ in confirm:
+        pair.b.endpoint.receive_datagram(data, A, pair.now)
+    pair.settle()
+    assert pair.b.flows[peer].log == ["FlowOpened", "FlowConfirmed"]
+    assert pair.b.flows[peer].received == b"x" * 5000
 
 
 @pytest.mark.parametrize("committed", [False, True])
@@ -184,6 +195,38 @@ def test_a_stopped_reader_blocks_the_writer_and_nobody_else() -> None:
     pair.b.endpoint.consumed(peer, 64 * 1024)
     pair.run(lambda: len(pair.b.flows[peer].received) == len(data))
     assert pair.b.flows[peer].received == data
+
+
+def test_without_credit_of_the_association_nothing_is_sent() -> None:
+    pair = Pair(1, stream_window=64 * 1024, assoc_window=96 * 1024)
+    pair.b.auto_consume = False
+    flows = [pair.open() for _ in range(3)]
+    for flow, _ in flows:
+        pair.a.endpoint.write(flow, bytes(64 * 1024))
+    pair.run_for(1)
+    sent = pair.forth.sent
+    pair.run_for(5)
+    assert pair.forth.sent == sent
+    assert sum(len(f.received) for f in pair.b.flows.values()) == 96 * 1024
+    pair.b.auto_consume = True
+    for _, peer in flows:
+        pair.b.endpoint.consumed(peer, len(pair.b.flows[peer].received))
+    pair.run(lambda: all(len(pair.b.flows[peer].received) == 64 * 1024 for _, peer in flows))
+
+
+def test_the_first_probe_repairs_a_lost_tail() -> None:
+    pair = Pair(1)
+    flow, peer = pair.open()
+    pair.run_for(1)
+    pair.a.endpoint.write(flow, b"gone")
+    start = pair.now
+    pair.forth.down = True
+    pair.send(pair.a)
+    pair.forth.down = False
+    stats = pair.a.endpoint.stats(pair.a.endpoint.associations[0])
+    pto = stats["srtt_ns"] + max(4 * stats["rttvar_ns"], MS) + 5 * MS
+    pair.run(lambda: pair.b.flows[peer].received == b"gone")
+    assert pair.now - start == pto + 5 * MS
 
 
 def test_borrowed_bytes_of_a_reset_flow_stay_until_the_next_build() -> None:
