@@ -18,7 +18,7 @@ from hooker.frames cimport frame_entry, frames_init
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport *
 from hooker.nudge cimport nudger_close, nudger_open
-from hooker.ringbuf cimport ring_attach, ring_next, ring_release
+from hooker.ringbuf cimport ring_attach, ring_detach, ring_next, ring_release
 from hooker.slab cimport pool_free, pool_init, pool_release, slab
 from hooker.vtl.api cimport *
 from hooker.vtl.endpoint cimport *
@@ -351,6 +351,26 @@ cdef int watch(worker *w, int fd, uint64_t tag) except -1:
     return 0
 
 
+cdef void close_fd(int *fd) noexcept nogil:
+    if fd[0] >= 0:
+        close(fd[0])
+    fd[0] = -1
+
+
+cdef void let_go(worker *w) noexcept nogil:
+    if w.vtl != NULL:
+        vtl_endpoint_free(w.vtl)
+    w.vtl = NULL
+    flows_free(w)
+    ring_detach(&w.ring)
+    udp_close(&w.udp)
+    nudger_close(&w.nudger)
+    close_fd(&w.epoll_fd)
+    close_fd(&w.wake_fd)
+    close_fd(&w.notice_fd)
+    w.live = w.peer_count = 0
+
+
 cdef class Worker:
     """The engine's worker, made from file descriptors of loaded maps.
 
@@ -369,7 +389,7 @@ cdef class Worker:
 
     def __init__(self, *, int ring_fd, int ring_size, int free_fd, int avoid_fd, int sockets_fd,
                  int adopt_fd, int redirect_fd, size_t records, uint32_t max_flows, uint16_t port, uint16_t peer_port, uint8_t transport,
-                 double hold_time, double avoid_time=60.0, double dead_after=5.0, congestion="cubic"):
+                 double hold_time, double avoid_time=60.0, double dead_after=5.0, congestion="cubic", tap=None):
         cdef worker *w = &self.w
         cdef uint16_t bound = 0
         cdef int r
@@ -386,6 +406,9 @@ cdef class Worker:
         w.hold_open = <uint64_t>(hold_time * 0.8e9)
         w.avoid_for = <uint64_t>(avoid_time * 1e9)
         w.redirect_armed = True
+        self.keep = tap
+        w.owner = <void *>self
+        w.tap = <void *>tap if tap is not None else NULL
         w.now = clock_ns()
         r = ring_attach(&w.ring, ring_fd, ring_size)
         if r < 0:
@@ -455,18 +478,14 @@ cdef class Worker:
             watch(w, w.udp.fd[1], TAG_UDP6)
         return 0
 
+    def close(self):
+        """Let go of sockets, maps and flows; run() has returned. May be called twice."""
+        let_go(&self.w)
+
     def __dealloc__(self):
         cdef worker *w = &self.w
-        cdef int fd
-        if w.vtl != NULL:
-            vtl_endpoint_free(w.vtl)
-        flows_free(w)
-        pool_free(&w.slabs)
-        udp_close(&w.udp)
-        nudger_close(&w.nudger)
-        for fd in (w.epoll_fd, w.wake_fd, w.notice_fd):
-            if fd >= 0:
-                close(fd)
+        let_go(w)
+        pool_free(&w.slabs)              # not before: a tap may have kept views
         free(w.notices)
         free(w.frames)
         free(w.batch.iov)
@@ -515,7 +534,7 @@ cdef class Worker:
         out = []
         with nogil:
             pthread_mutex_lock(&w.lock)
-        for i in range(w.max_flows):
+        for i in range(w.max_flows if w.flows != NULL else 0):
             f = w.flows[i]
             if f != NULL:
                 out.append((f.id, f.est.role, f.state, REASONS[f.why], ip_bytes(f.est.key.local_ip),

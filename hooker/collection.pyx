@@ -14,7 +14,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from hooker.flows cimport flow_abort, flow_app_reset, flow_by_id, flow_check_end
-from hooker.frames cimport frame_entry, frames_parse
+from hooker.frames cimport FRAME_FIRST, FRAME_LAST, frame_entry, frames_parse
 from libc.string cimport memcpy, memset
 from hooker.includes.bpf cimport hk_prog_run
 from hooker.includes.hk cimport (
@@ -22,6 +22,7 @@ from hooker.includes.hk cimport (
 )
 from hooker.includes.linux cimport *
 from hooker.slab cimport pool_current, slab
+from hooker.tap cimport tap_frames
 from hooker.twin cimport twin_available
 from hooker.vtl.endpoint cimport vtl_fin, vtl_send_target, vtl_unacked, vtl_write
 from hooker.worker cimport FRAMES, R_MEMORY, R_PROTOCOL, flow, worker
@@ -77,6 +78,8 @@ cdef void take_frames(worker *w, slab *s, uint8_t *data, size_t n) noexcept nogi
     cdef uint32_t count, i
     while at < n and not w.parser.broken:
         count = frames_parse(&w.parser, data + at, n - at, w.frames, FRAMES, &used)
+        if w.tap != NULL:
+            tap_frames(w.tap, w.owner, s, data + at, w.frames, count)
         for i in range(count):
             take_frame(w, s, data + at, &w.frames[i])
         at += used
@@ -131,6 +134,16 @@ cdef void adopt(worker *w, flow *f) noexcept nogil:
         w.n.adopt_refused += 1
 
 
+cdef void show_read(worker *w, flow *f, slab *s, size_t n) noexcept nogil:
+    """What the twin gave is a frame of its own."""
+    cdef frame_entry e
+    e.flow_id = f.id
+    e.offset = 0
+    e.length = <uint32_t>n
+    e.flags = FRAME_FIRST | FRAME_LAST
+    tap_frames(w.tap, w.owner, s, s.base + s.used, &e, 1)
+
+
 cdef int read_twin(worker *w, flow *f, size_t available) noexcept nogil:
     """1 after some bytes, 0 when it must wait, -1 when the flow is over."""
     cdef slab *s
@@ -160,6 +173,8 @@ cdef int read_twin(worker *w, flow *f, size_t available) noexcept nogil:
         if f.reads == ADOPT_AFTER:
             adopt(w, f)
     w.n.twin_read_bytes += n
+    if w.tap != NULL:
+        show_read(w, f, s, n)
     if lend(w, f, s, s.base + s.used, n) < 0:
         return -1
     s.used += n

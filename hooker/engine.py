@@ -26,13 +26,14 @@ from hooker.errors import CarrierError, ConfigurationError, KernelError, UsageEr
 from hooker.events import Endpoint, Event, Kind, Role, State, address
 from hooker.flows import fill_free
 from hooker.janitor import Janitor
-from hooker.kernel import RING_SIZE, SO_MARK_OWN, KernelPrograms, netns_cookie
+from hooker.kernel import RING_SIZE, KernelPrograms, netns_cookie
+from hooker.layout import MARK_OWN
 from hooker.policy import Policy
 from hooker.probes import verdicts
 from hooker.routing import LocalRoute
 
 if TYPE_CHECKING:
-    from hooker._fastpath import RawEvent
+    from hooker._fastpath import RawEvent, Tap
 
 DEFAULT_PORT = 6253  # UDP, where engines listen for VTL
 ENDS = (Kind.FLOW_RELEASED.value, Kind.FLOW_CLOSED.value)
@@ -56,6 +57,8 @@ class Hooker:
     :param hold_time: seconds a new flow may wait for the peer's engine before it goes back to TCP.
     :param max_flows: size of the flow table; a power of two.
     :param on_event: called with each Event, in a thread of the engine's own.
+    :param tap: called with each batch of what applications send: a NumPy array of frames and the payload they
+        point into, over the engine's own memory (``hooker.tap``). It runs in the worker and holds it up.
     :param control: serve `hooker status`.
     :param redirect: whether messages of non-blocking sockets take the redirect socket: "always", "never"
         (all data goes through the twins), or "auto": where the probes find that nobody can tell.
@@ -75,6 +78,7 @@ class Hooker:
         hold_time: float = 0.3,
         max_flows: int = 65536,
         on_event: Callable[[Event], None] | None = None,
+        tap: Tap | None = None,
         control: bool = True,
         redirect: str = "auto",
         probe: bool = True,
@@ -86,6 +90,7 @@ class Hooker:
         self.max_flows = _check_flows(max_flows)
         self.on_event = on_event
         self._cgroup_wanted = cgroup
+        self._tap = tap
         self._control = control
         self.redirect = _check_redirect(redirect)
         self._probe = probe
@@ -114,6 +119,7 @@ class Hooker:
         redirect = _redirect_socket(stack)
         fill_free(self._kernel.free, self.max_flows)
         self._worker = self._make_worker(redirect.fileno())
+        stack.callback(self._worker.close)
         self._kernel.configure(self.policy, mark=route.mark, port=self._worker.port, transport=self.transport)
         self._kernel.set_redirect_socket(redirect.fileno())
         self._started = time.monotonic()
@@ -152,6 +158,7 @@ class Hooker:
                 peer_port=DEFAULT_PORT if self.listen_port == 0 else self.listen_port,
                 transport=self.transport.wire_id,
                 hold_time=self.hold_time,
+                tap=self._tap,
             )
         except OSError as error:
             raise CarrierError(
@@ -288,11 +295,11 @@ def _check_flows(count: int) -> int:
 def _redirect_socket(stack: ExitStack) -> socket.socket:
     """One end of a loopback connection; its peer does nothing but exist."""
     with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, SO_MARK_OWN)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK_OWN)
         listener.bind(("127.0.0.1", 0))
         listener.listen(1)
         one = stack.enter_context(socket.socket())
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, SO_MARK_OWN)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK_OWN)
         one.connect(listener.getsockname())
         other, _ = listener.accept()
         stack.enter_context(other)

@@ -23,7 +23,6 @@ from hooker.policy import Policy
 from hooker.transports import Transport
 
 SO_NETNS_COOKIE = 71
-SO_MARK_OWN = 0x484BFFFF  # HK_MARK_OWN; tests/unit compares
 RING_SIZE = 256 * 4096  # bytes; maps.h
 _INCLUDE = re.compile(r'#include "([\w.]+)"')
 
@@ -81,7 +80,7 @@ class KernelPrograms:
         defines = {"HK_MAX_FLOWS": max_flows, **btf.tcp_macros(btf.load())}
         flags = [f"-D{name}={value}" for name, value in defines.items()]
         try:
-            self._bpf = bcc.BPF(text=source(), cflags=[*flags, "-Wno-macro-redefined"])
+            self._bpf = bcc.BPF(text=source().encode(), cflags=[*flags, "-Wno-macro-redefined"])
         except Exception as error:
             raise KernelError(f"the kernel programs do not compile: {error}") from None
         self._intercept = self._load("hk_intercept", bcc.BPF.SOCK_OPS)
@@ -93,12 +92,13 @@ class KernelPrograms:
         self.avoid = self._map("hk_avoid")
         self.sockets = self._map("hk_sockets")
         self._memory = mmap.mmap(self._map("hk_flows"), max_flows * 128)
-        self.records = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        self._records: Any = ctypes.c_char.from_buffer(self._memory)
+        self.records = ctypes.addressof(self._records)
         bpf_calls.attach_sk_msg(self._redirect, self.sockets)  # before the first socket goes in
 
     def _load(self, name: str, kind: int) -> int:
         try:
-            return int(self._bpf.load_func(name, kind).fd)
+            return int(self._bpf.load_func(name.encode(), kind).fd)
         except Exception as error:
             raise KernelError(
                 f"the kernel refused program {name}: {error}", remedy="run `hooker doctor`"
@@ -109,7 +109,7 @@ class KernelPrograms:
 
     def configure(self, policy: Policy, *, mark: int, port: int, transport: Transport) -> None:
         """Set what is a candidate, and what the option says. Before attach()."""
-        table = self._bpf["hk_conf"]
+        table = self._bpf[b"hk_conf"]
         c = table.Leaf()
         c.netns_cookie = netns_cookie()
         c.secret[0], c.secret[1] = struct.unpack("QQ", os.urandom(16))
@@ -150,11 +150,13 @@ class KernelPrograms:
 
     def counters(self) -> dict[str, int]:
         """The programs' counters by name, summed over CPUs."""
-        sums = self._bpf["hk_counters"]
+        sums = self._bpf[b"hk_counters"]
         return {text: int(sums.sum(i).value) for i, text in enumerate(counter_names())}
 
     def close(self) -> None:
         self.detach()
+        self._records = None  # the mapping cannot be closed while something points into it
+        self._memory.close()
         self._bpf.cleanup()
 
     def __enter__(self) -> KernelPrograms:

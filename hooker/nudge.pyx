@@ -135,6 +135,7 @@ cdef void nudger_close(nudger *n) noexcept nogil:
         close(n.v4)
     if n.v6 >= 0:
         close(n.v6)
+    n.v4 = n.v6 = -1
 
 
 cdef int send_segment(nudger *n, const segment *g) noexcept nogil:

@@ -13,8 +13,8 @@ from typing import Any
 from hooker import janitor
 from hooker.errors import KernelError
 from hooker.janitor import Janitor, Undo
+from hooker.layout import MARK_BASE
 
-MARK_BASE = 0x484B0000  # HK_MARK_BASE; tests/unit compares
 TABLE_BASE = 0x484B00  # routing tables TABLE_BASE + number
 PRIORITY_BASE = 64  # before the main table, after the local one
 ENGINES = 256  # per network namespace

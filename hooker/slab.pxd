@@ -4,7 +4,8 @@ cdef struct slab:
     uint8_t *base
     size_t used            # bytes filled so far
     size_t borrowed        # bytes that VTL still may send again
-    size_t views           # memoryviews handed to Python
+    uint64_t views         # live Python views of it; counted atomically, from any thread
+    bint in_free
     slab *next_free
 
 cdef struct slab_pool:

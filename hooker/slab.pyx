@@ -5,6 +5,7 @@ when nothing of it is, and no Python view of it is alive. So payload is never co
 """
 
 from libc.stdlib cimport calloc, free, malloc
+from hooker.includes.linux cimport hk_load64
 
 
 cdef int pool_init(slab_pool *p, size_t slab_size, size_t limit) noexcept nogil:
@@ -44,25 +45,47 @@ cdef slab *make_slab(slab_pool *p) noexcept nogil:
     return s
 
 
+cdef inline bint idle(slab *s) noexcept nogil:
+    return s.borrowed == 0 and hk_load64(&s.views) == 0
+
+
 cdef inline void recycle(slab_pool *p, slab *s) noexcept nogil:
+    s.in_free = True
     s.next_free = p.free_list
     p.free_list = s
+
+
+cdef slab *take_free(slab_pool *p) noexcept nogil:
+    cdef slab *s = p.free_list
+    if s != NULL:
+        p.free_list = s.next_free
+        s.in_free = False
+    return s
+
+
+cdef void find_viewed(slab_pool *p) noexcept nogil:
+    """Slabs whose last Python view went when nothing else held them: no release() came for those."""
+    cdef size_t i
+    for i in range(p.made):
+        if not p.all[i].in_free and p.all[i] != p.current and idle(p.all[i]):
+            recycle(p, p.all[i])
 
 
 cdef slab *pool_current(slab_pool *p, size_t room) noexcept nogil:
     """The slab that is being filled, with at least `room` bytes left; a full one is put aside."""
     cdef slab *s = p.current
     if s != NULL:
-        if s.borrowed == 0 and s.views == 0:
+        if idle(s):
             s.used = 0
         if p.size - s.used >= room:
             return s
-        if s.borrowed == 0 and s.views == 0:
-            recycle(p, s)
-    s = p.free_list
-    if s != NULL:
-        p.free_list = s.next_free
-    else:
+    p.current = NULL
+    if s != NULL and idle(s):
+        recycle(p, s)
+    if p.free_list == NULL and p.made == p.limit:
+        find_viewed(p)
+    s = take_free(p)
+    if s == NULL:
         s = make_slab(p)
     if s != NULL:
         s.used = 0
@@ -72,7 +95,7 @@ cdef slab *pool_current(slab_pool *p, size_t room) noexcept nogil:
 
 cdef void pool_release(slab_pool *p, slab *s, size_t n) noexcept nogil:
     s.borrowed -= n
-    if s.borrowed == 0 and s.views == 0 and s != p.current:
+    if s != p.current and idle(s):
         recycle(p, s)
 
 

@@ -181,3 +181,5 @@ cdef struct worker:
     uint64_t notice_tail
     uint64_t notice_told
     worker_counters n
+    void *tap                  # a Python callable, or NULL; the Worker object keeps it alive
+    void *owner                # the Worker object

@@ -1,0 +1,4 @@
+MARK_BASE: int
+MARK_OWN: int
+
+def layout() -> dict[str, dict[str, int]]: ...

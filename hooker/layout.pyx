@@ -1,0 +1,44 @@
+"""How this build sees the records it shares with the kernel programs: a test compares it with what BCC made."""
+
+from hooker.includes.hk cimport HK_MARK_BASE, HK_MARK_OWN, hk_event, hk_flow, hk_frame, hk_key, hk_peer
+
+MARK_BASE = <unsigned int>HK_MARK_BASE
+"""Mark of hooked application sockets: this and the engine's number."""
+MARK_OWN = <unsigned int>HK_MARK_OWN
+"""Mark of the engines' own sockets."""
+
+
+def layout():
+    """{struct: {field: offset in bytes, "": size in bytes}} of bpf/hooker_kern_user.h."""
+    cdef hk_flow *f = NULL
+    cdef hk_event *e = NULL
+    cdef hk_key *k = NULL
+    cdef hk_frame *r = NULL
+    cdef hk_peer *p = NULL
+    return {
+        "hk_flow": {
+            "": sizeof(hk_flow), "flow_id": <size_t>&f.flow_id, "redirected": <size_t>&f.redirected,
+            "spill_at": <size_t>&f.spill_at, "passed": <size_t>&f.passed, "held_drops": <size_t>&f.held_drops,
+            "mode": <size_t>&f.mode, "marked": <size_t>&f.marked, "wire_released": <size_t>&f.wire_released,
+            "spills": <size_t>&f.spills, "acked": <size_t>&f.acked, "consumed": <size_t>&f.consumed,
+            "resume": <size_t>&f.resume, "credit": <size_t>&f.credit, "state": <size_t>&f.state,
+        },
+        "hk_event": {
+            "": sizeof(hk_event), "type": <size_t>&e.type, "slot": <size_t>&e.slot, "flow_id": <size_t>&e.flow_id,
+            "key": <size_t>&e.key, "client_nonce": <size_t>&e.client_nonce,
+            "server_nonce": <size_t>&e.server_nonce, "snd_nxt": <size_t>&e.snd_nxt, "rcv_nxt": <size_t>&e.rcv_nxt,
+            "snd_wnd": <size_t>&e.snd_wnd, "rcv_wnd": <size_t>&e.rcv_wnd, "rtt_us": <size_t>&e.rtt_us,
+            "ts_recent": <size_t>&e.ts_recent, "peer_port": <size_t>&e.peer_port, "role": <size_t>&e.role,
+            "snd_wscale": <size_t>&e.snd_wscale, "rcv_wscale": <size_t>&e.rcv_wscale,
+            "tcp_options": <size_t>&e.tcp_options, "old_state": <size_t>&e.old_state,
+        },
+        "hk_key": {
+            "": sizeof(hk_key), "local_ip": <size_t>&k.local_ip, "remote_ip": <size_t>&k.remote_ip,
+            "local_port": <size_t>&k.local_port, "remote_port": <size_t>&k.remote_port, "zero": <size_t>&k.zero,
+        },
+        "hk_frame": {
+            "": sizeof(hk_frame), "flow_id": <size_t>&r.flow_id, "length": <size_t>&r.length,
+            "magic": <size_t>&r.magic,
+        },
+        "hk_peer": {"": sizeof(hk_peer), "ip": <size_t>&p.ip, "port": <size_t>&p.port, "zero": <size_t>&p.zero},
+    }

@@ -1,0 +1,41 @@
+"""The records that kernel and engine share are the same on both sides."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import pytest
+
+from hooker.kernel import counter_names, import_bcc, source
+from hooker.layout import layout
+
+STRUCTS = ("hk_flow", "hk_event", "hk_key", "hk_frame", "hk_peer")
+
+
+@pytest.fixture(scope="module")
+def compiled() -> Any:
+    bcc = import_bcc()
+    tables = "\n".join(f"BPF_ARRAY(t_{name}, struct {name}, 1);" for name in STRUCTS)
+    text = f"#include <linux/bpf.h>\n{source('hooker_kern_user.h')}\n{tables}\n"
+    return bcc.BPF(text=text)
+
+
+@pytest.mark.parametrize("name", STRUCTS)
+def test_a_shared_record_has_the_same_layout_for_kernel_and_engine(compiled: Any, name: str) -> None:
+    leaf = compiled[f"t_{name}".encode()].Leaf
+    ours = dict(layout()[name])
+    assert ctypes.sizeof(leaf) == ours.pop("")
+    for field, offset in ours.items():
+        assert getattr(leaf, field).offset == offset, field
+
+
+def test_a_flow_record_is_two_cache_lines_and_the_engine_writes_only_the_second() -> None:
+    flow = layout()["hk_flow"]
+    assert flow[""] == 128
+    assert all(flow[field] >= 64 for field in ("consumed", "resume", "credit", "state"))
+    assert all(flow[field] < 64 or field == "acked" for field in ("redirected", "spill_at", "mode", "marked"))
+
+
+def test_every_counter_has_a_name_of_its_own() -> None:
+    assert len(counter_names()) == len(set(counter_names())) > 20
