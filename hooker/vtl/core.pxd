@@ -68,6 +68,7 @@ cdef struct Stream:
     uint32_t id
     uint32_t flags             # stream_flag
     uint32_t pending           # stream_pending
+    uint32_t owed              # P_OPEN_ACK, P_CONFIRM: without them the peer gets no further
     uint32_t code              # of our RESET or REJECT
     void *user
     Stream *bucket             # hash chain

@@ -284,6 +284,7 @@ cdef void vtl_reject(vtl_stream *s, uint32_t code) noexcept nogil:
 cdef void vtl_confirm(vtl_stream *s) noexcept nogil:
     if S(s).flags & (S_LOCAL | S_ACCEPTED | S_CONFIRMED | S_COMMITTED | S_DEAD) == (S_LOCAL | S_ACCEPTED):
         S(s).flags |= S_CONFIRMED
+        S(s).owed |= P_CONFIRM
         stream_control(S(s), P_CONFIRM)
 
 

@@ -220,6 +220,7 @@ cdef int on_init(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_a
     a = assoc_with_peer_cid(ep, src, i.scid, False)
     if a != NULL:
         a.hs_send = True                        # INIT_ACK was lost, and what followed it was not understood
+        a.hs_size = a.max_datagram = min(a.max_datagram, <uint32_t>n)
         if a.rec.outstanding > 0:
             requeue_for_probe(a)
             a.probes = max(a.probes, 1)

@@ -179,6 +179,8 @@ cdef void stream_activate(Stream *s) noexcept nogil:
 
 cdef void stream_finish(Stream *s) noexcept nogil:
     cdef Assoc *a = s.assoc
+    if s.owed and not s.flags & S_ENDED:
+        return
     if (s.flags & (S_SEND_DONE | S_RECV_DONE | S_FINISHED)) == (S_SEND_DONE | S_RECV_DONE):
         s.flags |= S_FINISHED
         s.next_finished = a.finished.first
@@ -265,6 +267,7 @@ cdef void stream_accept(Stream *s) noexcept nogil:
     if s.flags & (S_ACCEPTED | S_DEAD | S_LOCAL):
         return
     s.flags |= S_ACCEPTED
+    s.owed |= P_OPEN_ACK
     stream_control(s, P_OPEN_ACK)
     if s.flags & S_COMMITTED:
         s.flags |= S_CONFIRMED
@@ -402,6 +405,10 @@ cdef void mark_send_done(Stream *s) noexcept nogil:
 
 cdef void stream_frame_acked(Stream *s, const SentFrame *f) noexcept nogil:
     cdef Assoc *a = s.assoc
+    if f.type == FR_OPEN_ACK or f.type == FR_CONFIRM:
+        s.owed &= ~<uint32_t>(P_OPEN_ACK if f.type == FR_OPEN_ACK else P_CONFIRM)
+        stream_finish(s)
+        return
     if f.type != FR_STREAM:
         if f.type == FR_RESET_STREAM or f.type == FR_CANCEL or f.type == FR_OPEN_REJECT:
             mark_send_done(s)
@@ -446,9 +453,9 @@ cdef void stream_frame_lost(Stream *s, const SentFrame *f) noexcept nogil:
     elif f.type == FR_OPEN:
         again = P_OPEN if not s.flags & (S_ACCEPTED | S_ENDED) else 0
     elif f.type == FR_OPEN_ACK:
-        again = P_OPEN_ACK if not s.flags & S_ENDED else 0
+        again = s.owed & P_OPEN_ACK if not s.flags & S_ENDED else 0
     elif f.type == FR_CONFIRM:
-        again = P_CONFIRM if not s.flags & S_ENDED else 0
+        again = s.owed & P_CONFIRM if not s.flags & S_ENDED else 0
     elif f.type == FR_MAX_STREAM_DATA:
         again = P_WINDOW if not s.flags & (S_FIN_KNOWN | S_DEAD) else 0
     elif not s.flags & S_SEND_DONE:

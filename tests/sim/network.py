@@ -98,6 +98,7 @@ class Host:
         self.auto_accept = True
         self.auto_confirm = True
         self.auto_consume = True
+        self.on_accepted: Callable[[ev.FlowAccepted], None] | None = None
         self.on_opened: Callable[[ev.FlowOpened], None] | None = None
 
     def take_events(self) -> None:
@@ -133,7 +134,9 @@ class Host:
         if event.flow not in self.endpoint.flows:
             return
         if isinstance(event, ev.FlowAccepted):
-            if self.auto_confirm:
+            if self.on_accepted is not None:
+                self.on_accepted(event)
+            elif self.auto_confirm:
                 self.endpoint.confirm(event.flow)
         elif self.on_opened is not None:
             self.on_opened(event)

@@ -242,8 +242,9 @@ def test_versions_without_overlap_end_the_handshake() -> None:
     assert pair.now == 10 * MS
 
 
-def test_a_path_that_drops_full_datagrams_gets_smaller_ones() -> None:
-    pair = Pair(1, link=Link(mtu=1300))
+@pytest.mark.parametrize(("there", "back"), [(1300, 1300), (1300, 1500), (1500, 1300)])
+def test_a_path_that_drops_full_datagrams_gets_smaller_ones(there: int, back: int) -> None:
+    pair = Pair(1, link=Link(mtu=there), back=Link(mtu=back))
     flow, peer = pair.open()
     pair.a.endpoint.write(flow, bytes(100_000))
     pair.run(lambda: len(pair.b.flows[peer].received) == 100_000, limit=5)
