@@ -53,7 +53,6 @@ cdef enum down_reason:         # assoc_down()
     DOWN_UNREACHABLE = 0x10004 # ICMP
     DOWN_STATELESS_RESET = 0x10005
     DOWN_VERSION = 0x10006
-    DOWN_PROTOCOL = 0x10007
 
 cdef enum:
     MAX_ASSOCS = 1 << 16       # of one endpoint

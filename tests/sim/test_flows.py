@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from sim.network import MS, SECOND, A, B, Link, Pair
+from sim.network import MS, SECOND, A, B, Host, Link, Pair
 
 from hooker.vtl import events as ev
 from hooker.vtl.sansio import Endpoint
@@ -317,3 +317,41 @@ def test_misuse_is_named() -> None:
     with pytest.raises(KeyError, match="no flow 12"):
         Endpoint().fin(12)
     assert SECOND == 1000 * MS
+
+
+def lose_what_leaves(pair: Pair, host: Host, link: Link) -> None:
+    link.down = True
+    pair.send(host)
+    link.down = False
+
+
+def test_a_lost_acceptance_outlives_its_stream() -> None:
+    """All else of a short flow may be through before the loss is noticed."""
+    pair = Pair(1)
+    assoc = pair.connect()
+    pair.run_for(1)
+    pair.b.auto_accept = False
+    flow = pair.a.endpoint.open(assoc, pair.now, committed=True)
+    pair.a.endpoint.fin(flow)
+    pair.run_for(0.1)
+    (peer,) = pair.b.flows
+    pair.b.endpoint.accept(peer)
+    lose_what_leaves(pair, pair.b, pair.back)
+    pair.b.endpoint.fin(peer)
+    pair.run(lambda: pair.a.flows[flow].closed and pair.b.flows[peer].closed, limit=5)
+    assert pair.a.flows[flow].log == ["FlowAccepted", "FinReceived", "FlowClosed"]
+
+
+def test_a_lost_confirmation_outlives_its_stream() -> None:
+    pair = Pair(1)
+    pair.a.auto_confirm = False
+    flow = pair.a.endpoint.open(pair.connect(), pair.now)
+    pair.run(lambda: "FlowAccepted" in pair.a.flows[flow].log)
+    (peer,) = pair.b.flows
+    pair.b.endpoint.fin(peer)
+    pair.run_for(0.1)
+    pair.a.endpoint.confirm(flow)
+    lose_what_leaves(pair, pair.a, pair.forth)
+    pair.a.endpoint.fin(flow)
+    pair.run(lambda: pair.a.flows[flow].closed and pair.b.flows[peer].closed, limit=5)
+    assert pair.b.flows[peer].log == ["FlowOpened", "FlowConfirmed", "FinReceived", "FlowClosed"]
