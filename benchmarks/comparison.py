@@ -33,6 +33,7 @@ class Report:
 
     comparisons: list[Comparison] = field(default_factory=list)
     stages: list[tuple[str, dict[str, float]]] = field(default_factory=list)
+    rates: list[tuple[str, str, float]] = field(default_factory=list)
 
     def compare(
         self, quantities: dict[str, str], measure: Callable[[bool], dict[str, float]], rounds: int = ROUNDS

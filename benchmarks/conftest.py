@@ -31,7 +31,7 @@ def pair() -> Iterator[Pair]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     write = terminalreporter.write_line
-    if _report.comparisons or _report.stages:
+    if _report.comparisons or _report.stages or _report.rates:
         terminalreporter.section("hooked against direct TCP")
         write(machine())
     if _report.comparisons:
@@ -43,3 +43,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         write(f"CPU seconds per GB, {title}")
         for name, value in stages.items():
             write(f"  {name:<40}{value:>8.3f}")
+    for name, unit, rate in _report.rates:
+        write(f"{name:<44}{rate:>12.4g} {unit}")

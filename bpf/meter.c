@@ -29,6 +29,8 @@ struct hk_meter_count {
 struct hk_meter_conf {
     u32 vtl_port;   // host byte order
     u32 drop;       // bit (class): lose every packet of that class
+    u32 lose[HK_METER_CLASSES]; // of 1000 packets of a class, super-packets counted as one
+    u32 pad;
 };
 
 BPF_PERCPU_ARRAY(hk_counts, struct hk_meter_count, HK_METER_CLASSES * 2);
@@ -108,7 +110,9 @@ static __always_inline int hk_meter(struct __sk_buff *skb, u32 direction) {
     if (!count)
         return TC_ACT_OK;
     u32 segs = skb->gso_segs ? skb->gso_segs : 1;
-    if ((conf->drop & (1 << pkt.class)) ||
+    u32 lose = pkt.class < HK_METER_CLASSES ? conf->lose[pkt.class] : 0;
+    if ((lose && bpf_get_prandom_u32() % 1000 < lose) ||
+        (conf->drop & (1 << pkt.class)) ||
         (pkt.marked_syn && (conf->drop & (1 << HK_METER_SYN_OPTION)))) {
         count->dropped += segs;
         return TC_ACT_SHOT;

@@ -41,15 +41,22 @@ def snapshot() -> Snapshot:
 
 
 def left(before: Snapshot, settle: float = SETTLE) -> list[str]:
-    """Return what is there now and was not *before*; waits up to *settle* seconds for it to go."""
+    """Return what is there now and was not *before*; waits up to *settle* seconds for it to go.
+
+    What appears only while this waits is somebody else's.
+    """
     deadline = time.monotonic() + settle
-    while True:
-        now = snapshot()
-        new = (now.things - before.things) | (now.processes - before.processes)
-        new |= _orphans(now.bpf - before.bpf)
-        if not new or time.monotonic() > deadline:
-            return sorted(new)
+    stuck = _new(before)
+    while stuck and time.monotonic() < deadline:
         time.sleep(0.05)
+        stuck &= _new(before)
+    return sorted(stuck)
+
+
+def _new(before: Snapshot) -> set[str]:
+    now = snapshot()
+    new = (now.things - before.things) | (now.processes - before.processes)
+    return set(new) | _orphans(now.bpf - before.bpf)
 
 
 def _mine(name: str, prefix: str) -> bool:

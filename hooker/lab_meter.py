@@ -8,6 +8,7 @@ at any speed. On request it loses packets of a class, to stand for a path that b
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -84,10 +85,20 @@ class WireMeter:
     def drop(self, to_b: tuple[str, ...] = (), to_a: tuple[str, ...] = ()) -> None:
         """Lose every packet of the named classes from now on: ``tcp``, ``vtl``, ``other``, ``syn-option``."""
         for direction, names in enumerate((to_b, to_a)):
-            leaf = self._conf.Leaf()
-            leaf.vtl_port = self._vtl_port
-            leaf.drop = sum(1 << DROPPABLE.index(name) for name in names)
-            self._conf[self._conf.Key(direction)] = leaf
+            self._configure(direction, drop=sum(1 << DROPPABLE.index(name) for name in names))
+
+    def lose(self, **rates: float) -> None:
+        """Lose packets of the named classes at random in both directions; a rate is a part of 1."""
+        for direction in range(2):
+            self._configure(direction, lose=[round(1000 * rates.get(name, 0)) for name in CLASSES])
+
+    def _configure(self, direction: int, drop: int = 0, lose: Sequence[int] = (0, 0, 0)) -> None:
+        leaf = self._conf.Leaf()
+        leaf.vtl_port = self._vtl_port
+        leaf.drop = drop
+        for index, rate in enumerate(lose):
+            leaf.lose[index] = rate
+        self._conf[self._conf.Key(direction)] = leaf
 
     def total(self) -> Reading:
         """Return everything counted since the meter was made."""

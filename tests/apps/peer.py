@@ -31,6 +31,7 @@ from pathlib import Path
 
 BLOCK = 65536  # bytes per send call
 POOL = 1 << 22  # bytes of randomness that the stream is cut from
+IPPROTO_MPTCP, TCP_FASTOPEN_CONNECT = 262, 30  # not in Python's socket module yet
 WAIT = 60.0  # s: no action takes longer
 
 
@@ -40,19 +41,19 @@ def pool() -> bytes:
     return random.Random(1).randbytes(POOL)
 
 
-def stream(seed: int) -> Iterator[bytes]:
+def stream(seed: int, block: int = BLOCK) -> Iterator[bytes]:
     """Yield the blocks of the endless byte stream *seed*; no two blocks are equal."""
     for n in itertools.count():
         at = n * 65521 % (POOL - BLOCK)
-        yield struct.pack("!QQ", seed, n) + pool()[at : at + BLOCK - 16]
+        yield (struct.pack("!QQ", n, seed) + pool()[at : at + block])[:block]
 
 
 class Connection:
     """One connection and what became of it."""
 
-    def __init__(self, sock: socket.socket, seed: int, progress: Path | None) -> None:
+    def __init__(self, sock: socket.socket, seed: int, progress: Path | None, block: int = BLOCK) -> None:
         self.sock = sock
-        self.stream = stream(seed)
+        self.stream = stream(seed, block)
         self.progress_due = 0.0
         self.progress = progress
         self.sent_hash, self.received_hash = hashlib.sha256(), hashlib.sha256()
@@ -225,6 +226,11 @@ def report(result: dict[str, object]) -> None:
     sys.stdout.flush()
 
 
+def make_socket(args: argparse.Namespace) -> socket.socket:
+    family = socket.AF_INET6 if ":" in args.address else socket.AF_INET
+    return socket.socket(family, socket.SOCK_STREAM, IPPROTO_MPTCP if args.kind == "mptcp" else 0)
+
+
 def bound(sock: socket.socket) -> socket.socket:
     """Keep *sock* blocking, but let no call wait for ever."""
     for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
@@ -233,23 +239,32 @@ def bound(sock: socket.socket) -> socket.socket:
 
 
 def connect(args: argparse.Namespace) -> None:
+    """Make the connections one after the other."""
+    for n in range(args.connections):
+        connect_once(args, n)
+
+
+def connect_once(args: argparse.Namespace, n: int) -> None:
     started = time.monotonic()
     try:
-        sock = bound(socket.socket(socket.AF_INET6 if ":" in args.address else socket.AF_INET))
+        sock = bound(make_socket(args))
+        if args.kind == "fastopen":
+            sock.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1)
         sock.connect((args.address, args.port))
     except OSError as exc:
         report({"error": errno.errorcode.get(exc.errno or 0, repr(exc)), "at": "connect"})
         return
-    conn = Connection(sock, args.seed, args.progress)
+    conn = Connection(sock, args.seed + n, args.progress, args.block)
     conn.result["started"] = started
     report(conn.run(args.actions))
 
 
 def serve(args: argparse.Namespace) -> None:
-    family = socket.AF_INET6 if ":" in args.address else socket.AF_INET
-    listener = socket.socket(family)
+    listener = make_socket(args)
+    if args.kind == "fastopen":
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 16)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if family == socket.AF_INET6:
+    if listener.family == socket.AF_INET6:
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     listener.bind((args.address, args.port))
     listener.listen(512)
@@ -257,7 +272,7 @@ def serve(args: argparse.Namespace) -> None:
     threads = []
     for n in range(args.connections):
         sock, _ = listener.accept()
-        conn = Connection(bound(sock), args.seed + n, args.progress)
+        conn = Connection(bound(sock), args.seed + n, args.progress, args.block)
         thread = threading.Thread(target=lambda conn=conn: report(conn.run(args.actions)))  # type: ignore[misc]
         thread.start()
         threads.append(thread)
@@ -275,6 +290,8 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--progress", type=Path)
+    parser.add_argument("--kind", choices=["tcp", "mptcp", "fastopen"], default="tcp")
+    parser.add_argument("--block", type=int, default=BLOCK, help="bytes of one send call")
     args = parser.parse_args()
     pool()
     roles: dict[str, Callable[[argparse.Namespace], None]] = {"serve": serve, "connect": connect}

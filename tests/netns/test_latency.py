@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable
 
 import pytest
-from support import FAMILIES, Pair, address, any_address, peer, result, results, same
+from support import FAMILIES, Pair, address, any_address, peer, results, same
 
 pytestmark = pytest.mark.timeout(90)
 MB = 1 << 20
@@ -30,10 +30,9 @@ def test_data_sent_at_once(pair: Pair, record_property: Record, family: str, siz
     many = ("--connections", str(ROUNDS))
     with pair.engaged(payload=ROUNDS * size, flows=ROUNDS):
         server = peer(pair.b, "serve", any_address(family), 7300, "recv-all", "close", options=many)
-        sent = [
-            result(peer(pair.a, "connect", address(pair.b, family), 7300, f"send:{size}", "close"))
-            for _ in range(ROUNDS)
-        ]
+        sent = results(
+            peer(*(pair.a, "connect", address(pair.b, family), 7300, f"send:{size}", "close"), options=many)
+        )
         received = results(server)
     received.sort(key=lambda r: float(r["connected"]))
     for one, other in zip(sent, received, strict=True):
@@ -52,10 +51,9 @@ def test_a_banner_of_the_server(pair: Pair, record_property: Record, family: str
         server = peer(
             pair.b, "serve", any_address(family), 7301, "send:100", "recv-all", "close", options=many
         )
-        got = [
-            result(peer(pair.a, "connect", address(pair.b, family), 7301, "recv:100", "close"))
-            for _ in range(ROUNDS)
-        ]
+        got = results(
+            peer(*(pair.a, "connect", address(pair.b, family), 7301, "recv:100", "close"), options=many)
+        )
         results(server)
     times = [r["first_byte"] - r["started"] for r in got]
     report(record_property, "banner", times)
