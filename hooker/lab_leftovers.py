@@ -65,8 +65,25 @@ def _mine(name: str, prefix: str) -> bool:
 
 def _cgroups() -> Iterator[str]:
     for path in cgroup_root().glob("hooker*"):
-        if path.is_dir() and (not path.name.startswith(CGROUP_PREFIX) or _mine(path.name, CGROUP_PREFIX)):
+        if path.name.startswith(CGROUP_PREFIX):
+            ours = _mine(path.name, CGROUP_PREFIX)
+        else:
+            ours = not _of_others(path.name.partition("-")[2].partition("-")[0])
+        if ours and path.is_dir():
             yield f"cgroup {path.name}"
+
+
+def _of_others(pid: str) -> bool:
+    """Whether *pid* lives and has nothing to do with this session."""
+    try:
+        environ = Path(f"/proc/{int(pid)}/environ").read_bytes()
+    except (OSError, ValueError):
+        return False
+    return _marker() not in environ
+
+
+def _marker() -> bytes:
+    return f"{SESSION_VARIABLE}={os.environ.get(SESSION_VARIABLE)}".encode()
 
 
 def _namespaces() -> Iterator[str]:
@@ -125,11 +142,9 @@ def _held() -> Iterator[str]:
 
 def _processes() -> Iterator[str]:
     """Processes that carry this session's environment variable, but for this one and its janitor."""
-    value = os.environ.get(SESSION_VARIABLE)
-    if not value:
+    if SESSION_VARIABLE not in os.environ:
         return
-    known = (os.getpid(), janitor().pid)
-    wanted = f"{SESSION_VARIABLE}={value}".encode()
+    known, wanted = (os.getpid(), janitor().pid), _marker()
     for environ in Path("/proc").glob("[0-9]*/environ"):
         pid = environ.parent.name
         try:

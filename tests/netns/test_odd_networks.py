@@ -115,5 +115,5 @@ def test_a_link_that_loses_everything_sometimes(hooked_pair: Pair) -> None:
 def test_other_mtus(mtu: int) -> None:
     with Lab(mtu=mtu) as lab, Pair.open(lab) as pair:
         for family in ("v4", "v6"):
-            with pair.engaged(payload=5 * MB):
+            with pair.engaged():
                 transfer(pair, 5 * MB, family)

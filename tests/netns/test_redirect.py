@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.skipif(PLAIN, reason="needs engines"),
 ]
 MB = 1 << 20
-SLOW = ["recv:100000", "sleep:0.02"] * 20
+SLOW = ["recv:100000", "sleep:0.1"] * 20
 
 
 @pytest.fixture(scope="module")
