@@ -28,7 +28,7 @@ KERNEL_RECOMMENDED = (6, 6)  # FIN and poll faults of sockmap are fixed
 CAPABILITIES = {"NET_ADMIN": 12, "NET_RAW": 13, "SYS_ADMIN": 21, "PERFMON": 38, "BPF": 39}
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 
-AS_ROOT = "run it as root: sudo hooker doctor"
+AS_ROOT = "run it as root, with all capabilities: sudo hooker doctor"
 NEWER_KERNEL = (
     "use a newer kernel (6.6 or later) with CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF, CONFIG_NET_SOCK_MSG"
 )
@@ -86,10 +86,14 @@ Probe = Callable[[], str]  # the detail; raises when the check fails
 # ---- the checks -----------------------------------------------------------------------------
 
 
-def check_capabilities() -> str:
+def missing_capabilities() -> list[str]:
     lines = Path("/proc/self/status").read_text().splitlines()
     effective = int(next(line.split()[1] for line in lines if line.startswith("CapEff")), 16)
-    missing = [name for name, bit in CAPABILITIES.items() if not effective >> bit & 1]
+    return [name for name, bit in CAPABILITIES.items() if not effective >> bit & 1]
+
+
+def check_capabilities() -> str:
+    missing = missing_capabilities()
     if missing:
         raise Failed(f"missing CAP_{', CAP_'.join(missing)}", AS_ROOT)
     if os.geteuid() != 0:
@@ -309,7 +313,7 @@ CHECKS: list[tuple[str, bool, str, Probe]] = [  # name, required, remedy of an u
 def run_check(name: str, required: bool, remedy: str, probe: Probe) -> Check:
     """Run one; whatever it raises is a failure with a remedy."""
     check = _run(name, required, remedy, probe)
-    if not check.ok and check.remedy == NEWER_KERNEL and os.geteuid() != 0:
+    if not check.ok and check.remedy == NEWER_KERNEL and missing_capabilities():
         return replace(check, remedy=AS_ROOT)  # the kernel may be fine
     return check
 
