@@ -344,14 +344,12 @@ def checks() -> Iterator[Check]:
 
 def _startup_probes() -> Iterator[Check]:
     try:
-        from hooker import probes
-    except ImportError:
-        return
-    try:
+        from hooker import probes  # it needs the built engine
+
         results = probes.run_all()
     except Exception as error:
         detail = _line(f"{type(error).__name__}: {error}")
-        yield Check("start-up probes", False, True, detail, NEWER_KERNEL)
+        yield Check("start-up probes", False, True, detail, "./dev build")
         return
     for result in results:
         remedy = "" if result.ok else result.remedy or NEWER_KERNEL

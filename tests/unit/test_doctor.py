@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 import types
 
 import pytest
 
+import hooker
 from hooker import doctor
 from hooker.doctor import Check, Failed
 from hooker.errors import ConfigurationError
@@ -110,9 +112,16 @@ def test_every_probes_result_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
         types.SimpleNamespace(name="splice", ok=False, required=False, detail="lost\nbytes", remedy=""),
     ]
     module = types.SimpleNamespace(run_all=lambda: results)
-    monkeypatch.setattr("hooker.probes", module, raising=False)
-    monkeypatch.setitem(__import__("sys").modules, "hooker.probes", module)
+    monkeypatch.setitem(sys.modules, "hooker.probes", module)
+    monkeypatch.setattr(hooker, "probes", module, raising=False)
     nudge, splice = doctor._startup_probes()
     assert nudge == Check("probe nudge", True, True, "0.3 ms", "")
     assert (splice.name, splice.ok, splice.detail) == ("probe splice", False, "lost bytes")
     assert splice.remedy
+
+
+def test_an_engine_that_is_not_built_fails_the_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(hooker, "probes", raising=False)
+    monkeypatch.setitem(sys.modules, "hooker.probes", None)
+    (check,) = doctor._startup_probes()
+    assert (check.ok, check.required, check.remedy) == (False, True, "./dev build")
