@@ -74,7 +74,8 @@ cdef class Loopback:
     cdef uint64_t now
     cdef uint32_t chunk
 
-    def __cinit__(self, *, uint32_t streams=1, uint32_t chunk=65536, max_datagram=1472, bytes congestion=b"fixed"):
+    def __cinit__(self, *, uint32_t streams=1, uint32_t chunk=65536, max_datagram=1472,
+                  bytes congestion=b"fixed"):
         cdef vtl_config cfg
         cdef vtl_sink k
         cdef int i

@@ -73,7 +73,8 @@ cdef inline uint64_t clock(Endpoint *ep, uint64_t now) noexcept nogil:
 
 # --- datagrams in
 
-cdef int on_data_packet(Endpoint *ep, Cursor *c, const Header *h, const vtl_addr *src, uint64_t now) noexcept nogil:
+cdef int on_data_packet(Endpoint *ep, Cursor *c, const Header *h, const vtl_addr *src,
+                        uint64_t now) noexcept nogil:
     cdef Assoc *a = ep.last
     if a == NULL or a.cid != h.dcid:
         a = assoc_by_cid(ep, h.dcid)
@@ -86,7 +87,8 @@ cdef int on_data_packet(Endpoint *ep, Cursor *c, const Header *h, const vtl_addr
     return packet_receive(a, c, h.number, now)
 
 
-cdef int dispatch(Endpoint *ep, const uint8_t *pkt, size_t n, const vtl_addr *src, uint64_t now) noexcept nogil:
+cdef int dispatch(Endpoint *ep, const uint8_t *pkt, size_t n, const vtl_addr *src,
+                  uint64_t now) noexcept nogil:
     cdef Cursor c
     cdef Header h
     c.p = pkt
@@ -110,7 +112,8 @@ cdef int dispatch(Endpoint *ep, const uint8_t *pkt, size_t n, const vtl_addr *sr
     return VTL_DROP_TYPE
 
 
-cdef int vtl_recv(vtl_endpoint *ep, const uint8_t *pkt, size_t n, const vtl_addr *src, uint64_t now) noexcept nogil:
+cdef int vtl_recv(vtl_endpoint *ep, const uint8_t *pkt, size_t n, const vtl_addr *src,
+                  uint64_t now) noexcept nogil:
     cdef int rc
     now = clock(E(ep), now)
     rc = dispatch(E(ep), pkt, n, src, now)
@@ -252,7 +255,8 @@ cdef void *vtl_user(const vtl_assoc *a) noexcept nogil:
 
 # --- streams
 
-cdef vtl_stream *vtl_open(vtl_assoc *assoc, const vtl_open_info *info, void *user, uint64_t now) noexcept nogil:
+cdef vtl_stream *vtl_open(vtl_assoc *assoc, const vtl_open_info *info, void *user,
+                          uint64_t now) noexcept nogil:
     """NULL: no memory, too many streams, or the association is down."""
     cdef Assoc *a = A(assoc)
     cdef Stream *s

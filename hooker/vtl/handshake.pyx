@@ -18,8 +18,8 @@ from libc.string cimport memcpy, memset
 from hooker.vtl.api cimport vtl_assoc, vtl_sink
 from hooker.vtl.core cimport *
 from hooker.vtl.endpoint cimport (
-    VTL_DROP_COOKIE, VTL_DROP_DUPLICATE, VTL_DROP_MEMORY, VTL_DROP_NO_ASSOC, VTL_DROP_PROTOCOL, VTL_DROP_SHORT,
-    VTL_DROP_VERSION, VTL_OK,
+    VTL_DROP_COOKIE, VTL_DROP_DUPLICATE, VTL_DROP_MEMORY, VTL_DROP_NO_ASSOC, VTL_DROP_PROTOCOL,
+    VTL_DROP_SHORT, VTL_DROP_VERSION, VTL_OK,
 )
 from hooker.vtl.packet_in cimport requeue_for_probe
 from hooker.vtl.recovery cimport recovery_rtt
@@ -42,7 +42,8 @@ cdef enum:
     RESET_BURST = 100
 
 
-cdef uint64_t cookie_mac(Endpoint *ep, const vtl_addr *peer, uint64_t client, uint64_t server, uint64_t time) noexcept nogil:
+cdef uint64_t cookie_mac(Endpoint *ep, const vtl_addr *peer, uint64_t client, uint64_t server,
+                         uint64_t time) noexcept nogil:
     cdef uint8_t m[48]
     memset(m, 0, sizeof(m))
     memcpy(m, peer.ip, 16)
@@ -53,7 +54,8 @@ cdef uint64_t cookie_mac(Endpoint *ep, const vtl_addr *peer, uint64_t client, ui
     return siphash24(ep.secret, m, sizeof(m))
 
 
-cdef void answer(Endpoint *ep, uint8_t type, const vtl_addr *to, uint64_t dcid, uint64_t number, uint32_t reason) noexcept nogil:
+cdef void answer(Endpoint *ep, uint8_t type, const vtl_addr *to, uint64_t dcid, uint64_t number,
+                 uint32_t reason) noexcept nogil:
     """Queues a packet that belongs to no association; dropped when too many wait."""
     cdef Stateless *t
     if ep.answers == STATELESS_SLOTS:
@@ -73,7 +75,8 @@ cdef void answer_unknown(Endpoint *ep, const vtl_addr *to, const Header *h, uint
     """Tells the sender of a DATA packet that its association is gone, at a limited rate.
 
     The answer repeats the connection id and packet number it got, which only the path knows."""
-    ep.reset_tokens = min(ep.reset_tokens + <double>(now - ep.reset_at) * RESET_RATE / 1e9, <double>RESET_BURST)
+    ep.reset_tokens += <double>(now - ep.reset_at) * RESET_RATE / 1e9
+    ep.reset_tokens = min(ep.reset_tokens, <double>RESET_BURST)
     ep.reset_at = now
     if ep.reset_tokens >= 1:
         ep.reset_tokens -= 1
@@ -133,7 +136,8 @@ cdef Assoc *ours(Endpoint *ep, const Header *h, const vtl_addr *src) noexcept no
     return a
 
 
-cdef int on_cookie(Endpoint *ep, Cursor *c, const Header *h, const vtl_addr *src, uint64_t now) noexcept nogil:
+cdef int on_cookie(Endpoint *ep, Cursor *c, const Header *h, const vtl_addr *src,
+                   uint64_t now) noexcept nogil:
     cdef Assoc *a = ours(ep, h, src)
     cdef const uint8_t *p = take(c, 20)
     cdef const uint8_t *list
@@ -182,7 +186,8 @@ cdef void come_up(Assoc *a, const uint8_t *windows, uint32_t ack_delay_us, uint6
         k.assoc_up(k.ctx, <vtl_assoc *>a)
 
 
-cdef int on_init_ack(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_addr *src, uint64_t now) noexcept nogil:
+cdef int on_init_ack(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_addr *src,
+                     uint64_t now) noexcept nogil:
     cdef Assoc *a = ours(ep, h, src)
     cdef const uint8_t *p = take(c, INIT_ACK_BODY)
     if p == NULL:
@@ -197,7 +202,8 @@ cdef int on_init_ack(Endpoint *ep, Cursor *c, const Header *h, size_t n, const v
         recovery_rtt(&a.rec, max(now - a.hs_sent_at, 1), 0)
     a.peer_cid = h.number
     a.max_datagram = min(ep.cfg.max_datagram, <uint32_t>min(n, 0xffff))
-    a.ping_due = True                           # tells the responder that INIT_ACK has come, and gives it an RTT
+    # tells the responder that INIT_ACK has come, and gives it an RTT
+    a.ping_due = True
     come_up(a, p + 8, load32(p + 4), now)
     return VTL_OK
 
@@ -210,7 +216,8 @@ cdef bint cookie_fresh(Endpoint *ep, const Init *i, const vtl_addr *src, uint64_
             and cookie_mac(ep, src, i.scid, i.cookie_cid, i.cookie_time) == i.cookie_mac)
 
 
-cdef int on_init(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_addr *src, uint64_t now) noexcept nogil:
+cdef int on_init(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_addr *src,
+                 uint64_t now) noexcept nogil:
     cdef Init i
     cdef Assoc *a
     cdef uint8_t windows[16]

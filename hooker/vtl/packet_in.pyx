@@ -6,7 +6,9 @@ without being acknowledged, and nothing needs to be undone.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memmove, memset
-from hooker.vtl.congestion cimport CongestionAck, congestion_on_ack, congestion_on_loss, congestion_on_spurious
+from hooker.vtl.congestion cimport (
+    CongestionAck, congestion_on_ack, congestion_on_loss, congestion_on_spurious,
+)
 from hooker.vtl.core cimport *
 from hooker.vtl.endpoint cimport (
     VTL_DROP_DUPLICATE, VTL_DROP_MEMORY, VTL_DROP_PROTOCOL, VTL_DROP_SHORT, VTL_DROP_TYPE, VTL_OK,

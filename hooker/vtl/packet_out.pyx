@@ -105,7 +105,8 @@ cdef void finish(Builder *d, const vtl_addr *to) noexcept nogil:
 
 # --- frames
 
-cdef void record(Builder *d, uint8_t type, uint8_t flags, uint32_t id, uint64_t offset, uint16_t n) noexcept nogil:
+cdef void record(Builder *d, uint8_t type, uint8_t flags, uint32_t id, uint64_t offset,
+                 uint16_t n) noexcept nogil:
     recovery_add_frame(&d.a.rec, type, flags, id, offset, n)
     d.eliciting = True
 

@@ -14,8 +14,10 @@ cdef struct RangeSet:          # zeroed memory is an empty set
     uint32_t cap
 
 
-cdef int ranges_add(RangeSet *r, uint64_t start, uint64_t end, uint32_t limit) noexcept nogil  # -1: limit or memory, unchanged
+# -1: limit or memory, unchanged
+cdef int ranges_add(RangeSet *r, uint64_t start, uint64_t end, uint32_t limit) noexcept nogil
 cdef bint ranges_contains(const RangeSet *r, uint64_t x) noexcept nogil
-cdef uint32_t ranges_find(const RangeSet *r, uint64_t x) noexcept nogil   # first range that ends beyond x; n: none
+# first range that ends beyond x; n: none
+cdef uint32_t ranges_find(const RangeSet *r, uint64_t x) noexcept nogil
 cdef void ranges_trim(RangeSet *r, uint64_t below) noexcept nogil         # forget everything below
 cdef void ranges_clear(RangeSet *r) noexcept nogil                        # empty, memory given back

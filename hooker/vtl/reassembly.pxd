@@ -17,7 +17,9 @@ cdef struct Reassembly:        # zeroed memory is an empty buffer
     uint32_t pages             # power of two
 
 
-cdef int reassembly_store(Reassembly *r, uint64_t offset, const uint8_t *data, size_t n) noexcept nogil  # -1: no memory
-cdef size_t reassembly_peek(const Reassembly *r, const uint8_t **out) noexcept nogil   # in-order bytes in one piece
+# -1: no memory
+cdef int reassembly_store(Reassembly *r, uint64_t offset, const uint8_t *data, size_t n) noexcept nogil
+# in-order bytes in one piece
+cdef size_t reassembly_peek(const Reassembly *r, const uint8_t **out) noexcept nogil
 cdef void reassembly_advance(Reassembly *r, uint64_t next) noexcept nogil
 cdef void reassembly_clear(Reassembly *r) noexcept nogil

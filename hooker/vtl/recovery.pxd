@@ -69,11 +69,14 @@ ctypedef void (*frame_fn)(void *ctx, const SentFrame *f) noexcept nogil
 cdef void recovery_init(Recovery *r) noexcept nogil
 cdef void recovery_free(Recovery *r) noexcept nogil
 cdef bint recovery_room(Recovery *r) noexcept nogil     # one more packet can be recorded
-cdef void recovery_add_frame(Recovery *r, uint8_t type, uint8_t flags, uint32_t id, uint64_t offset, uint16_t len) noexcept nogil
-cdef void recovery_sent(Recovery *r, uint32_t frame0, uint32_t size, bint eliciting, uint64_t now) noexcept nogil
+cdef void recovery_add_frame(Recovery *r, uint8_t type, uint8_t flags, uint32_t id, uint64_t offset,
+                             uint16_t len) noexcept nogil
+cdef void recovery_sent(Recovery *r, uint32_t frame0, uint32_t size, bint eliciting,
+                        uint64_t now) noexcept nogil
 cdef int recovery_on_ack(Recovery *r, const Range *acked, uint32_t n, uint64_t ack_delay, uint64_t now,
                          frame_fn on_acked, frame_fn on_lost, void *ctx, AckResult *out) noexcept nogil
-cdef void recovery_detect_lost(Recovery *r, uint64_t now, frame_fn on_lost, void *ctx, AckResult *out) noexcept nogil
+cdef void recovery_detect_lost(Recovery *r, uint64_t now, frame_fn on_lost, void *ctx,
+                               AckResult *out) noexcept nogil
 cdef void recovery_requeue_oldest(Recovery *r, frame_fn on_lost, void *ctx) noexcept nogil   # for a probe
 cdef void recovery_rtt(Recovery *r, uint64_t latest, uint64_t ack_delay) noexcept nogil
 cdef uint64_t recovery_pto(const Recovery *r) noexcept nogil        # ns, without backoff

@@ -79,7 +79,8 @@ cdef bint recovery_room(Recovery *r) noexcept nogil:
     return r.frame_tail - r.frame_head + MAX_PACKET_FRAMES <= r.frame_cap or grow_frames(r)
 
 
-cdef void recovery_add_frame(Recovery *r, uint8_t type, uint8_t flags, uint32_t id, uint64_t offset, uint16_t len) noexcept nogil:
+cdef void recovery_add_frame(Recovery *r, uint8_t type, uint8_t flags, uint32_t id, uint64_t offset,
+                             uint16_t len) noexcept nogil:
     cdef SentFrame *f = &r.frame[r.frame_tail & (r.frame_cap - 1)]
     f.offset = offset
     f.id = id
@@ -89,7 +90,8 @@ cdef void recovery_add_frame(Recovery *r, uint8_t type, uint8_t flags, uint32_t 
     r.frame_tail += 1
 
 
-cdef void recovery_sent(Recovery *r, uint32_t frame0, uint32_t size, bint eliciting, uint64_t now) noexcept nogil:
+cdef void recovery_sent(Recovery *r, uint32_t frame0, uint32_t size, bint eliciting,
+                        uint64_t now) noexcept nogil:
     cdef SentPacket *p = packet_at(r, r.next_pn)
     p.sent_at = now
     p.size = size
@@ -201,7 +203,8 @@ cdef int recovery_on_ack(Recovery *r, const Range *acked, uint32_t n, uint64_t a
     return 0
 
 
-cdef void mark_lost(Recovery *r, uint64_t pn, SentPacket *p, frame_fn on_lost, void *ctx, AckResult *out) noexcept nogil:
+cdef void mark_lost(Recovery *r, uint64_t pn, SentPacket *p, frame_fn on_lost, void *ctx,
+                    AckResult *out) noexcept nogil:
     if out.lost_bytes == 0:
         out.oldest_lost_at = p.sent_at
     out.newest_lost_at = p.sent_at
@@ -212,7 +215,8 @@ cdef void mark_lost(Recovery *r, uint64_t pn, SentPacket *p, frame_fn on_lost, v
     resolve(r, p, on_lost, ctx)
 
 
-cdef void recovery_detect_lost(Recovery *r, uint64_t now, frame_fn on_lost, void *ctx, AckResult *out) noexcept nogil:
+cdef void recovery_detect_lost(Recovery *r, uint64_t now, frame_fn on_lost, void *ctx,
+                               AckResult *out) noexcept nogil:
     """RFC 9002 6.1. All but the last `threshold` packets get resolved, so the walk is short."""
     cdef uint64_t delay = max(r.srtt, r.latest_rtt), pn, run = 0, last_pn = 0
     cdef SentPacket *p

@@ -5,13 +5,15 @@ from hooker.vtl.api cimport vtl_addr
 from hooker.vtl.core cimport Assoc, Endpoint
 
 cdef bint same_addr(const vtl_addr *x, const vtl_addr *y) noexcept nogil
-cdef Assoc *assoc_new(Endpoint *ep, const vtl_addr *peer, uint64_t cid, uint64_t now) noexcept nogil   # NULL: limit or memory
+# NULL: limit or memory
+cdef Assoc *assoc_new(Endpoint *ep, const vtl_addr *peer, uint64_t cid, uint64_t now) noexcept nogil
 cdef void assoc_rekey(Assoc *a, uint64_t cid) noexcept nogil      # another connection id of ours
 cdef void path_forget(Assoc *a) noexcept nogil                    # all it knows of the peer and the path
 cdef void assoc_free(Assoc *a) noexcept nogil
 cdef Assoc *assoc_by_cid(Endpoint *ep, uint64_t cid) noexcept nogil
 cdef Assoc *assoc_to(Endpoint *ep, const vtl_addr *peer) noexcept nogil         # the best for a new stream
-cdef Assoc *assoc_with_peer_cid(Endpoint *ep, const vtl_addr *peer, uint64_t peer_cid, bint initiator) noexcept nogil
+cdef Assoc *assoc_with_peer_cid(Endpoint *ep, const vtl_addr *peer, uint64_t peer_cid,
+                                bint initiator) noexcept nogil
 cdef void timer_update(Assoc *a, uint64_t deadline) noexcept nogil
 cdef void timer_remove(Assoc *a) noexcept nogil
 cdef uint64_t random_cid(Endpoint *ep) noexcept nogil

@@ -87,7 +87,8 @@ cdef void path_forget(Assoc *a) noexcept nogil:
     recovery_free(&a.rec)
     recovery_init(&a.rec)
     a.rec.peer_ack_delay = ep.cfg.max_ack_delay
-    a.rec.max_pto = max(ep.cfg.dead_after // 6, <uint64_t>1)   # several probes fit before the peer is given up
+    # several probes fit before the peer is given up
+    a.rec.max_pto = max(ep.cfg.dead_after // 6, <uint64_t>1)
     congestion_init(&a.cc, ep.cfg.congestion, ep.cfg.max_datagram)
     ranges_clear(&a.received)
     ranges_clear(&a.used_ids)
@@ -182,6 +183,10 @@ cdef Assoc *assoc_by_cid(Endpoint *ep, uint64_t cid) noexcept nogil:
     return a
 
 
+cdef inline bint better(const Assoc *x, const Assoc *y) noexcept nogil:
+    return x.last_recv > y.last_recv if x.state == y.state else x.state > y.state
+
+
 cdef Assoc *assoc_to(Endpoint *ep, const vtl_addr *peer) noexcept nogil:
     """One that is up and was heard of last, else one on its way."""
     cdef Assoc *a
@@ -190,20 +195,21 @@ cdef Assoc *assoc_to(Endpoint *ep, const vtl_addr *peer) noexcept nogil:
         return NULL
     a = ep.addr_table[addr_slot(ep, peer)]
     while a != NULL:
-        if a.state != A_DEAD and same_addr(&a.peer, peer):
-            if best == NULL or a.state > best.state or (a.state == best.state and a.last_recv > best.last_recv):
-                best = a
+        if a.state != A_DEAD and same_addr(&a.peer, peer) and (best == NULL or better(a, best)):
+            best = a
         a = a.by_addr
     return best
 
 
-cdef Assoc *assoc_with_peer_cid(Endpoint *ep, const vtl_addr *peer, uint64_t peer_cid, bint initiator) noexcept nogil:
+cdef Assoc *assoc_with_peer_cid(Endpoint *ep, const vtl_addr *peer, uint64_t peer_cid,
+                                bint initiator) noexcept nogil:
     cdef Assoc *a
     if ep.table_cap == 0:
         return NULL
     a = ep.addr_table[addr_slot(ep, peer)]
     while a != NULL:
-        if a.peer_cid == peer_cid and a.initiator == initiator and a.state != A_DEAD and same_addr(&a.peer, peer):
+        if (a.peer_cid == peer_cid and a.initiator == initiator and a.state != A_DEAD
+                and same_addr(&a.peer, peer)):
             return a
         a = a.by_addr
     return NULL

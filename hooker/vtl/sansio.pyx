@@ -140,7 +140,8 @@ cdef class Endpoint:
             raise TypeError(f"unknown configuration {sorted(unknown)}; known: {sorted(DEFAULTS)}")
         c = {**DEFAULTS, **config}
         if c["congestion"] not in congestion.names():
-            raise ValueError(f"unknown congestion controller {c['congestion']!r}; known: {congestion.names()}")
+            known = congestion.names()
+            raise ValueError(f"unknown congestion controller {c['congestion']!r}; known: {known}")
         if not 256 <= c["max_datagram"] <= 65535:
             raise ValueError(f"max_datagram {c['max_datagram']} is not within 256 to 65535")
         self._random = random.Random(seed)

@@ -39,7 +39,8 @@ cdef inline bint sendbuf_has_lost(const SendBuf *b) noexcept nogil:
 cdef int sendbuf_write(SendBuf *b, const uint8_t *ptr, size_t n, void *owner) noexcept nogil   # -1: no memory
 cdef bint sendbuf_peek(SendBuf *b, uint64_t limit, size_t max_len, Segment *out) noexcept nogil
 cdef void sendbuf_commit(SendBuf *b, const Segment *sent) noexcept nogil
-cdef const uint8_t *sendbuf_at(SendBuf *b, uint64_t offset, bint again, size_t *n) noexcept nogil  # borrowed bytes at offset
+# borrowed bytes at offset
+cdef const uint8_t *sendbuf_at(SendBuf *b, uint64_t offset, bint again, size_t *n) noexcept nogil
 cdef void sendbuf_on_acked(SendBuf *b, uint64_t offset, size_t n) noexcept nogil
 cdef void sendbuf_on_lost(SendBuf *b, uint64_t offset, size_t n) noexcept nogil
 cdef void sendbuf_release(SendBuf *b, uint64_t upto, release_fn release, void *ctx) noexcept nogil

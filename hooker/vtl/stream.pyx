@@ -248,7 +248,8 @@ cdef int stream_on_reset(Stream *s, uint32_t code, uint64_t final_size, bint can
 
 # --- opening
 
-cdef void stream_on_open(Stream *s, uint64_t client_nonce, uint64_t server_nonce, bint committed) noexcept nogil:
+cdef void stream_on_open(Stream *s, uint64_t client_nonce, uint64_t server_nonce,
+                         bint committed) noexcept nogil:
     cdef vtl_sink *k = &s.assoc.ep.sink
     cdef vtl_open_info info
     if s.flags & (S_ANNOUNCED | S_DEAD | S_LOCAL):

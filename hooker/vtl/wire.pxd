@@ -132,7 +132,8 @@ cdef inline void write_header(uint8_t *p, uint8_t type, uint64_t dcid, uint64_t 
     store64(p + 4, dcid)
     store64(p + 12, number)
 
-cdef inline void write_prefix(uint8_t *p, uint8_t type, uint8_t flags, uint16_t small, uint32_t id) noexcept nogil:
+cdef inline void write_prefix(uint8_t *p, uint8_t type, uint8_t flags, uint16_t small,
+                              uint32_t id) noexcept nogil:
     p[0] = type
     p[1] = flags
     store16(p + 2, small)
