@@ -12,7 +12,7 @@ from libc.string cimport memcpy, memset
 from cpython.ref cimport PyObject
 from hooker.carriers.udp cimport udp_close, udp_datagram, udp_error, udp_open, udp_receive, udp_send, udp_split
 from hooker.collection cimport collect_redirected, collect_twin, collection_acked, collection_retry
-from hooker.delivery cimport deliver, deliver_fin, delivery_flush, delivery_writable
+from hooker.delivery cimport deliver, deliver_fin, delivery_flush, delivery_free, delivery_writable
 from hooker.flows cimport *
 from hooker.frames cimport frame_entry, frames_init
 from hooker.includes.hk cimport *
@@ -362,6 +362,7 @@ cdef void let_go(worker *w) noexcept nogil:
         vtl_endpoint_free(w.vtl)
     w.vtl = NULL
     flows_free(w)
+    delivery_free(w)
     ring_detach(&w.ring)
     udp_close(&w.udp)
     nudger_close(&w.nudger)

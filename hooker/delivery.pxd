@@ -7,3 +7,4 @@ cdef void deliver_fin(worker *w, flow *f) noexcept nogil
 cdef void delivery_flush(worker *w) noexcept nogil                 # before the datagrams' memory is used again
 cdef void delivery_writable(worker *w, flow *f) noexcept nogil
 cdef void delivery_drop(worker *w, flow *f) noexcept nogil
+cdef void delivery_free(worker *w) noexcept nogil

@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memset
 from hooker.flows cimport flow_abort, flow_app_reset, flow_check_end
 from hooker.includes.linux cimport *
 from hooker.vtl.endpoint cimport vtl_consumed
-from hooker.worker cimport GATHER, R_MEMORY, block, flow, worker
+from hooker.worker cimport GATHER, R_MEMORY, block, flow, gather_list, worker
 
 cdef enum:
     BLOCK = 16368
@@ -76,25 +76,53 @@ cdef ssize_t write_twin(worker *w, flow *f, iovec *iov, uint32_t count) noexcept
     return -1
 
 
-cdef void flush_gather(worker *w, flow *f) noexcept nogil:
-    cdef ssize_t n
+cdef gather_list *gather_of(worker *w, flow *f) noexcept nogil:
+    """The flow's list, or one from the pool; NULL: no memory."""
+    cdef gather_list *g = f.gather
+    if g != NULL:
+        return g
+    g = w.gather_free
+    if g != NULL:
+        w.gather_free = g.next_free
+    else:
+        g = <gather_list *>malloc(sizeof(gather_list))
+        if g == NULL:
+            return NULL
+    g.count = 0
+    g.size = 0
+    f.gather = g
+    return g
+
+
+cdef void gather_drop(worker *w, flow *f) noexcept nogil:
+    if f.gather != NULL:
+        f.gather.next_free = w.gather_free
+        w.gather_free = f.gather
+        f.gather = NULL
+
+
+cdef void keep_rest(worker *w, flow *f, const gather_list *g, size_t skip) noexcept nogil:
+    """What the twin did not take of the list, into the backlog."""
     cdef uint32_t i
-    cdef size_t skip
-    if f.gathered == 0:
+    for i in range(g.count):
+        if skip >= g.part[i].iov_len:
+            skip -= g.part[i].iov_len
+            continue
+        if keep(w, f, <uint8_t *>g.part[i].iov_base + skip, g.part[i].iov_len - skip) < 0:
+            flow_abort(w, f, R_MEMORY)
+            return
+        skip = 0
+
+
+cdef void flush_gather(worker *w, flow *f) noexcept nogil:
+    cdef gather_list *g = f.gather
+    cdef ssize_t n
+    if g == NULL:
         return
-    n = write_twin(w, f, f.gather, f.gathered)
-    if n >= 0 and <size_t>n < f.gathered_bytes:
-        skip = n
-        for i in range(f.gathered):
-            if skip >= f.gather[i].iov_len:
-                skip -= f.gather[i].iov_len
-                continue
-            if keep(w, f, <uint8_t *>f.gather[i].iov_base + skip, f.gather[i].iov_len - skip) < 0:
-                flow_abort(w, f, R_MEMORY)
-                break
-            skip = 0
-    f.gathered = 0
-    f.gathered_bytes = 0
+    n = write_twin(w, f, g.part, g.count)
+    if n >= 0 and <size_t>n < g.size:
+        keep_rest(w, f, g, n)
+    gather_drop(w, f)
 
 
 cdef void flush_backlog(worker *w, flow *f) noexcept nogil:
@@ -141,34 +169,39 @@ cdef void take(flow *f, size_t n) noexcept nogil:
 
 cdef void finish(worker *w, flow *f) noexcept nogil:
     """The peer's end of data, once all before it was taken."""
-    if f.fin and not f.fin_done and f.backlog == 0 and f.gathered == 0 and f.twin >= 0:
+    if f.fin and not f.fin_done and f.backlog == 0 and f.gather == NULL and f.twin >= 0:
         f.fin_done = True
         shutdown(f.twin, SHUT_WR)
         flow_check_end(w, f)
 
 
-cdef void deliver(worker *w, flow *f, const uint8_t *data, size_t n, bint stable) noexcept nogil:
-    if f.twin < 0:
-        if f.stream != NULL:
-            vtl_consumed(f.stream, n)     # nobody is left to take it
-        return
-    if stable and f.backlog == 0:
-        if f.gathered == GATHER:
-            flush_gather(w, f)
-            if f.twin < 0:
-                return
-            if f.backlog:
-                deliver(w, f, data, n, stable)
-                return
-        f.gather[f.gathered].iov_base = <void *>data
-        f.gather[f.gathered].iov_len = n
-        f.gathered += 1
-        f.gathered_bytes += n
-    else:
+cdef bint gather(worker *w, flow *f, const uint8_t *data, size_t n) noexcept nogil:
+    """Put stable bytes on the flow's list; False if they must be copied."""
+    cdef gather_list *g
+    if f.gather != NULL and f.gather.count == GATHER:
         flush_gather(w, f)
-        if f.twin >= 0 and keep(w, f, data, n) < 0:
-            flow_abort(w, f, R_MEMORY)
+    if f.backlog or f.twin < 0:
+        return False
+    g = gather_of(w, f)
+    if g == NULL:
+        return False
+    g.part[g.count].iov_base = <void *>data
+    g.part[g.count].iov_len = n
+    g.count += 1
+    g.size += n
+    return True
+
+
+cdef void deliver(worker *w, flow *f, const uint8_t *data, size_t n, bint stable) noexcept nogil:
     mark_dirty(w, f)
+    if f.twin >= 0 and stable and gather(w, f, data, n):
+        return
+    flush_gather(w, f)
+    if f.twin >= 0:
+        if keep(w, f, data, n) < 0:
+            flow_abort(w, f, R_MEMORY)
+    elif f.stream != NULL:
+        vtl_consumed(f.stream, n)         # nobody is left to take it
 
 
 cdef void deliver_fin(worker *w, flow *f) noexcept nogil:
@@ -183,8 +216,7 @@ cdef void delivery_flush(worker *w) noexcept nogil:
         w.dirty = f.dirty_next
         f.in_dirty = False
         if f.twin < 0:
-            f.gathered = 0
-            f.gathered_bytes = 0
+            gather_drop(w, f)
             continue
         flush_gather(w, f)
         if f.backlog:
@@ -206,5 +238,12 @@ cdef void delivery_drop(worker *w, flow *f) noexcept nogil:
         free(b)
     f.backlog_last = NULL
     f.backlog = 0
-    f.gathered = 0
-    f.gathered_bytes = 0
+    gather_drop(w, f)
+
+
+cdef void delivery_free(worker *w) noexcept nogil:
+    cdef gather_list *g
+    while w.gather_free != NULL:
+        g = w.gather_free
+        w.gather_free = g.next_free
+        free(g)

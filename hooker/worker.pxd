@@ -10,7 +10,7 @@ from hooker.slab cimport slab_pool
 from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_batch, vtl_endpoint, vtl_stream
 
 cdef enum:
-    GATHER = 48                # parts of one sendmsg() to a twin
+    GATHER = 256               # parts of one sendmsg() to a twin
     FRAMES = 4096              # entries of the frame table
     NOTICES = 16384            # events waiting for Python; a power of two
     PEERS = 4096               # associations that people are shown
@@ -31,6 +31,12 @@ cdef enum reason:              # why a flow is where it is; REASONS in flows.pyx
     R_ENGINE_STOPPED = 12
     R_PROTOCOL = 13
     R_COUNT = 14
+
+cdef struct gather_list:       # parts of received datagrams that go to one twin together
+    gather_list *next_free
+    uint32_t count
+    size_t size                # bytes
+    iovec part[GATHER]
 
 cdef struct block:             # of bytes the application has not taken yet
     block *next
@@ -71,9 +77,7 @@ cdef struct flow:
     bint in_retry
     flow *retry_next
     # peer → application
-    iovec gather[GATHER]
-    uint32_t gathered
-    size_t gathered_bytes
+    gather_list *gather        # NULL between batches
     bint in_dirty
     flow *dirty_next
     block *backlog_first
@@ -153,6 +157,7 @@ cdef struct worker:
     waiting_open *opens
     flow *retry
     flow *dirty
+    gather_list *gather_free
     flow *done                 # perhaps over: looked at between rounds
     # buffers
     slab_pool slabs
