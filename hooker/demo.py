@@ -12,13 +12,14 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from hooker.errors import HookerError
 from hooker.lab import Host, Lab
 from hooker.lab_apps import HTTP_PORT, sha256, start_nginx, write_random
 from hooker.lab_engine import EngineProcess
@@ -114,6 +115,7 @@ class Demo:
 
     def _fetch(self, name: str, client: EngineProcess | None) -> Case:
         target = self.directory / f"got-{name}"
+        target.touch()  # curl makes no file for an empty body
         url = f"http://{self.lab.b.v4}:{HTTP_PORT}/file"
         self.lab.meter.start()
         begin = time.monotonic()
@@ -125,9 +127,8 @@ class Demo:
         what, reason = outcome(client, HTTP_PORT)
         if done.returncode:
             reason = f"curl: {done.stderr.strip()}"
-        got = target.stat().st_size if target.exists() else 0
-        same = target.exists() and sha256(target) == self.digest
-        target.unlink(missing_ok=True)
+        got, same = target.stat().st_size, sha256(target) == self.digest and not done.returncode
+        target.unlink()
         return Case(name, got, same, round(seconds, 3), wire.tcp.payload, wire.vtl.payload, what, reason)
 
 
@@ -158,8 +159,8 @@ def show(cases: Sequence[Case]) -> None:
 
 def run(size: int) -> list[Case]:
     """Run the demo and return its cases."""
-    with tempfile.TemporaryDirectory(prefix="hooker-demo-") as name, Lab() as lab:
-        return list(Demo(lab, Path(name), size).cases())
+    with Lab() as lab:
+        return list(Demo(lab, lab.tmp / "demo", size).cases())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -179,8 +180,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         cases = run(size)
     except KeyboardInterrupt:
+        print("demo: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
-    except (RuntimeError, OSError, TimeoutError) as exc:
+    except (HookerError, RuntimeError, OSError, subprocess.SubprocessError) as exc:
         print(f"demo: {exc}", file=sys.stderr)
         return 1
     show(cases)
