@@ -56,6 +56,7 @@ cdef enum down_reason:         # assoc_down()
 
 cdef enum:
     MAX_ASSOCS = 1 << 16       # of one endpoint
+    MAX_PER_PEER = 16          # associations with one address and port that the peer began
     MAX_STREAMS = 1 << 17      # of one association
     MAX_ID_RANGES = 256        # gaps in the stream ids a peer used
     MAX_ACK_RANGES = 64        # received ranges remembered, and the most an ACK carries

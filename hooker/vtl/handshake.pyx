@@ -24,7 +24,7 @@ from hooker.vtl.endpoint cimport (
 from hooker.vtl.packet_in cimport requeue_for_probe
 from hooker.vtl.recovery cimport recovery_rtt
 from hooker.vtl.registry cimport (
-    assoc_by_cid, assoc_new, assoc_with_peer_cid, random_cid, same_addr,
+    assoc_by_cid, assoc_new, assoc_to_evict, assoc_with_peer_cid, random_cid, same_addr,
 )
 from hooker.vtl.siphash cimport siphash24
 from hooker.vtl.stream cimport stream_activate
@@ -240,6 +240,9 @@ cdef int on_init(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_a
         return VTL_DROP_COOKIE
     if not offers(i.version_list, i.versions, ep.cfg.version):
         return VTL_DROP_VERSION
+    a = assoc_to_evict(ep, src)
+    if a != NULL:
+        assoc_fail(a, DOWN_TIMEOUT)
     a = assoc_new(ep, src, i.cookie_cid, now)
     if a == NULL:
         return VTL_DROP_MEMORY

@@ -215,6 +215,23 @@ cdef Assoc *assoc_with_peer_cid(Endpoint *ep, const vtl_addr *peer, uint64_t pee
     return NULL
 
 
+cdef Assoc *assoc_to_evict(Endpoint *ep, const vtl_addr *peer) noexcept nogil:
+    """Of too many begun by one peer, the one heard of least recently."""
+    cdef Assoc *a
+    cdef Assoc *oldest = NULL
+    cdef uint32_t n = 0
+    if ep.table_cap == 0:
+        return NULL
+    a = ep.addr_table[addr_slot(ep, peer)]
+    while a != NULL:
+        if not a.initiator and a.state != A_DEAD and same_addr(&a.peer, peer):
+            n += 1
+            if oldest == NULL or a.last_recv <= oldest.last_recv:
+                oldest = a
+        a = a.by_addr
+    return oldest if n >= MAX_PER_PEER else NULL
+
+
 # --- timer heap: ep.heap[0] has the earliest deadline; a.heap_at is its place + 1
 
 cdef inline void place(Endpoint *ep, uint32_t i, Assoc *a) noexcept nogil:

@@ -46,6 +46,25 @@ def test_a_forged_or_borrowed_cookie_is_refused() -> None:
     assert len(server.associations) == 1
 
 
+def test_one_address_cannot_fill_the_endpoint_with_associations() -> None:
+    server = Endpoint(seed=1)
+    for i in range(60):
+        client = Endpoint(seed=i + 10)
+        client.connect(B, 0)
+        server.receive_datagram(client.datagrams_to_send(0)[0][0], A, i)
+        client.receive_datagram(server.datagrams_to_send(i)[0][0], B, 0)
+        assert server.receive_datagram(client.datagrams_to_send(0)[0][0], A, i) == "ok"
+        server.datagrams_to_send(i)
+    assert len(server.associations) == 16
+    assert client.is_up(client.associations[0]) is False
+    gone = []
+    while (event := server.next_event()) is not None:
+        if isinstance(event, ev.AssociationDown):
+            gone.append(event.assoc)
+    assert gone == sorted(gone)
+    assert min(server.associations) > max(gone)
+
+
 def test_an_old_cookie_is_refused() -> None:
     client, server = Endpoint(seed=1), Endpoint(seed=2)
     client.connect(B, 0)

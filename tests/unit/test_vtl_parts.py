@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 import struct
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from hooker.vtl._parts import (
     Controller,
     RangeSet,
@@ -19,9 +24,8 @@ from hooker.vtl._parts import (
     write_header,
 )
 from hooker.vtl.congestion import names
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+SPECIFICATION = Path(__file__).parents[2] / "docs" / "vtl.md"
 U64 = st.integers(0, 2**64 - 1)
 SPAN = st.tuples(st.integers(0, 300), st.integers(0, 40))
 BOUNDED = settings(max_examples=200, deadline=None, derandomize=True)
@@ -176,11 +180,9 @@ def test_a_header_reads_as_written(kind: int, dcid: int, number: int) -> None:
 
 
 def test_frame_sizes_are_those_of_the_specification() -> None:
-    known = {
-        0x00: 1, 0x01: 1, 0x02: 20, 0x03: 16, 0x10: 16, 0x11: 24, 0x12: 8, 0x13: 12,
-        0x14: 8, 0x15: 16, 0x16: 20, 0x17: 16,
-    }  # fmt: skip
-    assert {t: s for t in range(256) if (s := frame_size(t))} == known
+    rows = re.findall(r"^\| 0x(\w\w) \| \w+ \| (\d+)", SPECIFICATION.read_text(), re.MULTILINE)
+    assert len(rows) == 12
+    assert {t: s for t in range(256) if (s := frame_size(t))} == {int(t, 16): int(n) for t, n in rows}
 
 
 @BOUNDED
