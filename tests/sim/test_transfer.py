@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from sim.network import MS, SECOND, Link, Pair
+from sim.network import MS, SECOND, B, Link, Pair
 
 
 def payload(size: int, seed: int = 0) -> bytes:
@@ -98,3 +98,18 @@ def test_acks_stay_small_on_a_lossy_path() -> None:
     before = pair.back.bytes, pair.back.sent
     pair.run(lambda: len(pair.b.flows[peer].received) == 3_000_000)
     assert (pair.back.bytes - before[0]) / (pair.back.sent - before[1]) < 150
+
+
+@pytest.mark.parametrize("size", [700_000, 5000, 1000, 300, 64])
+def test_a_bulk_stream_gives_full_datagrams_of_one_size(size: int) -> None:
+    """What UDP GSO needs; also with an ACK in front, and with many small writes."""
+    pair = Pair(1, congestion="fixed", max_datagram=1452)
+    flow, peer = pair.open()
+    pair.b.endpoint.write(peer, bytes(1000))
+    for data, _ in pair.b.endpoint.datagrams_to_send(pair.now):
+        pair.a.endpoint.receive_datagram(data, B, pair.now)
+    for _ in range(700_000 // size):
+        pair.a.endpoint.write(flow, bytes(size))
+    sizes = [len(data) for data, _ in pair.a.endpoint.datagrams_to_send(pair.now)]
+    assert len(sizes) > 400
+    assert set(sizes[:-1]) == {1452}
