@@ -28,6 +28,7 @@ class Worker:
         hold_time: float,
         avoid_time: float = 60.0,
         dead_after: float = 5.0,
+        datagram: int = 1452,
         congestion: str = "cubic",
         tap: Tap | None = None,
     ) -> None: ...

@@ -14,6 +14,7 @@ from hooker.carriers.udp cimport udp_close, udp_datagram, udp_error, udp_open, u
 from hooker.collection cimport collect_redirected, collect_twin, collection_acked, collection_retry
 from hooker.delivery cimport deliver, deliver_fin, delivery_flush, delivery_free, delivery_writable
 from hooker.flows cimport *
+from hooker.flowtable cimport flows_free, flows_init, flows_reap
 from hooker.frames cimport frame_entry, frames_init
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport *
@@ -24,7 +25,7 @@ from hooker.vtl.api cimport *
 from hooker.vtl.endpoint cimport *
 from hooker.worker cimport *
 
-from hooker.flows import REASONS
+from hooker.flowtable import REASONS
 from hooker.errors import KernelError
 
 cdef enum:
@@ -390,7 +391,8 @@ cdef class Worker:
 
     def __init__(self, *, int ring_fd, int ring_size, int free_fd, int avoid_fd, int sockets_fd,
                  int adopt_fd, int redirect_fd, size_t records, uint32_t max_flows, uint16_t port, uint16_t peer_port, uint8_t transport,
-                 double hold_time, double avoid_time=60.0, double dead_after=5.0, congestion="cubic", tap=None):
+                 double hold_time, double avoid_time=60.0, double dead_after=5.0, uint32_t datagram=1452, congestion="cubic",
+                 tap=None):
         cdef worker *w = &self.w
         cdef uint16_t bound = 0
         cdef int r
@@ -421,7 +423,7 @@ cdef class Worker:
         if r < 0:
             raise OSError(-r, f"cannot open a raw socket: {os.strerror(-r)}")
         self.allocate()
-        self.start_vtl(dead_after, congestion.encode())
+        self.start_vtl(dead_after, datagram, congestion.encode())
         self.open_epoll()
         self.port = w.port = bound
 
@@ -443,13 +445,13 @@ cdef class Worker:
             raise MemoryError("engine buffers")
         return 0
 
-    cdef int start_vtl(self, double dead_after, bytes congestion) except -1:
+    cdef int start_vtl(self, double dead_after, uint32_t datagram, bytes congestion) except -1:
         cdef vtl_config c
         cdef vtl_sink sink
         memset(&c, 0, sizeof(c))
         memset(&sink, 0, sizeof(sink))
         c.version = 1
-        c.max_datagram = 1452                 # IPv6 on Ethernet; IPv4 has 20 bytes to spare
+        c.max_datagram = datagram
         c.stream_window = 4 << 20
         c.assoc_window = 16 << 20
         c.max_ack_delay = 1000000

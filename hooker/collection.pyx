@@ -13,7 +13,8 @@
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from hooker.flows cimport flow_abort, flow_app_reset, flow_by_id, flow_check_end
+from hooker.flows cimport flow_abort, flow_app_reset, flow_check_end
+from hooker.flowtable cimport flow_by_id
 from hooker.frames cimport FRAME_FIRST, FRAME_LAST, frame_entry, frames_parse
 from libc.string cimport memcpy, memset
 from hooker.includes.bpf cimport hk_prog_run

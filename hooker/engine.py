@@ -24,13 +24,13 @@ from hooker._fastpath import Worker
 from hooker.control import ControlServer
 from hooker.errors import CarrierError, ConfigurationError, KernelError, UsageError
 from hooker.events import Endpoint, Event, Kind, Role, State, address
-from hooker.flows import fill_free
+from hooker.flowtable import fill_free
 from hooker.janitor import Janitor
 from hooker.kernel import RING_SIZE, KernelPrograms, netns_cookie
 from hooker.layout import MARK_OWN
 from hooker.policy import Policy
 from hooker.probes import verdicts
-from hooker.routing import LocalRoute
+from hooker.routing import LocalRoute, datagram_size
 
 if TYPE_CHECKING:
     from hooker._fastpath import RawEvent, Tap
@@ -158,6 +158,7 @@ class Hooker:
                 peer_port=DEFAULT_PORT if self.listen_port == 0 else self.listen_port,
                 transport=self.transport.wire_id,
                 hold_time=self.hold_time,
+                datagram=datagram_size(),
                 tap=self._tap,
             )
         except OSError as error:

@@ -4,9 +4,6 @@ from hooker.includes.hk cimport hk_event
 from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_open_info, vtl_stream
 from hooker.worker cimport flow, reason, worker
 
-cdef int flows_init(worker *w) noexcept nogil
-cdef void flows_free(worker *w) noexcept nogil
-cdef flow *flow_by_id(worker *w, uint64_t id) noexcept nogil
 
 # from the kernel
 cdef void on_syn(worker *w, const hk_event *e) noexcept nogil
@@ -32,5 +29,4 @@ cdef void flow_abort(worker *w, flow *f, int why) noexcept nogil   # reset both 
 # time
 cdef uint64_t flows_deadline(worker *w) noexcept nogil
 cdef void flows_on_timer(worker *w) noexcept nogil
-cdef void flows_reap(worker *w) noexcept nogil
 cdef void flows_stop(worker *w) noexcept nogil

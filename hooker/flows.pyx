@@ -19,6 +19,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from hooker.collection cimport collect_twin, collection_start
 from hooker.delivery cimport delivery_drop
+from hooker.flowtable cimport *
 from hooker.includes.bpf cimport BPF_MAP_UPDATE_ELEM, hk_bpf_elem
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport *
@@ -32,7 +33,6 @@ from hooker.vtl.endpoint cimport (
 from hooker.worker cimport *
 
 cdef enum:
-    NONCE_BUCKETS = 65536
     MILLISECOND = 1000000
     REJECT_NO_FLOW = 1            # codes of OPEN_REJECT, docs/vtl.md
     REJECT_TWIN = 2
@@ -43,130 +43,12 @@ cdef enum:
     COMMITTED_OPEN = 3000         # ms that a committed OPEN waits for that ACK
     LATE_LISTENER_GRACE = 50      # ms beside three round trips, for a server that has not answered in its SYN-ACK
 
-REASONS = (
-    "", "peer-without-hooker", "hold-timeout", "rejected-by-peer", "released-by-peer", "twin-failed",
-    "application-closed", "out-of-memory", "closed", "reset-by-application", "reset-by-peer", "peer-lost",
-    "engine-stopped", "protocol-error",
-)
-
-
-cdef int flows_init(worker *w) noexcept nogil:
-    w.flows = <flow **>calloc(w.max_flows, sizeof(flow *))
-    w.by_nonce = <flow **>calloc(NONCE_BUCKETS, sizeof(flow *))
-    w.flow_timer = <uint64_t>-1
-    return 0 if w.flows != NULL and w.by_nonce != NULL else -1
-
-
-cdef void flows_free(worker *w) noexcept nogil:
-    cdef waiting_open *o
-    cdef uint32_t i
-    if w.flows != NULL:
-        for i in range(w.max_flows):
-            if w.flows[i] != NULL:
-                delivery_drop(w, w.flows[i])
-                free(w.flows[i])
-    while w.opens != NULL:
-        o = w.opens
-        w.opens = o.next
-        free(o)
-    free(w.flows)
-    free(w.by_nonce)
-    w.flows = NULL
-    w.by_nonce = NULL
-
-
-cdef flow *flow_by_id(worker *w, uint64_t id) noexcept nogil:
-    cdef uint32_t slot = <uint32_t>id
-    cdef flow *f = w.flows[slot] if slot < w.max_flows else NULL
-    return f if f != NULL and f.id == id else NULL
-
 
 cdef inline flow *flow_of(vtl_stream *s) noexcept nogil:
     return <flow *>vtl_stream_user(s)
 
 
-cdef void tell(worker *w, flow *f, uint8_t kind) noexcept nogil:
-    cdef notice *n
-    if w.notice_head - hk_load64(&w.notice_tail) >= NOTICES:
-        w.n.notices_lost += 1
-        return
-    n = &w.notices[w.notice_head & (NOTICES - 1)]
-    n.kind = kind
-    n.why = f.why
-    n.role = f.est.role
-    n.state = f.state
-    n.flow_id = f.id
-    n.key = f.est.key
-    n.bytes_out = f.bytes_out
-    n.bytes_in = f.bytes_in
-    n.at_ns = w.now
-    n.waited_ns = (f.engaged_ns if f.engaged_ns else w.now) - f.opened_ns
-    hk_store64(&w.notice_head, w.notice_head + 1)
-
-
-# ---- tables ------------------------------------------------------------------------------------------
-
-cdef inline flow **nonce_bucket(worker *w, uint64_t nonce) noexcept nogil:
-    return &w.by_nonce[(nonce ^ (nonce >> 32)) & (NONCE_BUCKETS - 1)]
-
-
-cdef void nonce_add(worker *w, flow *f) noexcept nogil:
-    cdef flow **b = nonce_bucket(w, f.est.client_nonce)
-    f.nonce_next = b[0]
-    b[0] = f
-
-
-cdef void nonce_remove(worker *w, flow *f) noexcept nogil:
-    cdef flow **p = nonce_bucket(w, f.est.client_nonce)
-    while p[0] != NULL:
-        if p[0] == f:
-            p[0] = f.nonce_next
-            return
-        p = &p[0].nonce_next
-
-
-cdef flow *nonce_find(worker *w, uint64_t nonce) noexcept nogil:
-    cdef flow *f = nonce_bucket(w, nonce)[0]
-    while f != NULL and f.est.client_nonce != nonce:
-        f = f.nonce_next
-    return f
-
-
-cdef void held_add(worker *w, flow *f) noexcept nogil:
-    f.in_held = True
-    f.held_prev = NULL
-    f.held_next = w.held
-    if w.held != NULL:
-        w.held.held_prev = f
-    w.held = f
-
-
-cdef inline void not_after(worker *w, uint64_t at) noexcept nogil:
-    if at < w.flow_timer:
-        w.flow_timer = at
-
-
-cdef void held_remove(worker *w, flow *f) noexcept nogil:
-    if not f.in_held:
-        return
-    f.in_held = False
-    if f.held_prev != NULL:
-        f.held_prev.held_next = f.held_next
-    else:
-        w.held = f.held_next
-    if f.held_next != NULL:
-        f.held_next.held_prev = f.held_prev
-
-
 # ---- decisions ---------------------------------------------------------------------------------------
-
-cdef void give_slot_back(worker *w, uint64_t id) noexcept nogil:
-    """The next connection in this slot has another id, so nothing late can be taken for it."""
-    cdef uint64_t next_id = id + (<uint64_t>1 << 32)
-    if next_id >> 32 == 0:
-        next_id |= <uint64_t>1 << 32
-    hk_bpf_elem(BPF_MAP_UPDATE_ELEM, w.free_fd, NULL, &next_id, 0)
-
 
 cdef int watch_twin(worker *w, flow *f) noexcept nogil:
     cdef epoll_event ev
@@ -224,13 +106,6 @@ cdef void avoid(worker *w, flow *f, uint64_t ns, bint whole_host) noexcept nogil
     hk_bpf_elem(BPF_MAP_UPDATE_ELEM, w.avoid_fd, &p, &until, 0)
 
 
-cdef void maybe_done(worker *w, flow *f) noexcept nogil:
-    if not f.in_done:
-        f.in_done = True
-        f.done_next = w.done
-        w.done = f
-
-
 cdef void end(worker *w, flow *f, int why) noexcept nogil:
     """The flow needs its twin no more; the record stays until the application's socket is closed."""
     if f.ended:
@@ -285,29 +160,6 @@ cdef void on_syn(worker *w, const hk_event *e) noexcept nogil:
     cdef vtl_addr a
     peer_address(w, e, &a)
     vtl_connect(w.vtl, &a, w.now)
-
-
-cdef flow *new_flow(worker *w, const hk_event *e) noexcept nogil:
-    cdef flow *f
-    if e.slot >= w.max_flows or w.flows[e.slot] != NULL:
-        return NULL
-    f = <flow *>calloc(1, sizeof(flow))
-    if f == NULL:
-        return NULL
-    f.est = e[0]
-    f.rec = &w.records[e.slot]
-    f.id = e.flow_id
-    f.slot = e.slot
-    f.twin = -1
-    f.state = HK_STATE_HELD
-    f.opened_ns = w.now
-    w.flows[e.slot] = f
-    w.live += 1
-    if e.role == HK_ROLE_SERVER:
-        nonce_add(w, f)
-    held_add(w, f)
-    tell(w, f, N_OPENED)
-    return f
 
 
 cdef void on_established(worker *w, const hk_event *e) noexcept nogil:
@@ -618,33 +470,6 @@ cdef void flows_on_timer(worker *w) noexcept nogil:
     check_opens(w)
 
 
-cdef inline bint is_over(flow *f) noexcept nogil:
-    return f.app_closed and f.stream == NULL and (f.state == HK_STATE_RELEASED or f.ended)
-
-
-cdef void flows_reap(worker *w) noexcept nogil:
-    """Free what is over. Called between rounds, when nothing else holds a pointer."""
-    cdef flow *f
-    cdef flow *todo = w.done
-    w.done = NULL
-    while todo != NULL:
-        f = todo
-        todo = f.done_next
-        f.in_done = False
-        if not is_over(f):
-            continue                    # its last event brings it here again
-        if f.in_dirty or f.in_retry:
-            maybe_done(w, f)
-            continue
-        if f.est.role == HK_ROLE_SERVER:
-            nonce_remove(w, f)
-        delivery_drop(w, f)
-        w.flows[f.slot] = NULL
-        w.live -= 1
-        give_slot_back(w, f.id)
-        free(f)
-
-
 cdef void flows_stop(worker *w) noexcept nogil:
     """The engine ends: what is held goes back to TCP, what is engaged is reset on both sides."""
     cdef uint32_t i
@@ -664,13 +489,3 @@ cdef void flows_stop(worker *w) noexcept nogil:
             flow_abort(w, f, R_ENGINE_STOPPED)
     for i in range(w.peer_count, 0, -1):
         vtl_close(w.peers[i - 1], 0, w.now)      # assoc_down takes it off the list
-
-
-def fill_free(int fd, uint32_t count):
-    """Put the ids of all slots on the kernel's stack of free ones (generation 1). Raises OSError."""
-    cdef uint32_t i
-    cdef uint64_t id
-    for i in range(count):
-        id = (<uint64_t>1 << 32) | (count - 1 - i)
-        if hk_bpf_elem(BPF_MAP_UPDATE_ELEM, fd, NULL, &id, 0) < 0:
-            raise OSError(errno, "cannot fill the stack of free flow slots")

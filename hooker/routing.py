@@ -18,6 +18,8 @@ from hooker.layout import MARK_BASE
 TABLE_BASE = 0x484B00  # routing tables TABLE_BASE + number
 PRIORITY_BASE = 64  # before the main table, after the local one
 ENGINES = 256  # per network namespace
+MTU_ETHERNET, MTU_LEAST = 1500, 1280  # bytes; RFC 894, RFC 8200 5
+HEADERS = 48  # bytes: IPv6 and UDP
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -124,6 +126,19 @@ class LocalRoute:
                         raise
         while self._undos:
             self._undos.pop().done()
+
+
+def datagram_size() -> int:
+    """UDP payload that fits all interfaces, bytes; no more than Ethernet's, no less than IPv6 allows."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as netlink:
+        mtus = [
+            link.get_attr("IFLA_MTU")
+            for link in netlink.get_links()
+            if link["flags"] & 1 and not link["flags"] & 8
+        ]  # up, and not loopback
+    return max(MTU_LEAST, min([MTU_ETHERNET, *mtus])) - HEADERS
 
 
 def _code(error: BaseException) -> int:
