@@ -35,10 +35,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("hooked against direct TCP")
         write(machine())
     if _report.comparisons:
-        write(f"{'quantity':<34}{'unit':<10}{'direct':>12}{'hooked':>12}{'ratio':>8}")
+        write(f"{'quantity':<34}{'unit':<10}{'direct':>12}{'hooked':>12}{'ratio':>8}{'others':>8}")
     for c in _report.comparisons:
-        direct, hooked = statistics.median(c.direct), statistics.median(c.hooked)
-        write(f"{c.name:<34}{c.unit:<10}{direct:>12.4g}{hooked:>12.4g}{c.ratio:>8.2f}")
+        direct, hooked, others = map(statistics.median, (c.direct, c.hooked, c.others))
+        write(f"{c.name:<34}{c.unit:<10}{direct:>12.4g}{hooked:>12.4g}{c.ratio:>8.2f}{others:>8.2f}")
     for title, stages in _report.stages:
         write(f"CPU seconds per GB, {title}")
         for name, value in stages.items():
