@@ -51,7 +51,7 @@ struct hk_flow {
 	__u32 wire_released;		/* the peer said so in a TCP option */
 	__u32 spills;
 	__u32 acked;			/* the handshake's last ACK went out, with the option */
-	__u32 pad_kernel;
+	__u32 app_closed;		/* the application's socket reached CLOSE */
 	/* written by the engine */
 	__u64 consumed;			/* redirected bytes that no longer use credit */
 	__u64 resume;			/* bytes read from the twin: position in the TCP stream */

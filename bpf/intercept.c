@@ -112,7 +112,7 @@ static __always_inline void hk_slot_init(struct hk_flow *f, u64 id)
 	f->flow_id = id;
 	f->redirected = f->spill_at = f->passed = f->held_drops = 0;
 	f->mode = HK_MODE_PASS;
-	f->marked = f->wire_released = f->spills = f->acked = 0;
+	f->marked = f->wire_released = f->spills = f->acked = f->app_closed = 0;
 	f->state = HK_STATE_HELD;	/* the engine's from now on */
 }
 
@@ -382,15 +382,19 @@ static __always_inline void hk_state_changed(struct bpf_sock_ops *s, struct bpf_
 {
 	struct hk_sock *st;
 	struct hk_event *e;
+	struct hk_flow *f;
 
 	if (s->args[1] != BPF_TCP_CLOSE)
 		return;
 	st = hk_socks.sk_storage_get(sk, 0, 0);
 	if (!st || !st->flow_id)
 		return;
+	f = hk_flow_of(st);
+	if (f)
+		f->app_closed = 1;
 	e = hk_events.ringbuf_reserve(sizeof(struct hk_event));
 	if (!e) {
-		hk_count(HK_C_EVENT_LOST);
+		hk_count(HK_C_EVENT_LOST);	/* the worker's sweep finds the flag */
 		return;
 	}
 	__builtin_memset(e, 0, sizeof(*e));

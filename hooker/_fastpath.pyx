@@ -36,6 +36,7 @@ cdef enum:
     IOVECS = 4096
     SCRATCH = 512 * 192          # bytes of headers and control frames in a batch
     BUILDS = 16                  # batches in one round
+    SWEEP = 1000000000           # ns
     TAG_TWIN = 0                 # epoll tags: a slot, or one of these in the upper half
     TAG_WAKE = 1
     TAG_RING = 2
@@ -273,6 +274,8 @@ cdef void arm_redirect(worker *w) noexcept nogil:
     """Without a free slab the redirect socket is not listened to: its queue is bounded by credit."""
     cdef epoll_event ev
     cdef bint want = not w.starved
+    if w.parser.broken:
+        return
     if want == w.redirect_armed:
         return
     ev.events = EPOLLIN if want else 0
@@ -311,6 +314,8 @@ cdef void round(worker *w) noexcept nogil:
         vtl_on_timer(w.vtl, w.now)
     if flows_deadline(w) <= w.now:
         flows_on_timer(w)
+    if w.now - w.swept > SWEEP:
+        flows_sweep(w)
     delivery_flush(w)
     send_datagrams(w)
     flows_reap(w)

@@ -86,6 +86,20 @@ cdef void take_frames(worker *w, slab *s, uint8_t *data, size_t n) noexcept nogi
         at += used
 
 
+cdef void give_up_redirect(worker *w) noexcept nogil:
+    """Framing is lost: what is in the redirect socket belongs to nobody any more. The twins go on."""
+    cdef uint32_t i
+    cdef flow *f
+    w.n.bad_frames += 1
+    w.adopt_fd = -1
+    epoll_ctl(w.epoll_fd, EPOLL_CTL_DEL, w.redirect_fd, NULL)
+    w.redirect_armed = w.starved = False
+    for i in range(w.max_flows):
+        f = w.flows[i]
+        if f != NULL and f.adopted and not f.ended:
+            flow_abort(w, f, R_PROTOCOL)
+
+
 cdef void collect_redirected(worker *w) noexcept nogil:
     cdef int i
     cdef slab *s
@@ -105,7 +119,7 @@ cdef void collect_redirected(worker *w) noexcept nogil:
         take_frames(w, s, s.base + s.used, n)
         s.used += n
         if w.parser.broken:
-            w.n.bad_frames += 1
+            give_up_redirect(w)
             return
         if <size_t>n < room // 2:
             return                            # that was all, or close to it
@@ -192,8 +206,8 @@ cdef void end_of_data(worker *w, flow *f) noexcept nogil:
         retry_later(w, f)
         return
     if n < 0:
-        if errno != EAGAIN and errno != EINTR:
-            flow_app_reset(w, f)
+        if f.app_closed or (errno != EAGAIN and errno != EINTR):
+            flow_app_reset(w, f)              # closed without a FIN: nothing more can come
         return
     if hk_load64(&f.rec.redirected) != f.received:
         f.waiting = True                      # rule 5

@@ -29,4 +29,5 @@ cdef void flow_abort(worker *w, flow *f, int why) noexcept nogil   # reset both 
 # time
 cdef uint64_t flows_deadline(worker *w) noexcept nogil
 cdef void flows_on_timer(worker *w) noexcept nogil
+cdef void flows_sweep(worker *w) noexcept nogil                   # what an event was lost for, or never comes
 cdef void flows_stop(worker *w) noexcept nogil

@@ -34,6 +34,7 @@ from hooker.worker cimport *
 
 cdef enum:
     MILLISECOND = 1000000
+    ORPHAN = 60000000000          # ns that TCP keeps a closed half-open connection (tcp_fin_timeout)
     REJECT_NO_FLOW = 1            # codes of OPEN_REJECT, docs/vtl.md
     REJECT_TWIN = 2
     RESET_APPLICATION = 1         # codes of RESET_STREAM
@@ -232,7 +233,12 @@ cdef void start_server(worker *w, flow *f) noexcept nogil:
 
 cdef void on_wire_released(worker *w, const hk_event *e) noexcept nogil:
     cdef flow *f = flow_by_id(w, e.flow_id)
-    if f == NULL or f.state != HK_STATE_HELD:
+    if f != NULL:
+        peer_released(w, f)
+
+
+cdef void peer_released(worker *w, flow *f) noexcept nogil:
+    if f.state != HK_STATE_HELD:
         return
     if f.stream != NULL:
         drop_stream(f)
@@ -256,8 +262,13 @@ cdef void on_app_closed(worker *w, const hk_event *e) noexcept nogil:
     cdef flow *f = flow_by_id(w, e.flow_id)
     if f == NULL:
         give_slot_back(w, e.flow_id)     # it never became a flow of ours
-        return
+    elif not f.app_closed:
+        app_closed(w, f)
+
+
+cdef void app_closed(worker *w, flow *f) noexcept nogil:
     f.app_closed = True
+    f.closed_ns = w.now
     if f.state == HK_STATE_HELD:
         if f.stream != NULL:
             if f.est.role == HK_ROLE_CLIENT:
@@ -468,6 +479,22 @@ cdef void flows_on_timer(worker *w) noexcept nogil:
     w.flow_timer = <uint64_t>-1
     check_held(w)
     check_opens(w)
+
+
+cdef void flows_sweep(worker *w) noexcept nogil:
+    cdef uint32_t i
+    cdef flow *f
+    w.swept = w.now
+    for i in range(w.max_flows if w.live else 0):
+        f = w.flows[i]
+        if f == NULL:
+            continue
+        if hk_load32(&f.rec.app_closed) and not f.app_closed:
+            app_closed(w, f)
+        if hk_load32(&f.rec.wire_released):
+            peer_released(w, f)
+        if f.app_closed and not f.ended and f.eof and w.now - f.closed_ns > ORPHAN and f.stream != NULL:
+            flow_app_reset(w, f)         # nobody is left to read what the peer may still send
 
 
 cdef void flows_stop(worker *w) noexcept nogil:

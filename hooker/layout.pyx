@@ -20,7 +20,7 @@ def layout():
             "": sizeof(hk_flow), "flow_id": <size_t>&f.flow_id, "redirected": <size_t>&f.redirected,
             "spill_at": <size_t>&f.spill_at, "passed": <size_t>&f.passed, "held_drops": <size_t>&f.held_drops,
             "mode": <size_t>&f.mode, "marked": <size_t>&f.marked, "wire_released": <size_t>&f.wire_released,
-            "spills": <size_t>&f.spills, "acked": <size_t>&f.acked, "consumed": <size_t>&f.consumed,
+            "spills": <size_t>&f.spills, "acked": <size_t>&f.acked, "app_closed": <size_t>&f.app_closed, "consumed": <size_t>&f.consumed,
             "resume": <size_t>&f.resume, "credit": <size_t>&f.credit, "state": <size_t>&f.state,
         },
         "hk_event": {

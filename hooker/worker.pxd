@@ -53,6 +53,7 @@ cdef struct flow:
     uint8_t state              # HK_STATE_*
     uint8_t why                # enum reason
     bint app_closed            # its socket reached CLOSE
+    uint64_t closed_ns         # when
     bint ended                 # nothing more to do but to free it
     bint in_done
     flow *done_next
@@ -153,6 +154,7 @@ cdef struct worker:
     uint32_t live
     flow **by_nonce
     flow *held
+    uint64_t swept             # when the flows were last looked over
     uint64_t flow_timer        # no deadline of a flow or an early OPEN is before this
     waiting_open *opens
     flow *retry

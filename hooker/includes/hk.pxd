@@ -43,6 +43,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         uint32_t wire_released
         uint32_t spills
         uint32_t acked
+        uint32_t app_closed
         uint64_t consumed
         uint64_t resume
         uint64_t credit
