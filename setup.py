@@ -33,6 +33,7 @@ def extensions() -> list[Extension]:
 setup(
     ext_modules=cythonize(
         extensions(),
+        nthreads=os.cpu_count() or 1,
         annotate=DEBUG,
         build_dir="build/cython",
         compiler_directives={

@@ -13,6 +13,7 @@ from cpython.ref cimport PyObject
 from hooker.carriers.udp cimport udp_close, udp_datagram, udp_error, udp_open, udp_receive, udp_send, udp_split
 from hooker.collection cimport collect_redirected, collect_twin, collection_acked, collection_retry
 from hooker.delivery cimport deliver, deliver_fin, delivery_flush, delivery_free, delivery_writable
+from hooker.early cimport early_free
 from hooker.flows cimport *
 from hooker.flowtable cimport flows_free, flows_init, flows_reap
 from hooker.frames cimport frame_entry, frames_init
@@ -367,6 +368,7 @@ cdef void let_go(worker *w) noexcept nogil:
     if w.vtl != NULL:
         vtl_endpoint_free(w.vtl)
     w.vtl = NULL
+    early_free(w)
     flows_free(w)
     delivery_free(w)
     ring_detach(&w.ring)

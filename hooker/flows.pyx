@@ -15,10 +15,10 @@
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from hooker.collection cimport collect_twin, collection_start
 from hooker.delivery cimport delivery_drop
+from hooker.early cimport early_expire, early_forget, early_keep, early_take
 from hooker.flowtable cimport *
 from hooker.includes.bpf cimport BPF_MAP_UPDATE_ELEM, hk_bpf_elem
 from hooker.includes.hk cimport *
@@ -216,19 +216,14 @@ cdef void start_client(worker *w, flow *f) noexcept nogil:
 
 
 cdef void start_server(worker *w, flow *f) noexcept nogil:
-    cdef waiting_open **p = &w.opens
-    cdef waiting_open *o
+    cdef uint64_t server_nonce = 0
+    cdef vtl_stream *s
     f.deadline = w.now + w.hold_server
     f.ack_at = <uint64_t>-1
     not_after(w, f.deadline)
-    while p[0] != NULL:
-        o = p[0]
-        if o.client_nonce == f.est.client_nonce:
-            p[0] = o.next
-            answer(w, f, o.stream, o.server_nonce)
-            free(o)
-            return
-        p = &o.next
+    s = early_take(w, f.est.client_nonce, &server_nonce)
+    if s != NULL:
+        answer(w, f, s, server_nonce)
 
 
 cdef void on_wire_released(worker *w, const hk_event *e) noexcept nogil:
@@ -303,35 +298,13 @@ cdef void answer(worker *w, flow *f, vtl_stream *s, uint64_t server_nonce) noexc
 
 cdef void on_opened(worker *w, vtl_stream *s, const vtl_open_info *info) noexcept nogil:
     cdef flow *f = nonce_find(w, info.client_nonce)
-    cdef waiting_open *o
     vtl_stream_set_user(s, NULL)
     if f != NULL:
         answer(w, f, s, info.server_nonce)
         return
-    o = <waiting_open *>calloc(1, sizeof(waiting_open))   # the handshake's last ACK may be behind us
-    if o == NULL:
+    # The handshake's last ACK may be behind us; one that is committed is worth waiting for.
+    if early_keep(w, s, info, w.now + (<uint64_t>COMMITTED_OPEN * MILLISECOND if info.committed else w.hold_open)) < 0:
         vtl_reject(s, REJECT_NO_FLOW)
-        return
-    o.stream = s
-    o.client_nonce = info.client_nonce
-    o.server_nonce = info.server_nonce
-    o.committed = info.committed
-    o.deadline = w.now + (<uint64_t>COMMITTED_OPEN * MILLISECOND if info.committed else w.hold_open)
-    not_after(w, o.deadline)
-    o.next = w.opens
-    w.opens = o
-
-
-cdef void forget_open(worker *w, vtl_stream *s) noexcept nogil:
-    cdef waiting_open **p = &w.opens
-    cdef waiting_open *o
-    while p[0] != NULL:
-        o = p[0]
-        if o.stream == s:
-            p[0] = o.next
-            free(o)
-            return
-        p = &o.next
 
 
 cdef void on_accepted(worker *w, vtl_stream *s) noexcept nogil:
@@ -381,7 +354,7 @@ cdef void on_confirmed(worker *w, vtl_stream *s) noexcept nogil:
 
 cdef void on_cancelled(worker *w, vtl_stream *s) noexcept nogil:
     cdef flow *f = flow_of(s)
-    forget_open(w, s)
+    early_forget(w, s)
     if f == NULL:
         return
     vtl_stream_set_user(s, NULL)
@@ -394,7 +367,7 @@ cdef void on_stream_reset(worker *w, vtl_stream *s, uint32_t code) noexcept nogi
     """By the peer, or because the association is gone."""
     cdef flow *f = flow_of(s)
     cdef bint peer_lost = not vtl_is_up(vtl_stream_assoc(s))
-    forget_open(w, s)
+    early_forget(w, s)
     if f == NULL:
         return
     vtl_stream_set_user(s, NULL)
@@ -409,7 +382,7 @@ cdef void on_stream_reset(worker *w, vtl_stream *s, uint32_t code) noexcept nogi
 
 cdef void on_stream_closed(worker *w, vtl_stream *s) noexcept nogil:
     cdef flow *f = flow_of(s)
-    forget_open(w, s)
+    early_forget(w, s)
     if f == NULL:
         return
     f.stream = NULL
@@ -461,24 +434,10 @@ cdef void check_held(worker *w) noexcept nogil:
         f = following
 
 
-cdef void check_opens(worker *w) noexcept nogil:
-    cdef waiting_open **p = &w.opens
-    cdef waiting_open *o
-    while p[0] != NULL:
-        o = p[0]
-        if o.deadline > w.now:
-            not_after(w, o.deadline)
-            p = &o.next
-            continue
-        p[0] = o.next
-        vtl_reject(o.stream, REJECT_NO_FLOW)
-        free(o)
-
-
 cdef void flows_on_timer(worker *w) noexcept nogil:
     w.flow_timer = <uint64_t>-1
     check_held(w)
-    check_opens(w)
+    early_expire(w, REJECT_NO_FLOW)
 
 
 cdef void flows_sweep(worker *w) noexcept nogil:

@@ -30,17 +30,12 @@ cdef int flows_init(worker *w) noexcept nogil:
 
 
 cdef void flows_free(worker *w) noexcept nogil:
-    cdef waiting_open *o
     cdef uint32_t i
     if w.flows != NULL:
         for i in range(w.max_flows):
             if w.flows[i] != NULL:
                 delivery_drop(w, w.flows[i])
                 free(w.flows[i])
-    while w.opens != NULL:
-        o = w.opens
-        w.opens = o.next
-        free(o)
     free(w.flows)
     free(w.by_nonce)
     w.flows = NULL

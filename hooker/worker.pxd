@@ -13,6 +13,7 @@ cdef enum:
     GATHER = 256               # parts of one sendmsg() to a twin
     FRAMES = 4096              # entries of the frame table
     NOTICES = 16384            # events waiting for Python; a power of two
+    OPENS = 4096               # early OPENs kept; more are rejected
     PEERS = 4096               # associations that people are shown
 
 cdef enum reason:              # why a flow is where it is; REASONS in flows.pyx has the texts
@@ -96,7 +97,6 @@ cdef struct waiting_open:      # an OPEN that came before its flow's event
     vtl_stream *stream
     uint64_t client_nonce
     uint64_t server_nonce
-    bint committed
     uint64_t deadline
     waiting_open *next
 
@@ -157,6 +157,7 @@ cdef struct worker:
     uint64_t swept             # when the flows were last looked over
     uint64_t flow_timer        # no deadline of a flow or an early OPEN is before this
     waiting_open *opens
+    uint32_t open_count
     flow *retry
     flow *dirty
     gather_list *gather_free
