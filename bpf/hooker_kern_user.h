@@ -154,6 +154,7 @@ struct hk_event {
 	X(HK_C_OWN, "own-socket") \
 	X(HK_C_LOOPBACK, "loopback") \
 	X(HK_C_NETNS, "other-namespace") \
+	X(HK_C_OTHER_ENGINE, "other-engine") \
 	X(HK_C_PORT, "port-not-in-policy") \
 	X(HK_C_PREFIX, "address-not-in-policy") \
 	X(HK_C_AVOIDED, "peer-remembered-as-tcp") \

@@ -20,9 +20,26 @@ static __always_inline void hk_cb_flags(struct bpf_sock_ops *s, u32 set)
 	bpf_sock_ops_cb_flags_set(s, (s->bpf_sock_ops_cb_flags & ~ours) | set);
 }
 
+/*
+ * Engines of other namespaces, and one of a cgroup further down, see the same sockets. The flags are one set per
+ * socket, so who does not hook a socket must not touch them. The innermost cgroup's program runs first: a server's
+ * socket that it holds has the flags that only hk_hold() sets.
+ */
+static __always_inline int hk_is_foreign(struct bpf_sock_ops *s, struct hk_config *c)
+{
+	u32 held = BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_PARSE_UNKNOWN_HDR_OPT_CB_FLAG;
+
+	if (c->netns_cookie && bpf_get_netns_cookie(s) != c->netns_cookie)
+		return 1;
+	if ((s->bpf_sock_ops_cb_flags & held) != held)
+		return 0;
+	hk_count(HK_C_OTHER_ENGINE);
+	return 1;
+}
+
 static __always_inline int hk_excluded(struct bpf_sock_ops *s, struct hk_config *c, struct bpf_sock *sk)
 {
-	if ((sk->mark & HK_MARK_MASK) == HK_MARK_OWN) {
+	if ((sk->mark & HK_MARK_MASK) == HK_MARK_BASE) {
 		hk_count(HK_C_OWN);
 		return 1;
 	}
@@ -78,7 +95,7 @@ static __always_inline void hk_listen(struct bpf_sock_ops *s, struct hk_config *
 {
 	u16 port = s->local_port;
 
-	if ((sk->mark & HK_MARK_MASK) == HK_MARK_OWN || !hk_port_listed(c, port))
+	if ((sk->mark & HK_MARK_MASK) == HK_MARK_BASE || !hk_port_listed(c, port))
 		return;
 	if (c->netns_cookie && bpf_get_netns_cookie(s) != c->netns_cookie)
 		return;
@@ -198,6 +215,8 @@ static __always_inline void hk_passive(struct bpf_sock_ops *s, struct hk_config 
 	struct hk_sock *st;
 	struct hk_key k = {};
 
+	if (hk_is_foreign(s, c))
+		return;				/* its flags, too, are another engine's */
 	if (hk_option_load(s, &o, 0) || hk_option_role(&o) != HK_ROLE_CLIENT) {
 		hk_cb_flags(s, 0);
 		return;
@@ -339,8 +358,12 @@ static __always_inline void hk_write(struct bpf_sock_ops *s, struct hk_config *c
 			hk_count(HK_C_FASTOPEN);
 			return;
 		}
-		if (!hk_option_store(s, c, HK_ROLE_CLIENT, st->client_nonce))
+		if (!hk_option_store(s, c, HK_ROLE_CLIENT, st->client_nonce)) {
 			st->syn_sent = 1;
+		} else if (!hk_option_load(s, &o, 0)) {		/* of an engine of a cgroup further down */
+			hk_count(HK_C_OTHER_ENGINE);
+			hk_socks.sk_storage_delete(sk);
+		}
 		return;
 	}
 	struct hk_flow *f = hk_flow_of(st);

@@ -1,0 +1,92 @@
+"""Engines that see the same sockets: one cgroup for two namespaces, and a cgroup inside another's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import PLAIN, Pair, counts, peer, result, same
+
+from hooker.lab import Host, Lab
+from hooker.lab_apps import HTTP_PORT, sha256, start_nginx, write_random
+from hooker.lab_engine import EngineProcess
+
+RUN = [sys.executable, "-m", "hooker.cli", "run", "-v", "--"]
+SIZE = 3_000_000  # bytes
+
+
+class SharedHost:
+    """A host whose engine is given the cgroup of both, as the root of cgroup v2 is by default."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self.cgroup: Path = host.lab.cgroup
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._host, name)
+
+
+@pytest.fixture(params=["ab", "ba"])
+def shared(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Pair]:
+    """Two engines on one cgroup, started one after the other."""
+    if PLAIN:
+        pytest.skip("needs engines")
+    engines: dict[str, EngineProcess] = {}
+    try:
+        for letter in request.param:
+            engines[letter] = EngineProcess(SharedHost({"a": lab.a, "b": lab.b}[letter]))  # type: ignore[arg-type]
+        yield Pair(lab, engines["a"], engines["b"])
+    finally:
+        for engine in engines.values():
+            engine.stop()
+            print(engine.tail())
+
+
+def test_each_engine_takes_the_sockets_of_its_own_namespace(shared: Pair) -> None:
+    for where in (shared.b.v4, shared.b.v6):
+        with shared.engaged(payload=SIZE):
+            server = peer(shared.b, "serve", "::", 7300, "recv-all", "send:1000", "close")
+            client = peer(shared.a, "connect", where, 7300, f"send:{SIZE}", "fin", "recv-all", "close")
+            one, other = result(client), result(server)
+        same(one, other)
+        same(other, one)
+    for engine in shared.engines:
+        assert counts(engine.status())["kernel.own-socket"] > 0  # its twins are in that cgroup, too
+
+
+def test_a_command_hooked_inside_a_hooked_cgroup_has_one_engine(shared: Pair) -> None:
+    lab = shared.lab
+    digest = write_random(lab.tmp / "file", SIZE)
+    www = start_nginx(lab.b, lab.tmp)
+    (lab.tmp / "file").rename(www / "file")
+    command = [*RUN, "curl", "-sS", "-m", "20", "-o", lab.tmp / "got", f"http://{lab.b.v4}:{HTTP_PORT}/file"]
+    done = lab.a.run(command, hooked=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"flow engaged" in done.stderr
+    assert sha256(lab.tmp / "got") == digest
+    assert shared.client
+    seen = counts(shared.client.status())
+    assert seen["engaged"] == 0
+    assert seen["kernel.other-engine"] == 1
+
+
+def test_a_server_hooked_inside_a_hooked_cgroup_has_one_engine(shared: Pair) -> None:
+    serve = [
+        sys.executable,
+        str(Path(__file__).resolve().parents[1] / "apps" / "peer.py"),
+        "serve",
+        "0.0.0.0",
+    ]
+    server = shared.b.popen(
+        [*RUN, *serve, "7301", "recv-all", "close"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    shared.b.wait_listening(7301, 30)
+    client = peer(shared.a, "connect", shared.b.v4, 7301, f"send:{SIZE}", "close")
+    one, other = result(client), result(server)
+    same(one, other)
+    assert shared.server
+    assert counts(shared.server.status())["engaged"] == 0
