@@ -346,7 +346,7 @@ def _startup_probes() -> Iterator[Check]:
     try:
         from hooker import probes  # it needs the built engine
 
-        results = probes.run_all()
+        results = probes.verdicts(fresh=True)
     except Exception as error:
         detail = _line(f"{type(error).__name__}: {error}")
         yield Check("start-up probes", False, True, detail, "./dev build")

@@ -111,7 +111,7 @@ def test_every_probes_result_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
         types.SimpleNamespace(name="nudge", ok=True, required=True, detail="0.3 ms", remedy=""),
         types.SimpleNamespace(name="splice", ok=False, required=False, detail="lost\nbytes", remedy=""),
     ]
-    module = types.SimpleNamespace(run_all=lambda: results)
+    module = types.SimpleNamespace(verdicts=lambda *, fresh: results)
     monkeypatch.setitem(sys.modules, "hooker.probes", module)
     monkeypatch.setattr(hooker, "probes", module, raising=False)
     nudge, splice = doctor._startup_probes()
