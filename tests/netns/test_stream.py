@@ -140,9 +140,6 @@ def test_a_blocking_reader_after_half_close(pair: Pair, family: str) -> None:
     same(other, one)
 
 
-@pytest.mark.xfail(
-    reason="the kernel's sockmap recvmsg waits once: EAGAIN first, then the error", strict=False
-)
 def test_a_blocking_reader_that_is_reset(pair: Pair) -> None:
     server = peer(pair.b, "serve", "0.0.0.0", 7011, "recv:10", "sleep:0.2", "rst")
     client = peer(pair.a, "connect", pair.b.v4, 7011, "send:10", "recv-all-blocking")
@@ -150,9 +147,6 @@ def test_a_blocking_reader_that_is_reset(pair: Pair) -> None:
     assert result(client)["error"] == "ECONNRESET"
 
 
-@pytest.mark.xfail(
-    reason="the kernel's sockmap recvmsg waits once: EAGAIN when the writer wakes", strict=False
-)
 def test_blocking_reader_and_writer_threads(pair: Pair) -> None:
     with pair.engaged():
         slow = ["sleep:0.5", "recv-all", "send:1000000", "close"]
