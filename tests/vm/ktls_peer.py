@@ -2,12 +2,14 @@
 
 First some plain lines each way, so that the connection is well under way; then both ends switch to kTLS with
 a fixed key, and the client sends a stream that begins every 64 bytes with MARKER. One JSON line at the end.
-``--blocking`` leaves the client's socket blocking.
+A kernel that refuses kTLS on this socket is reported, and nothing more is sent. ``--blocking`` leaves the
+sockets blocking, ``--lines`` says how many plain lines come first.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
 import json
 import select
@@ -21,7 +23,6 @@ TLS_1_2, AES_GCM_128 = 0x0303, 51  # linux/tls.h
 KEYS = (bytes(range(16)), bytes(range(16, 32)))  # client to server, server to client
 MARKER = b"plaintext that must never be seen on a wire"
 BLOCK = (MARKER.ljust(63, b".") + b"\n") * 256
-PLAIN_LINES = 40
 PLAIN = b"a line of the part that is plain".ljust(99) + b"\n"
 
 
@@ -30,10 +31,21 @@ def crypto(key: bytes) -> bytes:
     return struct.pack("HH", TLS_1_2, AES_GCM_128) + bytes(8) + key + b"salt" + bytes(8)
 
 
+class Refused(Exception):
+    """The kernel does not give kTLS to this socket."""
+
+
 def secure(sock: socket.socket, sending: bytes, receiving: bytes) -> None:
-    sock.setsockopt(SOL_TCP, TCP_ULP, b"tls")
-    sock.setsockopt(SOL_TLS, TLS_TX, crypto(sending))
-    sock.setsockopt(SOL_TLS, TLS_RX, crypto(receiving))
+    steps = (
+        (SOL_TCP, TCP_ULP, b"tls"),
+        (SOL_TLS, TLS_TX, crypto(sending)),
+        (SOL_TLS, TLS_RX, crypto(receiving)),
+    )
+    for name, step in zip(("TCP_ULP", "TLS_TX", "TLS_RX"), steps, strict=True):
+        try:
+            sock.setsockopt(*step)
+        except OSError as error:
+            raise Refused(f"{name}: {errno.errorcode[error.errno or 0]}") from None
 
 
 class Stream:
@@ -74,8 +86,8 @@ class Stream:
         return data
 
 
-def talk(stream: Stream, client: bool, blocks: int) -> dict[str, Any]:
-    for _ in range(PLAIN_LINES):  # one after the other
+def talk(stream: Stream, client: bool, blocks: int, lines: int) -> dict[str, Any]:
+    for _ in range(lines):  # one after the other
         for mine in (client, not client):
             if mine:
                 stream.send(PLAIN)
@@ -104,6 +116,7 @@ def main() -> None:
     parser.add_argument("port", type=int)
     parser.add_argument("--blocking", action="store_true")
     parser.add_argument("--blocks", type=int, default=64)
+    parser.add_argument("--lines", type=int, default=40)
     args = parser.parse_args()
     if args.role == "serve":
         with socket.create_server((args.address, args.port)) as listener:
@@ -114,7 +127,9 @@ def main() -> None:
     sock.settimeout(None)
     sock.setblocking(args.blocking)
     try:
-        result = talk(Stream(sock), args.role == "connect", args.blocks)
+        result = talk(Stream(sock), args.role == "connect", args.blocks, args.lines)
+    except Refused as refusal:
+        result = {"ok": False, "refused": str(refusal)}
     except Exception as error:
         result = {"ok": False, "error": repr(error)}
     print(json.dumps(result), flush=True)

@@ -5,7 +5,7 @@ the initramfs is made on the spot: busybox, the modules that a 9p root needs, an
 host's root read-only below an overlay in its memory, so the command finds the same tree and the same
 environment, and nothing it writes outlives it. Everything of the runner is in one temporary directory.
 
-    python tests/vm/vm.py [--timeout SECONDS] [--memory MIB] COMMAND …
+    python tests/vm/vm.py [--timeout SECONDS] [--memory MIB] [--append KERNEL_OPTIONS] COMMAND …
 
 The command's output is the runner's output, its exit status the runner's; 125: the machine did not finish.
 """
@@ -125,12 +125,12 @@ def write_initramfs(release: str, target: Path) -> None:
         add("TRAILER!!!", 0)
 
 
-def qemu_command(directory: Path, memory: int) -> list[str]:
+def qemu_command(directory: Path, memory: int, append: str) -> list[str]:
     command = ["qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "Nehalem"]
     command += ["-smp", str(min(2, os.cpu_count() or 1)), "-m", str(memory)]
     command += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     command += ["-kernel", str(directory / "vmlinux"), "-initrd", str(directory / "initramfs")]
-    command += ["-append", KERNEL_OPTIONS, "-serial", f"file:{directory / 'console'}"]
+    command += ["-append", f"{KERNEL_OPTIONS} {append}", "-serial", f"file:{directory / 'console'}"]
     command += ["-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap"]
     command += ["-device", "virtio-9p-pci,fsdev=root,mount_tag=root"]
     command += ["-fsdev", f"local,id=job,path={directory / 'job'},security_model=none"]
@@ -139,7 +139,7 @@ def qemu_command(directory: Path, memory: int) -> list[str]:
     return [*command, "-device", "virtserialport,chardev=out,name=out"]
 
 
-def run(command: Sequence[str], *, timeout: float, memory: int = 2048) -> int:
+def run(command: Sequence[str], *, timeout: float, memory: int = 2048, append: str = "") -> int:
     """Run *command* in the guest, its output going to ours; its exit status, or NOT_FINISHED.
 
     Raises Unable when QEMU, busybox or a kernel is missing.
@@ -151,7 +151,7 @@ def run(command: Sequence[str], *, timeout: float, memory: int = 2048) -> int:
         directory = Path(name)
         _prepare(directory, release, command)
         try:
-            _boot(qemu_command(directory, memory), timeout)
+            _boot(qemu_command(directory, memory, append), timeout)
         except FileNotFoundError:
             raise Unable("no qemu-system-x86_64: apt-get install qemu-system-x86") from None
         status = directory / "job" / "status"
@@ -217,6 +217,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Run a command under Debian's kernel in a virtual machine.")
     parser.add_argument("--timeout", type=float, default=1200, help="seconds, of the host (1200)")
     parser.add_argument("--memory", type=int, default=2048, help="MiB (2048)")
+    parser.add_argument("--append", default="", help="further options of the kernel, as in ipv6.disable=1")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
@@ -225,7 +226,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _exit_on_signal)
     signal.signal(signal.SIGHUP, _exit_on_signal)
     try:
-        return run(command, timeout=options.timeout, memory=options.memory)
+        return run(command, timeout=options.timeout, memory=options.memory, append=options.append)
     except Unable as error:
         print(f"vm: {error}", file=sys.stderr)
         return 2
