@@ -200,6 +200,8 @@ static __always_inline void hk_active(struct bpf_sock_ops *s, struct hk_config *
 	}
 	r = hk_option_load(s, &o, 0);
 	if (!r && hk_option_role(&o) == HK_ROLE_SERVER && o.transport == c->transport) {
+		hk_addresses(s, &k);
+		hk_remember(&k);
 		hk_hold(s, sk, st, o.nonce, bpf_ntohs(o.port_be));
 		return;
 	}
@@ -250,9 +252,11 @@ static __always_inline int hk_syn_option(struct bpf_sock_ops *s, struct hk_sock 
 	if (st->syn_sent) {			/* unanswered: this path may drop our option */
 		struct hk_key k = {};
 
+		hk_addresses(s, &k);
+		if (hk_is_known(&k))
+			return 1;		/* it does not: the SYN or its answer was lost */
 		st->left = 1;
 		hk_count(HK_C_SYN_UNANSWERED);
-		hk_addresses(s, &k);
 		hk_avoid_peer(&k, HK_AVOID_SYN_NS);
 		return 0;
 	}

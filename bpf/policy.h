@@ -68,6 +68,24 @@ static __always_inline int hk_avoided(struct hk_key *k)
 	return until && *until > bpf_ktime_get_ns();
 }
 
+static __always_inline int hk_is_known(struct hk_key *k)
+{
+	struct hk_peer p = {};
+
+	__builtin_memcpy(p.ip, k->remote_ip, 16);
+	return hk_known.lookup(&p) != 0;
+}
+
+static __always_inline void hk_remember(struct hk_key *k)
+{
+	struct hk_peer p = {};
+	u8 one = 1;
+
+	__builtin_memcpy(p.ip, k->remote_ip, 16);
+	if (!hk_known.lookup(&p))
+		hk_known.update(&p, &one);
+}
+
 static __always_inline void hk_avoid_peer(struct hk_key *k, u64 ns)
 {
 	struct hk_peer p = {};
