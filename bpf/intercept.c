@@ -253,8 +253,8 @@ static __always_inline int hk_syn_option(struct bpf_sock_ops *s, struct hk_sock 
 		struct hk_key k = {};
 
 		hk_addresses(s, &k);
-		if (hk_is_known(&k))
-			return 1;		/* it does not: the SYN or its answer was lost */
+		if (st->syn_sent == 1 && hk_is_known(&k))
+			return 1;		/* it did not before: an ordinary loss, probably */
 		st->left = 1;
 		hk_count(HK_C_SYN_UNANSWERED);
 		hk_avoid_peer(&k, HK_AVOID_SYN_NS);
@@ -363,7 +363,7 @@ static __always_inline void hk_write(struct bpf_sock_ops *s, struct hk_config *c
 			return;
 		}
 		if (!hk_option_store(s, c, HK_ROLE_CLIENT, st->client_nonce)) {
-			st->syn_sent = 1;
+			st->syn_sent += 1;
 		} else if (!hk_option_load(s, &o, 0)) {		/* of an engine of a cgroup further down */
 			hk_count(HK_C_OTHER_ENGINE);
 			hk_socks.sk_storage_delete(sk);

@@ -10,7 +10,7 @@ struct hk_sock {			/* per hooked socket, gone with it */
 	u32 slot;
 	u32 snd_nxt;			/* at ESTABLISHED: where TCP's stream starts */
 	u8 role;
-	u8 syn_sent;			/* with our option */
+	u8 syn_sent;			/* so often, with our option */
 	u8 left;			/* stays on TCP, reason counted */
 	u8 pad[5];
 };

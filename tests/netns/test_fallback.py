@@ -89,6 +89,16 @@ def test_a_path_that_loses_a_syn_with_an_unknown_option(hooked_pair: Pair, famil
     assert second < 0.5, "the service should have been remembered"
 
 
+def test_a_known_peer_gets_the_option_once_more_and_then_a_syn_without(hooked_pair: Pair) -> None:
+    with hooked_pair.engaged(payload=100 * KB):
+        transfer(hooked_pair, "v4", 100 * KB)
+    hooked_pair.lab.meter.drop(to_b=("syn-option",))
+    first = transfer(hooked_pair, "v4", 100 * KB)
+    second = transfer(hooked_pair, "v4", 100 * KB)
+    assert 1.5 < first < 6  # two SYNs lost: 1 s, then 2 s (RFC 6298 5.5)
+    assert second < 0.5, "the service should have been remembered"
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_listener_that_was_there_before_the_engine(lab: Lab, family: str) -> None:
     server = peer(lab.b, "serve", any_address(family), 7220, "recv-all", "send:1000", "close")
