@@ -7,6 +7,7 @@ unless ``HOOKER_REQUIRE_BPF=1``, which makes that a failure.
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from hooker.lab import Lab
 PRIVILEGED = {"netns", "apps"}
 HERE = Path(__file__).resolve().parent
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored when we were started in the background
 os.environ.setdefault(lab_leftovers.SESSION_VARIABLE, uuid.uuid4().hex)
 
 
