@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support import Pair
 
-from benchmarks.comparison import ROUNDS, Report
+from benchmarks.comparison import CONGESTION, ROUNDS, Report
 from hooker.lab_apps import start_iperf3, start_nginx, start_redis
 
 pytestmark = pytest.mark.timeout(300)
@@ -23,6 +23,8 @@ FLOOR = 0.2  # hooked bulk goodput, as a part of direct TCP's
 def iperf3(pair: Pair, hooked: bool, *options: str) -> dict[str, Any]:
     """Run one bulk transfer and return iperf3's report."""
     cmd = ["iperf3", "-J", "-c", pair.b.v4, "-t", str(SECONDS), *options]
+    if not hooked:
+        cmd += ["-C", CONGESTION]
     report: dict[str, Any] = json.loads(pair.a.run(cmd, hooked=hooked, timeout=60, text=True).stdout)
     return report
 
