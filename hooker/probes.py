@@ -9,6 +9,7 @@ REDIRECT, FIN and poll faults before 6.4, FIONREAD of a socket in a map.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -352,7 +353,10 @@ def _try(name: str, probe: Callable[[_Host, _Host], str], required: bool, a: _Ho
     try:
         return ProbeResult(name, True, required, probe(a, b))
     except (Failed, OSError) as error:
-        remedy = REDIRECT_REMEDY if name.startswith("redirect-") else REMEDY
+        if getattr(error, "errno", 0) == errno.EAFNOSUPPORT:
+            remedy = "nothing to do, unless this host should have IPv6"
+        else:
+            remedy = REDIRECT_REMEDY if name.startswith("redirect-") else REMEDY
         return ProbeResult(name, False, required, str(error), remedy)
 
 

@@ -21,6 +21,7 @@ ENGINES = 256  # per network namespace
 MTU_ETHERNET, MTU_LEAST = 1500, 1280  # bytes; RFC 894, RFC 8200 5
 HEADERS = 48  # bytes: IPv6 and UDP
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+NO_FAMILY = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP)  # a host without IPv6
 
 
 class LocalRoute:
@@ -72,8 +73,8 @@ class LocalRoute:
             self._add_rule(netlink, 6)
             self._register(6)
             self._add_route(netlink, 6)
-        except OSError as error:
-            if _code(error) not in (errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
+        except Exception as error:  # netlink's errors are no OSErrors
+            if _code(error) not in NO_FAMILY:
                 raise
 
     def _rule(self, family: int) -> dict[str, Any]:
@@ -122,7 +123,7 @@ class LocalRoute:
                 try:
                     action()
                 except Exception as error:
-                    if _code(error) not in (errno.ENOENT, errno.ESRCH, errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
+                    if _code(error) not in (errno.ENOENT, errno.ESRCH, *NO_FAMILY):
                         raise
         while self._undos:
             self._undos.pop().done()

@@ -78,9 +78,10 @@ def _start(options: Options, cgroup: Path) -> Engine:
 
 def _free_port() -> int:
     """Several commands may be hooked at a time; only one can have the well-known port."""
-    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+    dual = socket.has_dualstack_ipv6()
+    with socket.socket(socket.AF_INET6 if dual else socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.bind(("::", LISTEN_PORT))
+            probe.bind(("", LISTEN_PORT))
         except OSError:
             return 0
     return LISTEN_PORT
