@@ -184,6 +184,7 @@ cdef struct Endpoint:
     Assoc *dead
     Assoc *unfinished          # their Assoc.finished is not empty
     uint64_t now               # of the call in progress, ns
+    uint64_t skipped           # ns of the caller's clock that do not count: we did not run
     Assoc **heap
     uint32_t heap_n, heap_cap
     Stateless answer[STATELESS_SLOTS]

@@ -22,6 +22,7 @@ from hooker.vtl.wire cimport *
 
 cdef enum:
     MIN_SEND_TARGET = 128 << 10    # bytes
+    MAX_LATE = 1000000000          # ns after its deadline; a busy engine is never that late
 
 
 cdef inline Endpoint *E(const vtl_endpoint *ep) noexcept nogil:
@@ -65,10 +66,26 @@ cdef void vtl_endpoint_free(vtl_endpoint *ep) noexcept nogil:
     free(ep)
 
 
+cdef uint64_t late(Endpoint *ep, uint64_t now) noexcept nogil:
+    """How far a deadline was missed, if by much: the host slept, or its clock jumped."""
+    cdef uint64_t due
+    settle(ep)
+    if ep.heap_n == 0:
+        return 0
+    due = max(ep.heap[0].deadline, ep.now)
+    return now - due if now > due + MAX_LATE else 0
+
+
 cdef inline uint64_t clock(Endpoint *ep, uint64_t now) noexcept nogil:
-    """The time to work with: it never goes back, whatever the caller's clock does."""
-    ep.now = max(ep.now, now)
-    return ep.now
+    """The time to work with: it never goes back, and stands still while we do not run."""
+    cdef uint64_t missed
+    now = max(ep.now, now - ep.skipped if now > ep.skipped else 0)
+    if now > ep.now + MAX_LATE:
+        missed = late(ep, now)
+        ep.skipped += missed
+        now -= missed
+    ep.now = now
+    return now
 
 
 # --- datagrams in
@@ -167,7 +184,7 @@ cdef void settle(Endpoint *ep) noexcept nogil:
 
 cdef uint64_t vtl_timer(vtl_endpoint *ep) noexcept nogil:
     settle(E(ep))
-    return E(ep).heap[0].deadline if E(ep).heap_n > 0 else UINT64_MAX
+    return E(ep).heap[0].deadline + E(ep).skipped if E(ep).heap_n > 0 else UINT64_MAX
 
 
 cdef void vtl_on_timer(vtl_endpoint *ep, uint64_t now) noexcept nogil:
