@@ -10,6 +10,7 @@ import ipaddress
 import random
 from collections import deque
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
@@ -115,6 +116,7 @@ cdef void on_closed(void *ctx, vtl_stream *s) noexcept with gil:
     del self._flows[flow_of(s)]
 
 
+@cython.no_gc_clear            # what is lent is given back by __dealloc__
 cdef class Endpoint:
     """One VTL endpoint: all its associations and their flows.
 
