@@ -100,7 +100,8 @@ struct hk_config {
 	__u8 transport;			/* HK_TRANSPORT_* */
 	__u8 any_port;
 	__u8 any_prefix;
-	__u8 pad[3];
+	__u8 no_ipv6;			/* it did not work in the start-up probe */
+	__u8 pad[2];
 };
 
 #define HK_MARK_BASE 0x484b0000		/* mark of hooked application sockets: base + engine number */
@@ -157,6 +158,7 @@ struct hk_event {
 	X(HK_C_OTHER_ENGINE, "other-engine") \
 	X(HK_C_PORT, "port-not-in-policy") \
 	X(HK_C_PREFIX, "address-not-in-policy") \
+	X(HK_C_NO_IPV6, "ipv6-does-not-work-here") \
 	X(HK_C_AVOIDED, "peer-remembered-as-tcp") \
 	X(HK_C_MPTCP, "mptcp") \
 	X(HK_C_FASTOPEN, "tcp-fast-open") \

@@ -263,6 +263,17 @@ static __always_inline int hk_syn_option(struct bpf_sock_ops *s, struct hk_sock 
 	return 1;
 }
 
+/* A client with our answer may commit itself: say nothing that we could not keep. */
+static __always_inline int hk_has_room(void)
+{
+	u64 id;
+
+	if (!hk_free.peek(&id))
+		return 1;
+	hk_count(HK_C_NO_SLOT);
+	return 0;
+}
+
 /* The role this segment's option shall have, 0 for none. Engaged: the moment to mark the socket. */
 static __always_inline int hk_segment_option(struct bpf_sock_ops *s, struct hk_config *c, struct hk_sock *st)
 {
@@ -306,7 +317,7 @@ static __always_inline int hk_option_for(struct bpf_sock_ops *s, struct hk_confi
 		if (c->netns_cookie && bpf_get_netns_cookie(s) != c->netns_cookie)
 			return 0;	/* another engine's */
 		if (hk_option_load(s, &o, BPF_LOAD_HDR_OPT_TCP_SYN) || hk_option_role(&o) != HK_ROLE_CLIENT ||
-		    o.transport != c->transport)
+		    o.transport != c->transport || !hk_has_room())
 			return 0;
 		return HK_ROLE_SERVER;
 	}

@@ -26,17 +26,22 @@ static __always_inline void hk_addresses(struct bpf_sock_ops *s, struct hk_key *
 	k->remote_port = bpf_ntohl(HK_CTX(s->remote_port));
 }
 
+static __always_inline int hk_is_ipv4(struct hk_key *k)
+{
+	u32 *r = (u32 *)k->remote_ip;
+
+	return !r[0] && !r[1] && r[2] == bpf_htonl(0xffff);
+}
+
 static __always_inline int hk_is_local(struct hk_key *k)
 {
 	u32 *l = (u32 *)k->local_ip, *r = (u32 *)k->remote_ip;
 
 	if (r[0] == l[0] && r[1] == l[1] && r[2] == l[2] && r[3] == l[3])
 		return 1;
-	if (r[0] || r[1])
-		return 0;
-	if (r[2] == bpf_htonl(0xffff))
+	if (hk_is_ipv4(k))
 		return (bpf_ntohl(r[3]) >> 24) == 127;
-	return !r[2] && r[3] == bpf_htonl(1);
+	return !r[0] && !r[1] && !r[2] && r[3] == bpf_htonl(1);
 }
 
 static __always_inline int hk_port_listed(struct hk_config *c, u16 port)
@@ -104,6 +109,10 @@ static __always_inline int hk_candidate(struct hk_config *c, struct hk_key *k, u
 	}
 	if (hk_is_local(k)) {
 		hk_count(HK_C_LOOPBACK);
+		return 0;
+	}
+	if (c->no_ipv6 && !hk_is_ipv4(k)) {
+		hk_count(HK_C_NO_IPV6);
 		return 0;
 	}
 	if (!hk_prefix_listed(c, k)) {

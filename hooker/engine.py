@@ -6,13 +6,15 @@ What happens per packet or per flow happens in the worker (``hooker._fastpath``)
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import select
 import socket
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 6253  # UDP, where engines listen for VTL
 ENDS = (Kind.FLOW_RELEASED.value, Kind.FLOW_CLOSED.value)
 REDIRECT_CHOICES = ("auto", "always", "never")
+SPARE_DESCRIPTORS = 1024  # beside those of the flows
 RECENT = 1024  # ended flows that snapshot() still shows
 
 
@@ -55,7 +58,8 @@ class Hooker:
     :param transport: name in the registry of transports.
     :param listen_port: UDP port of this engine, and where peers are expected.
     :param hold_time: seconds a new flow may wait for the peer's engine before it goes back to TCP.
-    :param max_flows: size of the flow table; a power of two.
+    :param max_flows: size of the flow table; a power of two. Each engaged flow has a descriptor: the limit of
+        the process (RLIMIT_NOFILE) is raised to it until close().
     :param on_event: called with each Event, in a thread of the engine's own.
     :param tap: called with each batch of what applications send: a NumPy array of frames and the payload they
         point into, over the engine's own memory (``hooker.tap``). It runs in the worker and holds it up.
@@ -113,6 +117,7 @@ class Hooker:
 
     def _start(self, stack: ExitStack) -> None:
         self.redirect_off = self._judge_kernel()
+        stack.enter_context(_descriptors(self.max_flows + SPARE_DESCRIPTORS))
         keeper = stack.enter_context(Janitor())
         self._kernel = stack.enter_context(KernelPrograms(self.max_flows))
         route = stack.enter_context(LocalRoute(keeper))
@@ -120,7 +125,9 @@ class Hooker:
         fill_free(self._kernel.free, self.max_flows)
         self._worker = self._make_worker(redirect.fileno())
         stack.callback(self._worker.close)
-        self._kernel.configure(self.policy, mark=route.mark, port=self._worker.port, transport=self.transport)
+        self._kernel.configure(
+            self.policy, mark=route.mark, port=self._worker.port, transport=self.transport, ipv6=self._ipv6
+        )
         self._kernel.set_redirect_socket(redirect.fileno())
         self._started = time.monotonic()
         self._run_threads(stack)
@@ -137,6 +144,7 @@ class Hooker:
         for result in results:
             if result.required and not result.ok:
                 raise KernelError(f"start-up probe {result.name}: {result.detail}", remedy=result.remedy)
+        self._ipv6 = all(r.ok for r in results if r.name == "flow-ipv6")
         if self.redirect == "never":
             return "switched off"
         failed = [f"{r.name}: {r.detail}" for r in results if not r.ok and r.name.startswith("redirect-")]
@@ -258,8 +266,9 @@ class Hooker:
 
 
 STAYED_ON_TCP = (
-    "loopback", "peer-remembered-as-tcp", "mptcp", "tcp-fast-open", "syn-with-option-unanswered",
-    "no-option-space", "option-echoed", "option-malformed", "flow-table-full", "event-ring-full",
+    "loopback", "ipv6-does-not-work-here", "peer-remembered-as-tcp", "mptcp", "tcp-fast-open",
+    "syn-with-option-unanswered", "no-option-space", "option-echoed", "option-malformed", "flow-table-full",
+    "event-ring-full",
 )  # fmt: skip
 
 
@@ -291,6 +300,21 @@ def _check_flows(count: int) -> int:
             f"max_flows {count} will not do", remedy="give a power of two from 64 to 1048576"
         )
     return count
+
+
+@contextlib.contextmanager
+def _descriptors(wanted: int) -> Iterator[None]:
+    """Let this process have so many open descriptors: each engaged flow has one. Undone at the end."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # the kernel's own limit: flows beyond it stay on TCP
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            most = hard if hard == resource.RLIM_INFINITY else max(hard, wanted)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 
 def _redirect_socket(stack: ExitStack) -> socket.socket:

@@ -9,8 +9,8 @@
    leaves the held state only by CONFIRM, by CANCEL, by the client's word on TCP (RELEASED option), or when
    so much time has passed that a client that had engaged would have given up (its association is dead).
 2. Release is lossless: nothing of the flow's data was on the wire or in VTL, TCP has it all in its queue.
-3. Over an association that is up, to a server whose SYN-ACK carried the option, the client engages at once
-   (OPEN with COMMITTED) and data follows in the same flight.
+3. Over an association that is up, to a service that has accepted before and whose SYN-ACK carried the option, the
+   client engages at once (OPEN with COMMITTED) and data follows in the same flight.
 4. After engagement there is no way back: what breaks is a reset on both sides.
 """
 
@@ -24,6 +24,7 @@ from hooker.includes.bpf cimport BPF_MAP_UPDATE_ELEM, hk_bpf_elem
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport *
 from hooker.nudge cimport announce, nudge
+from hooker.services cimport service_accepted, service_accepts, service_rejected
 from hooker.twin cimport twin_abort, twin_create, twin_discard, twin_finish
 from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_open_info, vtl_stream
 from hooker.vtl.endpoint cimport (
@@ -40,8 +41,9 @@ cdef enum:
     RESET_APPLICATION = 1         # codes of RESET_STREAM
     RESET_ENGINE = 2
     ACK_AGAIN = 5                 # ms beside the round trip before the handshake's last ACK is said again
-    ACKS = 8                      # times, each after twice as long
-    COMMITTED_OPEN = 3000         # ms that a committed OPEN waits for that ACK
+    TWIN_AGAIN = 10               # ms before a twin is tried again
+    DOUBLINGS = 7                 # of either
+    HALF_OPEN = 75000             # ms that a server with a full backlog may keep a connection half-open (tcp_synack_retries)
     LATE_LISTENER_GRACE = 50      # ms beside three round trips, for a server that has not answered in its SYN-ACK
 
 
@@ -166,6 +168,7 @@ cdef void on_syn(worker *w, const hk_event *e) noexcept nogil:
 cdef void on_established(worker *w, const hk_event *e) noexcept nogil:
     cdef flow *f = new_flow(w, e)
     if f == NULL:
+        w.n.reasons[<int>R_MEMORY] += 1
         hk_store32(&w.records[e.slot].state, HK_STATE_RELEASED)
         return
     if e.role == HK_ROLE_CLIENT:
@@ -181,9 +184,14 @@ cdef uint64_t client_hold(worker *w, flow *f) noexcept nogil:
     return paced if paced < w.hold_client else w.hold_client
 
 
+cdef void try_again(worker *w, flow *f, uint64_t interval) noexcept nogil:
+    f.again_at = w.now + (interval << (f.tries if f.tries < DOUBLINGS else DOUBLINGS))
+    f.tries += 1
+    not_after(w, f.again_at)
+
+
 cdef void schedule_ack(worker *w, flow *f) noexcept nogil:
-    f.ack_at = w.now + ((2 * <uint64_t>f.est.rtt_us * 1000 + ACK_AGAIN * MILLISECOND) << f.acks)
-    not_after(w, f.ack_at)
+    try_again(w, f, 2 * <uint64_t>f.est.rtt_us * 1000 + ACK_AGAIN * MILLISECOND)
 
 
 cdef void start_client(worker *w, flow *f) noexcept nogil:
@@ -199,7 +207,7 @@ cdef void start_client(worker *w, flow *f) noexcept nogil:
     info.server_nonce = f.est.server_nonce
     info.committed = False
     schedule_ack(w, f)
-    if f.est.server_nonce and vtl_is_up(assoc) and hk_load32(&f.rec.acked):
+    if f.est.server_nonce and vtl_is_up(assoc) and service_accepts(w, &f.est) and hk_load32(&f.rec.acked):
         f.twin = twin_create(&f.est)
         if f.twin < 0:
             release(w, f, R_TWIN, True)
@@ -216,14 +224,17 @@ cdef void start_client(worker *w, flow *f) noexcept nogil:
 
 
 cdef void start_server(worker *w, flow *f) noexcept nogil:
-    cdef uint64_t server_nonce = 0
-    cdef vtl_stream *s
     f.deadline = w.now + w.hold_server
-    f.ack_at = <uint64_t>-1
+    f.again_at = <uint64_t>-1
     not_after(w, f.deadline)
-    s = early_take(w, f.est.client_nonce, &server_nonce)
+    meet_early(w, f)
+
+
+cdef void meet_early(worker *w, flow *f) noexcept nogil:
+    cdef vtl_open_info info
+    cdef vtl_stream *s = early_take(w, f.est.client_nonce, &info)
     if s != NULL:
-        answer(w, f, s, server_nonce)
+        answer(w, f, s, &info)
 
 
 cdef void on_wire_released(worker *w, const hk_event *e) noexcept nogil:
@@ -281,29 +292,41 @@ cdef void app_closed(worker *w, flow *f) noexcept nogil:
 
 # ---- from VTL ----------------------------------------------------------------------------------------
 
-cdef void answer(worker *w, flow *f, vtl_stream *s, uint64_t server_nonce) noexcept nogil:
+cdef void answer(worker *w, flow *f, vtl_stream *s, const vtl_open_info *info) noexcept nogil:
     """OPEN for a flow we hold: a twin, then OPEN_ACK."""
     if f.state != HK_STATE_HELD or f.stream != NULL or f.est.role != HK_ROLE_SERVER or (
-            server_nonce and server_nonce != f.est.server_nonce):
+            info.server_nonce and info.server_nonce != f.est.server_nonce):
         vtl_reject(s, REJECT_NO_FLOW)
         return
     f.twin = twin_create(&f.est)
-    if f.twin < 0:
+    if f.twin >= 0:
+        f.stream = s
+        vtl_accept(s, f)
+    elif not info.committed or wait_for_twin(w, f, s, info) < 0:
         vtl_reject(s, REJECT_TWIN)
         release(w, f, R_TWIN, False)
-        return
-    f.stream = s
-    vtl_accept(s, f)
+
+
+cdef int wait_for_twin(worker *w, flow *f, vtl_stream *s, const vtl_open_info *info) noexcept nogil:
+    """The client has no way back, and what is in the way (descriptors, memory, TIME_WAIT) may go away."""
+    cdef uint64_t until = w.now + <uint64_t>HALF_OPEN * MILLISECOND
+    if f.tries == 0:
+        f.deadline = until
+    if f.deadline <= w.now or early_keep(w, s, info, f.deadline) < 0:
+        return -1
+    w.n.twins_retried += 1
+    try_again(w, f, TWIN_AGAIN * MILLISECOND)
+    return 0
 
 
 cdef void on_opened(worker *w, vtl_stream *s, const vtl_open_info *info) noexcept nogil:
     cdef flow *f = nonce_find(w, info.client_nonce)
     vtl_stream_set_user(s, NULL)
     if f != NULL:
-        answer(w, f, s, info.server_nonce)
+        answer(w, f, s, info)
         return
-    # The handshake's last ACK may be behind us; one that is committed is worth waiting for.
-    if early_keep(w, s, info, w.now + (<uint64_t>COMMITTED_OPEN * MILLISECOND if info.committed else w.hold_open)) < 0:
+    # The handshake's last ACK may be behind us, or the backlog full: who is committed waits as long as TCP would.
+    if early_keep(w, s, info, w.now + (<uint64_t>HALF_OPEN * MILLISECOND if info.committed else w.hold_open)) < 0:
         vtl_reject(s, REJECT_NO_FLOW)
 
 
@@ -312,6 +335,7 @@ cdef void on_accepted(worker *w, vtl_stream *s) noexcept nogil:
     if f == NULL:
         return
     f.accepted = True
+    service_accepted(w, &f.est)
     if f.state != HK_STATE_HELD:
         held_remove(w, f)
         return
@@ -339,6 +363,7 @@ cdef void on_rejected(worker *w, vtl_stream *s) noexcept nogil:
         return
     vtl_stream_set_user(s, NULL)
     f.stream = NULL
+    service_rejected(w, &f.est)
     if f.state == HK_STATE_HELD:
         avoid(w, f, w.avoid_for, False)
         release(w, f, R_REJECTED, True)
@@ -354,8 +379,8 @@ cdef void on_confirmed(worker *w, vtl_stream *s) noexcept nogil:
 
 cdef void on_cancelled(worker *w, vtl_stream *s) noexcept nogil:
     cdef flow *f = flow_of(s)
-    early_forget(w, s)
     if f == NULL:
+        early_forget(w, s)
         return
     vtl_stream_set_user(s, NULL)
     f.stream = NULL
@@ -367,8 +392,8 @@ cdef void on_stream_reset(worker *w, vtl_stream *s, uint32_t code) noexcept nogi
     """By the peer, or because the association is gone."""
     cdef flow *f = flow_of(s)
     cdef bint peer_lost = not vtl_is_up(vtl_stream_assoc(s))
-    early_forget(w, s)
     if f == NULL:
+        early_forget(w, s)
         return
     vtl_stream_set_user(s, NULL)
     f.stream = NULL
@@ -382,8 +407,8 @@ cdef void on_stream_reset(worker *w, vtl_stream *s, uint32_t code) noexcept nogi
 
 cdef void on_stream_closed(worker *w, vtl_stream *s) noexcept nogil:
     cdef flow *f = flow_of(s)
-    early_forget(w, s)
     if f == NULL:
+        early_forget(w, s)
         return
     f.stream = NULL
     if f.state == HK_STATE_HELD:
@@ -401,8 +426,7 @@ cdef uint64_t flows_deadline(worker *w) noexcept nogil:
 
 cdef void hold_expired(worker *w, flow *f) noexcept nogil:
     if f.est.role == HK_ROLE_CLIENT:
-        if not vtl_is_up(vtl_stream_assoc(f.stream)):
-            avoid(w, f, w.avoid_for, True)
+        avoid(w, f, w.avoid_for, not vtl_is_up(vtl_stream_assoc(f.stream)))
         cancel(w, f, R_HOLD_TIMEOUT)
         return
     if f.stream != NULL:
@@ -410,13 +434,13 @@ cdef void hold_expired(worker *w, flow *f) noexcept nogil:
     release(w, f, R_HOLD_TIMEOUT, False)
 
 
-cdef void say_ack_again(worker *w, flow *f) noexcept nogil:
-    announce(&w.nudger, &f.est, HK_ROLE_CLIENT, w.transport, w.port)
-    f.acks += 1
-    if f.acks < ACKS:
-        schedule_ack(w, f)
+cdef void again(worker *w, flow *f) noexcept nogil:
+    f.again_at = <uint64_t>-1
+    if f.est.role == HK_ROLE_SERVER:
+        meet_early(w, f)
     else:
-        f.ack_at = <uint64_t>-1
+        announce(&w.nudger, &f.est, HK_ROLE_CLIENT, w.transport, w.port)
+        schedule_ack(w, f)
 
 
 cdef void check_held(worker *w) noexcept nogil:
@@ -426,11 +450,11 @@ cdef void check_held(worker *w) noexcept nogil:
         following = f.held_next
         if f.deadline <= w.now:
             hold_expired(w, f)
-        else:
-            if f.ack_at <= w.now:
-                say_ack_again(w, f)
+        elif f.again_at <= w.now:
+            again(w, f)
+        if f.in_held:
             not_after(w, f.deadline)
-            not_after(w, f.ack_at)
+            not_after(w, f.again_at)
         f = following
 
 

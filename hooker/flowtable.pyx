@@ -25,8 +25,9 @@ REASONS = (
 cdef int flows_init(worker *w) noexcept nogil:
     w.flows = <flow **>calloc(w.max_flows, sizeof(flow *))
     w.by_nonce = <flow **>calloc(NONCE_BUCKETS, sizeof(flow *))
+    w.given_back = <uint32_t *>calloc(w.max_flows, sizeof(uint32_t))
     w.flow_timer = <uint64_t>-1
-    return 0 if w.flows != NULL and w.by_nonce != NULL else -1
+    return 0 if w.flows != NULL and w.by_nonce != NULL and w.given_back != NULL else -1
 
 
 cdef void flows_free(worker *w) noexcept nogil:
@@ -38,8 +39,10 @@ cdef void flows_free(worker *w) noexcept nogil:
                 free(w.flows[i])
     free(w.flows)
     free(w.by_nonce)
+    free(w.given_back)
     w.flows = NULL
     w.by_nonce = NULL
+    w.given_back = NULL
 
 
 cdef flow *flow_by_id(worker *w, uint64_t id) noexcept nogil:
@@ -120,10 +123,17 @@ cdef void held_remove(worker *w, flow *f) noexcept nogil:
 
 
 cdef void give_slot_back(worker *w, uint64_t id) noexcept nogil:
-    """The next connection in this slot has another id, so nothing late can be taken for it."""
-    cdef uint64_t next_id = id + (<uint64_t>1 << 32)
-    if next_id >> 32 == 0:
-        next_id |= <uint64_t>1 << 32
+    """The next connection in this slot has another id, so nothing late can be taken for it.
+
+    Once for each id: a flow may be found over by the sweep before the event that says so is read.
+    """
+    cdef uint32_t slot = <uint32_t>id
+    cdef uint32_t generation = <uint32_t>(id >> 32)
+    cdef uint64_t next_id
+    if slot >= w.max_flows or w.given_back[slot] == generation:
+        return
+    w.given_back[slot] = generation
+    next_id = (<uint64_t>(generation + 1 if generation + 1 else 1) << 32) | slot
     hk_bpf_elem(BPF_MAP_UPDATE_ELEM, w.free_fd, NULL, &next_id, 0)
 
 

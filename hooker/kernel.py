@@ -107,7 +107,9 @@ class KernelPrograms:
     def _map(self, name: str) -> int:
         return int(self._lib.bpf_table_fd(self._bpf.module, name.encode()))
 
-    def configure(self, policy: Policy, *, mark: int, port: int, transport: Transport) -> None:
+    def configure(
+        self, policy: Policy, *, mark: int, port: int, transport: Transport, ipv6: bool = True
+    ) -> None:
         """Set what is a candidate, and what the option says. Before attach()."""
         table = self._bpf[b"hk_conf"]
         c = table.Leaf()
@@ -115,6 +117,7 @@ class KernelPrograms:
         c.secret[0], c.secret[1] = struct.unpack("QQ", os.urandom(16))
         c.mark, c.port, c.transport = mark, port, transport.wire_id
         c.any_port, c.any_prefix = not policy.ports, not policy.prefixes
+        c.no_ipv6 = not ipv6
         table[ctypes.c_int(0)] = c
         ports = self._map("hk_ports")
         for number in policy.ports:

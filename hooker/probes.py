@@ -344,6 +344,7 @@ PROBES: tuple[tuple[str, Callable[[_Host, _Host], str], bool], ...] = (
     ("redirect-readiness", _probe_readiness, False),
 )
 REMEDY = "use a newer kernel; hooking does not work on this one"
+IPV6_REMEDY = "IPv6 connections stay on TCP; see why with python -m hooker.probes"
 REDIRECT_REMEDY = (
     "nothing to do: on this kernel all data goes through the twins instead of the redirect socket"
 )
@@ -355,6 +356,8 @@ def _try(name: str, probe: Callable[[_Host, _Host], str], required: bool, a: _Ho
     except (Failed, OSError) as error:
         if getattr(error, "errno", 0) == errno.EAFNOSUPPORT:
             remedy = "nothing to do, unless this host should have IPv6"
+        elif name == "flow-ipv6":
+            remedy = IPV6_REMEDY
         else:
             remedy = REDIRECT_REMEDY if name.startswith("redirect-") else REMEDY
         return ProbeResult(name, False, required, str(error), remedy)

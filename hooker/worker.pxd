@@ -3,17 +3,18 @@
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from hooker.carriers.udp cimport udp_carrier
 from hooker.frames cimport frame_entry, frame_parser
-from hooker.includes.hk cimport hk_event, hk_flow, hk_key
+from hooker.includes.hk cimport hk_event, hk_flow, hk_key, hk_peer
 from hooker.includes.linux cimport iovec, pthread_mutex_t
 from hooker.nudge cimport nudger
 from hooker.slab cimport slab_pool
-from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_batch, vtl_endpoint, vtl_stream
+from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_batch, vtl_endpoint, vtl_open_info, vtl_stream
 
 cdef enum:
     GATHER = 256               # parts of one sendmsg() to a twin
     FRAMES = 4096              # entries of the frame table
     NOTICES = 16384            # events waiting for Python; a power of two
-    OPENS = 4096               # early OPENs kept; more are rejected
+    SERVICES = 4096            # remembered; a power of two
+    OPEN_BUCKETS = 256         # of the table of early OPENs
     PEERS = 4096               # associations that people are shown
 
 cdef enum reason:              # why a flow is where it is; REASONS in flows.pyx has the texts
@@ -61,8 +62,8 @@ cdef struct flow:
     int twin                   # fd, or -1
     # held, or engaged without the peer's word yet
     uint64_t deadline          # of the hold
-    uint64_t ack_at            # when to say the handshake's last ACK again
-    uint32_t acks
+    uint64_t again_at          # client: say the handshake's last ACK again; server: try again to make the twin
+    uint32_t tries
     bint accepted              # the peer's engine has the flow
     flow *held_prev
     flow *held_next
@@ -95,8 +96,7 @@ cdef struct flow:
 
 cdef struct waiting_open:      # an OPEN that came before its flow's event
     vtl_stream *stream
-    uint64_t client_nonce
-    uint64_t server_nonce
+    vtl_open_info info
     uint64_t deadline
     waiting_open *next
 
@@ -129,7 +129,7 @@ cdef struct ring_reader:       # of the kernel's BPF ring buffer
 cdef struct worker_counters:
     uint64_t loops, frames, frame_bytes, redirect_reads, twin_reads, twin_read_bytes
     uint64_t twin_writes, twin_write_bytes, adopted, adopt_blocking, adopt_refused, backlog_bytes_peak, unknown_flow_frames, bad_frames
-    uint64_t datagrams_dropped, nudges, engaged, released, closed, resets, notices_lost, slabs_exhausted
+    uint64_t datagrams_dropped, nudges, engaged, released, closed, resets, twins_retried, notices_lost, slabs_exhausted
     uint64_t reasons[R_COUNT]
 
 cdef struct worker:
@@ -152,12 +152,14 @@ cdef struct worker:
     # flows
     flow **flows               # by slot
     uint32_t live
+    uint32_t *given_back       # by slot: the generation that was given back last
     flow **by_nonce
     flow *held
     uint64_t swept             # when the flows were last looked over
     uint64_t flow_timer        # no deadline of a flow or an early OPEN is before this
-    waiting_open *opens
+    waiting_open *opens[OPEN_BUCKETS]   # by client nonce
     uint32_t open_count
+    hk_peer services[SERVICES] # that have accepted
     flow *retry
     flow *dirty
     gather_list *gather_free

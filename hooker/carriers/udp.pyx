@@ -13,6 +13,7 @@ from hooker.vtl.api cimport vtl_addr, vtl_batch, vtl_datagram
 
 cdef enum:
     SOCKET_BUFFER = 32 << 20     # bytes: more than any window we give
+    PORT_TRIES = 16              # for a port that is free in both families
     MAX_TRAIN = 65000            # bytes of one GSO send: below 64 KiB with all headers
     MAX_SEGMENTS = 64            # UDP_MAX_SEGMENTS of older kernels
     PMTUDISC_DONT = 0
@@ -69,18 +70,25 @@ cdef extern from "<sys/socket.h>" nogil:
 
 
 cdef int udp_open(udp_carrier *c, uint16_t port, uint16_t *bound) noexcept nogil:
+    cdef int i, err = 0
     memset(c, 0, sizeof(udp_carrier))
     c.fd[0] = c.fd[1] = -1
     c.gso = True
     c.rx_memory = <uint8_t *>malloc(RX_BUFFERS * RX_SIZE)
     if c.rx_memory == NULL:
         return -ENOBUFS
-    c.fd[0] = open_family(AF_INET, port)
-    if c.fd[0] < 0:
-        return c.fd[0]
-    bound[0] = port_of(c.fd[0])
-    c.fd[1] = open_family(AF_INET6, bound[0])       # may fail: a host without IPv6
-    return 0
+    for i in range(PORT_TRIES if port == 0 else 1):
+        c.fd[0] = open_family(AF_INET, port)
+        if c.fd[0] < 0:
+            return c.fd[0]
+        bound[0] = port_of(c.fd[0])
+        c.fd[1] = open_family(AF_INET6, bound[0])
+        if c.fd[1] >= 0 or c.fd[1] == -EAFNOSUPPORT:     # a host without IPv6
+            return 0
+        err = c.fd[1]                               # the port is free in one family only, or worse
+        close(c.fd[0])
+        c.fd[0] = c.fd[1] = -1
+    return err
 
 
 cdef void udp_close(udp_carrier *c) noexcept nogil:

@@ -11,6 +11,7 @@ cdef extern from "<errno.h>" nogil:
         EINVAL
         EIO
         EADDRNOTAVAIL
+        EAFNOSUPPORT
         EPIPE
         ENOBUFS
         EPERM

@@ -263,12 +263,15 @@ def serve(args: argparse.Namespace) -> None:
     listener = make_socket(args)
     if args.kind == "fastopen":
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 16)
+    if args.kind == "deferred":
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 10)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if listener.family == socket.AF_INET6:
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     listener.bind((args.address, args.port))
-    listener.listen(512)
+    listener.listen(args.backlog)
     listener.settimeout(WAIT)
+    time.sleep(args.accept_after)
     threads = []
     for n in range(args.connections):
         sock, _ = listener.accept()
@@ -290,7 +293,9 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--progress", type=Path)
-    parser.add_argument("--kind", choices=["tcp", "mptcp", "fastopen"], default="tcp")
+    parser.add_argument("--kind", choices=["tcp", "mptcp", "fastopen", "deferred"], default="tcp")
+    parser.add_argument("--backlog", type=int, default=512)
+    parser.add_argument("--accept-after", type=float, default=0, help="seconds")
     parser.add_argument("--block", type=int, default=BLOCK, help="bytes of one send call")
     args = parser.parse_args()
     pool()
