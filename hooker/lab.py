@@ -34,6 +34,7 @@ from hooker import cgroup, netns
 from hooker import janitor as undo
 from hooker.janitor import Janitor, Undo
 from hooker.lab_engine import EngineProcess
+from hooker.lab_link import Link, LinkEmulator
 from hooker.lab_meter import WireMeter
 
 VTL_PORT = 6253
@@ -134,19 +135,29 @@ class Lab:
         vtl_port: the UDP port that the meter counts as VTL.
         mtu: of the veth.
         congestion: TCP congestion control inside the namespaces; None: the machine's default.
+        link: what the wire does to packets; None: a plain veth, as fast as the machine. The lab's own
+            ``link`` then changes it while it runs, and counts.
     """
 
     a: Host
     b: Host
     meter: WireMeter
+    link: LinkEmulator
 
-    def __init__(self, vtl_port: int = VTL_PORT, mtu: int = 1500, congestion: str | None = None) -> None:
+    def __init__(
+        self,
+        vtl_port: int = VTL_PORT,
+        mtu: int = 1500,
+        congestion: str | None = None,
+        link: Link | None = None,
+    ) -> None:
         number = next(_numbers)
         self.tag = f"{os.getpid()}-{number}"
         self.subnet = number & 0xFF
         self.vtl_port = vtl_port
         self.mtu = mtu
         self.congestion = congestion
+        self._emulate = link
         self.cgroup = cgroup_root() / f"{CGROUP_PREFIX}{self.tag}"
         self.tmp = Path(tempfile.gettempdir()) / f"{CGROUP_PREFIX}{self.tag}"  # for logs and data; goes too
         self.processes: list[subprocess.Popen[Any]] = []
@@ -206,9 +217,14 @@ class Lab:
         self.a, self.b = Host(self, "a", 1), Host(self, "b", 2)
         for host in self.hosts:
             names.create(host.netns)
-        netns.call(self.a.netns, self._add_veth)
+        if self._emulate:
+            self.link = LinkEmulator(self, self._emulate, INTERFACE)
+        else:
+            netns.call(self.a.netns, self._add_veth)
         for host in self.hosts:
             netns.call(host.netns, lambda host=host: self._configure(host))  # type: ignore[misc]
+        if self._emulate:
+            self._introduce()
         self.meter = WireMeter(self.b.netns, INTERFACE, self.vtl_port)
 
     def _undo_actions(self) -> Iterator[dict[str, Any]]:
@@ -238,6 +254,13 @@ class Lab:
             ipr.addr("add", index=index, address=host.v6, prefixlen=64, flags=0x02)  # IFA_F_NODAD
             ipr.link("set", index=index, mtu=self.mtu, state="up")
             ipr.link("set", index=ipr.link_lookup(ifname="lo")[0], state="up")
+
+    def _introduce(self) -> None:
+        """Tell the hosts each other's link address, for good: a lossy link should not lose ARP."""
+        addresses = {h.letter: netns.call(h.netns, _link_address) for h in self.hosts}
+        for host, other in ((self.a, self.b), (self.b, self.a)):
+            lladdr = addresses[other.letter]
+            netns.call(host.netns, lambda other=other, lladdr=lladdr: _add_neighbours(other, lladdr))  # type: ignore[misc]
 
     def _catch_signals(self) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -347,6 +370,23 @@ def _listening(port: int) -> bool:
             if fields[1].endswith(want) and fields[3] == listen:
                 return True
     return False
+
+
+def _link_address() -> str:
+    from pyroute2 import IPRoute
+
+    with IPRoute() as ipr:
+        address: str = ipr.get_links(ifname=INTERFACE)[0].get_attr("IFLA_ADDRESS")
+        return address
+
+
+def _add_neighbours(other: Host, lladdr: str) -> None:
+    from pyroute2 import IPRoute
+
+    with IPRoute() as ipr:
+        index = ipr.link_lookup(ifname=INTERFACE)[0]
+        for address in (other.v4, other.v6):
+            ipr.neigh("replace", dst=address, lladdr=lladdr, ifindex=index, state=0x80)  # NUD_PERMANENT
 
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> None:
