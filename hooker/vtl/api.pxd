@@ -87,6 +87,11 @@ cdef struct vtl_batch:         # filled by vtl_build; memory is the caller's
     uint32_t scratch_len
 
 
+cdef struct vtl_counters:      # of an endpoint
+    uint64_t paths_proven, paths_failed         # addresses that answered a challenge, or did not
+    uint64_t amplification_limited              # datagrams not sent, for their address has sent too little
+
+
 cdef struct vtl_assoc_stats:
     uint64_t packets_sent, packets_received, packets_lost, packets_spurious
     uint64_t bytes_sent, bytes_received          # datagram payload
@@ -94,3 +99,4 @@ cdef struct vtl_assoc_stats:
     uint64_t srtt_ns, min_rtt_ns, rttvar_ns, cwnd, bytes_in_flight, pto_count
     uint32_t streams
     uint32_t up
+    uint32_t moves                              # changes of the peer's address

@@ -5,7 +5,7 @@
 # finished goes to Endpoint.dead or Assoc.finished, and lifecycle.reap() frees it in the next vtl_build.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from hooker.vtl.api cimport vtl_addr, vtl_config, vtl_sink
+from hooker.vtl.api cimport vtl_addr, vtl_config, vtl_counters, vtl_sink
 from hooker.vtl.congestion cimport Congestion
 from hooker.vtl.ranges cimport RangeSet
 from hooker.vtl.reassembly cimport Reassembly
@@ -95,6 +95,24 @@ cdef struct StreamList:
     Stream *last
 
 
+cdef struct OtherPath:         # an address of the peer's beside the one in use; port 0: none
+    vtl_addr to
+    bint proven                # it answered a challenge, or was in use before
+    bint due                   # a PATH_CHALLENGE is to be sent
+    uint32_t tries             # challenges sent
+    uint64_t challenge
+    uint64_t since, sent_at, next   # ns: first sight, last challenge, next deadline (0: none)
+    uint64_t newest            # highest packet number from there
+    uint64_t received, sent    # bytes, for the limit of RFC 9000 8.1
+
+
+cdef struct PathAnswer:        # a PATH_RESPONSE to be sent
+    bint due
+    vtl_addr to
+    uint64_t data
+    uint32_t size              # of the datagram with the challenge
+
+
 cdef struct Assoc:
     Endpoint *ep
     void *user
@@ -126,12 +144,17 @@ cdef struct Assoc:
     bint hs_send               # INIT or INIT_ACK is due
     uint32_t hs_size           # pad to this
     uint32_t max_datagram      # proven by the handshake
+    # address changes
+    OtherPath other
+    PathAnswer answer
+    uint32_t moves
     uint64_t first_up_pn       # packet numbers below went out before the responder was known to be there
     # receive side
     RangeSet received          # packet numbers
     uint64_t received_floor    # below: duplicate
     uint64_t largest_at        # when the largest arrived, ns
     uint32_t unacked           # ack-eliciting packets since our last ACK
+    uint32_t frames_seen       # in the packet received last, a bit for each type
     bint ack_now
     uint64_t ack_deadline      # 0: none
     uint64_t recv_total, recv_max, consumed   # flow control, all streams
@@ -173,6 +196,9 @@ cdef struct Endpoint:
     vtl_sink sink
     uint64_t secret[2]
     uint64_t drops[16]
+    vtl_counters count
+    const vtl_addr *source     # of the datagram in hand
+    uint32_t source_size
     Assoc **cid_table
     Assoc **addr_table
     uint32_t table_cap, assocs

@@ -7,7 +7,7 @@ cdef enum vtl_drop:
     VTL_DROP_SHORT = 1          # truncated header or frame
     VTL_DROP_VERSION = 2
     VTL_DROP_TYPE = 3           # unknown packet or frame type
-    VTL_DROP_NO_ASSOC = 4       # connection id unknown, or from the wrong address
+    VTL_DROP_NO_ASSOC = 4       # connection id unknown, or from elsewhere and not new
     VTL_DROP_COOKIE = 5
     VTL_DROP_DUPLICATE = 6
     VTL_DROP_PROTOCOL = 7       # well-formed, but breaks a rule (beyond flow control, …)
@@ -22,6 +22,7 @@ cdef uint64_t vtl_timer(vtl_endpoint *ep) noexcept nogil                        
 cdef void vtl_on_timer(vtl_endpoint *ep, uint64_t now) noexcept nogil
 cdef void vtl_path_error(vtl_endpoint *ep, const vtl_addr *to, uint64_t now) noexcept nogil   # ICMP unreachable: a hint
 cdef uint64_t vtl_drops(vtl_endpoint *ep, int reason) noexcept nogil
+cdef void vtl_get_counters(const vtl_endpoint *ep, vtl_counters *out) noexcept nogil
 
 cdef vtl_assoc *vtl_connect(vtl_endpoint *ep, const vtl_addr *to, uint64_t now) noexcept nogil  # the existing one, or a new one; NULL: no memory
 cdef bint vtl_is_up(const vtl_assoc *a) noexcept nogil

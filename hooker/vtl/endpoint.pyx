@@ -13,6 +13,7 @@ from hooker.vtl.core cimport *
 from hooker.vtl.handshake cimport *
 from hooker.vtl.lifecycle cimport reap
 from hooker.vtl.packet_in cimport packet_receive
+from hooker.vtl.path cimport path_receive
 from hooker.vtl.packet_out cimport answers_build, batch_room, packets_build
 from hooker.vtl.registry cimport *
 from hooker.vtl.sendbuf cimport sendbuf_write
@@ -99,8 +100,10 @@ cdef int on_data_packet(Endpoint *ep, Cursor *c, const Header *h, const vtl_addr
             answer_unknown(ep, src, h, now)
             return VTL_DROP_NO_ASSOC
         ep.last = a
-    if a.state != A_UP or not same_addr(&a.peer, src):
+    if a.state != A_UP:
         return VTL_DROP_NO_ASSOC
+    if not same_addr(&a.peer, src):
+        return path_receive(a, c, h, src, now)
     return packet_receive(a, c, h.number, now)
 
 
@@ -125,7 +128,7 @@ cdef int dispatch(Endpoint *ep, const uint8_t *pkt, size_t n, const vtl_addr *sr
     if h.type == PKT_STATELESS_RESET:
         return on_stateless_reset(ep, &h, src)
     if h.type == PKT_CLOSE:
-        return on_close(ep, &c, &h, src)
+        return on_close(ep, &c, &h)
     return VTL_DROP_TYPE
 
 
@@ -133,6 +136,8 @@ cdef int vtl_recv(vtl_endpoint *ep, const uint8_t *pkt, size_t n, const vtl_addr
                   uint64_t now) noexcept nogil:
     cdef int rc
     now = clock(E(ep), now)
+    E(ep).source = src
+    E(ep).source_size = <uint32_t>n
     rc = dispatch(E(ep), pkt, n, src, now)
     if rc != VTL_OK:
         E(ep).drops[rc] += 1
@@ -141,6 +146,10 @@ cdef int vtl_recv(vtl_endpoint *ep, const uint8_t *pkt, size_t n, const vtl_addr
 
 cdef uint64_t vtl_drops(vtl_endpoint *ep, int reason) noexcept nogil:
     return E(ep).drops[reason] if 0 <= reason < VTL_DROP_REASONS else 0
+
+
+cdef void vtl_get_counters(const vtl_endpoint *ep, vtl_counters *out) noexcept nogil:
+    out[0] = E(ep).count
 
 
 # --- datagrams out
@@ -260,6 +269,7 @@ cdef void vtl_assoc_get_stats(const vtl_assoc *assoc, vtl_assoc_stats *out) noex
     out.pto_count = a.rec.pto_count
     out.streams = a.streams
     out.up = a.state == A_UP
+    out.moves = a.moves
 
 
 cdef void vtl_set_user(vtl_assoc *a, void *user) noexcept nogil:

@@ -269,8 +269,8 @@ cdef int on_stateless_reset(Endpoint *ep, const Header *h, const vtl_addr *src) 
     return VTL_OK
 
 
-cdef int on_close(Endpoint *ep, Cursor *c, const Header *h, const vtl_addr *src) noexcept nogil:
-    cdef Assoc *a = ours(ep, h, src)
+cdef int on_close(Endpoint *ep, Cursor *c, const Header *h) noexcept nogil:
+    cdef Assoc *a = assoc_by_cid(ep, h.dcid)    # from anywhere: it names both connection ids
     cdef const uint8_t *p = take(c, CLOSE_BODY)
     if p == NULL:
         return VTL_DROP_SHORT

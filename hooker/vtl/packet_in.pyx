@@ -13,9 +13,10 @@ from hooker.vtl.core cimport *
 from hooker.vtl.endpoint cimport (
     VTL_DROP_DUPLICATE, VTL_DROP_MEMORY, VTL_DROP_PROTOCOL, VTL_DROP_SHORT, VTL_DROP_TYPE, VTL_OK,
 )
+from hooker.vtl.path cimport path_on_challenge, path_on_response
 from hooker.vtl.ranges cimport Range, ranges_add, ranges_contains, ranges_trim
 from hooker.vtl.recovery cimport (
-    AckResult, SentFrame, recovery_detect_lost, recovery_on_ack, recovery_requeue_oldest,
+    AckResult, Recovery, SentFrame, SentPacket, recovery_detect_lost, recovery_on_ack, recovery_requeue_oldest,
 )
 from hooker.vtl.stream cimport *
 from hooker.vtl.wire cimport *
@@ -76,6 +77,23 @@ cdef void packets_lost_by_time(Assoc *a, uint64_t now) noexcept nogil:
     recovery_detect_lost(&a.rec, now, frame_lost, a, &r)
     react(a, &r, True, now)
     assoc_ready(a)
+
+
+cdef void packets_abandon(Assoc *a) noexcept nogil:
+    """What is on its way went to where the peer is no more: all of it goes again, and proves nothing."""
+    cdef Recovery *r = &a.rec
+    cdef SentPacket *p
+    cdef uint64_t pn
+    cdef uint32_t i
+    for pn in range(r.tail, r.next_pn):
+        p = &r.packet[pn & (r.cap - 1)]
+        if p.outstanding:
+            for i in range(p.frames):
+                frame_lost(a, &r.frame[(p.frame0 + i) & (r.frame_cap - 1)])
+    r.tail = r.next_pn
+    r.frame_head = r.frame_tail
+    r.in_flight = r.loss_time = 0
+    r.outstanding = r.pto_count = 0
 
 
 cdef void requeue_for_probe(Assoc *a) noexcept nogil:
@@ -201,6 +219,10 @@ cdef int on_frame(Assoc *a, Cursor *c, uint64_t now) noexcept nogil:
         return on_ack(a, p, c, now)
     if type == FR_MAX_DATA:
         on_max_data(a, load64(p + 8))
+    elif type == FR_PATH_CHALLENGE:
+        path_on_challenge(a, load64(p + 8))
+    elif type == FR_PATH_RESPONSE:
+        path_on_response(a, load64(p + 8), now)
     elif type >= FR_STREAM:
         s = peer_stream(a, load32(p + 4), &rc)
         return on_stream_frame(a, s, p, type) if s != NULL else rc
@@ -231,7 +253,7 @@ cdef void note_received(Assoc *a, uint64_t pn, bint eliciting, uint64_t now) noe
 
 
 cdef int packet_receive(Assoc *a, Cursor *c, uint64_t pn, uint64_t now) noexcept nogil:
-    cdef bint eliciting = False
+    cdef uint32_t seen = 0      # frame types, a bit each
     cdef size_t size = c.n + HEADER_SIZE
     cdef int rc
     if pn < a.received_floor or ranges_contains(&a.received, pn):
@@ -241,12 +263,12 @@ cdef int packet_receive(Assoc *a, Cursor *c, uint64_t pn, uint64_t now) noexcept
     if c.n == 0:
         return VTL_DROP_SHORT                       # RFC 9000 12.4
     while c.n > 0:
-        if c.p[0] != FR_ACK and c.p[0] != FR_PADDING:
-            eliciting = True
+        seen |= <uint32_t>1 << (c.p[0] & 31)
         rc = on_frame(a, c, now)
         if rc != VTL_OK:
             return rc
-    note_received(a, pn, eliciting, now)
+    a.frames_seen = seen
+    note_received(a, pn, seen & ~<uint32_t>ACK_ONLY, now)
     a.packets_received += 1
     a.bytes_received += size
     a.last_recv = now

@@ -1,8 +1,11 @@
-from libc.stdint cimport uint64_t
-from hooker.vtl.api cimport vtl_batch
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from hooker.vtl.api cimport vtl_addr, vtl_batch
 from hooker.vtl.core cimport Assoc, Endpoint
 
 cdef bint batch_room(const vtl_batch *b) noexcept nogil      # one more datagram fits
 # False: the batch is full, there may be more
 cdef bint packets_build(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil
+# A datagram of `size` bytes with one PATH frame, to any address; its size, or 0: no memory
+cdef uint32_t build_path_frame(Assoc *a, vtl_batch *b, const vtl_addr *to, uint8_t type, uint64_t data,
+                               uint32_t size, bint ping, uint64_t now) noexcept nogil
 cdef void answers_build(Endpoint *ep, vtl_batch *b, uint64_t now) noexcept nogil

@@ -10,6 +10,7 @@ from hooker.vtl.api cimport vtl_datagram
 from hooker.vtl.core cimport *
 from hooker.vtl.handshake cimport cookie_mac
 from hooker.vtl.pacing cimport pacing_ready, pacing_spend
+from hooker.vtl.path cimport path_build
 from hooker.vtl.recovery cimport (
     MAX_PACKET_FRAMES, recovery_add_frame, recovery_room, recovery_sent,
 )
@@ -360,6 +361,27 @@ cdef bint build_packet(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
     return True
 
 
+cdef uint32_t build_path_frame(Assoc *a, vtl_batch *b, const vtl_addr *to, uint8_t type, uint64_t data,
+                               uint32_t size, bint ping, uint64_t now) noexcept nogil:
+    cdef Builder d
+    cdef uint8_t *p
+    if not recovery_room(&a.rec):
+        return 0
+    begin(&d, b, a, size)
+    p = put(&d, HEADER_SIZE + PATH_FRAME)
+    write_header(p, PKT_DATA, a.peer_cid, a.rec.next_pn)
+    write_prefix(p + HEADER_SIZE, type, 0, 0, 0)
+    store64(p + HEADER_SIZE + 8, data)
+    if ping:
+        put(&d, 1)[0] = FR_PING
+    if d.size < size:
+        lend(&d, a.ep.zeros, size - d.size)
+    finish(&d, to)
+    recovery_sent(&a.rec, d.frame0, d.size, False, now)     # its loss says nothing of the path in use
+    a.bytes_sent += d.size
+    return d.size
+
+
 cdef void build_init(Assoc *a, vtl_batch *b) noexcept nogil:
     """INIT, or the INIT_ACK that answers one, padded so that the path's size is proven."""
     cdef Builder d
@@ -397,6 +419,8 @@ cdef bint packets_build(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
             return False
         build_init(a, b)
     assoc_touch(a)
+    if (a.other.due or a.answer.due) and not path_build(a, b, now):
+        return False
     while a.state >= A_COOKIE:
         if not batch_room(b):
             return False

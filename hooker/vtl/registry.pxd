@@ -8,6 +8,7 @@ cdef bint same_addr(const vtl_addr *x, const vtl_addr *y) noexcept nogil
 # NULL: limit or memory
 cdef Assoc *assoc_new(Endpoint *ep, const vtl_addr *peer, uint64_t cid, uint64_t now) noexcept nogil
 cdef void assoc_rekey(Assoc *a, uint64_t cid) noexcept nogil      # another connection id of ours
+cdef void assoc_readdress(Assoc *a, const vtl_addr *to) noexcept nogil    # another address of the peer's
 cdef void path_forget(Assoc *a) noexcept nogil                    # all it knows of the peer and the path
 cdef void assoc_free(Assoc *a) noexcept nogil
 cdef Assoc *assoc_by_cid(Endpoint *ep, uint64_t cid) noexcept nogil

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memset
 from hooker.vtl.congestion cimport congestion_init
 from hooker.vtl.core cimport *
 from hooker.vtl.ranges cimport ranges_clear
@@ -102,6 +102,8 @@ cdef void path_forget(Assoc *a) noexcept nogil:
     a.unanswered = a.prove_by = 0
     a.tokens = 0
     a.ack_now = a.window_due = a.ping_due = a.hs_send = False
+    memset(&a.other, 0, sizeof(OtherPath))
+    memset(&a.answer, 0, sizeof(PathAnswer))
 
 
 cdef void unlink_cid(Assoc *a) noexcept nogil:
@@ -119,6 +121,22 @@ cdef void assoc_rekey(Assoc *a, uint64_t cid) noexcept nogil:
     a.cid = cid
     a.by_cid = a.ep.cid_table[i]
     a.ep.cid_table[i] = a
+
+
+cdef void unlink_addr(Assoc *a) noexcept nogil:
+    cdef Assoc **p = &a.ep.addr_table[addr_slot(a.ep, &a.peer)]
+    while p[0] != a:
+        p = &p[0].by_addr
+    p[0] = a.by_addr
+
+
+cdef void assoc_readdress(Assoc *a, const vtl_addr *to) noexcept nogil:
+    cdef Assoc **slot = &a.ep.addr_table[addr_slot(a.ep, to)]
+    unlink_addr(a)
+    a.peer = to[0]
+    a.peer.zero = 0
+    a.by_addr = slot[0]
+    slot[0] = a
 
 
 cdef void unlink_lists(Endpoint *ep, Assoc *a) noexcept nogil:
@@ -149,16 +167,12 @@ cdef void unlink_lists(Endpoint *ep, Assoc *a) noexcept nogil:
 cdef void assoc_free(Assoc *a) noexcept nogil:
     """Its streams go too, without callbacks but release()."""
     cdef Endpoint *ep = a.ep
-    cdef Assoc **p
     while a.all != NULL:
         stream_destroy(a.all)
     unlink_lists(ep, a)
     timer_remove(a)
     unlink_cid(a)
-    p = &ep.addr_table[addr_slot(ep, &a.peer)]
-    while p[0] != a:
-        p = &p[0].by_addr
-    p[0] = a.by_addr
+    unlink_addr(a)
     if a.prev != NULL:
         a.prev.next = a.next
     else:

@@ -379,6 +379,16 @@ cdef class Endpoint:
         """Datagrams dropped, by reason."""
         return {DROP_REASONS[i]: vtl_drops(self._ep, i) for i in range(1, VTL_DROP_REASONS)}
 
+    def counters(self):
+        """What the endpoint counts beside drops, by name."""
+        cdef vtl_counters c
+        vtl_get_counters(self._ep, &c)
+        return c
+
+    def peer(self, assoc):
+        """The peer's address, as it is now."""
+        return unpack_addr(vtl_peer(self._assoc(assoc)))
+
     def stats(self, assoc):
         """Counters and path estimates of one association."""
         cdef vtl_assoc_stats s

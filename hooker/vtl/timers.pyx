@@ -4,6 +4,7 @@ from libc.stdint cimport UINT64_MAX
 from hooker.vtl.core cimport *
 from hooker.vtl.handshake cimport answer, handshake_timer
 from hooker.vtl.packet_in cimport packets_lost_by_time, requeue_for_probe
+from hooker.vtl.path cimport path_on_timer
 from hooker.vtl.recovery cimport recovery_deadline, recovery_pto
 from hooker.vtl.wire cimport PKT_CLOSE
 
@@ -41,6 +42,8 @@ cdef uint64_t assoc_deadline(const Assoc *a) noexcept nogil:
         d = min(d, a.ack_deadline)
     if a.pace_until != 0:
         d = min(d, a.pace_until)
+    if a.other.next != 0 and not a.other.due:
+        d = min(d, a.other.next)
     return d
 
 
@@ -101,3 +104,5 @@ cdef void assoc_on_timer(Assoc *a, uint64_t now) noexcept nogil:
     if a.pace_until != 0 and now >= a.pace_until:
         a.pace_until = 0
         assoc_ready(a)
+    if a.other.next != 0 and now >= a.other.next:
+        path_on_timer(a, now)

@@ -18,6 +18,7 @@ cdef enum:
     WIRE_VERSION = 1            # the header's upper nibble
     HEADER_SIZE = 20
     STREAM_HEADER = 16
+    PATH_FRAME = 16             # PATH_CHALLENGE, PATH_RESPONSE
     FRAME_PREFIX = 8            # type, flags, 16-bit field, stream id
     ACK_HEADER = 20
     ACK_RANGE = 8
@@ -40,6 +41,8 @@ cdef enum frame_type:
     FR_PING = 0x01
     FR_ACK = 0x02
     FR_MAX_DATA = 0x03
+    FR_PATH_CHALLENGE = 0x04
+    FR_PATH_RESPONSE = 0x05
     FR_STREAM = 0x10
     FR_OPEN = 0x11
     FR_OPEN_ACK = 0x12
@@ -50,6 +53,8 @@ cdef enum frame_type:
     FR_MAX_STREAM_DATA = 0x17
 
 cdef enum:
+    ACK_ONLY = (1 << FR_PADDING) | (1 << FR_ACK)        # frames that elicit no ACK
+    PROBING = (1 << FR_PADDING) | (1 << FR_PATH_CHALLENGE) | (1 << FR_PATH_RESPONSE)    # RFC 9000 9.1
     STREAM_FIN = 0x01           # flag of STREAM
     OPEN_COMMITTED = 0x01       # flag of OPEN
 
@@ -141,7 +146,8 @@ cdef inline void write_prefix(uint8_t *p, uint8_t type, uint8_t flags, uint16_t 
 
 cdef inline uint32_t frame_size(uint8_t type) noexcept nogil:
     """Bytes of a frame's fixed part; 0: no such type."""
-    if type == FR_STREAM or type == FR_CANCEL or type == FR_MAX_STREAM_DATA or type == FR_MAX_DATA:
+    if (type == FR_STREAM or type == FR_CANCEL or type == FR_MAX_STREAM_DATA or type == FR_MAX_DATA
+            or type == FR_PATH_CHALLENGE or type == FR_PATH_RESPONSE):
         return 16
     if type == FR_ACK or type == FR_RESET_STREAM:
         return 20

@@ -117,12 +117,17 @@ def test_an_ack_of_what_was_never_sent_is_refused(ack: bytes) -> None:
     still_works(pair, flow, peer)
 
 
-def test_a_datagram_from_another_address_is_dropped() -> None:
+@pytest.mark.parametrize("source", [("10.6.6.6", 4000), (A[0], 4001)])
+def test_a_datagram_from_another_address_needs_connection_id_and_a_plausible_new_number(
+    source: tuple[str, int],
+) -> None:
     pair, flow, peer, header = established(1)
-    packet = header[:12] + struct.pack("!Q", 999) + b"\x01"
-    assert pair.b.endpoint.receive_datagram(packet, ("10.6.6.6", 4000), pair.now) == "no_assoc"
-    assert pair.b.endpoint.receive_datagram(packet, (A[0], 4001), pair.now) == "no_assoc"
-    assert pair.b.endpoint.datagrams_to_send(pair.now) == []
+    old, far = (header[:12] + struct.pack("!Q", n) + b"\x01" for n in (1, 1 << 40))
+    unknown = bytes([header[0]]) + bytes(11) + struct.pack("!Q", 999) + b"\x01"
+    for packet in (old, far):
+        assert pair.b.endpoint.receive_datagram(packet, source, pair.now) == "no_assoc"
+        assert pair.b.endpoint.datagrams_to_send(pair.now) == []
+    assert pair.b.endpoint.receive_datagram(unknown, source, pair.now) == "no_assoc"
     still_works(pair, flow, peer)
 
 

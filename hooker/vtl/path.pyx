@@ -1,0 +1,175 @@
+"""The peer's address changes, as behind a NAT that forgets (RFC 9000 9).
+
+1. A new packet from elsewhere is taken, and its address is challenged: PATH_CHALLENGE, at most three
+   times as many bytes as came from there. Everything else still goes to the old address.
+2. PATH_RESPONSE proves the address. The association moves there if no newer packet came from the old one.
+3. What was on its way is sent again. Another address, not only another port: the path's RTT and window too
+   begin anew (RFC 9000 9.4).
+4. The old address is challenged in turn. A peer that is still there answers from there, with a newer packet,
+   and the association moves back at once: a forwarded or forged packet steals nothing (RFC 9000 9.3).
+"""
+
+from libc.stdint cimport uint8_t, uint32_t
+from libc.string cimport memcmp, memset
+from hooker.vtl.congestion cimport congestion_init
+from hooker.vtl.core cimport *
+from hooker.vtl.endpoint cimport VTL_DROP_NO_ASSOC, VTL_OK
+from hooker.vtl.packet_in cimport packet_receive, packets_abandon
+from hooker.vtl.packet_out cimport batch_room, build_path_frame
+from hooker.vtl.recovery cimport recovery_pto, recovery_rtt
+from hooker.vtl.registry cimport assoc_readdress, same_addr
+from hooker.vtl.wire cimport *
+
+cdef enum:
+    PLAUSIBLE = 1 << 16        # packets that may be lost before the first one from a new address
+    AMPLIFICATION = 3          # RFC 9000 8
+    PATH_DATAGRAM = 1200       # bytes, RFC 9000 8.2.1
+    MIN_WAIT = 20000000        # ns before a challenge is repeated; doubles
+    GIVE_UP = 1000000000       # ns; three of these or of PTO, RFC 9000 8.2.4
+    UNKNOWN_RTT = 333000000    # ns, RFC 9002 6.2.2
+    PROVEN_FOR = 10000000000   # ns that an address we left needs no new proof
+
+
+cdef inline uint64_t largest_received(const Assoc *a) noexcept nogil:
+    return a.received.v[a.received.n - 1].end - 1 if a.received.n > 0 else 0
+
+
+cdef void challenge(Assoc *a, const vtl_addr *to, bint proven, uint64_t now) noexcept nogil:
+    cdef OtherPath *p = &a.other
+    cdef vtl_addr address = to[0]
+    memset(p, 0, sizeof(OtherPath))
+    p.to = address
+    p.proven = proven
+    p.since = now
+    p.due = True
+    a.ep.sink.random(a.ep.sink.ctx, <uint8_t *>&p.challenge, sizeof(p.challenge))
+    assoc_ready(a)
+
+
+cdef void forget_estimates(Assoc *a, uint64_t rtt) noexcept nogil:
+    """RFC 9000 9.4; rtt 0: unknown."""
+    congestion_init(&a.cc, a.ep.cfg.congestion, a.max_datagram)
+    a.rec.has_rtt = False
+    a.rec.srtt = UNKNOWN_RTT
+    a.rec.rttvar = UNKNOWN_RTT // 2
+    if rtt > 0:
+        recovery_rtt(&a.rec, rtt, 0)
+    a.tokens = 0
+    a.pace_until = 0
+
+
+cdef void move(Assoc *a, uint64_t rtt, uint64_t now) noexcept nogil:
+    cdef vtl_addr old = a.peer
+    packets_abandon(a)
+    if memcmp(old.ip, a.other.to.ip, sizeof(old.ip)) != 0:
+        forget_estimates(a, rtt)
+    assoc_readdress(a, &a.other.to)
+    a.moves += 1
+    challenge(a, &old, True, now)
+
+
+cdef void seen(Assoc *a, const vtl_addr *src, uint64_t pn, size_t n, bint newest, uint64_t now) noexcept nogil:
+    """A good packet came from elsewhere; newest: of all, and it was not there only to probe."""
+    cdef OtherPath *p = &a.other
+    if not same_addr(&p.to, src):
+        if not newest:
+            return
+        challenge(a, src, False, now)
+    p.received += n
+    p.newest = max(p.newest, pn)
+    if newest and p.proven and now - p.since < PROVEN_FOR:
+        move(a, 0, now)
+    elif newest and p.next == 0 and not p.due:
+        p.proven = False                        # it gave no answer, or long ago
+        p.since = now
+        p.tries = 0
+        p.due = True
+    assoc_ready(a)
+
+
+cdef int path_receive(Assoc *a, Cursor *c, const Header *h, const vtl_addr *src, uint64_t now) noexcept nogil:
+    cdef uint64_t largest = largest_received(a), pn = h.number
+    cdef size_t n = c.n + HEADER_SIZE
+    cdef int rc
+    if not same_addr(&a.other.to, src) and not largest < pn <= largest + PLAUSIBLE:
+        return VTL_DROP_NO_ASSOC
+    rc = packet_receive(a, c, pn, now)
+    if rc == VTL_OK and a.state == A_UP and not same_addr(&a.peer, src):
+        seen(a, src, pn, n, pn > largest and a.frames_seen & ~<uint32_t>PROBING, now)
+    return rc
+
+
+cdef void path_on_challenge(Assoc *a, uint64_t data) noexcept nogil:
+    a.answer.to = a.ep.source[0]
+    a.answer.to.zero = 0
+    a.answer.data = data
+    a.answer.size = min(a.ep.source_size, a.max_datagram)
+    a.answer.due = True
+    assoc_ready(a)
+
+
+cdef void path_on_response(Assoc *a, uint64_t data, uint64_t now) noexcept nogil:
+    cdef OtherPath *p = &a.other
+    if p.tries == 0 or p.next == 0 or data != p.challenge:
+        return
+    p.next = 0
+    p.due = False
+    if p.proven:                                # the address we left: only a newer packet leads back
+        p.since = now
+        return
+    p.proven = True
+    a.ep.count.paths_proven += 1
+    if largest_received(a) <= p.newest:
+        move(a, now - (p.sent_at if p.tries == 1 else p.since), now)
+    p.since = now
+
+
+cdef void send_challenge(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
+    cdef OtherPath *p = &a.other
+    cdef uint64_t size = min(a.max_datagram, PATH_DATAGRAM), n
+    if not p.proven:
+        size = min(size, AMPLIFICATION * p.received - p.sent)
+    p.next = now + (max(recovery_pto(&a.rec), MIN_WAIT) << min(p.tries, 8))
+    p.due = False
+    if size < HEADER_SIZE + PATH_FRAME:
+        a.ep.count.amplification_limited += 1
+        return
+    n = build_path_frame(a, b, &p.to, FR_PATH_CHALLENGE, p.challenge, <uint32_t>size, False, now)
+    if n == 0:                                  # no memory: once more when it is time
+        return
+    p.sent += n
+    p.sent_at = now
+    p.tries += 1
+
+
+cdef void send_response(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
+    """On the path in use the PING beside it says: I am still here."""
+    cdef bint here = same_addr(&a.answer.to, &a.peer)
+    cdef uint32_t size = max(a.answer.size, HEADER_SIZE + PATH_FRAME + here)
+    cdef uint32_t n = build_path_frame(a, b, &a.answer.to, FR_PATH_RESPONSE, a.answer.data, size, here, now)
+    a.answer.due = False
+    if same_addr(&a.answer.to, &a.other.to):
+        a.other.sent += n
+
+
+cdef bint path_build(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
+    if a.answer.due:
+        if not batch_room(b):
+            return False
+        send_response(a, b, now)
+    if a.other.due:
+        if not batch_room(b):
+            return False
+        send_challenge(a, b, now)
+    return True
+
+
+cdef void path_on_timer(Assoc *a, uint64_t now) noexcept nogil:
+    cdef OtherPath *p = &a.other
+    if now - p.since < 3 * max(recovery_pto(&a.rec), GIVE_UP):
+        p.due = True
+        assoc_ready(a)
+        return
+    if not p.proven:
+        a.ep.count.paths_failed += 1
+    memset(p, 0, sizeof(OtherPath))
