@@ -54,6 +54,7 @@ def start_nginx(
     sendfile: bool = True,
     keepalive: int = 30,
     mapped: bool = False,
+    hooked: bool = True,
 ) -> Path:
     """Start nginx on *host*, serving ``directory/www``, and return that once it listens.
 
@@ -72,19 +73,20 @@ def start_nginx(
         text = text.replace(f"listen {port};", "")
     conf.write_text(text)
     with (directory / "nginx.log").open("wb") as log:
-        host.popen(["nginx", "-p", directory, "-c", conf], stdout=log, stderr=log)
+        host.popen(["nginx", "-p", directory, "-c", conf], hooked, stdout=log, stderr=log)
     host.wait_listening(port)
     return directory / "www"
 
 
-def start_iperf3(host: Host, port: int = 5201) -> None:
-    """Start an iperf3 server on *host*."""
-    host.popen(["iperf3", "-s", "-p", str(port)], stdout=-3, stderr=-3)
+def start_iperf3(host: Host, port: int = 5201, hooked: bool = True, prefix: tuple[str, ...] = ()) -> None:
+    """Start an iperf3 server on *host*, run by the command *prefix* if there is one."""
+    host.popen([*prefix, "iperf3", "-s", "-p", str(port)], hooked, stdout=-3, stderr=-3)
     host.wait_listening(port)
 
 
-def start_redis(host: Host, port: int = 6379) -> None:
+def start_redis(host: Host, port: int = 6379, hooked: bool = True) -> None:
     """Start a redis server without persistence on *host*."""
     options = ["--save", "", "--appendonly", "no", "--protected-mode", "no", "--bind", "* -::*"]
-    host.popen(["redis-server", "--port", str(port), *options], stdout=-3, stderr=-3, cwd=host.lab.tmp)
+    command = ["redis-server", "--port", str(port), *options]
+    host.popen(command, hooked, stdout=-3, stderr=-3, cwd=host.lab.tmp)
     host.wait_listening(port)

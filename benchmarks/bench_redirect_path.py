@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from support import Pair, counts
 
-from benchmarks.comparison import Report
 from hooker.frames import FrameParser
 from hooker.lab import Lab
 from hooker.lab_apps import start_iperf3
@@ -30,7 +29,7 @@ def redirecting() -> Iterator[Pair]:
 
 
 @pytest.mark.parametrize("payload", [64, 1448, 65536])
-def test_frame_parsing(benchmark: Any, report: Report, payload: int) -> None:
+def test_frame_parsing(benchmark: Any, report: Any, payload: int) -> None:
     frame = struct.pack("=QII", 7, payload, MAGIC) + bytes(payload)
     count = max(1, BUFFER // len(frame))
     data, parser = frame * count, FrameParser()
@@ -40,7 +39,7 @@ def test_frame_parsing(benchmark: Any, report: Report, payload: int) -> None:
 
 
 @pytest.mark.parametrize("block", [64, 16384, 131072])
-def test_redirect_path(benchmark: Any, report: Report, redirecting: Pair, block: int) -> None:
+def test_redirect_path(benchmark: Any, report: Any, redirecting: Pair, block: int) -> None:
     """What a non-blocking writer (iperf3) gets through, and how many of its messages were redirected."""
     pair = redirecting
     assert pair.client

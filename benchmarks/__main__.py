@@ -1,0 +1,129 @@
+"""``./dev bench``: the suite's command. Bad input is one line on standard error and exit status 2."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks import plots as drawing
+from benchmarks import summary as suite
+from benchmarks.measure import Effort, say
+from hooker.errors import ConfigurationError
+
+HERE = Path(__file__).resolve().parent
+QUICK = Effort(rounds=1, seconds=1, patience=0, quick=True)
+
+rounds_option = click.option(
+    "--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Medians of so many."
+)
+quick_option = click.option(
+    "--quick", is_flag=True, help="One short round of everything: figures mean little."
+)
+cells_option = click.option(
+    "--cells",
+    "names",
+    metavar="NAMES",
+    default=",".join(suite.GROUPS),
+    help=f"Only these, as in bulk,loss. All: {','.join(suite.GROUPS)}.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+@click.pass_context
+def cli(context: click.Context) -> int:
+    """Hooked and direct TCP, MPTCP and kcptun, side by side in one run.
+
+    Without a command: micro, then summary.
+    """
+    if context.invoked_subcommand is not None:
+        return 0
+    return int(context.invoke(micro) or context.invoke(summary))
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, on the last line.")
+@quick_option
+@rounds_option
+@cells_option
+def summary(as_json: bool, quick: bool, rounds: int, names: str) -> int:
+    """Measure the cells; show tables, or end in one line of JSON with the ratios."""
+    found = _measure(_known(names), quick, rounds)
+    if as_json:
+        print(json.dumps({"ratios": suite.ratios(found), **found}))
+    else:
+        suite.show(found)
+    return 0
+
+
+@cli.command()
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path), default=suite.RESULTS)
+@click.option(
+    "--again", is_flag=True, help="Measure first; otherwise the last run is drawn, if there is one."
+)
+@quick_option
+@rounds_option
+@cells_option
+def plots(directory: Path, again: bool, quick: bool, rounds: int, names: str) -> int:
+    """Write plots of the last run to DIRECTORY (benchmarks/results)."""
+    wanted = _known(names)
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ConfigurationError("plots need matplotlib", remedy="./dev bench plots installs it")
+    if again or not suite.LATEST.exists():
+        _measure(wanted, quick, rounds)
+    for path in drawing.draw(json.loads(suite.LATEST.read_text()), directory):
+        print(path)
+    return 0
+
+
+@cli.command()
+@click.option("-k", "expression", metavar="EXPRESSION", help="Only the benchmarks whose names match.")
+@click.option("--json", "file", type=click.Path(dir_okay=False), help="Write pytest-benchmark's JSON there.")
+def micro(expression: str | None, file: str | None) -> int:
+    """Micro benchmarks: frame parsing, the redirect path, VTL's core."""
+    import pytest
+
+    arguments = [str(HERE), "-m", "not soak", "-q"]
+    arguments += ["-k", expression] if expression else []
+    arguments += ["--benchmark-json", file] if file else []
+    return int(pytest.main(arguments))
+
+
+def _known(names: str) -> list[str]:
+    wanted = [name.strip() for name in names.split(",")]
+    unknown = [name for name in wanted if name not in suite.GROUPS]
+    if unknown:
+        text = f"no cells named {', '.join(map(repr, unknown))}; there are {', '.join(suite.GROUPS)}"
+        raise ConfigurationError(text)
+    return wanted
+
+
+def _measure(wanted: list[str], quick: bool, rounds: int) -> dict[str, Any]:
+    found = suite.measure(wanted, QUICK if quick else Effort(rounds=rounds))
+    suite.save(found)
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    try:
+        return int(cli.main(arguments, prog_name="./dev bench", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        say(" ".join(error.format_message().split()))
+        return 2
+    except ConfigurationError as error:
+        say(str(error))
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except (RuntimeError, OSError) as error:
+        say(" ".join(str(error).split()))
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

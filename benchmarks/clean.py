@@ -1,0 +1,78 @@
+"""Cells on a clean veth: bulk goodput and its CPU time, redis, HTTP, connections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmarks.bed import Bed, Way, bed, iperf3, redis_get, serve_http, serve_iperf3, serve_redis, wrk
+from benchmarks.measure import Cell, Effort, Quantity, foreign_cpu, in_turn, machine_cpu
+
+BULK = (Quantity("bulk", "Gbit/s"), Quantity("cpu_per_gb", "CPU s/GB", more=False))
+BULK_16 = (Quantity("bulk_16", "Gbit/s"),)
+REDIS_1 = (
+    Quantity("redis_c1_p50", "ms", more=False),
+    Quantity("redis_c1_p99", "ms", more=False),
+)
+REDIS_50 = (Quantity("redis_c50", "1/s"), Quantity("redis_c50_p99", "ms", more=False))
+HTTP = (Quantity("http_keep_alive", "1/s"),)
+SHORT = (Quantity("short_connections", "1/s"),)
+
+
+def bulk(effort: Effort) -> Iterator[Cell]:
+    """iperf3 with one flow, and with 16."""
+    with bed() as on:
+        serve_iperf3(on)
+        ways = {way.name: way for way in on.ways()}
+        yield from in_turn(
+            "bulk", BULK, {n: lambda w=w: _bulk(on, w, effort) for n, w in ways.items()}, effort
+        )
+        yield from in_turn(
+            "bulk, 16 flows",
+            BULK_16,
+            {n: lambda w=w: {"bulk_16": _rate(on, w, effort)} for n, w in ways.items()},
+            effort,
+        )
+
+
+def _bulk(on: Bed, way: Way, effort: Effort) -> dict[str, float]:
+    used = machine_cpu() - foreign_cpu()
+    done = iperf3(on, way, effort.seconds)
+    used = machine_cpu() - foreign_cpu() - used
+    return {"bulk": done["rate"], "cpu_per_gb": used / (done["bytes"] / 1e9)}
+
+
+def _rate(on: Bed, way: Way, effort: Effort) -> float:
+    return iperf3(on, way, effort.seconds, "-P", "16")["rate"]
+
+
+def redis(effort: Effort) -> Iterator[Cell]:
+    """redis GET from one client: latency; from fifty: rate."""
+    one, fifty = (2000, 5000) if effort.quick else (15000, 60000)
+    with bed() as on:
+        serve_redis(on)
+
+        def single(way: Way) -> dict[str, float]:
+            got = redis_get(on, way, 1, one)
+            return {"redis_c1_p50": got["p50"], "redis_c1_p99": got["p99"]}
+
+        def many(way: Way) -> dict[str, float]:
+            got = redis_get(on, way, 50, fifty)
+            return {"redis_c50": got["rate"], "redis_c50_p99": got["p99"]}
+
+        yield from in_turn("redis", REDIS_1, {w.name: lambda w=w: single(w) for w in on.ways()}, effort)
+        yield from in_turn(
+            "redis, 50 clients", REDIS_50, {w.name: lambda w=w: many(w) for w in on.ways()}, effort
+        )
+
+
+def http(effort: Effort) -> Iterator[Cell]:
+    """1 KB pages over 16 connections: kept alive, and a new one for each."""
+    with bed() as on:
+        serve_http(on)
+        for quantity, header in ((HTTP, "keep-alive"), (SHORT, "close")):
+            (name,) = (q.name for q in quantity)
+
+            def one(way: Way, name: str = name, header: str = header) -> dict[str, float]:
+                return {name: wrk(on, way, header, effort.seconds)["rate"]}
+
+            yield from in_turn(name, quantity, {w.name: lambda w=w: one(w) for w in on.ways()}, effort)

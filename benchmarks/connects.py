@@ -1,0 +1,87 @@
+"""What Hooker costs connections that are none of its business.
+
+One pair of hosts has engines whose policy does not name the port, one has never heard of Hooker. The
+difference is small and the machine is not quiet: many short rounds, in the order A B B A, and the median of
+their ratios.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.bed import Bed, bed
+from benchmarks.measure import HOOKED, QUIET, Cell, Effort, Quantity, foreign_cpu, quietest, say, wait_quiet
+
+PEER = Path(__file__).with_name("connect_peer.py")
+PORT, OTHER_PORT = 7000, "9"
+ROUNDS_FOR_ONE = 12  # rounds of this cell for each round of the others
+SLICE = 0.25  # s
+PLAIN = "without Hooker"
+
+
+@dataclass
+class PairedCell(Cell):
+    """Both values of a round were taken side by side: the ratio is the median of the rounds' ratios."""
+
+    @property
+    def ratio(self) -> float:
+        plain, hooked = self.values[PLAIN], self.values[HOOKED]
+        ratios = [h / p for p, h in zip(plain, hooked, strict=True)]
+        return statistics.median(ratios) if ratios else math.nan
+
+
+class Connector:
+    """A client that connects when it is told to."""
+
+    def __init__(self, on: Bed) -> None:
+        on.b.popen([sys.executable, PEER, "serve", on.b.v4, str(PORT)])
+        on.b.wait_listening(PORT)
+        command = [sys.executable, PEER, "connect", on.b.v4, str(PORT)]
+        pipe = subprocess.PIPE
+        self.proc = on.a.popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1)
+
+    def rate(self, seconds: float) -> float:
+        """Connections per second, over *seconds*."""
+        assert self.proc.stdin
+        assert self.proc.stdout
+        self.proc.stdin.write(f"{seconds}\n")
+        return float(self.proc.stdout.readline())
+
+
+def connects(effort: Effort) -> Iterator[Cell]:
+    """Connect rate to a port that the policy does not name, against hosts without Hooker."""
+    wanted = 4 if effort.quick else ROUNDS_FOR_ONE * effort.rounds
+    cell = PairedCell(Quantity("non_candidate_connects", "1/s"), {PLAIN: [], HOOKED: []})
+    with bed(engines=False) as without, bed(options=("--port", OTHER_PORT)) as with_engines:
+        plain, hooked = Connector(without), Connector(with_engines)
+        for connector in (plain, hooked):
+            connector.rate(SLICE)
+        say(f"connections that are no candidates: {wanted} rounds")
+        for number in range(2 * wanted):
+            _round(cell, plain, hooked, effort)
+            quiet = sum(others <= QUIET for others in cell.others)
+            if quiet >= wanted or (effort.quick and number + 1 == wanted):
+                break
+    _keep_quietest(cell, wanted)
+    yield cell
+
+
+def _round(cell: Cell, plain: Connector, hooked: Connector, effort: Effort) -> None:
+    wait_quiet(min(1.0, effort.patience))
+    before = foreign_cpu()
+    rates = [connector.rate(SLICE) for connector in (plain, hooked, hooked, plain)]
+    cell.others.append(max(0.0, foreign_cpu() - before) / (4 * SLICE))
+    cell.values[PLAIN].append((rates[0] + rates[3]) / 2)
+    cell.values[HOOKED].append((rates[1] + rates[2]) / 2)
+
+
+def _keep_quietest(cell: Cell, wanted: int) -> None:
+    best = quietest(cell.others, wanted)
+    cell.others = [cell.others[i] for i in best]
+    cell.values = {name: [values[i] for i in best] for name, values in cell.values.items()}

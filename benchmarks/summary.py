@@ -1,0 +1,114 @@
+"""All cells in one run: the ratios by name, everything behind them, and tables for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import clean, connects, idle, lossy
+from benchmarks.measure import HOOKED, Cell, Effort, machine
+
+RESULTS = Path(__file__).with_name("results")
+LATEST = RESULTS / "latest.json"
+RATIOS = (
+    "bulk", "bulk_16", "cpu_per_gb", "redis_c1_p50", "redis_c50", "short_connections",
+    "non_candidate_connects",
+)  # fmt: skip
+COMPARED: dict[str, Callable[[Effort], Iterable[Cell]]] = {
+    "bulk": clean.bulk,
+    "redis": clean.redis,
+    "http": clean.http,
+    "connects": connects.connects,
+}
+WIDTH = 130  # of tables that go into a file
+GROUPS = (*COMPARED, "loss", "fairness", "idle")
+
+
+def measure(groups: Iterable[str], effort: Effort) -> dict[str, Any]:
+    """Measure the named groups of cells and return everything found, as plain data."""
+    wanted = set(groups)
+    found: dict[str, Any] = {"machine": machine(), "rounds": effort.rounds, "quick": effort.quick}
+    cells: dict[str, dict[str, Any]] = {}
+    for name, group in COMPARED.items():
+        if name in wanted:
+            cells |= {cell.quantity.name: cell.record() for cell in group(effort)}
+    found["cells"] = cells
+    if "loss" in wanted:
+        found["loss"] = {cell.quantity.name: cell.record() for cell in lossy.loss(effort)}
+        found["not_measured"] = lossy.peers()[1]
+    if "fairness" in wanted:
+        found["fairness"] = lossy.fairness(effort)
+    if "idle" in wanted:
+        found["idle"] = idle.idle(effort)
+    found["machine"]["load_at_the_end"] = machine()["load"]
+    return found
+
+
+def ratios(found: dict[str, Any]) -> dict[str, Any]:
+    """Hooked / direct for each cell, None where it was not measured; direct is the better of its kind."""
+    cells = found["cells"]
+    out: dict[str, Any] = {name: cells.get(name, {}).get("ratio") for name in RATIOS}
+    out["loss"] = {name: cell["ratio"] for name, cell in found.get("loss", {}).items()}
+    return out
+
+
+def save(found: dict[str, Any]) -> None:
+    """Keep the run for the plots."""
+    RESULTS.mkdir(exist_ok=True)
+    LATEST.write_text(json.dumps({"ratios": ratios(found), **found}, indent=1) + "\n")
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print the run as tables for people."""
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    about = found["machine"]
+    console.print(f"{about['cpu']}, Linux {about['kernel']}, load {about['load']:.2f}", highlight=False)
+    congestion = ", ".join(about["available_congestion_control"])
+    console.print(
+        f"TCP here: {congestion}; by default {about['default_congestion_control']}", highlight=False
+    )
+    console.print(f"medians of {found['rounds']}, all variants in turn in one run", highlight=False)
+    for title, cells in (("clean veth", found["cells"]), ("100 Mbit/s, RTT and loss", found.get("loss", {}))):
+        if cells:
+            console.print(_table(title, cells))
+    for missing in found.get("not_measured", []):
+        console.print(missing)
+    if "fairness" in found:
+        console.print(_rows("beside one TCP CUBIC flow, 100 Mbit/s, RTT 20 ms", found["fairness"]))
+    if "idle" in found:
+        console.print(_rows("flows held open", [{k: v for k, v in found["idle"].items() if k != "reasons"}]))
+
+
+def _table(title: str, cells: dict[str, dict[str, Any]]) -> Any:
+    from rich.table import Table
+
+    names = list(dict.fromkeys(name for cell in cells.values() for name in cell["medians"] if name != HOOKED))
+    table = Table(title=title, title_justify="left")
+    for column in ("", "unit", *names, HOOKED, "ratio", "others"):
+        table.add_column(column, justify="left" if column in ("", "unit") else "right")
+    for name, cell in cells.items():
+        marked = (
+            f"{_figure(cell['medians'].get(n))}{' *' if n == cell['best_direct'] else ''}" for n in names
+        )
+        tail = (cell["medians"].get(HOOKED), cell["ratio"], cell["others_cores"])
+        table.add_row(name, cell["unit"], *marked, *map(_figure, tail))
+    table.caption = "* the best other one, which the ratio is to; others: cores that other work used"
+    return table
+
+
+def _rows(title: str, rows: list[dict[str, Any]]) -> Any:
+    from rich.table import Table
+
+    table = Table(*rows[0], title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    return table
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
