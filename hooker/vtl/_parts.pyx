@@ -3,11 +3,11 @@
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
-from hooker.vtl cimport congestion as cc
-from hooker.vtl cimport ranges as rg
-from hooker.vtl cimport reassembly as ra
-from hooker.vtl cimport sendbuf as sb
-from hooker.vtl cimport wire
+cimport hooker.vtl.congestion as cc
+cimport hooker.vtl.ranges as rg
+cimport hooker.vtl.reassembly as ra
+cimport hooker.vtl.sendbuf as sb
+cimport hooker.vtl.wire as wire
 from hooker.vtl.siphash cimport siphash24
 
 
