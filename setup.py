@@ -1,11 +1,14 @@
 """Build of the Cython engine: every ``.pyx`` below ``hooker/`` becomes one extension module.
 
+Built in place, the fuzzers' targets are built as well, for the tests that replay their corpus.
+
 ``HOOKER_DEBUG=1`` builds with line tracing, bounds assertions and annotated HTML.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -17,11 +20,13 @@ DEBUG = os.environ.get("HOOKER_DEBUG") == "1"
 
 def extensions() -> list[Extension]:
     sources = sorted((ROOT / "hooker").rglob("*.pyx"))
+    if "--inplace" in sys.argv:
+        sources += sorted((ROOT / "fuzz").glob("*.pyx"))
     return [
         Extension(
             ".".join(path.relative_to(ROOT).with_suffix("").parts),
             [str(path.relative_to(ROOT))],
-            include_dirs=["bpf", "hooker/includes"],
+            include_dirs=["bpf", "hooker/includes", "."],
             depends=[str(p.relative_to(ROOT)) for p in (ROOT / "bpf").glob("*.h")],
             extra_compile_args=["-O0", "-g"] if DEBUG else ["-O3", "-g1", "-fno-strict-aliasing"],
             define_macros=[("_GNU_SOURCE", None)],

@@ -61,6 +61,7 @@ cdef enum:
     MAX_ID_RANGES = 256        # gaps in the stream ids a peer used
     MAX_ACK_RANGES = 64        # received ranges remembered, and the most an ACK carries
     STATELESS_SLOTS = 256      # answers waiting for the next vtl_build
+    USED_COOKIES = 1024        # remembered: each makes one association
 
 
 cdef struct Stream:
@@ -215,6 +216,8 @@ cdef struct Endpoint:
     uint32_t heap_n, heap_cap
     Stateless answer[STATELESS_SLOTS]
     uint32_t answers
+    uint64_t used_cookie[USED_COOKIES]   # their connection ids, a ring
+    uint32_t cookies_used
     double reset_tokens        # rate limit of stateless resets
     uint64_t reset_at
     uint8_t *zeros             # padding

@@ -201,6 +201,7 @@ cdef int on_init_ack(Endpoint *ep, Cursor *c, const Header *h, size_t n, const v
     if a.state == A_COOKIE and a.hs_tries == 1:
         recovery_rtt(&a.rec, max(now - a.hs_sent_at, 1), 0)
     a.peer_cid = h.number
+    a.hs_send = False
     a.max_datagram = min(ep.cfg.max_datagram, <uint32_t>min(n, 0xffff))
     # tells the responder that INIT_ACK has come, and gives it an RTT
     a.ping_due = True
@@ -214,6 +215,16 @@ cdef bint cookie_fresh(Endpoint *ep, const Init *i, const vtl_addr *src, uint64_
     cdef uint64_t age = (now >> COOKIE_TIME_BITS) - i.cookie_time
     return (age <= COOKIE_LIFETIME and i.cookie_cid != 0
             and cookie_mac(ep, src, i.scid, i.cookie_cid, i.cookie_time) == i.cookie_mac)
+
+
+cdef bint cookie_used(const Endpoint *ep, uint64_t cid) noexcept nogil:
+    """An INIT that comes again after its association is gone must not make another with the same id: the
+    initiator would take it for the one it knows."""
+    cdef uint32_t i
+    for i in range(min(ep.cookies_used, <uint32_t>USED_COOKIES)):
+        if ep.used_cookie[i] == cid:
+            return True
+    return False
 
 
 cdef int on_init(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_addr *src,
@@ -236,7 +247,7 @@ cdef int on_init(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_a
     if i.cookie_mac == 0 and i.cookie_time == 0:
         answer(ep, PKT_COOKIE, src, i.scid, random_cid(ep), 0)
         return VTL_OK
-    if not cookie_fresh(ep, &i, src, now) or assoc_by_cid(ep, i.cookie_cid) != NULL:
+    if not cookie_fresh(ep, &i, src, now) or cookie_used(ep, i.cookie_cid):
         return VTL_DROP_COOKIE
     if not offers(i.version_list, i.versions, ep.cfg.version):
         return VTL_DROP_VERSION
@@ -246,6 +257,8 @@ cdef int on_init(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_a
     a = assoc_new(ep, src, i.cookie_cid, now)
     if a == NULL:
         return VTL_DROP_MEMORY
+    ep.used_cookie[ep.cookies_used % USED_COOKIES] = i.cookie_cid
+    ep.cookies_used += 1
     a.peer_cid = i.scid
     a.hs_size = a.max_datagram = min(ep.cfg.max_datagram, <uint32_t>min(n, 0xffff))
     a.hs_send = True

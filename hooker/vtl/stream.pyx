@@ -198,6 +198,8 @@ cdef void stream_end(Stream *s, uint32_t what, uint32_t code) noexcept nogil:
     if s.flags & S_ENDED:
         return
     s.flags = (s.flags | S_ENDED | S_DEAD) & ~<uint32_t>S_SEND_DONE
+    if s.flags & S_FIN_KNOWN:
+        s.flags |= S_RECV_DONE                  # what was not delivered yet nobody wants
     s.code = code
     s.pending = 0
     if s.in_active:

@@ -75,6 +75,21 @@ def test_an_old_cookie_is_refused() -> None:
     assert server.associations == ()
 
 
+def test_a_cookie_makes_one_association_once() -> None:
+    """Else an INIT that comes late makes another, which the initiator takes for the one it knows."""
+    client, server = Endpoint(seed=1), Endpoint(seed=2)
+    client.connect(B, 0)
+    server.receive_datagram(client.datagrams_to_send(0)[0][0], A, 0)
+    client.receive_datagram(server.datagrams_to_send(0)[0][0], B, 0)
+    second = client.datagrams_to_send(0)[0][0]
+    assert server.receive_datagram(second, A, 0) == "ok"
+    server.close(server.associations[0], 1, 0)
+    server.datagrams_to_send(0)
+    assert server.associations == ()
+    assert server.receive_datagram(second, A, 0) == "cookie"
+    assert server.associations == ()
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_handshake_through_thirty_percent_loss(seed: int) -> None:
     pair = Pair(seed, link=Link(loss=0.3))

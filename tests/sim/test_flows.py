@@ -355,3 +355,23 @@ def test_a_lost_confirmation_outlives_its_stream() -> None:
     pair.a.endpoint.fin(flow)
     pair.run(lambda: pair.a.flows[flow].closed and pair.b.flows[peer].closed, limit=5)
     assert pair.b.flows[peer].log == ["FlowOpened", "FlowConfirmed", "FinReceived", "FlowClosed"]
+
+
+@pytest.mark.parametrize("how", ["cancel", "reset"])
+def test_an_opener_that_leaves_when_the_peers_fin_is_here_already_closes(how: str) -> None:
+    """Nobody reads the bytes and the FIN that wait for the acceptance; they must not keep the flow."""
+    pair = Pair(1)
+    assoc = pair.connect()
+    pair.run_for(1)
+    pair.b.auto_accept = False
+    flow = pair.a.endpoint.open(assoc, pair.now)
+    pair.run_for(0.02)
+    (peer,) = pair.b.flows
+    pair.b.endpoint.accept(peer)
+    lose_what_leaves(pair, pair.b, pair.back)
+    pair.b.endpoint.write(peer, b"x" * 500)
+    pair.b.endpoint.fin(peer)
+    pair.run(lambda: pair.a.endpoint.stats(assoc)["stream_bytes_received"] == 500)
+    assert pair.a.flows[flow].log == []
+    pair.a.endpoint.cancel(flow) if how == "cancel" else pair.a.endpoint.reset(flow, 1)
+    pair.run(lambda: pair.a.flows[flow].closed and pair.b.flows[peer].closed, limit=5)
