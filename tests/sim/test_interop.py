@@ -6,11 +6,13 @@ about something else. Bytes are compared at both ends.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 from sim.exchange import Exchange, exchange, finish, payload
-from sim.network import IPV6, MS, A, B, Host, Link, Pair
+from sim.network import IPV6, MS, SECOND, A, Address, B, Host, Link, Pair
 
 from hooker.vtl import events as ev
 from hooker.vtl.sansio import Endpoint
@@ -150,7 +152,7 @@ def test_transfercorruption(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_corruption_that_no_checksum_sees_does_no_harm_but_to_its_bytes(seed: int) -> None:
     """Without any integrity of its own the plain mode cannot know; it must not crash, hang or keep memory."""
-    pair = runner(seed, corrupt=0.1, checksum=False, config={"dead_after": 5 * 10**9})
+    pair = runner(seed, corrupt=0.1, checksum=False, config={"dead_after": 5 * SECOND})
     flow = pair.a.endpoint.open(pair.a.connect(B, 0), 0, committed=True)
     pair.a.endpoint.write(flow, payload(200_000))
     pair.a.endpoint.fin(flow)
@@ -228,6 +230,54 @@ def test_crosstraffic() -> None:
 
 def received(host: Host) -> int:
     return sum(len(f.received) for f in host.flows.values())
+
+
+def moving(
+    pair: Pair, host: Host, addresses: Iterator[Address], *, every: float = 1.0, times: int = 20
+) -> None:
+    """The host's NAT gives it a new address again and again."""
+    for n in range(times):
+        pair.after(every * (n + 1), lambda: setattr(host, "address", next(addresses)))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_rebind_port(seed: int) -> None:
+    """A new port each second, while bytes go both ways."""
+    pair = runner(seed)
+    moving(pair, pair.a, ((A[0], port) for port in itertools.count(5000)))
+    finish(pair, [Exchange(pair, 10 * MIB, MIB)], limit=60)
+    assert pair.a.address[1] >= 5005
+    assert pair.a.down_reasons() == pair.b.down_reasons() == []
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_rebind_addr(seed: int) -> None:
+    """A new address each second; only the other host has much to send.
+
+    When the moved host has nothing left to acknowledge, its keepalive says where it is."""
+    pair = runner(seed, config={"keepalive": SECOND})
+    moving(pair, pair.a, ((f"10.0.1.{n}", 4000 + n) for n in itertools.count(1)))
+    finish(pair, [Exchange(pair, 10, 10 * MIB)], limit=60)
+    assert pair.a.address[1] >= 4005
+    assert pair.a.down_reasons() == pair.b.down_reasons() == []
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_connectionmigration(seed: int) -> None:
+    """From one network to another, with other rates and delays."""
+    pair = runner(seed)
+    e = Exchange(pair, 5 * MIB, 5 * MIB)
+
+    def move() -> None:
+        pair.a.address = ("192.168.7.7", 40_000)
+        pair.forth.delay = pair.back.delay = 60 * MS
+        pair.forth.rate = pair.back.rate = 4 * RATE
+
+    pair.after(2, move)
+    finish(pair, [e], limit=60)
+    assert pair.a.down_reasons() == pair.b.down_reasons() == []
+    up = [x for h in (pair.a, pair.b) for x in h.kinds() if x == "AssociationUp"]
+    assert len(up) == 2
 
 
 def test_versionnegotiation() -> None:
