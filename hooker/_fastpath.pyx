@@ -19,6 +19,7 @@ from hooker.flowtable cimport flows_free, flows_init, flows_reap
 from hooker.frames cimport frame_entry, frames_init
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport *
+from hooker.polling cimport clock_ns, poll_init, wait_events
 from hooker.nudge cimport nudger_close, nudger_open
 from hooker.ringbuf cimport ring_attach, ring_detach, ring_next, ring_release
 from hooker.slab cimport pool_free, pool_init, pool_release, slab
@@ -46,12 +47,6 @@ cdef enum:
     TAG_UDP6 = 5
 
 NANOSECOND = 1e-9
-
-
-cdef inline uint64_t clock_ns() noexcept nogil:
-    cdef timespec t
-    clock_gettime(CLOCK_MONOTONIC, &t)
-    return <uint64_t>t.tv_sec * 1000000000 + t.tv_nsec
 
 
 cdef extern from "<sys/random.h>" nogil:
@@ -220,9 +215,12 @@ cdef void take_twin(worker *w, uint32_t slot, uint32_t events) noexcept nogil:
     if events & EPOLLERR:
         flow_app_reset(w, f)
         return
+    if events & EPOLLPRI and not f.urgent:
+        f.urgent = True
+        w.n.urgent += 1
     if events & EPOLLOUT:
         delivery_writable(w, f)
-    if f.twin >= 0 and (f.hup or events & EPOLLIN):
+    if f.twin >= 0 and (f.hup or events & (EPOLLIN | EPOLLPRI)):
         collect_twin(w, f)
 
 
@@ -303,7 +301,7 @@ cdef void round(worker *w) noexcept nogil:
     cdef int n, i
     arm_redirect(w)
     pthread_mutex_unlock(&w.lock)
-    n = hk_epoll_wait_ns(w.epoll_fd, events, EVENTS, ns)
+    n = wait_events(&w.poll, w.epoll_fd, events, EVENTS, ns)
     pthread_mutex_lock(&w.lock)
     w.now = clock_ns()
     w.n.loops += 1
@@ -325,7 +323,8 @@ cdef void round(worker *w) noexcept nogil:
 
 cdef void wake_python(worker *w) noexcept nogil:
     cdef uint64_t one = 1
-    if w.notice_head != w.notice_told:
+    cdef uint64_t wanted = 0 if w.listening else NOTICES // 2     # nobody waits for them: only before the ring is full
+    if w.notice_head != w.notice_told and w.notice_head - hk_load64(&w.notice_tail) > wanted:
         w.notice_told = w.notice_head
         write(w.notice_fd, &one, sizeof(one))
 
@@ -399,7 +398,7 @@ cdef class Worker:
     def __init__(self, *, int ring_fd, int ring_size, int free_fd, int avoid_fd, int sockets_fd,
                  int adopt_fd, int redirect_fd, size_t records, uint32_t max_flows, uint16_t port, uint16_t peer_port, uint8_t transport,
                  double hold_time, double avoid_time=60.0, double dead_after=5.0, uint32_t datagram=1452, congestion="cubic",
-                 tap=None):
+                 double busy_poll=0.0, bint listening=True, tap=None):
         cdef worker *w = &self.w
         cdef uint16_t bound = 0
         cdef int r
@@ -416,6 +415,8 @@ cdef class Worker:
         w.hold_open = <uint64_t>(hold_time * 0.8e9)
         w.avoid_for = <uint64_t>(avoid_time * 1e9)
         w.redirect_armed = True
+        w.listening = listening
+        poll_init(&w.poll, <uint64_t>(busy_poll * 1e9))
         self.keep = tap
         w.owner = <void *>self
         w.tap = <void *>tap if tap is not None else NULL
@@ -517,14 +518,16 @@ cdef class Worker:
         """Readable when events() has something."""
         return self.w.notice_fd
 
-    def events(self):
-        """Events since the last call: list of (kind, reason, role, state, flow_id, local_ip, local_port,
+    def events(self, size_t most=NOTICES):
+        """Events since the last call, the last `most` of them: list of (kind, reason, role, state, flow_id, local_ip, local_port,
         remote_ip, remote_port, bytes_out, bytes_in, time, held) — addresses as 16 bytes, times in seconds."""
         cdef worker *w = &self.w
         cdef uint64_t tail = w.notice_tail, head = hk_load64(&w.notice_head)
         cdef uint64_t junk
         cdef notice *n
         read(w.notice_fd, &junk, sizeof(junk))
+        if head - tail > most:
+            tail = head - most
         out = []
         while tail != head:
             n = &w.notices[tail & (NOTICES - 1)]
@@ -577,6 +580,7 @@ cdef class Worker:
             pthread_mutex_unlock(&w.lock)
         out = {k: v for k, v in (<dict>n).items() if k != "reasons"}
         out.update(
+            polls_hit=w.poll.hits, polls_missed=w.poll.misses, polls_crowded=w.poll.crowded,
             udp_send_calls=w.udp.send_calls, udp_recv_calls=w.udp.recv_calls, udp_send_errors=w.udp.send_errors,
             datagrams_sent=w.udp.datagrams_sent, datagrams_received=w.udp.datagrams_received,
             gso=int(w.udp.gso), flows=w.live, slabs=w.slabs.made,

@@ -45,6 +45,14 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="Let non-blocking sockets' messages take the redirect socket; auto: if nobody can tell.",
         ),
+        click.option(
+            "--busy-poll",
+            metavar="MICROSECONDS",
+            type=click.IntRange(0, 10000),
+            default=100,
+            show_default=True,
+            help="Wait awake for so long while answers come fast; 0 always sleeps.",
+        ),
         click.option("-v", "--verbose", is_flag=True, help="Say on standard error what happens to flows."),
     ]
     for option in reversed(options):
@@ -135,6 +143,7 @@ def _options(
     transport: str,
     listen_port: int | None,
     redirect: str,
+    busy_poll: int,
     verbose: bool,
     default_port: int | None = None,
 ) -> Options:
@@ -144,6 +153,7 @@ def _options(
         transport=transport,
         listen_port=default_port if listen_port is None else listen_port,
         redirect=redirect,
+        busy_poll=busy_poll / 1e6,
         verbose=verbose,
     )
 

@@ -35,6 +35,10 @@ cdef enum:
     SEND_MAX = 8 << 20           # and at most
     ADOPT_AFTER = 4              # reads of the twin: a short connection is not worth it
     ETHERNET = 14
+    MORE = 1                     # what reading a twin came to: there may be more,
+    DRAINED = 2                  # there is none: the next edge tells,
+    WAITS = 3                    # its turn or room has not come,
+    OVER = 4                     # the flow is reset
 
 
 cdef inline size_t send_limit(flow *f) noexcept nogil:
@@ -159,43 +163,62 @@ cdef void show_read(worker *w, flow *f, slab *s, size_t n) noexcept nogil:
     tap_frames(w.tap, w.owner, s, s.base + s.used, &e, 1)
 
 
-cdef int read_twin(worker *w, flow *f, size_t available) noexcept nogil:
-    """1 after some bytes, 0 when it must wait, -1 when the flow is over."""
+cdef int read_twin(worker *w, flow *f, size_t most) noexcept nogil:
+    """One recv() of at most so many bytes."""
     cdef slab *s
     cdef size_t want
     cdef ssize_t n
     if not twin_turn(f) or vtl_unacked(f.stream) >= send_limit(f):
         f.waiting = True
-        return 0
+        return WAITS
     s = pool_current(&w.slabs, ROOM)
     if s == NULL:
         w.starved = True
         w.n.slabs_exhausted += 1
         f.waiting = True
-        return 0
+        return WAITS
     want = w.slabs.size - s.used
-    if want > available:
-        want = available
+    if want > most:
+        want = most
     n = recv(f.twin, s.base + s.used, want, MSG_DONTWAIT)
     if n <= 0:
-        if n < 0 and (errno == EAGAIN or errno == EINTR):
-            return 0
-        flow_app_reset(w, f)
-        return -1
+        return nothing_read(w, f, n)
     w.n.twin_reads += 1
-    if f.reads < ADOPT_AFTER and w.adopt_fd >= 0:
-        f.reads += 1
-        if f.reads == ADOPT_AFTER:
-            adopt(w, f)
     w.n.twin_read_bytes += n
     if w.tap != NULL:
         show_read(w, f, s, n)
     if lend(w, f, s, s.base + s.used, n) < 0:
-        return -1
+        return OVER
     s.used += n
     f.resume += n
     hk_store64(&f.rec.resume, f.resume)
-    return 1
+    if f.reads < ADOPT_AFTER and w.adopt_fd >= 0:
+        f.reads += 1
+        if f.reads == ADOPT_AFTER:
+            adopt(w, f)
+    return DRAINED if <size_t>n < want and not f.urgent else MORE
+
+
+cdef int nothing_read(worker *w, flow *f, ssize_t n) noexcept nogil:
+    if n < 0 and errno != EAGAIN and errno != EINTR:
+        flow_app_reset(w, f)
+        return OVER
+    if n == 0:
+        f.hup = True
+    return DRAINED
+
+
+cdef int read_promised(worker *w, flow *f) noexcept nogil:
+    """Rule 4: only what was there when the socket's turn was checked."""
+    cdef int n = twin_available(f.twin)
+    cdef int r
+    if n < 0:
+        flow_app_reset(w, f)
+        return OVER
+    if n == 0:
+        return DRAINED
+    r = read_twin(w, f, n)
+    return MORE if r == DRAINED else r
 
 
 cdef void end_of_data(worker *w, flow *f) noexcept nogil:
@@ -218,21 +241,13 @@ cdef void end_of_data(worker *w, flow *f) noexcept nogil:
 
 
 cdef void collect_twin(worker *w, flow *f) noexcept nogil:
-    cdef int n, r
+    cdef int r = MORE
     if f.twin < 0 or f.eof or f.stream == NULL or f.state != HK_STATE_ENGAGED:
         return
     f.waiting = False
-    while True:
-        n = twin_available(f.twin)
-        if n < 0:
-            flow_app_reset(w, f)
-            return
-        if n == 0:
-            break
-        r = read_twin(w, f, n)
-        if r <= 0:
-            return
-    if f.hup:
+    while r == MORE:
+        r = read_promised(w, f) if f.adopted else read_twin(w, f, <size_t>-1)
+    if r == DRAINED and f.hup:
         end_of_data(w, f)
 
 

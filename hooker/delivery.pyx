@@ -58,15 +58,18 @@ cdef inline void credit(worker *w, flow *f, size_t n) noexcept nogil:
         vtl_consumed(f.stream, n)
 
 
-cdef ssize_t write_twin(worker *w, flow *f, iovec *iov, uint32_t count) noexcept nogil:
-    """Bytes the twin took, 0 if it is full, -1 if it is gone (the flow is reset then)."""
+cdef ssize_t write_twin(worker *w, flow *f, iovec *iov, uint32_t count, bint last) noexcept nogil:
+    """Bytes the twin took, 0 if it is full, -1 if it is gone (the flow is reset then).
+
+    `last`: the end of data follows at once, and goes in the same segment.
+    """
     cdef msghdr m
     cdef ssize_t n
     memset(&m, 0, sizeof(m))
     m.msg_iov = iov
     m.msg_iovlen = count
     w.n.twin_writes += 1
-    n = sendmsg(f.twin, &m, MSG_DONTWAIT | MSG_NOSIGNAL)
+    n = sendmsg(f.twin, &m, MSG_DONTWAIT | MSG_NOSIGNAL | (MSG_MORE if last else 0))
     if n >= 0:
         credit(w, f, n)
         return n
@@ -119,7 +122,7 @@ cdef void flush_gather(worker *w, flow *f) noexcept nogil:
     cdef ssize_t n
     if g == NULL:
         return
-    n = write_twin(w, f, g.part, g.count)
+    n = write_twin(w, f, g.part, g.count, f.fin)
     if n >= 0 and <size_t>n < g.size:
         keep_rest(w, f, g, n)
     gather_drop(w, f)
@@ -141,7 +144,7 @@ cdef void flush_backlog(worker *w, flow *f) noexcept nogil:
             offered += b.end - b.start
             count += 1
             b = b.next
-        n = write_twin(w, f, iov, count)
+        n = write_twin(w, f, iov, count, f.fin and offered == f.backlog)
         if n <= 0:
             return
         take(f, n)

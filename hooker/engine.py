@@ -66,6 +66,8 @@ class Hooker:
     :param control: serve `hooker status`.
     :param redirect: whether messages of non-blocking sockets take the redirect socket: "always", "never"
         (all data goes through the twins), or "auto": where the probes find that nobody can tell.
+    :param busy_poll: seconds the worker may wait awake for what comes next, while answers come that fast and
+        nobody else needs the CPU (``hooker/polling.pyx``); 0 always sleeps.
     :param probe: try this kernel with real sockets first (once per boot; the verdict is kept).
 
     Raises ConfigurationError for a wrong argument or a machine that lacks something, KernelError when the
@@ -85,6 +87,7 @@ class Hooker:
         tap: Tap | None = None,
         control: bool = True,
         redirect: str = "auto",
+        busy_poll: float = 100e-6,
         probe: bool = True,
     ) -> None:
         self.policy = policy or Policy()
@@ -97,9 +100,11 @@ class Hooker:
         self._tap = tap
         self._control = control
         self.redirect = _check_redirect(redirect)
+        self.busy_poll = _check_busy_poll(busy_poll)
         self._probe = probe
         self._stack: ExitStack | None = None
         self._recent: deque[RawEvent] = deque(maxlen=RECENT)
+        self._draining = threading.Lock()
 
     # ---- life ----
 
@@ -167,6 +172,8 @@ class Hooker:
                 transport=self.transport.wire_id,
                 hold_time=self.hold_time,
                 datagram=datagram_size(),
+                busy_poll=self.busy_poll,
+                listening=self.on_event is not None,
                 tap=self._tap,
             )
         except OSError as error:
@@ -212,16 +219,18 @@ class Hooker:
         poll.register(self._ending, select.POLLIN)
         while True:
             ready = dict(poll.poll())
-            for raw in self._worker.events():
-                self._note(raw)
+            for raw in self._drain():
+                if self.on_event is not None:
+                    self.on_event(_event(raw))
             if self._ending in ready:
                 return
 
-    def _note(self, raw: RawEvent) -> None:
-        if raw[0] in ENDS:
-            self._recent.append(raw)  # made readable when somebody looks
-        if self.on_event is not None:
-            self.on_event(_event(raw))
+    def _drain(self) -> list[RawEvent]:
+        """What has happened since the last time; ends are kept, made readable when somebody looks."""
+        with self._draining:
+            events = self._worker.events() if self.on_event else self._worker.events(RECENT)
+            self._recent.extend(raw for raw in events if raw[0] in ENDS)
+        return events
 
     # ---- what is going on ----
 
@@ -247,6 +256,8 @@ class Hooker:
 
     def snapshot(self) -> dict[str, Any]:
         """All of it as plain data: engine, peers, flows, recent (ended flows), reasons, counters."""
+        if self.on_event is None:
+            self._drain()
         return {
             "engine": {
                 "pid": os.getpid(),
@@ -291,6 +302,14 @@ def _check_redirect(choice: str) -> str:
 def _check_hold(seconds: float) -> float:
     if not 0.01 <= seconds <= 60:
         raise ConfigurationError(f"hold time {seconds} s is out of range", remedy="give 0.01 to 60 seconds")
+    return seconds
+
+
+def _check_busy_poll(seconds: float) -> float:
+    if not 0 <= seconds <= 0.01:
+        raise ConfigurationError(
+            f"busy_poll {seconds} s is out of range", remedy="give 0 to 0.01 seconds; 0 always sleeps"
+        )
     return seconds
 
 

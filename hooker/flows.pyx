@@ -55,7 +55,7 @@ cdef inline flow *flow_of(vtl_stream *s) noexcept nogil:
 
 cdef int watch_twin(worker *w, flow *f) noexcept nogil:
     cdef epoll_event ev
-    ev.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
+    ev.events = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET
     ev.data.u64 = f.slot
     return epoll_ctl(w.epoll_fd, EPOLL_CTL_ADD, f.twin, &ev)
 
@@ -191,7 +191,7 @@ cdef void try_again(worker *w, flow *f, uint64_t interval) noexcept nogil:
 
 
 cdef void schedule_ack(worker *w, flow *f) noexcept nogil:
-    try_again(w, f, 2 * <uint64_t>f.est.rtt_us * 1000 + ACK_AGAIN * MILLISECOND)
+    try_again(w, f, 2 * <uint64_t>f.est.rtt_us * 1000 + 2 * w.accept_ns + ACK_AGAIN * MILLISECOND)
 
 
 cdef void start_client(worker *w, flow *f) noexcept nogil:
@@ -335,6 +335,7 @@ cdef void on_accepted(worker *w, vtl_stream *s) noexcept nogil:
     if f == NULL:
         return
     f.accepted = True
+    w.accept_ns = (7 * w.accept_ns + w.now - f.opened_ns) // 8
     service_accepted(w, &f.est)
     if f.state != HK_STATE_HELD:
         held_remove(w, f)
@@ -439,6 +440,7 @@ cdef void again(worker *w, flow *f) noexcept nogil:
     if f.est.role == HK_ROLE_SERVER:
         meet_early(w, f)
     else:
+        w.n.acks_again += 1
         announce(&w.nudger, &f.est, HK_ROLE_CLIENT, w.transport, w.port)
         schedule_ack(w, f)
 

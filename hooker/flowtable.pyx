@@ -53,6 +53,8 @@ cdef flow *flow_by_id(worker *w, uint64_t id) noexcept nogil:
 
 cdef void tell(worker *w, flow *f, uint8_t kind) noexcept nogil:
     cdef notice *n
+    if not w.listening and (kind == N_OPENED or kind == N_ENGAGED):
+        return
     if w.notice_head - hk_load64(&w.notice_tail) >= NOTICES:
         w.n.notices_lost += 1
         return

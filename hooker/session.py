@@ -40,6 +40,7 @@ class Options:
     transport: str = "vtl"
     listen_port: int | None = LISTEN_PORT
     redirect: str = "auto"
+    busy_poll: float = 100e-6  # s
     verbose: bool = False
 
     def __post_init__(self) -> None:
@@ -58,6 +59,7 @@ def make_engine(options: Options, cgroup: Path, port: int) -> Engine:
         transport=options.transport,
         listen_port=port,
         redirect=options.redirect,
+        busy_poll=options.busy_poll,
         on_event=_print_event if options.verbose else None,
     )
     return engine

@@ -6,6 +6,7 @@ from hooker.frames cimport frame_entry, frame_parser
 from hooker.includes.hk cimport hk_event, hk_flow, hk_key, hk_peer
 from hooker.includes.linux cimport iovec, pthread_mutex_t
 from hooker.nudge cimport nudger
+from hooker.polling cimport poller
 from hooker.slab cimport slab_pool
 from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_batch, vtl_endpoint, vtl_open_info, vtl_stream
 
@@ -76,6 +77,7 @@ cdef struct flow:
     bint adopted               # it is in there
     bint eof                   # the twin gave end of data, the stream has its FIN
     bint hup                   # the application's FIN has reached the twin
+    bint urgent                # urgent data came: a recv() may stop before the end
     bint waiting               # the twin has bytes, but their turn or room has not come
     bint in_retry
     flow *retry_next
@@ -129,13 +131,14 @@ cdef struct ring_reader:       # of the kernel's BPF ring buffer
 cdef struct worker_counters:
     uint64_t loops, frames, frame_bytes, redirect_reads, twin_reads, twin_read_bytes
     uint64_t twin_writes, twin_write_bytes, adopted, adopt_blocking, adopt_refused, backlog_bytes_peak, unknown_flow_frames, bad_frames
-    uint64_t datagrams_dropped, nudges, engaged, released, closed, resets, twins_retried, notices_lost, slabs_exhausted
+    uint64_t datagrams_dropped, nudges, engaged, released, closed, resets, twins_retried, acks_again, urgent, notices_lost, slabs_exhausted
     uint64_t reasons[R_COUNT]
 
 cdef struct worker:
     pthread_mutex_t lock       # held by the loop except while it waits
     bint stop
     uint64_t now
+    poller poll
     int epoll_fd
     int wake_fd
     int notice_fd
@@ -184,12 +187,14 @@ cdef struct worker:
     uint64_t hold_client
     uint64_t hold_server
     uint64_t hold_open
+    uint64_t accept_ns         # how long services take to accept, smoothed
     uint64_t avoid_for
     nudger nudger
     notice *notices
     uint64_t notice_head
     uint64_t notice_tail
     uint64_t notice_told
+    bint listening             # somebody wants to hear of events as they happen
     worker_counters n
     void *tap                  # a Python callable, or NULL; the Worker object keeps it alive
     void *owner                # the Worker object

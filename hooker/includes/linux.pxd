@@ -90,12 +90,14 @@ cdef extern from "<sys/socket.h>" nogil:
         SO_ERROR
         SO_LINGER
         SO_REUSEADDR
+        SO_OOBINLINE
         SO_RCVBUFFORCE
         SO_SNDBUFFORCE
         SO_BINDTODEVICE
         SHUT_WR
         MSG_DONTWAIT
         MSG_NOSIGNAL
+        MSG_MORE
         MSG_PEEK
         MSG_TRUNC
         MSG_ERRQUEUE
@@ -164,6 +166,7 @@ cdef extern from "<sys/epoll.h>" nogil:
         EPOLLERR
         EPOLLHUP
         EPOLLRDHUP
+        EPOLLPRI
     unsigned int EPOLLET
 
 cdef extern from "<pthread.h>" nogil:
@@ -195,3 +198,6 @@ cdef extern from * nogil:
     void hk_store32(uint32_t *p, uint32_t v)
     void hk_store64(uint64_t *p, uint64_t v)
     void hk_fence()
+
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()

@@ -4,9 +4,10 @@ It knows nothing of Hooker. Each connection runs the actions in turn; at the end
 what was sent and received (bytes, SHA-256), when (monotonic seconds), and which error ended it.
 
 Actions: ``send:N`` (blocking), ``send-async:N`` (asyncio, level-triggered), ``send-edge:N``
-(edge-triggered epoll), ``recv:N``, ``recv-all``, ``recv-all-blocking`` (without poll),
-``duplex-blocking:N`` (two threads), ``echo-all``, ``fin``, ``sleep:S``, ``wait-file:PATH``,
-``touch:PATH``, ``rst`` (linger 0), ``close``, ``exit`` (without closing), ``wait-end``.
+(edge-triggered epoll), ``send-urgent:N``, ``inline`` (urgent data into the stream), ``recv:N``,
+``recv-all``, ``recv-all-blocking`` (without poll), ``duplex-blocking:N`` (two threads), ``echo-all``,
+``fin``, ``sleep:S``, ``wait-file:PATH``, ``touch:PATH``, ``rst`` (linger 0), ``close``, ``exit``
+(without closing), ``wait-end``.
 """
 
 from __future__ import annotations
@@ -187,6 +188,15 @@ class Connection:
     def do_wait_end(self, _: str) -> None:
         """Wait until the peer is gone, reading what comes; the error, if any, is the result's."""
         self.do_recv_all("")
+
+    def do_send_urgent(self, value: str) -> None:
+        """Bytes of which the last is urgent."""
+        for block in self.blocks(value):
+            self.sock.send(block, socket.MSG_OOB)
+            self.count_sent(block)
+
+    def do_inline(self, _: str) -> None:
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
 
     def do_fin(self, _: str) -> None:
         self.sock.shutdown(socket.SHUT_WR)

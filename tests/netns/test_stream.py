@@ -180,3 +180,22 @@ def test_many_connections_at_once(pair: Pair) -> None:
         same(one, {"received": one["received"], "received_sha256": one["received_sha256"]})
         assert one["error"] is None
     assert sorted(e["received_sha256"] for e in echoed) == sorted(d["sent_sha256"] for d in done)
+
+
+def test_urgent_data_is_in_the_stream(pair: Pair) -> None:
+    """As a receiver with SO_OOBINLINE sees it over TCP."""
+    actions = ("recv:1", "inline", "recv-all", "close")
+    script = (
+        "send:1",
+        "sleep:0.1",
+        "send:50000",
+        "send-urgent:10",
+        "send:70000",
+        "send-urgent:1",
+        "send:5",
+        "close",
+    )
+    with pair.engaged():
+        server = peer(pair.b, "serve", any_address("v4"), 7020, *actions)
+        sent, received = result(peer(pair.a, "connect", pair.b.v4, 7020, *script)), result(server)
+    same(sent, received)
