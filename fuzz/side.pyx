@@ -251,7 +251,7 @@ cdef bint side_init(Side *k, uint64_t seed, Input *i) noexcept nogil:
     k.addr.ip[10] = k.addr.ip[11] = 255
     k.addr.ip[15] = <uint8_t>seed
     k.addr.port = 4000
-    k.cfg.version = 1
+    k.cfg.versions[0] = k.cfg.n_versions = 1
     k.cfg.max_datagram = 1200 + next8(i)
     k.cfg.stream_window = <uint64_t>256 << (next8(i) & 15)
     k.cfg.assoc_window = k.cfg.stream_window << (next8(i) & 3)

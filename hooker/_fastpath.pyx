@@ -458,7 +458,7 @@ cdef class Worker:
         cdef vtl_sink sink
         memset(&c, 0, sizeof(c))
         memset(&sink, 0, sizeof(sink))
-        c.version = 1
+        c.versions[0] = c.n_versions = 1
         c.max_datagram = datagram
         c.stream_window = 4 << 20
         c.assoc_window = 16 << 20

@@ -80,7 +80,7 @@ cdef class Loopback:
         cdef vtl_sink k
         cdef int i
         memset(&cfg, 0, sizeof(cfg))
-        cfg.version = 1
+        cfg.versions[0] = cfg.n_versions = 1
         cfg.max_datagram = max_datagram
         cfg.stream_window = cfg.assoc_window = 1 << 30
         cfg.max_ack_delay = 1000000

@@ -49,7 +49,7 @@ def read_init(bytes body not None):
     c.n = PyBytes_GET_SIZE(body)
     if not wire.read_init(&c, &i):
         return None
-    versions = [wire.load32(i.version_list + 4 * j) for j in range(i.versions)]
+    versions = [wire.load32(i.versions.list + 4 * j) for j in range(i.versions.n)]
     return {"max_ack_delay_us": i.max_ack_delay_us, "max_data": i.max_data,
             "max_stream_data": i.max_stream_data, "cookie_cid": i.cookie_cid,
             "cookie_time": i.cookie_time, "cookie_mac": i.cookie_mac, "versions": versions}

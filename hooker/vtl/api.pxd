@@ -55,8 +55,12 @@ cdef struct vtl_sink:          # the callbacks; `ctx` comes back as their first 
     void (*closed)(void *ctx, vtl_stream *s) noexcept nogil                       # done in both directions; s is invalid after
 
 
+cdef enum:
+    VTL_MAX_VERSIONS = 8
+
 cdef struct vtl_config:
-    uint32_t version
+    uint32_t versions[VTL_MAX_VERSIONS]    # spoken, the preferred one first
+    uint32_t n_versions
     uint32_t max_datagram      # UDP payload bytes, 1472 on IPv4 Ethernet, 1452 on IPv6
     uint64_t stream_window     # bytes a peer may send ahead of vtl_consumed, one stream
     uint64_t assoc_window      # the same, all streams of an association
@@ -88,6 +92,7 @@ cdef struct vtl_batch:         # filled by vtl_build; memory is the caller's
 
 
 cdef struct vtl_counters:      # of an endpoint
+    uint64_t unproven_received, unproven_sent   # bytes from addresses not proven, and the answers to them
     uint64_t paths_proven, paths_failed         # addresses that answered a challenge, or did not
     uint64_t amplification_limited              # datagrams not sent, for their address has sent too little
 
@@ -100,3 +105,4 @@ cdef struct vtl_assoc_stats:
     uint32_t streams
     uint32_t up
     uint32_t moves                              # changes of the peer's address
+    uint32_t version

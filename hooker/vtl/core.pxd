@@ -145,6 +145,9 @@ cdef struct Assoc:
     bint hs_send               # INIT or INIT_ACK is due
     uint32_t hs_size           # pad to this
     uint32_t max_datagram      # proven by the handshake
+    uint32_t version           # agreed on; 0: not yet
+    uint32_t hs_refused        # answers that named another version than they had to
+    bint surplus               # the peer and we connected at the same time; the other one stays
     # address changes
     OtherPath other
     PathAnswer answer

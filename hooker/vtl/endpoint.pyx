@@ -39,9 +39,11 @@ cdef inline Stream *S(const vtl_stream *s) noexcept nogil:
 # --- endpoint
 
 cdef vtl_endpoint *vtl_endpoint_new(const vtl_config *cfg, const vtl_sink *sink) noexcept nogil:
-    """NULL: no memory, an unknown congestion controller, or a datagram size out of range."""
+    """NULL: no memory, an unknown congestion controller, no version, or a datagram size out of range."""
     cdef Endpoint *ep
     if congestion_find(cfg.congestion) == NULL or not 256 <= cfg.max_datagram <= 0xffff:
+        return NULL
+    if not 1 <= cfg.n_versions <= VTL_MAX_VERSIONS:
         return NULL
     ep = <Endpoint *>calloc(1, sizeof(Endpoint))
     if ep == NULL:
@@ -68,13 +70,13 @@ cdef void vtl_endpoint_free(vtl_endpoint *ep) noexcept nogil:
 
 
 cdef uint64_t late(Endpoint *ep, uint64_t now) noexcept nogil:
-    """How far a deadline was missed, if by much: the host slept, or its clock jumped."""
+    """The time since the last call, if a deadline was missed by much: the host slept, or its clock jumped."""
     cdef uint64_t due
     settle(ep)
     if ep.heap_n == 0:
         return 0
     due = max(ep.heap[0].deadline, ep.now)
-    return now - due if now > due + MAX_LATE else 0
+    return now - ep.now if now > due + MAX_LATE else 0
 
 
 cdef inline uint64_t clock(Endpoint *ep, uint64_t now) noexcept nogil:
@@ -270,6 +272,7 @@ cdef void vtl_assoc_get_stats(const vtl_assoc *assoc, vtl_assoc_stats *out) noex
     out.streams = a.streams
     out.up = a.state == A_UP
     out.moves = a.moves
+    out.version = a.version
 
 
 cdef void vtl_set_user(vtl_assoc *a, void *user) noexcept nogil:

@@ -8,10 +8,11 @@
 
 1. The responder keeps nothing before the cookie is back. The cookie names the server connection id,
    so frames may follow the second INIT at once.
-2. Both INITs and the INIT_ACK are padded to the full datagram size: what does not fit the path fails
-   here, and the flows stay on TCP.
-3. Two hosts that connect at the same time get two associations; each uses its own.
-4. An association ends by CLOSE or, when that was lost, by the STATELESS_RESET that answers its next DATA.
+2. The second INIT and the INIT_ACK are padded to the full datagram size: what does not fit the path fails
+   here, and smaller ones are tried.
+3. COOKIE and INIT_ACK list the responder's versions: taking some away does not go unnoticed (RFC 9368).
+4. Two hosts that connect at the same time get two associations; new streams take the same one at both.
+5. An association ends by CLOSE or, when that was lost, by the STATELESS_RESET that answers its next DATA.
 """
 
 from libc.string cimport memcpy, memset
@@ -21,10 +22,10 @@ from hooker.vtl.endpoint cimport (
     VTL_DROP_COOKIE, VTL_DROP_DUPLICATE, VTL_DROP_MEMORY, VTL_DROP_NO_ASSOC, VTL_DROP_PROTOCOL,
     VTL_DROP_SHORT, VTL_DROP_VERSION, VTL_OK,
 )
-from hooker.vtl.packet_in cimport requeue_for_probe
+from hooker.vtl.packet_in cimport packets_abandon, requeue_for_probe
 from hooker.vtl.recovery cimport recovery_rtt
 from hooker.vtl.registry cimport (
-    assoc_by_cid, assoc_new, assoc_to_evict, assoc_with_peer_cid, random_cid, same_addr,
+    assoc_by_cid, assoc_new, assoc_settle_rivals, assoc_to_evict, assoc_with_peer_cid, random_cid, same_addr,
 )
 from hooker.vtl.siphash cimport siphash24
 from hooker.vtl.stream cimport stream_activate
@@ -34,7 +35,8 @@ cdef enum:
     RETRY = 60000000           # ns before the first INIT is repeated; doubles
     RETRY_MAX = 1000000000     # ns
     COOKIE_TRIES = 3           # INITs with one cookie before asking for another
-    FULL_SIZE_TRIES = 3        # INITs of full size before trying MIN_DATAGRAM
+    FULL_SIZE_TRIES = 1        # INITs of full size with one cookie before trying MIN_DATAGRAM
+    REFUSALS = 2               # wrong answers that end a handshake; one may be an accident
     MIN_DATAGRAM = 1200        # bytes, RFC 9000 14.1
     COOKIE_TIME_BITS = 30      # a cookie's clock ticks every 2^30 ns
     COOKIE_LIFETIME = 16       # ticks
@@ -71,6 +73,20 @@ cdef void answer(Endpoint *ep, uint8_t type, const vtl_addr *to, uint64_t dcid, 
     ep.answers += 1
 
 
+cdef void answer_unproven(Endpoint *ep, uint8_t type, const vtl_addr *to, uint64_t dcid,
+                          uint64_t number) noexcept nogil:
+    """An answer to the datagram in hand, whose source nobody has proven: RFC 9000 8."""
+    cdef uint32_t size = HEADER_SIZE
+    if type == PKT_COOKIE:
+        size += COOKIE_FIXED + 4 * ep.cfg.n_versions
+    if size > AMPLIFICATION * ep.source_size:
+        ep.count.amplification_limited += 1
+        return
+    ep.count.unproven_received += ep.source_size
+    ep.count.unproven_sent += size
+    answer(ep, type, to, dcid, number, 0)
+
+
 cdef void answer_unknown(Endpoint *ep, const vtl_addr *to, const Header *h, uint64_t now) noexcept nogil:
     """Tells the sender of a DATA packet that its association is gone, at a limited rate.
 
@@ -80,7 +96,7 @@ cdef void answer_unknown(Endpoint *ep, const vtl_addr *to, const Header *h, uint
     ep.reset_at = now
     if ep.reset_tokens >= 1:
         ep.reset_tokens -= 1
-        answer(ep, PKT_STATELESS_RESET, to, h.dcid, h.number, 0)
+        answer_unproven(ep, PKT_STATELESS_RESET, to, h.dcid, h.number)
 
 
 # --- initiator
@@ -98,15 +114,19 @@ cdef void send_init(Assoc *a, uint64_t now) noexcept nogil:
     a.hs_next = now + retry_after(a)
     a.hs_tries += 1
     a.hs_total += 1
-    if a.hs_total > FULL_SIZE_TRIES:
-        a.hs_size = min(a.hs_size, MIN_DATAGRAM)
+    if a.state == A_INIT or a.hs_tries > FULL_SIZE_TRIES:       # COOKIE proves no size
+        a.hs_size = min(a.ep.cfg.max_datagram, MIN_DATAGRAM)
+    else:
+        a.hs_size = a.ep.cfg.max_datagram
+    if a.rec.outstanding > 0:                   # what followed the INIT before was lost with it, or in vain
+        requeue_for_probe(a)
+        a.probes = max(a.probes, 1)
     assoc_ready(a)
 
 
 cdef void handshake_start(Assoc *a, uint64_t now) noexcept nogil:
     a.initiator = True
     a.state = A_INIT
-    a.hs_size = a.ep.cfg.max_datagram
     a.hs_started = a.last_recv = now
     send_init(a, now)
 
@@ -116,17 +136,26 @@ cdef void handshake_timer(Assoc *a, uint64_t now) noexcept nogil:
         assoc_fail(a, DOWN_HANDSHAKE_TIMEOUT)
     elif now >= a.hs_next:
         if a.state == A_COOKIE and a.hs_tries >= COOKIE_TRIES:
-            a.state = A_INIT                    # the responder may have changed its secret
-            a.cookie_cid = a.cookie_time = a.cookie_mac = 0
+            begin_again(a)                      # the responder may have changed its secret
         send_init(a, now)
 
 
-cdef bint offers(const uint8_t *list, uint32_t n, uint32_t version) noexcept nogil:
-    cdef uint32_t i
-    for i in range(n):
-        if load32(list + 4 * i) == version:
-            return True
-    return False
+cdef void begin_again(Assoc *a) noexcept nogil:
+    a.state = A_INIT
+    a.cookie_cid = a.cookie_time = a.cookie_mac = 0
+    a.version = 0
+
+
+cdef int refuse(Assoc *a, uint32_t reason, int drop, uint64_t now) noexcept nogil:
+    """An answer that cannot be right: somebody may have changed it, or what we had sent."""
+    a.hs_refused += 1
+    if a.hs_refused >= REFUSALS:
+        assoc_fail(a, reason)
+    else:
+        begin_again(a)
+        a.hs_tries = 0
+        send_init(a, now)
+    return drop
 
 
 cdef Assoc *ours(Endpoint *ep, const Header *h, const vtl_addr *src) noexcept nogil:
@@ -139,18 +168,20 @@ cdef Assoc *ours(Endpoint *ep, const Header *h, const vtl_addr *src) noexcept no
 cdef int on_cookie(Endpoint *ep, Cursor *c, const Header *h, const vtl_addr *src,
                    uint64_t now) noexcept nogil:
     cdef Assoc *a = ours(ep, h, src)
-    cdef const uint8_t *p = take(c, 20)
-    cdef const uint8_t *list
+    cdef const uint8_t *p = take(c, COOKIE_FIXED)
+    cdef Versions spoken
     if p == NULL:
         return VTL_DROP_SHORT
-    list = take(c, 4 * <size_t>p[0])
-    if list == NULL:
+    spoken.n = p[0]
+    spoken.list = take(c, 4 * <size_t>p[0])
+    if spoken.list == NULL:
         return VTL_DROP_SHORT
     if a == NULL or not a.initiator:
         return VTL_DROP_NO_ASSOC
     if a.state != A_INIT:
         return VTL_DROP_DUPLICATE
-    if not offers(list, p[0], ep.cfg.version):
+    a.version = choose_version(ep.cfg.versions, ep.cfg.n_versions, &spoken)
+    if a.version == 0:
         assoc_fail(a, DOWN_VERSION)
         return VTL_OK
     if a.hs_total == 1:
@@ -172,6 +203,7 @@ cdef void come_up(Assoc *a, const uint8_t *windows, uint32_t ack_delay_us, uint6
     a.last_recv = now
     if a.streams == 0:
         a.idle_since = now
+    assoc_settle_rivals(a, now)
     a.first_up_pn = a.rec.next_pn
     a.send_max = load64(windows)
     a.peer_stream_window = load64(windows + 8)
@@ -189,23 +221,33 @@ cdef void come_up(Assoc *a, const uint8_t *windows, uint32_t ack_delay_us, uint6
 cdef int on_init_ack(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_addr *src,
                      uint64_t now) noexcept nogil:
     cdef Assoc *a = ours(ep, h, src)
-    cdef const uint8_t *p = take(c, INIT_ACK_BODY)
+    cdef const uint8_t *p = take(c, INIT_ACK_FIXED)
+    cdef Versions spoken
+    cdef uint32_t due
     if p == NULL:
+        return VTL_DROP_SHORT
+    spoken.n = p[24]
+    spoken.list = take(c, 4 * <size_t>p[24])
+    if spoken.list == NULL:
         return VTL_DROP_SHORT
     if a == NULL or not a.initiator:
         return VTL_DROP_NO_ASSOC
     if a.state == A_UP:
         return VTL_DROP_DUPLICATE
-    if load32(p) != ep.cfg.version:
-        return VTL_DROP_VERSION
+    due = choose_version(ep.cfg.versions, ep.cfg.n_versions, &spoken)
+    if due == 0 or load32(p) != due or (a.version != 0 and a.version != due):
+        return refuse(a, DOWN_VERSION, VTL_DROP_VERSION, now)
+    a.version = due
     if a.state == A_COOKIE and a.hs_tries == 1:
         recovery_rtt(&a.rec, max(now - a.hs_sent_at, 1), 0)
+    if a.hs_tries > 1:
+        packets_abandon(a)                      # lost because nobody was there, not by congestion
     a.peer_cid = h.number
     a.hs_send = False
     a.max_datagram = min(ep.cfg.max_datagram, <uint32_t>min(n, 0xffff))
     # tells the responder that INIT_ACK has come, and gives it an RTT
     a.ping_due = True
-    come_up(a, p + 8, load32(p + 4), now)
+    come_up(a, p + INIT_ACK_WINDOWS, load32(p + 4), now)
     return VTL_OK
 
 
@@ -231,6 +273,7 @@ cdef int on_init(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_a
                  uint64_t now) noexcept nogil:
     cdef Init i
     cdef Assoc *a
+    cdef uint32_t version
     cdef uint8_t windows[16]
     if n < INIT_MIN_SIZE or not read_init(c, &i):
         return VTL_DROP_SHORT
@@ -245,11 +288,12 @@ cdef int on_init(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_a
         assoc_ready(a)
         return VTL_OK
     if i.cookie_mac == 0 and i.cookie_time == 0:
-        answer(ep, PKT_COOKIE, src, i.scid, random_cid(ep), 0)
+        answer_unproven(ep, PKT_COOKIE, src, i.scid, random_cid(ep))
         return VTL_OK
     if not cookie_fresh(ep, &i, src, now) or cookie_used(ep, i.cookie_cid):
         return VTL_DROP_COOKIE
-    if not offers(i.version_list, i.versions, ep.cfg.version):
+    version = accept_version(&i.versions, ep.cfg.versions, ep.cfg.n_versions)
+    if version == 0:
         return VTL_DROP_VERSION
     a = assoc_to_evict(ep, src)
     if a != NULL:
@@ -260,6 +304,7 @@ cdef int on_init(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_a
     ep.used_cookie[ep.cookies_used % USED_COOKIES] = i.cookie_cid
     ep.cookies_used += 1
     a.peer_cid = i.scid
+    a.version = version
     a.hs_size = a.max_datagram = min(ep.cfg.max_datagram, <uint32_t>min(n, 0xffff))
     a.hs_send = True
     store64(windows, i.max_data)

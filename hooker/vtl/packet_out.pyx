@@ -389,7 +389,8 @@ cdef void build_init(Assoc *a, vtl_batch *b) noexcept nogil:
     cdef uint8_t *p
     cdef uint32_t n
     begin(&d, b, NULL, a.hs_size)
-    p = put(&d, HEADER_SIZE + INIT_ACK_BODY if not a.initiator else HEADER_SIZE + INIT_FIXED + 4)
+    n = a.ep.cfg.n_versions
+    p = put(&d, HEADER_SIZE + 4 * n + (INIT_FIXED if a.initiator else INIT_ACK_FIXED))
     if a.initiator:
         i.scid = a.cid
         i.max_ack_delay_us = <uint32_t>(a.ep.cfg.max_ack_delay // 1000)
@@ -398,14 +399,19 @@ cdef void build_init(Assoc *a, vtl_batch *b) noexcept nogil:
         i.cookie_cid = a.cookie_cid
         i.cookie_time = a.cookie_time
         i.cookie_mac = a.cookie_mac
-        write_init(p, &i, a.ep.cfg.version)
+        i.versions.n = n
+        write_init(p, &i)
+        p += HEADER_SIZE + INIT_FIXED
     else:
         write_header(p, PKT_INIT_ACK, a.peer_cid, a.cid)
         p += HEADER_SIZE
-        store32(p, a.ep.cfg.version)
+        store32(p, a.version)
         store32(p + 4, <uint32_t>(a.ep.cfg.max_ack_delay // 1000))
-        store64(p + 8, a.recv_max)
-        store64(p + 16, a.ep.cfg.stream_window)
+        store64(p + INIT_ACK_WINDOWS, a.recv_max)
+        store64(p + INIT_ACK_WINDOWS + 8, a.ep.cfg.stream_window)
+        store32(p + 24, n << 24)
+        p += INIT_ACK_FIXED
+    write_versions(p, a.ep.cfg.versions, n)
     if d.size < a.hs_size:
         lend(&d, a.ep.zeros, a.hs_size - d.size)
     finish(&d, &a.peer)
@@ -436,12 +442,11 @@ cdef void build_answer(Endpoint *ep, vtl_batch *b, const Stateless *t) noexcept 
     cdef uint8_t *p
     begin(&d, b, NULL, 128)
     if t.type == PKT_COOKIE:
-        p = put(&d, HEADER_SIZE + COOKIE_BODY)
-        memset(p + HEADER_SIZE, 0, COOKIE_BODY)
-        p[HEADER_SIZE] = 1
+        p = put(&d, HEADER_SIZE + COOKIE_FIXED + 4 * ep.cfg.n_versions)
+        store32(p + HEADER_SIZE, ep.cfg.n_versions << 24)
         store64(p + HEADER_SIZE + 4, t.at)
         store64(p + HEADER_SIZE + 12, cookie_mac(ep, &t.to, t.dcid, t.number, t.at))
-        store32(p + HEADER_SIZE + 20, ep.cfg.version)
+        write_versions(p + HEADER_SIZE + COOKIE_FIXED, ep.cfg.versions, ep.cfg.n_versions)
     elif t.type == PKT_CLOSE:
         p = put(&d, HEADER_SIZE + CLOSE_BODY)
         store32(p + HEADER_SIZE, t.reason)

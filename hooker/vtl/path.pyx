@@ -22,7 +22,6 @@ from hooker.vtl.wire cimport *
 
 cdef enum:
     PLAUSIBLE = 1 << 16        # packets that may be lost before the first one from a new address
-    AMPLIFICATION = 3          # RFC 9000 8
     PATH_DATAGRAM = 1200       # bytes, RFC 9000 8.2.1
     MIN_WAIT = 20000000        # ns before a challenge is repeated; doubles
     GIVE_UP = 1000000000       # ns; three of these or of PTO, RFC 9000 8.2.4

@@ -15,6 +15,8 @@ cdef Assoc *assoc_by_cid(Endpoint *ep, uint64_t cid) noexcept nogil
 cdef Assoc *assoc_to(Endpoint *ep, const vtl_addr *peer) noexcept nogil         # the best for a new stream
 cdef Assoc *assoc_with_peer_cid(Endpoint *ep, const vtl_addr *peer, uint64_t peer_cid,
                                 bint initiator) noexcept nogil
+# one that has come up, and those the peer began at the same time
+cdef void assoc_settle_rivals(Assoc *a, uint64_t now) noexcept nogil
 cdef Assoc *assoc_to_evict(Endpoint *ep, const vtl_addr *peer) noexcept nogil   # NULL: room for one more
 cdef void timer_update(Assoc *a, uint64_t deadline) noexcept nogil
 cdef void timer_remove(Assoc *a) noexcept nogil

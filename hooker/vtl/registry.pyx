@@ -96,6 +96,8 @@ cdef void path_forget(Assoc *a) noexcept nogil:
     a.recv_max = ep.cfg.assoc_window
     a.peer_cid = a.first_up_pn = a.hs_next = 0
     a.cookie_cid = a.cookie_time = a.cookie_mac = 0
+    a.version = a.hs_refused = 0
+    a.surplus = False
     a.hs_tries = a.hs_total = a.unacked = a.probes = a.next_id = 0
     a.received_floor = a.largest_at = a.ack_deadline = a.recv_total = a.consumed = 0
     a.send_total = a.send_max = a.peer_stream_window = a.tokens_at = a.pace_until = 0
@@ -198,7 +200,27 @@ cdef Assoc *assoc_by_cid(Endpoint *ep, uint64_t cid) noexcept nogil:
 
 
 cdef inline bint better(const Assoc *x, const Assoc *y) noexcept nogil:
-    return x.last_recv > y.last_recv if x.state == y.state else x.state > y.state
+    if x.state != y.state:
+        return x.state > y.state
+    return y.surplus if x.surplus != y.surplus else x.last_recv > y.last_recv
+
+
+cdef inline uint64_t initiator_cid(const Assoc *a) noexcept nogil:
+    return a.cid if a.initiator else a.peer_cid
+
+
+cdef void assoc_settle_rivals(Assoc *a, uint64_t now) noexcept nogil:
+    """Of two begun at the same time from both sides, the one whose initiator's id is higher stays."""
+    cdef Assoc *b = a.ep.addr_table[addr_slot(a.ep, &a.peer)]
+    while b != NULL:
+        if (b.state == A_UP and b.initiator != a.initiator and same_addr(&a.peer, &b.peer)
+                and now - b.hs_started <= a.ep.cfg.handshake_timeout):
+            if initiator_cid(a) < initiator_cid(b):
+                a.surplus = True
+            else:
+                b.surplus = True
+                assoc_touch(b)
+        b = b.by_addr
 
 
 cdef Assoc *assoc_to(Endpoint *ep, const vtl_addr *peer) noexcept nogil:

@@ -5,7 +5,7 @@ from hooker.vtl.events import Event
 Address = tuple[str, int]
 
 DROP_REASONS: Final[tuple[str, ...]]
-DEFAULTS: Final[dict[str, int | str]]
+DEFAULTS: Final[dict[str, int | str | tuple[int, ...]]]
 
 class Stats(TypedDict):
     packets_sent: int
@@ -26,13 +26,14 @@ class Stats(TypedDict):
     streams: int
     up: int
     moves: int
+    version: int
 
 class Endpoint:
     def __init__(
         self,
         *,
         seed: int = 0,
-        version: int = 1,
+        versions: tuple[int, ...] = (1,),
         max_datagram: int = 1472,
         stream_window: int = ...,
         assoc_window: int = ...,

@@ -30,7 +30,7 @@ DROP_REASONS = (
 )
 
 DEFAULTS = {
-    "version": 1,
+    "versions": (1,),
     "max_datagram": 1472,
     "stream_window": 1 << 20,
     "assoc_window": 8 << 20,
@@ -146,12 +146,16 @@ cdef class Endpoint:
             raise ValueError(f"unknown congestion controller {c['congestion']!r}; known: {known}")
         if not 256 <= c["max_datagram"] <= 65535:
             raise ValueError(f"max_datagram {c['max_datagram']} is not within 256 to 65535")
+        if not 1 <= len(c["versions"]) <= VTL_MAX_VERSIONS:
+            raise ValueError(f"versions {c['versions']}: give 1 to {VTL_MAX_VERSIONS}")
         self._random = random.Random(seed)
         self._events = deque()
         self._assocs, self._flows, self._owners = {}, {}, {}
         self._next_handle = 1
         memset(&cfg, 0, sizeof(cfg))
-        cfg.version = c["version"]
+        cfg.n_versions = len(c["versions"])
+        for i, version in enumerate(c["versions"]):
+            cfg.versions[i] = version
         cfg.max_datagram = c["max_datagram"]
         cfg.stream_window = c["stream_window"]
         cfg.assoc_window = c["assoc_window"]

@@ -1,6 +1,7 @@
 """The clocks of one association: handshake, loss and probes, delayed ACK, pacing, liveness, idleness."""
 
-from libc.stdint cimport UINT64_MAX
+from libc.stdint cimport UINT64_MAX, uint64_t
+from hooker.vtl.api cimport vtl_config
 from hooker.vtl.core cimport *
 from hooker.vtl.handshake cimport answer, handshake_timer
 from hooker.vtl.packet_in cimport packets_lost_by_time, requeue_for_probe
@@ -12,6 +13,12 @@ cdef enum:
     PTO_PROBES = 2             # datagrams, RFC 9002 6.2.4
     PROVE_TIME = 300000000     # ns an association in doubt has to show a datagram
     PROVE_PINGS = 3
+    SURPLUS_IDLE = 1000000000  # ns beside dead_after
+
+
+cdef inline uint64_t idle_after(const Assoc *a) noexcept nogil:
+    cdef const vtl_config *cfg = &a.ep.cfg
+    return min(cfg.idle_after, cfg.dead_after + SURPLUS_IDLE) if a.surplus else cfg.idle_after
 
 
 cdef uint64_t liveness_deadline(const Assoc *a) noexcept nogil:
@@ -22,7 +29,7 @@ cdef uint64_t liveness_deadline(const Assoc *a) noexcept nogil:
     elif a.streams > 0 and not a.ping_due:
         d = a.last_recv + cfg.keepalive
     if a.streams == 0:
-        d = min(d, a.idle_since + cfg.idle_after)
+        d = min(d, a.idle_since + idle_after(a))
     if a.prove_by != 0:
         d = min(d, min(a.prove_by, a.prove_ping))
     return d
@@ -53,7 +60,7 @@ cdef void check_liveness(Assoc *a, uint64_t now) noexcept nogil:
         assoc_fail(a, DOWN_TIMEOUT)
     elif a.prove_by != 0 and now >= a.prove_by:
         assoc_fail(a, DOWN_UNREACHABLE)
-    elif a.streams == 0 and now - a.idle_since >= cfg.idle_after:
+    elif a.streams == 0 and now - a.idle_since >= idle_after(a):
         answer(a.ep, PKT_CLOSE, &a.peer, a.peer_cid, a.cid, DOWN_IDLE)
         assoc_fail(a, DOWN_IDLE)
     elif a.prove_by != 0 and now >= a.prove_ping:

@@ -23,10 +23,12 @@ cdef enum:
     ACK_HEADER = 20
     ACK_RANGE = 8
     INIT_FIXED = 48             # INIT body before the version list
-    COOKIE_BODY = 24            # COOKIE body with one version
-    INIT_ACK_BODY = 24
+    COOKIE_FIXED = 20           # COOKIE body before the version list
+    INIT_ACK_FIXED = 28         # INIT_ACK body before the version list
+    INIT_ACK_WINDOWS = 8        # where the limits are in it
     CLOSE_BODY = 4
     INIT_MIN_SIZE = 128         # an INIT is never smaller, so no answer to it is larger than it
+    AMPLIFICATION = 3           # bytes sent to an address that is not proven for one received, RFC 9000 8
 
 cdef enum packet_type:
     PKT_INIT = 1
@@ -71,6 +73,11 @@ cdef struct Header:
     uint64_t number             # packet number of DATA; the other types say what it is
 
 
+cdef struct Versions:           # a list as it came: n, 24 bits reserved, and then or later 32·n
+    const uint8_t *list
+    uint8_t n
+
+
 cdef struct Init:               # INIT, and the parts of it that INIT_ACK repeats
     uint64_t scid
     uint64_t cookie_cid         # the cookie: the responder's cid, time and MAC; all 0: none
@@ -79,8 +86,7 @@ cdef struct Init:               # INIT, and the parts of it that INIT_ACK repeat
     uint64_t max_data
     uint64_t max_stream_data
     uint32_t max_ack_delay_us
-    uint8_t versions
-    const uint8_t *version_list
+    Versions versions
 
 
 cdef inline uint16_t load16(const uint8_t *p) noexcept nogil:
@@ -161,4 +167,9 @@ cdef inline uint32_t frame_size(uint8_t type) noexcept nogil:
 
 
 cdef bint read_init(Cursor *c, Init *out) noexcept nogil
-cdef uint32_t write_init(uint8_t *p, const Init *i, uint32_t version) noexcept nogil
+cdef void write_init(uint8_t *p, const Init *i) noexcept nogil             # header and fixed part
+cdef void write_versions(uint8_t *p, const uint32_t *version, uint32_t n) noexcept nogil
+# the first of ours that the other side speaks; 0: none
+cdef uint32_t choose_version(const uint32_t *ours, uint32_t n, const Versions *theirs) noexcept nogil
+# the first of theirs that we speak; 0: none
+cdef uint32_t accept_version(const Versions *theirs, const uint32_t *ours, uint32_t n) noexcept nogil

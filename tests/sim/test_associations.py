@@ -261,6 +261,28 @@ def test_both_hosts_connect_at_the_same_time(seed: int) -> None:
     )
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_of_two_associations_made_at_the_same_time_one_stays(seed: int) -> None:
+    pair = Pair(seed, keepalive=SECOND, dead_after=DEAD_AFTER)
+    x = pair.a.endpoint.open(pair.a.endpoint.connect(B, 0), 0)
+    y = pair.b.endpoint.open(pair.b.endpoint.connect(A, 0), 0)
+    pair.run(lambda: "FlowAccepted" in pair.a.flows[x].log and "FlowAccepted" in pair.b.flows[y].log)
+    assert len(pair.a.endpoint.associations) == len(pair.b.endpoint.associations) == 2
+    pair.run_for(0.1)
+    chosen = [h.endpoint.connect(to, pair.now) for h, to in ((pair.a, B), (pair.b, A))]
+    _, peer = pair.open(chosen[0])  # both prefer the same one
+    (opened,) = [e for e in pair.b.events if isinstance(e, ev.FlowOpened) and e.flow == peer]
+    assert opened.assoc == chosen[1]
+    for host in (pair.a, pair.b):
+        for handle in host.endpoint.flows:
+            host.endpoint.fin(handle)
+    pair.run_for(2)
+    assert len(pair.a.endpoint.associations) == len(pair.b.endpoint.associations) == 2
+    pair.run_for(10)
+    assert [list(h.endpoint.associations) for h in (pair.a, pair.b)] == [[c] for c in chosen]
+    assert pair.a.down_reasons() == pair.b.down_reasons() == [0x10001]
+
+
 def test_connect_again_gives_the_same_association() -> None:
     pair = Pair(1)
     assoc = pair.connect()
@@ -269,7 +291,7 @@ def test_connect_again_gives_the_same_association() -> None:
 
 def test_versions_without_overlap_end_the_handshake() -> None:
     pair = Pair(1)
-    pair.b.endpoint = Endpoint(seed=1, version=2)
+    pair.b.endpoint = Endpoint(seed=1, versions=(2,))
     pair.a.endpoint.connect(B, 0)
     pair.run(lambda: bool(down(pair, "a")))
     assert down(pair, "a") == [0x10006]
@@ -281,6 +303,7 @@ def test_a_path_that_drops_full_datagrams_gets_smaller_ones(there: int, back: in
     pair = Pair(1, link=Link(mtu=there), back=Link(mtu=back))
     flow, peer = pair.open()
     pair.a.endpoint.write(flow, bytes(100_000))
+    assert pair.now < 150 * MS  # one INIT was too large, and repeated after 60 ms
     pair.run(lambda: len(pair.b.flows[peer].received) == 100_000, limit=5)
     assert pair.a.endpoint.stats(pair.a.endpoint.associations[0])["packets_lost"] == 0
 

@@ -283,7 +283,7 @@ def test_connectionmigration(seed: int) -> None:
 def test_versionnegotiation() -> None:
     """No common version: both know at once, and nothing is kept."""
     pair = runner(1)
-    pair.b.endpoint = Endpoint(seed=1, version=2)
+    pair.b.endpoint = Endpoint(seed=1, versions=(2,))
     pair.a.connect(B, 0)
     pair.run(lambda: bool(pair.a.down_reasons()))
     assert pair.a.down_reasons() == [0x10006]
