@@ -18,6 +18,7 @@ from hooker.vtl.congestion import names
 
 PROBES = 3  # datagrams that may exceed the congestion window
 CLOSED = 7  # our reason of a CLOSE
+VANISHED = 0x10003  # a silent host that moved, with nothing to say
 QUIET_ENDS = {0x10001, 0x10005}  # idle, or the peer that was idle has forgotten us
 
 
@@ -99,9 +100,11 @@ class Scenario:
             assoc_window=self.assoc_window,
             congestion=rng.choice(names()),
             handshake_timeout=60 * SECOND,
+            keepalive=SECOND,  # a host that only receives says by it where it is now
             dead_after=40 * SECOND,
-            idle_after=rng.choice([41, 60]) * SECOND,  # longer, or who missed our last ACK loses its flow
+            idle_after=rng.choice([56, 90]) * SECOND,  # longer, or who missed our last ACK loses its flow
         )
+        self.moves = rng.random() < 0.3  # a gets new addresses; nobody can call it, then
         self.plans = {n: self._plan(n) for n in range(1, rng.choice([2, 2, 4, 12]))}
         self.by_flow: dict[tuple[Host, int], tuple[Plan, End]] = {}
         for host in (self.pair.a, self.pair.b):
@@ -114,7 +117,7 @@ class Scenario:
     def _plan(self, nonce: int) -> Plan:
         rng = self.rng
         hosts = [self.pair.a, self.pair.b]
-        if rng.random() < 0.3:
+        if rng.random() < 0.3 and not self.moves:
             hosts.reverse()
         size = rng.choice([0, 1, 1000, 20_000, 60_000] * 4 + [300_000])
         ends = [
@@ -123,7 +126,7 @@ class Scenario:
         ]
         ending = rng.choice(["fin"] * 6 + ["reset", "reset", "cancel", "reject"])
         committed = ending != "cancel" and rng.random() < 0.5
-        return Plan(nonce, *ends, committed, ending, rng.choice([0, 0, 10 * MS, 300 * MS, 43 * SECOND]))
+        return Plan(nonce, *ends, committed, ending, rng.choice([0, 0, 10 * MS, 300 * MS, 57 * SECOND]))
 
     def _troubles(self) -> list[Callable[[], object]]:
         rng, pair = self.rng, self.pair
@@ -131,12 +134,22 @@ class Scenario:
         link = host.uplink
         return [
             lambda: pair.blackhole(rng.uniform(0.1, 5)),
-            lambda: pair.sleep(host, rng.choice([0.5, 2, 30, 1000])),
+            lambda: pair.sleep(host, rng.choice([0.5, 2, 5])),
             lambda: setattr(link, "delay", rng.choice([0, 5 * MS, 200 * MS])),
             lambda: setattr(link, "loss", rng.choice([0, 0.1, 0.2])),
             lambda: setattr(link, "rate", rng.choice([2.5e5, 1.25e7])),
             lambda: setattr(link, "queue", 10_000),
+            *[self._rebind] * (6 if self.moves else 0),
         ]
+
+    def _rebind(self) -> None:
+        """During a handshake it may cost the flows: the cookie is bound to the address."""
+        a = self.pair.a.endpoint
+        if not all(map(a.is_up, a.associations)):
+            return
+        address, port = self.pair.a.address
+        other = f"10.0.1.{self.rng.randrange(1, 250)}" if self.rng.random() < 0.5 else address
+        self.pair.a.address = (other, port + 1)
 
     # --- the applications
 
@@ -159,7 +172,7 @@ class Scenario:
         assert end.host is host
         if end.handle:  # its answer was lost, and then the association was closed: the opener tries again
             assert self.closes, f"flow {plan.nonce} opened twice"
-            assert host.flows[end.handle].resets
+            assert host.flows[end.handle].closed
             host.endpoint.reject(event.flow, 1)
             return
         assert event.committed == plan.committed
@@ -292,7 +305,7 @@ class Scenario:
     def _check_quiet(self) -> None:
         pair = self.pair
         pair.run_for(200)
-        allowed = QUIET_ENDS | {CLOSED} if self.closes else QUIET_ENDS
+        allowed = QUIET_ENDS | ({CLOSED} if self.closes else set()) | ({VANISHED} if self.moves else set())
         for host in (pair.a, pair.b):
             assert host.endpoint.borrowed == 0, f"{host.name} holds borrowed bytes"
             assert host.endpoint.flows == ()
