@@ -29,7 +29,7 @@ cells_option = click.option(
     "names",
     metavar="NAMES",
     default=",".join(suite.GROUPS),
-    help=f"Only these, as in bulk,loss. All: {','.join(suite.GROUPS)}.",
+    help=f"Only these, as in bulk,loss. There are {','.join((*suite.GROUPS, *suite.ON_REQUEST))}.",
 )
 
 
@@ -95,7 +95,7 @@ def micro(expression: str | None, file: str | None) -> int:
 
 def _known(names: str) -> list[str]:
     wanted = [name.strip() for name in names.split(",")]
-    unknown = [name for name in wanted if name not in suite.GROUPS]
+    unknown = [name for name in wanted if name not in (*suite.GROUPS, *suite.ON_REQUEST)]
     if unknown:
         text = f"no cells named {', '.join(map(repr, unknown))}; there are {', '.join(suite.GROUPS)}"
         raise ConfigurationError(text)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import clean, connects, idle, lossy
+from benchmarks import budget, clean, connects, idle, lossy
 from benchmarks.measure import HOOKED, Cell, Effort, machine
 
 RESULTS = Path(__file__).with_name("results")
@@ -25,6 +25,7 @@ COMPARED: dict[str, Callable[[Effort], Iterable[Cell]]] = {
 }
 WIDTH = 130  # of tables that go into a file
 GROUPS = (*COMPARED, "loss", "fairness", "idle")
+ON_REQUEST = ("budget",)
 
 
 def measure(groups: Iterable[str], effort: Effort) -> dict[str, Any]:
@@ -43,6 +44,8 @@ def measure(groups: Iterable[str], effort: Effort) -> dict[str, Any]:
         found["fairness"] = lossy.fairness(effort)
     if "idle" in wanted:
         found["idle"] = idle.idle(effort)
+    if "budget" in wanted:
+        found["budget"] = budget.budget(effort)
     found["machine"]["load_at_the_end"] = machine()["load"]
     return found
 
@@ -82,6 +85,8 @@ def show(found: dict[str, Any]) -> None:
         console.print(_rows("beside one TCP CUBIC flow, 100 Mbit/s, RTT 20 ms", found["fairness"]))
     if "idle" in found:
         console.print(_rows("flows held open", [{k: v for k, v in found["idle"].items() if k != "reasons"}]))
+    if found.get("budget"):
+        console.print(_rows("system calls and wake-ups, per request and per MB", found["budget"]))
 
 
 def _table(title: str, cells: dict[str, dict[str, Any]]) -> Any:
