@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -64,6 +65,7 @@ class Cell:
             "medians": {v: rounded(self.median(v)) for v in self.values},
             "best_direct": self.best,
             "ratio": rounded(self.ratio) if HOOKED in self.values and self.best else None,
+            "failed": {v: n for v, values in self.values.items() if (n := sum(map(math.isnan, values)))},
             "others_cores": rounded(statistics.median(self.others)) if self.others else None,
             "values": {v: [rounded(x) for x in values] for v, values in self.values.items()},
         }
@@ -98,7 +100,7 @@ def in_turn(
         wait_quiet(effort.patience, quiet)
         say(f"{title}: round {number + 1}")
         before, begin = foreign_cpu(), time.monotonic()
-        found = {name: measure() for name, measure in _rotated(variants, number)}
+        found = {name: _attempt(name, measure) for name, measure in _rotated(variants, number)}
         rounds.append((max(0.0, foreign_cpu() - before) / (time.monotonic() - begin), found))
     rounds = [rounds[i] for i in quietest([others for others, _ in rounds], effort.rounds)]
     return [
@@ -109,6 +111,15 @@ def in_turn(
         )
         for q in quantities
     ]
+
+
+def _attempt(name: str, measure: Measure) -> dict[str, float]:
+    """One measurement; a failure is said and counts as nothing measured."""
+    try:
+        return measure()
+    except (RuntimeError, ValueError, KeyError, subprocess.SubprocessError) as error:
+        say(f"{name} failed: {' '.join(str(error).split())[:300]}")
+        return {}
 
 
 def _rotated(variants: Mapping[str, Measure], number: int) -> Iterator[tuple[str, Measure]]:

@@ -79,6 +79,9 @@ def show(found: dict[str, Any]) -> None:
     for title, cells in (("clean veth", found["cells"]), ("100 Mbit/s, RTT and loss", found.get("loss", {}))):
         if cells:
             console.print(_table(title, cells))
+    for cell, record in {**found["cells"], **found.get("loss", {})}.items():
+        for variant, times in record["failed"].items():
+            console.print(f"{cell}: {variant} failed {times} times")
     for missing in found.get("not_measured", []):
         console.print(missing)
     if "fairness" in found:
