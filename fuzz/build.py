@@ -28,7 +28,7 @@ class BuildError(Exception):
 
 def sources() -> list[Path]:
     """The core and the targets, as far as they need no more than each other."""
-    core = [p for p in (ROOT / "hooker" / "vtl").glob("*.pyx") if p.stem not in FACES]
+    core = [p for p in (ROOT / "hooker" / "vtl").rglob("*.pyx") if p.stem not in FACES]
     return sorted([*core, ROOT / "hooker" / "frames.pyx", *(ROOT / "fuzz").glob("*.pyx")])
 
 
@@ -37,7 +37,13 @@ def build() -> Path:
     if shutil.which("clang") is None:
         raise BuildError("no clang here; install clang and libclang-rt-dev (./dev fuzz does, as root)")
     modules = _translate()
-    for directory in (LIB, LIB / "hooker", LIB / "hooker" / "vtl", LIB / "fuzz"):
+    for directory in (
+        LIB,
+        LIB / "hooker",
+        LIB / "hooker" / "vtl",
+        LIB / "hooker" / "vtl" / "controllers",
+        LIB / "fuzz",
+    ):
         directory.mkdir(parents=True, exist_ok=True)
         if directory != LIB:
             (directory / "__init__.py").touch()

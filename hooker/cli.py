@@ -33,6 +33,9 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--transport", metavar="NAME", default="vtl", show_default=True, help="What to move onto."
         ),
         click.option(
+            "--congestion", metavar="NAME", default="auto", show_default=True, help="Congestion control."
+        ),
+        click.option(
             "--listen-port",
             metavar="PORT",
             type=click.IntRange(0, 65535),
@@ -141,6 +144,7 @@ def _options(
     to: str | None,
     port: str | None,
     transport: str,
+    congestion: str,
     listen_port: int | None,
     redirect: str,
     busy_poll: int,
@@ -151,6 +155,7 @@ def _options(
     return Options(
         policy=Policy.parse(port=port, to=to),
         transport=transport,
+        congestion=congestion,
         listen_port=default_port if listen_port is None else listen_port,
         redirect=redirect,
         busy_poll=busy_poll / 1e6,

@@ -56,6 +56,7 @@ class Hooker:
     :param cgroup: cgroup v2 directory whose new connections are seen; None: the root, all of the machine.
     :param policy: which connections are candidates.
     :param transport: name in the registry of transports.
+    :param congestion: congestion control: "auto", or a name of ``hooker.vtl.congestion.names()``.
     :param listen_port: UDP port of this engine, and where peers are expected.
     :param hold_time: seconds a new flow may wait for the peer's engine before it goes back to TCP.
     :param max_flows: size of the flow table; a power of two. Each engaged flow has a descriptor: the limit of
@@ -80,6 +81,7 @@ class Hooker:
         cgroup: str | Path | None = None,
         policy: Policy | None = None,
         transport: str = "vtl",
+        congestion: str = "auto",
         listen_port: int = DEFAULT_PORT,
         hold_time: float = 0.3,
         max_flows: int = 65536,
@@ -92,6 +94,7 @@ class Hooker:
     ) -> None:
         self.policy = policy or Policy()
         self.transport = transports.get(transport)
+        self.congestion = transports.check_congestion(congestion)
         self.listen_port = _check_port(listen_port)
         self.hold_time = _check_hold(hold_time)
         self.max_flows = _check_flows(max_flows)
@@ -172,6 +175,7 @@ class Hooker:
                 transport=self.transport.wire_id,
                 hold_time=self.hold_time,
                 datagram=datagram_size(),
+                congestion=self.congestion,
                 busy_poll=self.busy_poll,
                 listening=self.on_event is not None,
                 tap=self._tap,
@@ -264,6 +268,7 @@ class Hooker:
                 "netns": netns_cookie(),
                 "cgroup": str(self.cgroup),
                 "transport": self.transport.name,
+                "congestion": self.congestion,
                 "listen_port": self._worker.port,
                 "redirect": self.redirect_off or "on",
                 "uptime": time.monotonic() - self._started,

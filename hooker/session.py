@@ -39,12 +39,14 @@ class Options:
     policy: Policy = field(default_factory=Policy)
     transport: str = "vtl"
     listen_port: int | None = LISTEN_PORT
+    congestion: str = "auto"
     redirect: str = "auto"
     busy_poll: float = 100e-6  # s
     verbose: bool = False
 
     def __post_init__(self) -> None:
         transports.get(self.transport)
+        transports.check_congestion(self.congestion)
 
 
 def make_engine(options: Options, cgroup: Path, port: int) -> Engine:
@@ -58,6 +60,7 @@ def make_engine(options: Options, cgroup: Path, port: int) -> Engine:
         policy=options.policy,
         transport=options.transport,
         listen_port=port,
+        congestion=options.congestion,
         redirect=options.redirect,
         busy_poll=options.busy_poll,
         on_event=_print_event if options.verbose else None,

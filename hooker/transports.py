@@ -45,3 +45,15 @@ def names() -> list[str]:
 
 
 VTL = register(Transport("vtl", 1, "Hooker's own: streams, selective repeat, congestion control, over UDP"))
+
+
+def check_congestion(name: str) -> str:
+    """The name of a congestion controller, if there is one; ConfigurationError lists those there are."""
+    try:
+        from hooker.vtl.congestion import names
+    except ImportError as error:
+        raise ConfigurationError(f"the engine is not built: {error}", remedy="./dev build") from None
+    if name not in names():
+        known = ", ".join(sorted(names()))
+        raise ConfigurationError(f"unknown congestion controller {name!r}", remedy=f"known: {known}")
+    return name

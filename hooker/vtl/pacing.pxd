@@ -5,15 +5,16 @@ from hooker.vtl.core cimport Assoc
 
 cdef enum:
     PACING_MIN_RTT = 1000000   # ns; below, timers are coarser than the path
-    BURST_BYTES = 64 << 10     # a GSO send
+    BURST_PACKETS = 10         # RFC 9002 7.7
+    WAKE_BYTES = 64 << 10      # a GSO send
 
 
 cdef inline double pacing_rate(const Assoc *a) noexcept nogil:
     """Bytes per ns; 0: not paced."""
-    if a.cc.pacing_rate > 0:
-        return <double>a.cc.pacing_rate / 1e9
     if not a.rec.has_rtt or a.rec.srtt < PACING_MIN_RTT:
         return 0
+    if a.cc.pacing_rate > 0:
+        return <double>a.cc.pacing_rate / 1e9
     return (2.0 if a.cc.w.cwnd < a.cc.w.ssthresh else 1.25) * <double>a.cc.w.cwnd / <double>a.rec.srtt
 
 
@@ -23,12 +24,12 @@ cdef inline bint pacing_ready(Assoc *a, uint64_t now) noexcept nogil:
     a.pace_until = 0
     if rate == 0:
         return True
-    burst = max(<double>BURST_BYTES, rate * 2e6)
+    burst = max(<double>(BURST_PACKETS * a.max_datagram), rate * 1e6)
     a.tokens = min(a.tokens + rate * <double>(now - a.tokens_at), burst)
     a.tokens_at = now
     if a.tokens >= 0:
         return True
-    wait = (min(rate * 5e5, <double>BURST_BYTES) - a.tokens) / rate    # wake up for half a ms of data
+    wait = (min(rate * 5e5, <double>WAKE_BYTES) - a.tokens) / rate    # wake up for half a ms of data
     a.pace_until = now + <uint64_t>wait + 1
     return False
 

@@ -7,7 +7,8 @@ without being acknowledged, and nothing needs to be undone.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memmove, memset
 from hooker.vtl.congestion cimport (
-    CongestionAck, congestion_on_ack, congestion_on_loss, congestion_on_spurious,
+    CongestionAck, CongestionLoss, congestion_on_ack, congestion_on_loss, congestion_on_packet_lost,
+    congestion_on_spurious,
 )
 from hooker.vtl.core cimport *
 from hooker.vtl.endpoint cimport (
@@ -16,7 +17,8 @@ from hooker.vtl.endpoint cimport (
 from hooker.vtl.path cimport path_on_challenge, path_on_response
 from hooker.vtl.ranges cimport Range, ranges_add, ranges_contains, ranges_trim
 from hooker.vtl.recovery cimport (
-    AckResult, Recovery, SentFrame, SentPacket, recovery_detect_lost, recovery_on_ack, recovery_requeue_oldest,
+    SENT_LIMITED, AckResult, Listener, Recovery, SentFrame, SentPacket, recovery_detect_lost, recovery_on_ack,
+    recovery_requeue_oldest,
 )
 from hooker.vtl.stream cimport *
 from hooker.vtl.wire cimport *
@@ -54,27 +56,61 @@ cdef void frame_lost(void *ctx, const SentFrame *f) noexcept nogil:
             stream_frame_lost(s, f)
 
 
+cdef void packet_lost(void *ctx, const SentPacket *p) noexcept nogil:
+    cdef Assoc *a = <Assoc *>ctx
+    cdef CongestionLoss l
+    l.now = a.ep.now
+    l.bytes = p.size
+    l.sent_at = p.sent_at
+    l.tx_in_flight = p.in_flight
+    l.lost_since = a.rec.lost_bytes - p.lost_bytes
+    l.app_limited = p.flags & SENT_LIMITED
+    congestion_on_packet_lost(&a.cc, &l)
+
+
+cdef inline Listener listener(Assoc *a) noexcept nogil:
+    cdef Listener who
+    who.acked = frame_acked
+    who.lost = frame_lost
+    who.packet_lost = packet_lost
+    who.ctx = a
+    return who
+
+
 cdef void react(Assoc *a, const AckResult *r, bint limited, uint64_t now) noexcept nogil:
     cdef CongestionAck ack
     if r.spurious > 0:
         congestion_on_spurious(&a.cc, r.spurious)
     if r.lost_bytes > 0:
         congestion_on_loss(&a.cc, r.lost_packets, r.newest_lost_at, now, r.persistent)
-    if r.acked_bytes > 0:
-        ack.now = now
-        ack.bytes = r.acked_bytes
-        ack.sent_at = r.newest_acked_at
-        ack.srtt = a.rec.srtt
-        ack.latest_rtt = a.rec.latest_rtt
-        ack.min_rtt = a.rec.min_rtt
-        ack.limited = limited
-        congestion_on_ack(&a.cc, &ack)
+    if r.acked_bytes == 0:
+        return
+    ack.now = now
+    ack.bytes = r.acked_bytes
+    ack.marked = 0
+    ack.sent_at = r.newest_acked_at
+    ack.srtt = a.rec.srtt
+    ack.latest_rtt = a.rec.latest_rtt
+    ack.min_rtt = a.rec.min_rtt
+    ack.in_flight = a.rec.in_flight
+    ack.delivered = a.rec.delivered
+    ack.rate = r.rate
+    ack.sampled = r.sampled
+    ack.prior_delivered = r.prior_delivered
+    ack.tx_in_flight = r.tx_in_flight
+    ack.lost_since = r.lost_since
+    ack.rtt_sample = r.rtt_sample
+    ack.app_limited = r.app_limited
+    ack.round_start = r.round_start
+    ack.limited = limited
+    congestion_on_ack(&a.cc, &ack)
 
 
 cdef void packets_lost_by_time(Assoc *a, uint64_t now) noexcept nogil:
     cdef AckResult r
+    cdef Listener who = listener(a)
     memset(&r, 0, sizeof(r))
-    recovery_detect_lost(&a.rec, now, frame_lost, a, &r)
+    recovery_detect_lost(&a.rec, now, &who, &r)
     react(a, &r, True, now)
     assoc_ready(a)
 
@@ -109,6 +145,7 @@ cdef int on_ack(Assoc *a, const uint8_t *p, Cursor *c, uint64_t now) noexcept no
     cdef uint64_t delay = <uint64_t>load32(p + 4) * 1000, gap, length
     cdef const uint8_t *more = take(c, n * ACK_RANGE)
     cdef AckResult r
+    cdef Listener who = listener(a)
     # limited: the window was not in use when this ACK came (RFC 9002 7.8)
     cdef bint limited
     if more == NULL:
@@ -129,7 +166,7 @@ cdef int on_ack(Assoc *a, const uint8_t *p, Cursor *c, uint64_t now) noexcept no
         ranges[i].start = low
         ranges[i].end = high + 1
     limited = a.rec.in_flight * (2 if a.cc.w.cwnd < a.cc.w.ssthresh else 1) + 3 * a.cc.mss < a.cc.w.cwnd
-    if recovery_on_ack(&a.rec, &ranges[i], n + 1, delay, now, frame_acked, frame_lost, a, &r) < 0:
+    if recovery_on_ack(&a.rec, &ranges[i], n + 1, delay, now, &who, &r) < 0:
         return VTL_DROP_PROTOCOL
     react(a, &r, limited, now)
     stream_flush_acked(a)

@@ -12,7 +12,7 @@ from hooker.vtl.handshake cimport cookie_mac
 from hooker.vtl.pacing cimport pacing_ready, pacing_spend
 from hooker.vtl.path cimport path_build
 from hooker.vtl.recovery cimport (
-    MAX_PACKET_FRAMES, recovery_add_frame, recovery_room, recovery_sent,
+    MAX_PACKET_FRAMES, recovery_add_frame, recovery_limited, recovery_room, recovery_sent,
 )
 from hooker.vtl.sendbuf cimport Segment, sendbuf_at, sendbuf_commit, sendbuf_has_lost, sendbuf_peek
 from hooker.vtl.stream cimport QUANTUM, active_add, stream_sendable
@@ -351,6 +351,8 @@ cdef bint build_packet(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
         abandon(&d)
         return False
     finish(&d, &a.peer)
+    if d.eliciting and a.rec.in_flight == 0 and a.cc.ops.on_restart != NULL:
+        a.cc.ops.on_restart(&a.cc, now)
     recovery_sent(&a.rec, d.frame0, d.size, d.eliciting, now)
     a.bytes_sent += d.size
     if d.eliciting:
@@ -431,6 +433,8 @@ cdef bint packets_build(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
         if not batch_room(b):
             return False
         if not build_packet(a, b, now):
+            if a.active.first == NULL and a.rec.in_flight + a.max_datagram <= a.cc.w.cwnd:
+                recovery_limited(&a.rec)
             return True
     return True
 

@@ -11,7 +11,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcmp, memset
-from hooker.vtl.congestion cimport congestion_init
+from hooker.vtl.congestion cimport congestion_free, congestion_init
 from hooker.vtl.core cimport *
 from hooker.vtl.endpoint cimport VTL_DROP_NO_ASSOC, VTL_OK
 from hooker.vtl.packet_in cimport packet_receive, packets_abandon
@@ -47,6 +47,7 @@ cdef void challenge(Assoc *a, const vtl_addr *to, bint proven, uint64_t now) noe
 
 cdef void forget_estimates(Assoc *a, uint64_t rtt) noexcept nogil:
     """RFC 9000 9.4; rtt 0: unknown."""
+    congestion_free(&a.cc)
     congestion_init(&a.cc, a.ep.cfg.congestion, a.max_datagram)
     a.rec.has_rtt = False
     a.rec.srtt = UNKNOWN_RTT

@@ -18,13 +18,21 @@ cdef struct SentFrame:         # enough to send it again, or to act on its ackno
     uint8_t flags
 
 
-cdef struct SentPacket:
+cdef enum sent_flag:
+    SENT_LIMITED = 1 << 0      # the sender had nothing more to send
+
+cdef struct SentPacket:        # less than a cache line
     uint64_t sent_at           # ns
+    uint64_t delivered         # bytes: Recovery.delivered when it left
+    uint64_t delivered_at      # ns: when that was
+    uint64_t first_sent_at     # ns: start of the span over which the send rate is measured
+    uint64_t lost_bytes        # Recovery.lost_bytes when it left
     uint32_t size              # bytes
+    uint32_t in_flight         # bytes, it included
     uint32_t frame0            # running counter into the frame ring
     uint16_t frames
     uint8_t outstanding        # ack-eliciting, neither acknowledged nor lost
-    uint8_t zero
+    uint8_t flags              # sent_flag
 
 
 cdef struct Recovery:
@@ -48,7 +56,14 @@ cdef struct Recovery:
     uint64_t max_pto           # ns, cap of the backoff
     uint32_t threshold         # packets of reordering tolerated, RFC 9002 6.1.1
     uint32_t patience          # eighths of an RTT of reordering tolerated, RFC 9002 6.1.2
-    uint64_t sent, lost, spurious
+    uint64_t sent, lost, spurious      # packets
+    # delivery rate (draft-ietf-ccwg-bbr 4.1)
+    uint64_t delivered         # bytes acknowledged
+    uint64_t delivered_at      # ns
+    uint64_t first_sent_at     # ns
+    uint64_t lost_bytes
+    uint64_t limited_until     # `delivered` at which the sender is not limited by its application; 0: it is not
+    uint64_t round_end         # `delivered` of the packet whose ACK starts the next round
     uint64_t lost_pn[LOST_MEMORY]
 
 
@@ -58,6 +73,10 @@ cdef struct AckResult:         # what one ACK, or one expiry of the loss timer, 
     uint32_t lost_packets
     uint32_t spurious          # losses taken back
     uint64_t newest_acked_at   # send time of the newest packet acknowledged
+    uint64_t prior_delivered   # the rate sample of that packet: see CongestionAck
+    uint64_t sampled, rate, tx_in_flight, lost_since
+    bint app_limited
+    bint round_start
     uint64_t newest_lost_at
     uint64_t oldest_lost_at
     bint rtt_sample
@@ -65,6 +84,14 @@ cdef struct AckResult:         # what one ACK, or one expiry of the loss timer, 
 
 
 ctypedef void (*frame_fn)(void *ctx, const SentFrame *f) noexcept nogil
+
+ctypedef void (*lost_fn)(void *ctx, const SentPacket *p) noexcept nogil
+
+cdef struct Listener:          # who hears what becomes of packets and their frames
+    frame_fn acked
+    frame_fn lost
+    lost_fn packet_lost
+    void *ctx
 
 cdef void recovery_init(Recovery *r) noexcept nogil
 cdef void recovery_free(Recovery *r) noexcept nogil
@@ -74,9 +101,10 @@ cdef void recovery_add_frame(Recovery *r, uint8_t type, uint8_t flags, uint32_t 
 cdef void recovery_sent(Recovery *r, uint32_t frame0, uint32_t size, bint eliciting,
                         uint64_t now) noexcept nogil
 cdef int recovery_on_ack(Recovery *r, const Range *acked, uint32_t n, uint64_t ack_delay, uint64_t now,
-                         frame_fn on_acked, frame_fn on_lost, void *ctx, AckResult *out) noexcept nogil
-cdef void recovery_detect_lost(Recovery *r, uint64_t now, frame_fn on_lost, void *ctx,
-                               AckResult *out) noexcept nogil
+                         const Listener *who, AckResult *out) noexcept nogil
+cdef void recovery_detect_lost(Recovery *r, uint64_t now, const Listener *who, AckResult *out) noexcept nogil
+# All that may be sent now has been sent.
+cdef void recovery_limited(Recovery *r) noexcept nogil
 cdef void recovery_requeue_oldest(Recovery *r, frame_fn on_lost, void *ctx) noexcept nogil   # for a probe
 cdef void recovery_rtt(Recovery *r, uint64_t latest, uint64_t ack_delay) noexcept nogil
 cdef uint64_t recovery_pto(const Recovery *r) noexcept nogil        # ns, without backoff

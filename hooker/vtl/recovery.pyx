@@ -4,7 +4,7 @@ Packets and the frames in them are recorded in two rings that grow by doubling a
 allocation per packet. A packet number is used once; what was lost travels again in a new packet.
 """
 
-from libc.stdint cimport UINT64_MAX, int64_t
+from libc.stdint cimport UINT32_MAX, UINT64_MAX, int64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
@@ -101,7 +101,15 @@ cdef void recovery_sent(Recovery *r, uint32_t frame0, uint32_t size, bint elicit
     r.next_pn += 1
     r.sent += 1
     if eliciting:
+        if r.in_flight == 0:
+            r.first_sent_at = r.delivered_at = now
         r.in_flight += size
+        p.in_flight = <uint32_t>min(r.in_flight, <uint64_t>UINT32_MAX)
+        p.delivered = r.delivered
+        p.delivered_at = r.delivered_at
+        p.first_sent_at = r.first_sent_at
+        p.lost_bytes = r.lost_bytes
+        p.flags = SENT_LIMITED if r.limited_until > 0 else 0
         r.outstanding += 1
         r.last_eliciting = now
     else:
@@ -127,6 +135,29 @@ cdef inline void resolve(Recovery *r, SentPacket *p, frame_fn fn, void *ctx) noe
     r.outstanding -= 1
     for i in range(p.frames):
         fn(ctx, &r.frame[(p.frame0 + i) & (r.frame_cap - 1)])
+
+
+cdef void recovery_limited(Recovery *r) noexcept nogil:
+    r.limited_until = max(r.delivered + r.in_flight, 1)
+
+
+cdef void sample_rate(Recovery *r, const SentPacket *p, uint64_t now, AckResult *out) noexcept nogil:
+    """The delivery rate over the flight of the newest packet acknowledged.
+
+    The longer of two spans counts, so neither a burst of packets nor one of ACKs looks like bandwidth."""
+    cdef uint64_t span = max(p.sent_at - p.first_sent_at, now - p.delivered_at)
+    out.newest_acked_at = p.sent_at
+    out.prior_delivered = p.delivered
+    out.tx_in_flight = p.in_flight
+    out.lost_since = r.lost_bytes - p.lost_bytes
+    out.app_limited = p.flags & SENT_LIMITED
+    out.sampled = r.delivered - p.delivered
+    if span > 0 and span >= r.min_rtt:
+        out.rate = <uint64_t>(<double>out.sampled * 1e9 / <double>span)
+    if p.delivered >= r.round_end:
+        r.round_end = r.delivered
+        out.round_start = True
+    r.first_sent_at = p.sent_at
 
 
 cdef void recovery_rtt(Recovery *r, uint64_t latest, uint64_t ack_delay) noexcept nogil:
@@ -172,12 +203,12 @@ cdef void find_spurious(Recovery *r, const Range *acked, uint32_t n, AckResult *
 
 
 cdef int recovery_on_ack(Recovery *r, const Range *acked, uint32_t n, uint64_t ack_delay, uint64_t now,
-                         frame_fn on_acked, frame_fn on_lost, void *ctx, AckResult *out) noexcept nogil:
+                         const Listener *who, AckResult *out) noexcept nogil:
     """`acked` ascends. -1: it names a packet we never sent."""
-    cdef uint64_t largest = acked[n - 1].end - 1, pn
+    cdef uint64_t largest = acked[n - 1].end - 1, pn, newest_pn = 0
     cdef SentPacket *p
+    cdef SentPacket newest
     cdef uint32_t i
-    cdef bint newest = False
     memset(out, 0, sizeof(AckResult))
     if largest >= r.next_pn:
         return -1
@@ -189,22 +220,28 @@ cdef int recovery_on_ack(Recovery *r, const Range *acked, uint32_t n, uint64_t a
             if not p.outstanding:
                 continue
             out.acked_bytes += p.size
-            out.newest_acked_at = p.sent_at
-            newest = pn == largest
-            resolve(r, p, on_acked, ctx)
+            newest_pn = pn
+            resolve(r, p, who.acked, who.ctx)
     if largest > r.largest_acked:
         r.largest_acked = largest
-    if newest and now >= out.newest_acked_at:
-        recovery_rtt(r, now - out.newest_acked_at, ack_delay)
+    if newest_pn == 0:
+        recovery_detect_lost(r, now, who, out)
+        return 0
+    newest = packet_at(r, newest_pn)[0]
+    if newest_pn == largest and now >= newest.sent_at:
+        recovery_rtt(r, now - newest.sent_at, ack_delay)
         out.rtt_sample = True
-    if out.acked_bytes > 0:
-        r.pto_count = 0
-    recovery_detect_lost(r, now, on_lost, ctx, out)
+    r.pto_count = 0
+    r.delivered += out.acked_bytes
+    r.delivered_at = now
+    if r.delivered > r.limited_until:
+        r.limited_until = 0
+    recovery_detect_lost(r, now, who, out)
+    sample_rate(r, &newest, now, out)
     return 0
 
 
-cdef void mark_lost(Recovery *r, uint64_t pn, SentPacket *p, frame_fn on_lost, void *ctx,
-                    AckResult *out) noexcept nogil:
+cdef void mark_lost(Recovery *r, uint64_t pn, SentPacket *p, const Listener *who, AckResult *out) noexcept nogil:
     if out.lost_bytes == 0:
         out.oldest_lost_at = p.sent_at
     out.newest_lost_at = p.sent_at
@@ -212,11 +249,12 @@ cdef void mark_lost(Recovery *r, uint64_t pn, SentPacket *p, frame_fn on_lost, v
     out.lost_packets += 1
     r.lost_pn[r.lost % LOST_MEMORY] = pn
     r.lost += 1
-    resolve(r, p, on_lost, ctx)
+    r.lost_bytes += p.size
+    resolve(r, p, who.lost, who.ctx)
+    who.packet_lost(who.ctx, p)
 
 
-cdef void recovery_detect_lost(Recovery *r, uint64_t now, frame_fn on_lost, void *ctx,
-                               AckResult *out) noexcept nogil:
+cdef void recovery_detect_lost(Recovery *r, uint64_t now, const Listener *who, AckResult *out) noexcept nogil:
     """RFC 9002 6.1. All but the last `threshold` packets get resolved, so the walk is short."""
     cdef uint64_t delay = max(r.srtt, r.latest_rtt), pn, run = 0, last_pn = 0
     cdef SentPacket *p
@@ -231,7 +269,7 @@ cdef void recovery_detect_lost(Recovery *r, uint64_t now, frame_fn on_lost, void
             one_run = one_run and (run == 0 or pn == last_pn + 1)
             last_pn = pn
             run += 1
-            mark_lost(r, pn, p, on_lost, ctx, out)
+            mark_lost(r, pn, p, who, out)
         elif r.loss_time == 0:
             r.loss_time = p.sent_at + delay
     if run > 1 and one_run and r.has_rtt:

@@ -3,7 +3,7 @@
 from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memset
-from hooker.vtl.congestion cimport congestion_init
+from hooker.vtl.congestion cimport congestion_free, congestion_init
 from hooker.vtl.core cimport *
 from hooker.vtl.ranges cimport ranges_clear
 from hooker.vtl.recovery cimport recovery_free, recovery_init
@@ -89,6 +89,7 @@ cdef void path_forget(Assoc *a) noexcept nogil:
     a.rec.peer_ack_delay = ep.cfg.max_ack_delay
     # several probes fit before the peer is given up
     a.rec.max_pto = max(ep.cfg.dead_after // 6, <uint64_t>1)
+    congestion_free(&a.cc)
     congestion_init(&a.cc, ep.cfg.congestion, ep.cfg.max_datagram)
     ranges_clear(&a.received)
     ranges_clear(&a.used_ids)
@@ -183,6 +184,7 @@ cdef void assoc_free(Assoc *a) noexcept nogil:
         a.next.prev = a.prev
     ep.assocs -= 1
     recovery_free(&a.rec)
+    congestion_free(&a.cc)
     ranges_clear(&a.received)
     ranges_clear(&a.used_ids)
     free(a.table)

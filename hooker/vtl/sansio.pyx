@@ -11,6 +11,7 @@ import random
 from collections import deque
 
 cimport cython
+from cython cimport no_gc_clear
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
@@ -39,7 +40,7 @@ DEFAULTS = {
     "dead_after": 5_000_000_000,
     "idle_after": 60_000_000_000,
     "handshake_timeout": 10_000_000_000,
-    "congestion": "cubic",
+    "congestion": "auto",
 }
 
 
@@ -117,6 +118,7 @@ cdef void on_closed(void *ctx, vtl_stream *s) noexcept with gil:
 
 
 @cython.no_gc_clear            # what is lent is given back by __dealloc__
+@no_gc_clear                   # what vtl_endpoint_free gives back needs _owners
 cdef class Endpoint:
     """One VTL endpoint: all its associations and their flows.
 

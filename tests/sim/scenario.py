@@ -297,8 +297,10 @@ class Scenario:
                 assert not got, f"{what}: bytes of a flow that never was"
             if plan.ending == "fin" and not self.closes:
                 assert seen.fin, f"{what}: no FIN"
-                assert not seen.resets, f"{what}: reset"
-                assert seen.acked == len(end.sends), f"{what}: {seen.acked} acknowledged"
+                # who moves away after its last ACK was lost cannot be asked for another
+                gone = self.moves and end.host is self.pair.b and seen.resets == [VANISHED]
+                assert gone or not seen.resets, f"{what}: reset"
+                assert gone or seen.acked == len(end.sends), f"{what}: {seen.acked} acknowledged"
         if plan.ending == "reject" and not self.closes:
             assert plan.opener.host.flows[plan.opener.handle].log == ["FlowRejected", "FlowClosed"]
 

@@ -68,7 +68,9 @@ def test_reordering_is_learned_and_does_not_cost_the_window() -> None:
 
 def test_acks_stay_small_on_a_lossy_path() -> None:
     """Ranges the sender knows about are forgotten, so ACKs do not grow with every loss."""
-    pair = Pair(1, link=Link(loss=0.05), back=Link(), stream_window=1 << 26, assoc_window=1 << 26)
+    pair = Pair(
+        1, link=Link(loss=0.05), back=Link(), congestion="cubic", stream_window=1 << 26, assoc_window=1 << 26
+    )
     flow, peer = pair.open()
     pair.a.endpoint.write(flow, bytes(3_000_000))
     pair.run_for(0.2)

@@ -37,3 +37,10 @@ def test_a_registered_transport_is_found_and_listed() -> None:
 def test_a_name_or_number_cannot_be_taken_twice(again: Transport) -> None:
     with pytest.raises(ConfigurationError):
         transports.register(again)
+
+
+def test_an_unknown_congestion_controller_raises_and_lists_the_known_ones() -> None:
+    assert transports.check_congestion("bbr") == "bbr"
+    with pytest.raises(ConfigurationError, match="unknown congestion controller 'vegas'") as caught:
+        transports.check_congestion("vegas")
+    assert {"auto", "bbr", "cubic"} <= set(caught.value.remedy.removeprefix("known: ").split(", "))
