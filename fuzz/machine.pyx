@@ -4,7 +4,7 @@ First the input acts: applications open, write, end; datagrams are delivered, lo
 passes. Then the network is perfect and the applications finish: all flows must close, with equal bytes.
 """
 
-from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove, memset
 from hooker.vtl.api cimport *
@@ -23,6 +23,8 @@ cdef struct Transit:
     uint8_t *data
     uint32_t n
     uint32_t to
+    vtl_addr source
+    uint16_t port              # of the receiver, when it left: who has moved since does not get it
 
 cdef Side side[2]
 cdef Transit transit[TRANSIT]
@@ -34,6 +36,8 @@ cdef void put(uint32_t to, const uint8_t *data, uint32_t n) noexcept nogil:
     cdef Transit *t = &transit[waiting]
     if waiting == TRANSIT:
         return
+    t.source = side[1 - to].addr
+    t.port = side[to].addr.port
     t.data = <uint8_t *>malloc(n)
     if t.data == NULL:
         return
@@ -53,16 +57,19 @@ cdef void drop(uint32_t i) noexcept nogil:
 
 
 cdef void deliver(uint32_t i, uint64_t now) noexcept nogil:
-    if i < waiting:
-        vtl_recv(side[transit[i].to].ep, transit[i].data, transit[i].n, &side[1 - transit[i].to].addr, now)
+    cdef Transit *t = &transit[i]
+    if i < waiting and t.port == side[t.to].addr.port:
+        vtl_recv(side[t.to].ep, t.data, t.n, &t.source, now)
 
 
 cdef void send(uint32_t source, uint64_t now) noexcept nogil:
     cdef uint8_t wire[MAX_DATAGRAM]
-    cdef uint32_t i
+    cdef uint32_t i, n
     if side_build(&side[source], now):
         for i in range(side[source].batch.dgram_len):
-            put(1 - source, wire, datagram_copy(&side[source], i, wire))
+            n = datagram_copy(&side[source], i, wire)
+            if side[source].batch.dgram[i].to.port == side[1 - source].addr.port:
+                put(1 - source, wire, n)
 
 
 cdef uint64_t next_timer() noexcept nogil:
@@ -95,7 +102,11 @@ cdef uint64_t step(Input *i, uint64_t now) noexcept nogil:
         deliver(which, now)
         drop(which)
     elif what == 13:
-        drop(next8(i) % TRANSIT)
+        which = next8(i)
+        if which < TRANSIT:
+            drop(which)
+        elif which == 255:
+            side[who].addr.port += 2            # the two never meet at one
     elif what == 14:
         if next_timer() != UINT64_MAX:
             now = max(now, next_timer())

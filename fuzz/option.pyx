@@ -122,3 +122,28 @@ def replay(bytes data not None):
     """Runs one input; raises AssertionError when it breaks something."""
     if one_option(data, len(data)):
         raise AssertionError(failure().decode())
+
+
+def stored(bytes before not None, int role, int port, nonce):
+    """The options `before`, and ours behind them as bpf/option.h writes it; None: no room."""
+    cdef hk_config c
+    cdef bpf_sock_ops s
+    memset(&c, 0, sizeof(c))
+    memset(&s, 0, sizeof(s))
+    c.transport = HK_TRANSPORT_VTL
+    c.port = port
+    s.len = len(before)
+    memcpy(s.opts, <const char *>before, s.len)
+    return s.opts[:s.len] if hk_option_store(&s, &c, role, nonce) == 0 else None
+
+
+def loaded(bytes options not None):
+    """(role, transport, port, nonce) as bpf/option.h reads them from a header's options; or None."""
+    cdef bpf_sock_ops s
+    cdef hk_option o
+    memset(&s, 0, sizeof(s))
+    s.len = len(options)
+    memcpy(s.opts, <const char *>options, s.len)
+    if hk_option_load(&s, &o, 0) != 0:
+        return None
+    return hk_option_role(&o), o.transport, o.port_be >> 8 | (o.port_be & 255) << 8, o.nonce

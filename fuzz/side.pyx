@@ -1,6 +1,7 @@
 """An endpoint, and an application that does anything at any time and checks what it is told."""
 
 from libc.stdio cimport printf
+from libc.stdint cimport uint16_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 from hooker.vtl.endpoint cimport *
@@ -250,13 +251,16 @@ cdef bint side_init(Side *k, uint64_t seed, Input *i) noexcept nogil:
     k.random = seed
     k.addr.ip[10] = k.addr.ip[11] = 255
     k.addr.ip[15] = <uint8_t>seed
-    k.addr.port = 4000
-    k.cfg.versions[0] = k.cfg.n_versions = 1
+    k.addr.port = 4000 + <uint16_t>seed
     k.cfg.max_datagram = 1200 + next8(i)
     k.cfg.stream_window = <uint64_t>256 << (next8(i) & 15)
-    k.cfg.assoc_window = k.cfg.stream_window << (next8(i) & 3)
+    pick = next8(i)
+    k.cfg.assoc_window = k.cfg.stream_window << (pick & 3)
+    k.cfg.versions[0] = 2 if pick & 0x40 else 1
+    k.cfg.versions[1] = 1
+    k.cfg.n_versions = 2 if pick & 0xc0 == 0x40 else 1
     k.cfg.max_ack_delay = 5000000
-    k.cfg.keepalive = 10000000000
+    k.cfg.keepalive = 1000000000
     k.cfg.dead_after = 5000000000
     k.cfg.idle_after = 6000000000
     k.cfg.handshake_timeout = 10000000000

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from support import Pair
 
 from hooker import lab_leftovers
@@ -22,6 +23,8 @@ PRIVILEGED = {"netns", "apps"}
 HERE = Path(__file__).resolve().parent
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored when we were started in the background
+settings.register_profile("bounded", derandomize=True, deadline=None, max_examples=150, database=None)
+settings.load_profile("bounded")  # every run the same; `--hypothesis-profile default` looks further
 os.environ.setdefault(lab_leftovers.SESSION_VARIABLE, uuid.uuid4().hex)
 
 

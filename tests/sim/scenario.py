@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from sim.network import MS, SECOND, Host, Link, Pair
+from sim.observer import Observer
 
 from hooker.vtl import events as ev
 from hooker.vtl.congestion import names
@@ -69,7 +70,13 @@ class Plan:
 
 
 class Watched(Pair):
-    """Checks after each flight that it fits the congestion window."""
+    """Checks each flight by the congestion window, and each datagram by the specification."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self.observer = Observer()
+        for link in (self.forth, self.back):
+            link.carry = lambda *what, carry=link.carry: self.observer.see(what[0]) or carry(*what)
 
     def send(self, host: Host) -> None:
         before = self._in_flight(host)

@@ -42,7 +42,7 @@ def test_one_buffer_with_many_frames_gives_one_row_each_over_the_same_bytes() ->
     assert np.frombuffer(data, np.uint8)[16:19].tobytes() == b"one"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.tuples(st.integers(1, 2**64 - 1), st.binary(min_size=1, max_size=300)), max_size=20),
     st.lists(st.integers(1, 60), min_size=1, max_size=30),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from hooker.vtl._parts import (
     Controller,
@@ -28,7 +29,7 @@ from hooker.vtl.congestion import names
 SPECIFICATION = Path(__file__).parents[2] / "docs" / "vtl.md"
 U64 = st.integers(0, 2**64 - 1)
 SPAN = st.tuples(st.integers(0, 300), st.integers(0, 40))
-BOUNDED = settings(max_examples=200, deadline=None, derandomize=True)
+BOUNDED = settings(max_examples=200)
 MS = 1_000_000  # ns
 
 
@@ -87,6 +88,37 @@ def test_reassembly_gives_every_byte_once_and_in_order(seed: int) -> None:
         got += buffer.read()
     assert got == stream
     assert buffer.pages == 0
+
+
+@BOUNDED
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("store"), st.integers(0, 70_000), st.integers(1, 9000)),
+            st.tuples(st.just("read"), st.just(0), st.just(0)),
+            st.tuples(st.just("direct"), st.integers(1, 3000), st.just(0)),
+        ),
+        max_size=40,
+    )
+)
+def test_reassembly_is_a_bytearray_with_holes(operations: list[tuple[str, int, int]]) -> None:
+    """Any pieces in any order, bytes that came in order between them, reads at any time."""
+    stream = random.Random(1).randbytes(80_000)
+    buffer, have, at = Reassembly(), bytearray(len(stream)), 0
+    for what, x, n in operations:
+        if what == "store":
+            assert buffer.store(x, stream[x : x + n])
+            have[x : x + n] = b"\1" * n
+        elif what == "direct" and not have[at]:
+            end = at + x
+            have[at:end] = b"\1" * x
+            buffer.advance(end)
+            at = end
+        else:
+            end = have.find(0, at)
+            assert buffer.read() == stream[at:end]
+            at = end
+    assert buffer.pages <= len(stream) // 16_384 + 1
 
 
 def test_reassembly_after_bytes_that_came_in_order() -> None:
@@ -151,6 +183,82 @@ def test_a_send_buffer_sends_what_is_lost_and_releases_what_is_acknowledged(seed
         back[owner] += n
     assert back == borrowed
     buffer.clear()
+
+
+class SendBufferMachine(RuleBasedStateMachine):
+    """The model: for each byte, whether it flies, is lost, or acknowledged; and who lent it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.buffer = SendBuffer()
+        self.stream = b""
+        self.flying: list[tuple[int, int]] = []
+        self.lost: set[int] = set()
+        self.acked: set[int] = set()
+        self.next = 0
+        self.lent: dict[int, int] = {}
+
+    @rule(data=st.binary(min_size=1, max_size=400))
+    def write(self, data: bytes) -> None:
+        owner = len(self.lent) + 1
+        assert self.buffer.write(data, owner) == 0
+        self.lent[owner] = len(data)
+        self.stream += data
+
+    @rule(limit=st.integers(0, 3000), most=st.integers(1, 500))
+    def send(self, limit: int, most: int) -> None:
+        sent = self.buffer.send(limit, most)
+        if sent is None:
+            assert not self.lost - self.acked
+            assert self.next >= min(limit, len(self.stream))
+            return
+        offset, part = sent
+        assert part == self.stream[offset : offset + len(part)]
+        assert 0 < len(part) <= most
+        numbers = set(range(offset, offset + len(part)))
+        if self.lost - self.acked:  # what is lost goes first, from the front
+            assert offset == min(self.lost - self.acked)
+            assert numbers <= self.lost - self.acked
+            self.lost -= numbers
+        else:
+            assert offset == self.next
+            assert offset + len(part) <= limit
+            self.next += len(part)
+        self.flying.append((offset, len(part)))
+
+    @precondition(lambda self: self.flying)
+    @rule(pick=st.integers(0, 100), twice=st.booleans())
+    def acknowledge(self, pick: int, twice: bool) -> None:
+        i = pick % len(self.flying)
+        offset, n = self.flying[i] if twice else self.flying.pop(i)
+        self.buffer.on_acked(offset, n)
+        self.acked |= set(range(offset, offset + n))
+
+    @precondition(lambda self: self.flying)
+    @rule(pick=st.integers(0, 100))
+    def lose(self, pick: int) -> None:
+        offset, n = self.flying.pop(pick % len(self.flying))
+        self.buffer.on_lost(offset, n)
+        self.lost |= set(range(offset, offset + n)) - self.acked
+
+    @invariant()
+    def the_acknowledged_prefix_is_given_back(self) -> None:
+        prefix = next(i for i in itertools.count() if i not in self.acked)
+        assert self.buffer.acked == prefix
+        assert self.buffer.end == len(self.stream)
+        back = dict.fromkeys(self.lent, 0)
+        for owner, n in self.buffer.released:
+            back[owner] += n
+        assert sum(back.values()) == prefix
+        assert all(back[owner] <= n for owner, n in self.lent.items())
+
+    def teardown(self) -> None:
+        self.buffer.clear()
+        assert sum(n for _, n in self.buffer.released) == len(self.stream)
+
+
+TestSendBufferMachine = SendBufferMachine.TestCase
+TestSendBufferMachine.settings = settings(max_examples=60, stateful_step_count=60)
 
 
 def test_a_send_buffer_respects_credit_and_prefers_what_was_lost() -> None:

@@ -1,0 +1,149 @@
+"""A second reading of docs/vtl.md: datagrams into values and back, written from the text alone."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import NamedTuple
+
+INIT, COOKIE, INIT_ACK, DATA, STATELESS_RESET, CLOSE = range(1, 7)
+
+
+class Ack(NamedTuple):
+    delay_us: int
+    ranges: tuple[tuple[int, int], ...]  # descending, both ends included
+
+
+class Stream(NamedTuple):
+    id: int
+    offset: int
+    data: bytes
+    fin: bool
+
+
+class Frame(NamedTuple):
+    """Any other frame: its name, its stream id, and its fields."""
+
+    name: str
+    id: int = 0
+    fields: tuple[int, ...] = ()
+    flags: int = 0
+
+
+FIXED = {  # type: name, what stands behind the prefix
+    0x03: ("MAX_DATA", "Q"),
+    0x04: ("PATH_CHALLENGE", "Q"),
+    0x05: ("PATH_RESPONSE", "Q"),
+    0x11: ("OPEN", "QQ"),
+    0x12: ("OPEN_ACK", ""),
+    0x13: ("OPEN_REJECT", "I"),
+    0x14: ("CONFIRM", ""),
+    0x15: ("CANCEL", "Q"),
+    0x16: ("RESET_STREAM", "IQ"),
+    0x17: ("MAX_STREAM_DATA", "Q"),
+}
+TYPES = {name: (kind, layout) for kind, (name, layout) in FIXED.items()}
+SHORT = {0: "PADDING", 1: "PING"}
+
+AnyFrame = Ack | Stream | Frame
+
+
+@dataclass
+class Packet:
+    kind: int
+    cid: int
+    number: int
+    body: bytes
+    frames: list[AnyFrame]
+
+
+class WireError(Exception):
+    """The datagram is not what the text allows."""
+
+
+def decode(datagram: bytes) -> Packet:
+    if len(datagram) < 20:
+        raise WireError("too short")
+    first, cid, number = struct.unpack_from("!B3xQQ", datagram)
+    if first >> 4 != 1:
+        raise WireError("another layout")
+    packet = Packet(first & 15, cid, number, datagram[20:], [])
+    if packet.kind == DATA:
+        packet.frames = decode_frames(packet.body)
+    elif packet.kind not in (INIT, COOKIE, INIT_ACK, STATELESS_RESET, CLOSE):
+        raise WireError(f"packet type {packet.kind}")
+    return packet
+
+
+def decode_frames(body: bytes) -> list[AnyFrame]:
+    frames: list[AnyFrame] = []
+    at = 0
+    try:
+        while at < len(body):
+            frame, at = _decode_frame(body, at)
+            frames.append(frame)
+    except struct.error as exc:
+        raise WireError(f"truncated: {exc}") from None
+    if not frames:
+        raise WireError("an empty packet")
+    return frames
+
+
+def _decode_frame(body: bytes, at: int) -> tuple[AnyFrame, int]:
+    if body[at] in SHORT:
+        return Frame(SHORT[body[at]]), at + 1
+    kind, flags, small, id_ = struct.unpack_from("!BBHI", body, at)
+    at += 8
+    if kind == 0x02:
+        return _decode_ack(body, at, flags, id_)
+    if kind == 0x10:
+        (offset,) = struct.unpack_from("!Q", body, at)
+        data = body[at + 8 : at + 8 + small]
+        if len(data) != small:
+            raise WireError("truncated STREAM")
+        return Stream(id_, offset, data, bool(flags & 1)), at + 8 + small
+    if kind not in FIXED:
+        raise WireError(f"frame type {kind}")
+    name, layout = FIXED[kind]
+    return Frame(name, id_, struct.unpack_from("!" + layout, body, at), flags), at + struct.calcsize(
+        "!" + layout
+    )
+
+
+def _decode_ack(body: bytes, at: int, n: int, delay: int) -> tuple[Ack, int]:
+    largest, first = struct.unpack_from("!QI", body, at)
+    at += 12
+    ranges = [(largest - first, largest)]
+    for _ in range(n):
+        gap, length = struct.unpack_from("!II", body, at)
+        at += 8
+        high = ranges[-1][0] - gap - 2
+        ranges.append((high - length, high))
+    if ranges[-1][0] < 0:
+        raise WireError("an ACK of negative numbers")
+    return Ack(delay, tuple(ranges)), at
+
+
+def encode(frame: AnyFrame) -> bytes:
+    if isinstance(frame, Stream):
+        head = struct.pack("!BBHIQ", 0x10, frame.fin, len(frame.data), frame.id, frame.offset)
+        return head + frame.data
+    if isinstance(frame, Ack):
+        return _encode_ack(frame)
+    if frame.name in SHORT.values():
+        return bytes([next(k for k, name in SHORT.items() if name == frame.name)])
+    kind, layout = TYPES[frame.name]
+    return struct.pack("!BBHI" + layout, kind, frame.flags, 0, frame.id, *frame.fields)
+
+
+def _encode_ack(ack: Ack) -> bytes:
+    (low, high), *rest = ack.ranges
+    out = struct.pack("!BBHIQI", 0x02, len(rest), 0, ack.delay_us, high, high - low)
+    for down, up in rest:
+        out += struct.pack("!II", low - up - 2, up - down)
+        low = down
+    return out
+
+
+def data_packet(cid: int, number: int, frames: list[AnyFrame]) -> bytes:
+    return struct.pack("!B3xQQ", 0x10 | DATA, cid, number) + b"".join(map(encode, frames))
