@@ -37,16 +37,9 @@ def build() -> Path:
     if shutil.which("clang") is None:
         raise BuildError("no clang here; install clang and libclang-rt-dev (./dev fuzz does, as root)")
     modules = _translate()
-    for directory in (
-        LIB,
-        LIB / "hooker",
-        LIB / "hooker" / "vtl",
-        LIB / "hooker" / "vtl" / "controllers",
-        LIB / "fuzz",
-    ):
+    for directory in {d for _, module in modules for d in module.parents if LIB in d.parents}:
         directory.mkdir(parents=True, exist_ok=True)
-        if directory != LIB:
-            (directory / "__init__.py").touch()
+        (directory / "__init__.py").touch()
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda m: _compile(*m), modules))
     _link()

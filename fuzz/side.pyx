@@ -3,7 +3,7 @@
 from libc.stdio cimport printf
 from libc.stdint cimport uint16_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy, memset, strlen
 from hooker.vtl.endpoint cimport *
 from fuzz.input cimport next16, next8
 
@@ -12,6 +12,8 @@ cdef enum:
     DGRAMS = 32
     SCRATCH = 8192
 
+cdef const char *NAMES[5]
+NAMES[:] = [b"cubic", b"newreno", b"fixed", b"bbr", b"auto"]
 cdef const char *broken = NULL
 cdef bint tracing = False
 cdef uint8_t bytes_of[PATTERN + MAX_WRITE]
@@ -245,6 +247,7 @@ cdef bint side_init(Side *k, uint64_t seed, Input *i) noexcept nogil:
     """Takes six bytes of configuration."""
     cdef vtl_sink sink
     cdef uint8_t pick
+    cdef const char *name
     if bytes_of[1] == bytes_of[2]:
         make_pattern()
     memset(k, 0, sizeof(Side))
@@ -264,13 +267,8 @@ cdef bint side_init(Side *k, uint64_t seed, Input *i) noexcept nogil:
     k.cfg.dead_after = 5000000000
     k.cfg.idle_after = 6000000000
     k.cfg.handshake_timeout = 10000000000
-    pick = next8(i) % 3
-    if pick == 0:
-        memcpy(k.cfg.congestion, <const char *>b"cubic", 6)
-    elif pick == 1:
-        memcpy(k.cfg.congestion, <const char *>b"newreno", 8)
-    else:
-        memcpy(k.cfg.congestion, <const char *>b"fixed", 6)
+    name = NAMES[next8(i) % 5]
+    memcpy(k.cfg.congestion, name, strlen(name))
     k.reflexes = next8(i)
     pick = next8(i)
     k.batch.dgram_cap = 1 + pick % DGRAMS
