@@ -25,7 +25,8 @@ from hooker.vtl.endpoint cimport (
 from hooker.vtl.packet_in cimport packets_abandon, requeue_for_probe
 from hooker.vtl.recovery cimport recovery_rtt
 from hooker.vtl.registry cimport (
-    assoc_by_cid, assoc_new, assoc_settle_rivals, assoc_to_evict, assoc_with_peer_cid, random_cid, same_addr,
+    assoc_by_cid, assoc_new, assoc_readdress, assoc_settle_rivals, assoc_to_evict, assoc_with_peer_cid,
+    random_cid, same_addr,
 )
 from hooker.vtl.siphash cimport siphash24
 from hooker.vtl.stream cimport stream_activate
@@ -269,6 +270,27 @@ cdef bint cookie_used(const Endpoint *ep, uint64_t cid) noexcept nogil:
     return False
 
 
+cdef void init_again(Assoc *a, size_t n) noexcept nogil:
+    """INIT_ACK was lost, and what followed it was not understood."""
+    a.hs_send = True
+    a.hs_size = a.max_datagram = min(a.max_datagram, <uint32_t>n)
+    if a.rec.outstanding > 0:
+        requeue_for_probe(a)
+        a.probes = max(a.probes, 1)
+    assoc_ready(a)
+
+
+cdef Assoc *half_made(Endpoint *ep, uint64_t scid, uint64_t now) noexcept nogil:
+    """The initiator's association, from another address, of which it knows nothing yet: its address
+    changed between its INIT and our INIT_ACK. A second one would get its flows once more."""
+    cdef Assoc *a = ep.all                      # the newest first
+    while a != NULL and now - a.hs_started <= ep.cfg.handshake_timeout:
+        if a.peer_cid == scid and a.state == A_UP and not a.initiator and a.rec.largest_acked == 0:
+            return a
+        a = a.next
+    return NULL
+
+
 cdef int on_init(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_addr *src,
                  uint64_t now) noexcept nogil:
     cdef Init i
@@ -280,18 +302,19 @@ cdef int on_init(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_a
     i.scid = h.number
     a = assoc_with_peer_cid(ep, src, i.scid, False)
     if a != NULL:
-        a.hs_send = True                        # INIT_ACK was lost, and what followed it was not understood
-        a.hs_size = a.max_datagram = min(a.max_datagram, <uint32_t>n)
-        if a.rec.outstanding > 0:
-            requeue_for_probe(a)
-            a.probes = max(a.probes, 1)
-        assoc_ready(a)
+        init_again(a, n)
         return VTL_OK
     if i.cookie_mac == 0 and i.cookie_time == 0:
         answer_unproven(ep, PKT_COOKIE, src, i.scid, random_cid(ep))
         return VTL_OK
     if not cookie_fresh(ep, &i, src, now) or cookie_used(ep, i.cookie_cid):
         return VTL_DROP_COOKIE
+    a = half_made(ep, i.scid, now)
+    if a != NULL:
+        assoc_readdress(a, src)
+        memset(&a.other, 0, sizeof(a.other))
+        init_again(a, n)
+        return VTL_OK
     version = accept_version(&i.versions, ep.cfg.versions, ep.cfg.n_versions)
     if version == 0:
         return VTL_DROP_VERSION

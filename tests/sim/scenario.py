@@ -150,10 +150,6 @@ class Scenario:
         ]
 
     def _rebind(self) -> None:
-        """During a handshake it may cost the flows: the cookie is bound to the address."""
-        a = self.pair.a.endpoint
-        if not all(map(a.is_up, a.associations)):
-            return
         address, port = self.pair.a.address
         other = f"10.0.1.{self.rng.randrange(1, 250)}" if self.rng.random() < 0.5 else address
         self.pair.a.address = (other, port + 1)

@@ -211,3 +211,20 @@ def test_a_packet_that_only_probes_starts_nothing() -> None:
     assert len(sent[0]) == len(packet)
     pair.run_for(3)
     assert pair.b.endpoint.counters()["paths_failed"] == 0
+
+
+@pytest.mark.parametrize("ms", range(1, 100, 7))
+@pytest.mark.parametrize("to", [PORT, ADDRESS])
+def test_an_initiator_that_moves_during_the_handshake_keeps_its_flows(ms: int, to: Address) -> None:
+    """Once, too: an association half made is not made a second time, with its flows opened again."""
+    pair = runner(1)
+    flow = pair.a.endpoint.open(pair.a.connect(B, 0), 0, client_nonce=1, committed=True)
+    pair.a.endpoint.write(flow, payload(50_000, 1))
+    pair.a.endpoint.fin(flow)
+    pair.after(ms / 1000, lambda: setattr(pair.a, "address", to))
+    pair.run(lambda: any(f.fin for f in pair.b.flows.values()), limit=10)
+    (peer,) = pair.b.flows
+    pair.b.endpoint.fin(peer)
+    pair.run(lambda: pair.a.flows[flow].closed and pair.b.flows[peer].closed, limit=10)
+    assert pair.b.flows[peer].received == payload(50_000, 1)
+    assert not pair.a.flows[flow].resets
