@@ -59,7 +59,7 @@ cdef void drop(uint32_t i) noexcept nogil:
 cdef void deliver(uint32_t i, uint64_t now) noexcept nogil:
     cdef Transit *t = &transit[i]
     if i < waiting and t.port == side[t.to].addr.port:
-        vtl_recv(side[t.to].ep, t.data, t.n, &t.source, now)
+        vtl_recv(side[t.to].ep, t.data, t.n, &t.source, 0, now)
 
 
 cdef void send(uint32_t source, uint64_t now) noexcept nogil:

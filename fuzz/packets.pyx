@@ -32,7 +32,7 @@ cdef void deliver(const uint8_t *data, uint32_t n, const vtl_addr *source, uint6
     if copy == NULL:
         return
     memcpy(copy, data, n)
-    rc = vtl_recv(victim.ep, copy, n, source, now)
+    rc = vtl_recv(victim.ep, copy, n, source, 0, now)
     if rc < 0 or rc >= VTL_DROP_REASONS:
         fail("an unknown reason to drop")
     free(copy)
@@ -50,7 +50,7 @@ cdef void flight(Side *source, Side *to, Known *k, uint64_t now) noexcept nogil:
                 k.number = load64(wire + 12)
             elif (wire[0] & 15) == PKT_DATA:
                 k.ours = load64(wire + 4)
-            vtl_recv(to.ep, wire, n, &source.addr, now)
+            vtl_recv(to.ep, wire, n, &source.addr, 0, now)
 
 
 cdef void shake_hands(Known *k, bint victim_begins) noexcept nogil:

@@ -201,7 +201,7 @@ cdef void take_datagrams(worker *w, int which) noexcept nogil:
     for i in range(trains):
         offset = 0
         while udp_split(&w.udp, i, &offset, &d):
-            if vtl_recv(w.vtl, d.data, d.size, &d.source, w.now):
+            if vtl_recv(w.vtl, d.data, d.size, &d.source, d.ecn, w.now):
                 w.n.datagrams_dropped += 1
     delivery_flush(w)
 

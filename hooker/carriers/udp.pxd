@@ -6,7 +6,7 @@ cdef enum:
     RX_BUFFERS = 32              # datagram trains of one recvmmsg
     RX_SIZE = 65536              # bytes: the largest train GRO makes
     TX_TRAINS = 64               # of one sendmmsg
-    CMSG_ROOM = 64
+    CMSG_ROOM = 96
 
 cdef struct udp_carrier:
     int fd[2]                    # IPv4, IPv6
@@ -25,6 +25,8 @@ cdef struct udp_carrier:
 cdef struct udp_datagram:        # one datagram of a received batch
     const uint8_t *data
     uint32_t size
+    uint32_t segment             # of the train; 0: it is one datagram
+    uint8_t ecn                  # the two bits of the IP header, equal in a train
     vtl_addr source
 
 cdef int udp_open(udp_carrier *c, uint16_t port, uint16_t *bound) noexcept nogil         # 0, or -errno

@@ -17,6 +17,7 @@ cdef enum:
     MAX_TRAIN = 65000            # bytes of one GSO send: below 64 KiB with all headers
     MAX_SEGMENTS = 64            # UDP_MAX_SEGMENTS of older kernels
     PMTUDISC_DONT = 0
+    ECN_BITS = 3
     EE_ORIGIN_ICMP = 2
     EE_ORIGIN_ICMP6 = 3
 
@@ -46,9 +47,11 @@ cdef int open_family(int family, uint16_t port) noexcept nogil:
     if family == AF_INET6:
         set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1)
         set_int(fd, IPPROTO_IPV6, IPV6_RECVERR, 1)
+        set_int(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1)
         set_int(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_DONT)
     else:
         set_int(fd, IPPROTO_IP, IP_RECVERR, 1)
+        set_int(fd, IPPROTO_IP, IP_RECVTOS, 1)
         set_int(fd, IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_DONT)
     if bind(fd, <sockaddr *>&a, sizeof(sockaddr_in6) if family == AF_INET6 else sizeof(sockaddr_in)) < 0:
         err = errno
@@ -122,15 +125,22 @@ cdef int udp_receive(udp_carrier *c, int which) noexcept nogil:
     return n
 
 
-cdef inline uint32_t segment_size(msghdr *m) noexcept nogil:
+cdef inline void read_control(msghdr *m, udp_datagram *out) noexcept nogil:
+    """What the kernel says about a train: size of its datagrams, and their ECN bits."""
     cdef cmsghdr *cm = CMSG_FIRSTHDR(m)
-    cdef int size
+    cdef int value
+    out.segment = 0
+    out.ecn = 0
     while cm != NULL:
-        if cm.cmsg_level == IPPROTO_UDP and cm.cmsg_type == UDP_GRO:
-            memcpy(&size, CMSG_DATA(cm), sizeof(size))
-            return size
+        if cm.cmsg_level == IPPROTO_IP and cm.cmsg_type == IP_TOS:
+            out.ecn = (<uint8_t *>CMSG_DATA(cm))[0] & ECN_BITS
+        else:
+            memcpy(&value, CMSG_DATA(cm), sizeof(value))
+            if cm.cmsg_level == IPPROTO_UDP and cm.cmsg_type == UDP_GRO:
+                out.segment = value
+            elif cm.cmsg_level == IPPROTO_IPV6 and cm.cmsg_type == IPV6_TCLASS:
+                out.ecn = value & ECN_BITS
         cm = CMSG_NXTHDR(m, cm)
-    return 0
 
 
 cdef inline void source_of(const sockaddr_storage *a, vtl_addr *out) noexcept nogil:
@@ -145,14 +155,15 @@ cdef inline void source_of(const sockaddr_storage *a, vtl_addr *out) noexcept no
 
 
 cdef int udp_split(udp_carrier *c, int train, uint32_t *offset, udp_datagram *out) noexcept nogil:
-    """The next datagram of a train; `offset` starts at 0 and is moved on, `out` keeps the source."""
+    """The next datagram of a train; `offset` starts at 0 and is moved on, `out` keeps what holds for all."""
     cdef mmsghdr *m = &c.rx[train]
     cdef uint32_t size
     if offset[0] >= m.msg_len:
         return 0
     if offset[0] == 0:
         source_of(&c.rx_from[train], &out.source)
-    size = segment_size(&m.msg_hdr)
+        read_control(&m.msg_hdr, out)
+    size = out.segment
     if size == 0 or size > m.msg_len - offset[0]:
         size = m.msg_len - offset[0]
     out.data = c.rx_memory + train * RX_SIZE + offset[0]
@@ -171,14 +182,14 @@ cdef inline bint same_peer(const vtl_addr *a, const vtl_addr *b) noexcept nogil:
 
 
 cdef uint32_t train_end(udp_carrier *c, vtl_batch *b, uint32_t first) noexcept nogil:
-    """One past the last datagram that can go with `first`: same peer and size, a shorter one ends it."""
+    """One past the last datagram that can go with `first`: same peer, size and ECN bits; a shorter one ends it."""
     cdef vtl_datagram *head = &b.dgram[first]
     cdef uint32_t i = first + 1, bytes_ = head.size
     if not c.gso:
         return i
     while i < b.dgram_len and i - first < MAX_SEGMENTS and b.dgram[i].size <= head.size:
         bytes_ += b.dgram[i].size
-        if bytes_ > MAX_TRAIN or not same_peer(&b.dgram[i].to, &head.to):
+        if bytes_ > MAX_TRAIN or b.dgram[i].ecn != head.ecn or not same_peer(&b.dgram[i].to, &head.to):
             return i
         i += 1
         if b.dgram[i - 1].size < head.size:
@@ -202,21 +213,24 @@ cdef bint set_destination(const vtl_addr *to, sockaddr_storage *out, socklen_t *
     return True
 
 
-cdef void set_segment(msghdr *m, uint8_t *control, uint16_t size) noexcept nogil:
-    cdef cmsghdr *cm
+cdef void add_control(msghdr *m, uint8_t *control, int level, int name, const void *value, size_t n) noexcept nogil:
+    """One more control message; `control` has room for all."""
+    cdef cmsghdr *cm = <cmsghdr *>(control + m.msg_controllen)
     m.msg_control = control
-    m.msg_controllen = CMSG_SPACE(sizeof(uint16_t))
-    cm = CMSG_FIRSTHDR(m)
-    cm.cmsg_level = IPPROTO_UDP
-    cm.cmsg_type = UDP_SEGMENT
-    cm.cmsg_len = CMSG_LEN(sizeof(uint16_t))
-    memcpy(CMSG_DATA(cm), &size, sizeof(size))
+    m.msg_controllen += CMSG_SPACE(n)
+    cm.cmsg_level = level
+    cm.cmsg_type = name
+    cm.cmsg_len = CMSG_LEN(n)
+    memcpy(CMSG_DATA(cm), value, n)
 
 
 cdef bint fill_train(udp_carrier *c, int slot, vtl_batch *b, uint32_t first, uint32_t end) noexcept nogil:
     cdef msghdr *m = &c.tx[slot].msg_hdr
     cdef vtl_datagram *head = &b.dgram[first]
     cdef vtl_datagram *tail = &b.dgram[end - 1]
+    cdef uint8_t *control = c.tx_control + slot * CMSG_ROOM
+    cdef uint16_t segment = head.size
+    cdef int ecn = head.ecn
     cdef bint v6
     memset(m, 0, sizeof(msghdr))
     v6 = set_destination(&head.to, &c.tx_to[slot], &m.msg_namelen)
@@ -224,7 +238,9 @@ cdef bint fill_train(udp_carrier *c, int slot, vtl_batch *b, uint32_t first, uin
     m.msg_iov = <iovec *>(b.iov + head.first)
     m.msg_iovlen = tail.first + tail.count - head.first
     if end - first > 1:
-        set_segment(m, c.tx_control + slot * CMSG_ROOM, head.size)
+        add_control(m, control, IPPROTO_UDP, UDP_SEGMENT, &segment, sizeof(segment))
+    if ecn:
+        add_control(m, control, IPPROTO_IPV6 if v6 else IPPROTO_IP, IPV6_TCLASS if v6 else IP_TOS, &ecn, sizeof(ecn))
     return v6
 
 

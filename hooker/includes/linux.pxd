@@ -133,6 +133,10 @@ cdef extern from "<netinet/in.h>" nogil:
         IPPROTO_RAW
         IP_TRANSPARENT
         IP_RECVERR
+        IP_TOS
+        IP_RECVTOS
+        IPV6_TCLASS
+        IPV6_RECVTCLASS
         IP_MTU_DISCOVER
         IPV6_V6ONLY
         IPV6_RECVERR

@@ -171,7 +171,7 @@ cdef class Loopback:
         with nogil:
             for i in range(self.count):
                 dropped += vtl_recv(self.side[side].ep, self.wire + i * SLOT, self.size[i],
-                                    &self.side[1 - side].addr, self.now) != VTL_OK
+                                    &self.side[1 - side].addr, 0, self.now) != VTL_OK
         return dropped
 
     def step(self, int side):

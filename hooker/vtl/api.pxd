@@ -77,6 +77,7 @@ cdef struct vtl_datagram:      # one datagram of a batch: iov[first : first + co
     uint32_t first
     uint32_t count
     uint32_t size
+    uint8_t ecn                # the two bits for the IP header
 
 
 cdef struct vtl_batch:         # filled by vtl_build; memory is the caller's
@@ -104,5 +105,7 @@ cdef struct vtl_assoc_stats:
     uint64_t srtt_ns, min_rtt_ns, rttvar_ns, cwnd, bytes_in_flight, pto_count
     uint32_t streams
     uint32_t up
+    uint64_t packets_marked                     # CE, as far as the peer told us
+    uint32_t ecn                                # the path keeps the ECN bits
     uint32_t moves                              # changes of the peer's address
     uint32_t version

@@ -7,6 +7,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from hooker.vtl.api cimport vtl_addr, vtl_config, vtl_counters, vtl_sink
 from hooker.vtl.congestion cimport Congestion
+from hooker.vtl.ecn cimport Ecn
 from hooker.vtl.ranges cimport RangeSet
 from hooker.vtl.reassembly cimport Reassembly
 from hooker.vtl.recovery cimport Recovery
@@ -167,6 +168,7 @@ cdef struct Assoc:
     # send side
     Recovery rec
     Congestion cc
+    Ecn ecn
     uint32_t probes            # datagrams that may ignore the window
     bint ping_due
     uint64_t send_total, send_max, peer_stream_window
@@ -203,6 +205,7 @@ cdef struct Endpoint:
     vtl_counters count
     const vtl_addr *source     # of the datagram in hand
     uint32_t source_size
+    uint8_t source_ecn         # its two bits
     Assoc **cid_table
     Assoc **addr_table
     uint32_t table_cap, assocs

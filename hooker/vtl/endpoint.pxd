@@ -16,7 +16,8 @@ cdef enum vtl_drop:
 
 cdef vtl_endpoint *vtl_endpoint_new(const vtl_config *cfg, const vtl_sink *sink) noexcept nogil
 cdef void vtl_endpoint_free(vtl_endpoint *ep) noexcept nogil
-cdef int vtl_recv(vtl_endpoint *ep, const uint8_t *pkt, size_t n, const vtl_addr *src, uint64_t now) noexcept nogil
+cdef int vtl_recv(vtl_endpoint *ep, const uint8_t *pkt, size_t n, const vtl_addr *src, uint8_t ecn,
+                  uint64_t now) noexcept nogil     # ecn: the two bits of the IP header, 0 if unknown
 cdef int vtl_build(vtl_endpoint *ep, vtl_batch *b, uint64_t now) noexcept nogil   # datagrams added; 0: nothing to send now
 cdef uint64_t vtl_timer(vtl_endpoint *ep) noexcept nogil                          # next deadline, UINT64_MAX: none
 cdef void vtl_on_timer(vtl_endpoint *ep, uint64_t now) noexcept nogil

@@ -10,6 +10,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from hooker.vtl.congestion cimport congestion_find
 from hooker.vtl.core cimport *
+from hooker.vtl.ecn cimport ECN_CAPABLE
 from hooker.vtl.handshake cimport *
 from hooker.vtl.lifecycle cimport reap
 from hooker.vtl.packet_in cimport packet_receive
@@ -134,12 +135,13 @@ cdef int dispatch(Endpoint *ep, const uint8_t *pkt, size_t n, const vtl_addr *sr
     return VTL_DROP_TYPE
 
 
-cdef int vtl_recv(vtl_endpoint *ep, const uint8_t *pkt, size_t n, const vtl_addr *src,
+cdef int vtl_recv(vtl_endpoint *ep, const uint8_t *pkt, size_t n, const vtl_addr *src, uint8_t ecn,
                   uint64_t now) noexcept nogil:
     cdef int rc
     now = clock(E(ep), now)
     E(ep).source = src
     E(ep).source_size = <uint32_t>n
+    E(ep).source_ecn = ecn & 3
     rc = dispatch(E(ep), pkt, n, src, now)
     if rc != VTL_OK:
         E(ep).drops[rc] += 1
@@ -271,6 +273,8 @@ cdef void vtl_assoc_get_stats(const vtl_assoc *assoc, vtl_assoc_stats *out) noex
     out.pto_count = a.rec.pto_count
     out.streams = a.streams
     out.up = a.state == A_UP
+    out.ecn = a.ecn.state == ECN_CAPABLE
+    out.packets_marked = a.ecn.marked
     out.moves = a.moves
     out.version = a.version
 

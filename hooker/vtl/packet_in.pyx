@@ -11,6 +11,7 @@ from hooker.vtl.congestion cimport (
     congestion_on_spurious,
 )
 from hooker.vtl.core cimport *
+from hooker.vtl.ecn cimport ECN_CE, ecn_on_ack
 from hooker.vtl.endpoint cimport (
     VTL_DROP_DUPLICATE, VTL_DROP_MEMORY, VTL_DROP_PROTOCOL, VTL_DROP_SHORT, VTL_DROP_TYPE, VTL_OK,
 )
@@ -77,7 +78,7 @@ cdef inline Listener listener(Assoc *a) noexcept nogil:
     return who
 
 
-cdef void react(Assoc *a, const AckResult *r, bint limited, uint64_t now) noexcept nogil:
+cdef void react(Assoc *a, const AckResult *r, uint64_t marked, bint limited, uint64_t now) noexcept nogil:
     cdef CongestionAck ack
     if r.spurious > 0:
         congestion_on_spurious(&a.cc, r.spurious)
@@ -87,7 +88,7 @@ cdef void react(Assoc *a, const AckResult *r, bint limited, uint64_t now) noexce
         return
     ack.now = now
     ack.bytes = r.acked_bytes
-    ack.marked = 0
+    ack.marked = marked
     ack.sent_at = r.newest_acked_at
     ack.srtt = a.rec.srtt
     ack.latest_rtt = a.rec.latest_rtt
@@ -111,7 +112,7 @@ cdef void packets_lost_by_time(Assoc *a, uint64_t now) noexcept nogil:
     cdef Listener who = listener(a)
     memset(&r, 0, sizeof(r))
     recovery_detect_lost(&a.rec, now, &who, &r)
-    react(a, &r, True, now)
+    react(a, &r, 0, True, now)
     assoc_ready(a)
 
 
@@ -143,7 +144,9 @@ cdef int on_ack(Assoc *a, const uint8_t *p, Cursor *c, uint64_t now) noexcept no
     cdef uint32_t n = p[1], i = 255, k
     cdef uint64_t high = load64(p + 8), low = load32(p + 16)
     cdef uint64_t delay = <uint64_t>load32(p + 4) * 1000, gap, length
+    cdef const uint8_t *counts = p + ACK_HEADER if p[0] == FR_ACK_ECN else NULL
     cdef const uint8_t *more = take(c, n * ACK_RANGE)
+    cdef uint64_t marked = 0
     cdef AckResult r
     cdef Listener who = listener(a)
     # limited: the window was not in use when this ACK came (RFC 9002 7.8)
@@ -168,7 +171,10 @@ cdef int on_ack(Assoc *a, const uint8_t *p, Cursor *c, uint64_t now) noexcept no
     limited = a.rec.in_flight * (2 if a.cc.w.cwnd < a.cc.w.ssthresh else 1) + 3 * a.cc.mss < a.cc.w.cwnd
     if recovery_on_ack(&a.rec, &ranges[i], n + 1, delay, now, &who, &r) < 0:
         return VTL_DROP_PROTOCOL
-    react(a, &r, limited, now)
+    if r.advanced:
+        marked = ecn_on_ack(&a.ecn, counts != NULL, load64(counts) if counts != NULL else 0,
+                            load64(counts + 16) if counts != NULL else 0, r.acked_ect)
+    react(a, &r, marked, limited, now)
     stream_flush_acked(a)
     if r.acked_bytes > 0:
         assoc_ready(a)
@@ -252,7 +258,7 @@ cdef int on_frame(Assoc *a, Cursor *c, uint64_t now) noexcept nogil:
         if s == NULL:
             return rc
         return stream_on_data(s, load64(p + 8), body, load16(p + 2), p[1] & STREAM_FIN)
-    if type == FR_ACK:
+    if type == FR_ACK or type == FR_ACK_ECN:
         return on_ack(a, p, c, now)
     if type == FR_MAX_DATA:
         on_max_data(a, load64(p + 8))
@@ -281,7 +287,7 @@ cdef void note_received(Assoc *a, uint64_t pn, bint eliciting, uint64_t now) noe
     if not eliciting:
         return
     a.unacked += 1
-    if a.unacked >= 2 or not in_order:              # RFC 9000 13.2.1, 13.2.2
+    if a.unacked >= 2 or not in_order or a.ep.source_ecn == ECN_CE:     # RFC 9000 13.2.1, 13.2.2
         if not a.ack_now:
             a.ack_now = True
             assoc_ready(a)
@@ -305,6 +311,7 @@ cdef int packet_receive(Assoc *a, Cursor *c, uint64_t pn, uint64_t now) noexcept
         if rc != VTL_OK:
             return rc
     a.frames_seen = seen
+    a.ecn.received[a.ep.source_ecn] += 1
     note_received(a, pn, seen & ~<uint32_t>ACK_ONLY, now)
     a.packets_received += 1
     a.bytes_received += size

@@ -8,11 +8,12 @@ from libc.stdint cimport UINT32_MAX, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memmove, memset
 from hooker.vtl.api cimport vtl_datagram
 from hooker.vtl.core cimport *
+from hooker.vtl.ecn cimport ECN_CE, ECN_ECT0, ecn_mark
 from hooker.vtl.handshake cimport cookie_mac
 from hooker.vtl.pacing cimport pacing_ready, pacing_spend
 from hooker.vtl.path cimport path_build
 from hooker.vtl.recovery cimport (
-    MAX_PACKET_FRAMES, recovery_add_frame, recovery_limited, recovery_room, recovery_sent,
+    MAX_PACKET_FRAMES, SENT_ECT, recovery_add_frame, recovery_limited, recovery_room, recovery_sent,
 )
 from hooker.vtl.sendbuf cimport Segment, sendbuf_at, sendbuf_commit, sendbuf_has_lost, sendbuf_peek
 from hooker.vtl.stream cimport QUANTUM, active_add, stream_sendable
@@ -101,6 +102,7 @@ cdef void finish(Builder *d, const vtl_addr *to) noexcept nogil:
     g.first = d.iov0
     g.count = d.b.iov_len - d.iov0
     g.size = d.size
+    g.ecn = 0
     d.b.dgram_len += 1
 
 
@@ -128,12 +130,18 @@ cdef void add_ack(Builder *d, uint64_t now) noexcept nogil:
     cdef RangeSet *r = &a.received
     cdef uint32_t i = r.n - 1, n = 0
     cdef uint64_t gap, length
-    cdef uint8_t *p = put(d, ACK_HEADER)
+    cdef bint counts = (a.ecn.received[1] | a.ecn.received[ECN_ECT0] | a.ecn.received[ECN_CE]) > 0
+    cdef uint8_t *p = put(d, ACK_HEADER + ACK_ECN_COUNTS if counts else ACK_HEADER)
     cdef uint8_t *q
     if p == NULL:
         return
     memset(p, 0, ACK_HEADER)
     p[0] = FR_ACK
+    if counts:
+        p[0] = FR_ACK_ECN
+        store64(p + ACK_HEADER, a.ecn.received[ECN_ECT0])
+        store64(p + ACK_HEADER + 8, a.ecn.received[1])
+        store64(p + ACK_HEADER + 16, a.ecn.received[ECN_CE])
     store32(p + 4, clamp32((now - a.largest_at) // 1000))
     store64(p + 8, r.v[i].end - 1)
     store32(p + 16, clamp32(r.v[i].end - 1 - r.v[i].start))
@@ -353,7 +361,9 @@ cdef bint build_packet(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
     finish(&d, &a.peer)
     if d.eliciting and a.rec.in_flight == 0 and a.cc.ops.on_restart != NULL:
         a.cc.ops.on_restart(&a.cc, now)
-    recovery_sent(&a.rec, d.frame0, d.size, d.eliciting, now)
+    if d.eliciting:
+        b.dgram[b.dgram_len - 1].ecn = ecn_mark(&a.ecn)
+    recovery_sent(&a.rec, d.frame0, d.size, d.eliciting, SENT_ECT if b.dgram[b.dgram_len - 1].ecn else 0, now)
     a.bytes_sent += d.size
     if d.eliciting:
         pacing_spend(a, d.size)
@@ -379,7 +389,7 @@ cdef uint32_t build_path_frame(Assoc *a, vtl_batch *b, const vtl_addr *to, uint8
     if d.size < size:
         lend(&d, a.ep.zeros, size - d.size)
     finish(&d, to)
-    recovery_sent(&a.rec, d.frame0, d.size, False, now)     # its loss says nothing of the path in use
+    recovery_sent(&a.rec, d.frame0, d.size, False, 0, now)  # its loss says nothing of the path in use
     a.bytes_sent += d.size
     return d.size
 

@@ -13,6 +13,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcmp, memset
 from hooker.vtl.congestion cimport congestion_free, congestion_init
 from hooker.vtl.core cimport *
+from hooker.vtl.ecn cimport ECN_TESTING
 from hooker.vtl.endpoint cimport VTL_DROP_NO_ASSOC, VTL_OK
 from hooker.vtl.packet_in cimport packet_receive, packets_abandon
 from hooker.vtl.packet_out cimport batch_room, build_path_frame
@@ -54,6 +55,8 @@ cdef void forget_estimates(Assoc *a, uint64_t rtt) noexcept nogil:
     a.rec.rttvar = UNKNOWN_RTT // 2
     if rtt > 0:
         recovery_rtt(&a.rec, rtt, 0)
+    a.ecn.state = ECN_TESTING
+    a.ecn.tested = 0
     a.tokens = 0
     a.pace_until = 0
 

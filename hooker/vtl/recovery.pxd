@@ -20,6 +20,7 @@ cdef struct SentFrame:         # enough to send it again, or to act on its ackno
 
 cdef enum sent_flag:
     SENT_LIMITED = 1 << 0      # the sender had nothing more to send
+    SENT_ECT = 1 << 1          # with ECT(0)
 
 cdef struct SentPacket:        # less than a cache line
     uint64_t sent_at           # ns
@@ -69,6 +70,8 @@ cdef struct Recovery:
 
 cdef struct AckResult:         # what one ACK, or one expiry of the loss timer, changed
     uint64_t acked_bytes
+    uint32_t acked_ect         # packets that carried ECT(0)
+    bint advanced              # the largest number acknowledged grew
     uint64_t lost_bytes
     uint32_t lost_packets
     uint32_t spurious          # losses taken back
@@ -99,7 +102,7 @@ cdef bint recovery_room(Recovery *r) noexcept nogil     # one more packet can be
 cdef void recovery_add_frame(Recovery *r, uint8_t type, uint8_t flags, uint32_t id, uint64_t offset,
                              uint16_t len) noexcept nogil
 cdef void recovery_sent(Recovery *r, uint32_t frame0, uint32_t size, bint eliciting,
-                        uint64_t now) noexcept nogil
+                        uint8_t flags, uint64_t now) noexcept nogil
 cdef int recovery_on_ack(Recovery *r, const Range *acked, uint32_t n, uint64_t ack_delay, uint64_t now,
                          const Listener *who, AckResult *out) noexcept nogil
 cdef void recovery_detect_lost(Recovery *r, uint64_t now, const Listener *who, AckResult *out) noexcept nogil

@@ -91,7 +91,7 @@ cdef void recovery_add_frame(Recovery *r, uint8_t type, uint8_t flags, uint32_t 
 
 
 cdef void recovery_sent(Recovery *r, uint32_t frame0, uint32_t size, bint eliciting,
-                        uint64_t now) noexcept nogil:
+                        uint8_t flags, uint64_t now) noexcept nogil:
     cdef SentPacket *p = packet_at(r, r.next_pn)
     p.sent_at = now
     p.size = size
@@ -109,7 +109,7 @@ cdef void recovery_sent(Recovery *r, uint32_t frame0, uint32_t size, bint elicit
         p.delivered_at = r.delivered_at
         p.first_sent_at = r.first_sent_at
         p.lost_bytes = r.lost_bytes
-        p.flags = SENT_LIMITED if r.limited_until > 0 else 0
+        p.flags = flags | (SENT_LIMITED if r.limited_until > 0 else 0)
         r.outstanding += 1
         r.last_eliciting = now
     else:
@@ -220,10 +220,12 @@ cdef int recovery_on_ack(Recovery *r, const Range *acked, uint32_t n, uint64_t a
             if not p.outstanding:
                 continue
             out.acked_bytes += p.size
+            out.acked_ect += (p.flags & SENT_ECT) // SENT_ECT
             newest_pn = pn
             resolve(r, p, who.acked, who.ctx)
     if largest > r.largest_acked:
         r.largest_acked = largest
+        out.advanced = True
     if newest_pn == 0:
         recovery_detect_lost(r, now, who, out)
         return 0

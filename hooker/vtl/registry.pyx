@@ -5,6 +5,7 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memset
 from hooker.vtl.congestion cimport congestion_free, congestion_init
 from hooker.vtl.core cimport *
+from hooker.vtl.ecn cimport Ecn
 from hooker.vtl.ranges cimport ranges_clear
 from hooker.vtl.recovery cimport recovery_free, recovery_init
 from hooker.vtl.siphash cimport siphash24
@@ -106,6 +107,7 @@ cdef void path_forget(Assoc *a) noexcept nogil:
     a.tokens = 0
     a.ack_now = a.window_due = a.ping_due = a.hs_send = False
     memset(&a.other, 0, sizeof(OtherPath))
+    memset(&a.ecn, 0, sizeof(Ecn))
     memset(&a.answer, 0, sizeof(PathAnswer))
 
 

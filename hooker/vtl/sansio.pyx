@@ -252,22 +252,22 @@ cdef class Endpoint:
 
     # --- the five verbs
 
-    def receive_datagram(self, bytes data not None, addr, uint64_t now):
-        """Takes one datagram; returns ``"ok"`` or why it was dropped."""
+    def receive_datagram(self, bytes data not None, addr, uint64_t now, uint8_t ecn=0):
+        """Takes one datagram; returns ``"ok"`` or why it was dropped. ``ecn``: two bits of its IP header."""
         cdef vtl_addr a = pack_addr(addr)
         return DROP_REASONS[vtl_recv(self._ep, <const uint8_t *>PyBytes_AS_STRING(data),
-                                     PyBytes_GET_SIZE(data), &a, now)]
+                                     PyBytes_GET_SIZE(data), &a, ecn, now)]
 
-    def datagrams_to_send(self, uint64_t now):
-        """All datagrams that may leave now, as ``(bytes, address)``."""
+    def datagrams_to_send(self, uint64_t now, *, bint ecn=False):
+        """All datagrams that may leave now, as ``(bytes, address)``; with ``ecn``, and the bits for the IP header."""
         out = []
         while True:
             self._batch.iov_len = self._batch.dgram_len = self._batch.scratch_len = 0
             if vtl_build(self._ep, &self._batch, now) == 0:
                 return out
-            self._collect(out)
+            self._collect(out, ecn)
 
-    cdef void _collect(self, list out) except *:
+    cdef void _collect(self, list out, bint ecn) except *:
         cdef vtl_datagram *d
         cdef uint32_t i, j
         for i in range(self._batch.dgram_len):
@@ -278,7 +278,7 @@ cdef class Endpoint:
             data = b"".join(parts)
             if len(data) != d.size:
                 raise AssertionError(f"datagram of {len(data)} bytes says {d.size}")
-            out.append((data, unpack_addr(&d.to)))
+            out.append((data, unpack_addr(&d.to), d.ecn) if ecn else (data, unpack_addr(&d.to)))
 
     def get_timer(self):
         """The next deadline in nanoseconds, or None."""

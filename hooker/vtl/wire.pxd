@@ -21,6 +21,7 @@ cdef enum:
     PATH_FRAME = 16             # PATH_CHALLENGE, PATH_RESPONSE
     FRAME_PREFIX = 8            # type, flags, 16-bit field, stream id
     ACK_HEADER = 20
+    ACK_ECN_COUNTS = 24         # ECT(0), ECT(1), CE
     ACK_RANGE = 8
     INIT_FIXED = 48             # INIT body before the version list
     COOKIE_FIXED = 20           # COOKIE body before the version list
@@ -45,6 +46,7 @@ cdef enum frame_type:
     FR_MAX_DATA = 0x03
     FR_PATH_CHALLENGE = 0x04
     FR_PATH_RESPONSE = 0x05
+    FR_ACK_ECN = 0x06
     FR_STREAM = 0x10
     FR_OPEN = 0x11
     FR_OPEN_ACK = 0x12
@@ -55,7 +57,7 @@ cdef enum frame_type:
     FR_MAX_STREAM_DATA = 0x17
 
 cdef enum:
-    ACK_ONLY = (1 << FR_PADDING) | (1 << FR_ACK)        # frames that elicit no ACK
+    ACK_ONLY = (1 << FR_PADDING) | (1 << FR_ACK) | (1 << FR_ACK_ECN)        # frames that elicit no ACK
     PROBING = (1 << FR_PADDING) | (1 << FR_PATH_CHALLENGE) | (1 << FR_PATH_RESPONSE)    # RFC 9000 9.1
     STREAM_FIN = 0x01           # flag of STREAM
     OPEN_COMMITTED = 0x01       # flag of OPEN
@@ -157,6 +159,8 @@ cdef inline uint32_t frame_size(uint8_t type) noexcept nogil:
         return 16
     if type == FR_ACK or type == FR_RESET_STREAM:
         return 20
+    if type == FR_ACK_ECN:
+        return ACK_HEADER + ACK_ECN_COUNTS
     if type == FR_OPEN:
         return 24
     if type == FR_OPEN_REJECT:

@@ -17,7 +17,7 @@ U32, U64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
 FIELDS = {"Q": U64, "I": U32}
 WINDOW = 100_000
 LAWFUL = ["PING", "PADDING", "MAX_DATA", "OPEN", "STREAM", "MAX_STREAM_DATA", "END"]
-KNOWN = {0, 1, 2, 0x10, *(kind for kind, _ in TYPES.values())}
+KNOWN = {0, 1, 2, 6, 0x10, *(kind for kind, _ in TYPES.values())}
 
 
 @st.composite
@@ -33,7 +33,8 @@ def acks(draw: st.DrawFn, top: int = 2**62) -> Ack:
         high = low - gap - 2
         if high < 0:
             break
-    return Ack(draw(U32), tuple(ranges) or ((0, high),))
+    ecn = draw(st.none() | st.tuples(U64, U64, U64))
+    return Ack(draw(U32), tuple(ranges) or ((0, high),), ecn)
 
 
 def fixed(name: str) -> st.SearchStrategy[Frame]:

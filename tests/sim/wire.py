@@ -12,6 +12,7 @@ INIT, COOKIE, INIT_ACK, DATA, STATELESS_RESET, CLOSE = range(1, 7)
 class Ack(NamedTuple):
     delay_us: int
     ranges: tuple[tuple[int, int], ...]  # descending, both ends included
+    ecn: tuple[int, int, int] | None = None  # ECT(0), ECT(1), CE
 
 
 class Stream(NamedTuple):
@@ -94,8 +95,8 @@ def _decode_frame(body: bytes, at: int) -> tuple[AnyFrame, int]:
         return Frame(SHORT[body[at]]), at + 1
     kind, flags, small, id_ = struct.unpack_from("!BBHI", body, at)
     at += 8
-    if kind == 0x02:
-        return _decode_ack(body, at, flags, id_)
+    if kind in (0x02, 0x06):
+        return _decode_ack(body, at, flags, id_, counted=kind == 0x06)
     if kind == 0x10:
         (offset,) = struct.unpack_from("!Q", body, at)
         data = body[at + 8 : at + 8 + small]
@@ -110,9 +111,13 @@ def _decode_frame(body: bytes, at: int) -> tuple[AnyFrame, int]:
     )
 
 
-def _decode_ack(body: bytes, at: int, n: int, delay: int) -> tuple[Ack, int]:
+def _decode_ack(body: bytes, at: int, n: int, delay: int, *, counted: bool) -> tuple[Ack, int]:
     largest, first = struct.unpack_from("!QI", body, at)
     at += 12
+    counts = None
+    if counted:
+        counts = struct.unpack_from("!QQQ", body, at)
+        at += 24
     ranges = [(largest - first, largest)]
     for _ in range(n):
         gap, length = struct.unpack_from("!II", body, at)
@@ -121,7 +126,7 @@ def _decode_ack(body: bytes, at: int, n: int, delay: int) -> tuple[Ack, int]:
         ranges.append((high - length, high))
     if ranges[-1][0] < 0:
         raise WireError("an ACK of negative numbers")
-    return Ack(delay, tuple(ranges)), at
+    return Ack(delay, tuple(ranges), counts), at
 
 
 def encode(frame: AnyFrame) -> bytes:
@@ -138,7 +143,9 @@ def encode(frame: AnyFrame) -> bytes:
 
 def _encode_ack(ack: Ack) -> bytes:
     (low, high), *rest = ack.ranges
-    out = struct.pack("!BBHIQI", 0x02, len(rest), 0, ack.delay_us, high, high - low)
+    kind = 0x02 if ack.ecn is None else 0x06
+    out = struct.pack("!BBHIQI", kind, len(rest), 0, ack.delay_us, high, high - low)
+    out += struct.pack("!QQQ", *ack.ecn) if ack.ecn is not None else b""
     for down, up in rest:
         out += struct.pack("!II", low - up - 2, up - down)
         low = down
