@@ -462,6 +462,9 @@ cdef class Worker:
         c.max_datagram = datagram
         c.stream_window = 4 << 20
         c.assoc_window = 16 << 20
+        c.stream_window_max = 32 << 20     # 1 Gbit/s over 100 ms, and as much again while a loss is repaired
+        c.assoc_window_max = 64 << 20
+        c.window_budget = 256 << 20
         c.max_ack_delay = 1000000
         c.keepalive = 1000000000
         c.dead_after = <uint64_t>(dead_after * 1e9)

@@ -64,6 +64,9 @@ cdef struct vtl_config:
     uint32_t max_datagram      # UDP payload bytes, 1472 on IPv4 Ethernet, 1452 on IPv6
     uint64_t stream_window     # bytes a peer may send ahead of vtl_consumed, one stream
     uint64_t assoc_window      # the same, all streams of an association
+    uint64_t stream_window_max # to what these may grow; less than the beginning: they do not
+    uint64_t assoc_window_max
+    uint64_t window_budget     # by how many bytes the windows of all associations together may have grown
     uint64_t max_ack_delay     # ns
     uint64_t keepalive         # ns without a datagram from the peer before a PING (only with streams open)
     uint64_t dead_after        # ns without any answer before the association is down
@@ -106,6 +109,7 @@ cdef struct vtl_assoc_stats:
     uint32_t streams
     uint32_t up
     uint64_t packets_marked                     # CE, as far as the peer told us
+    uint64_t receive_window                     # bytes, of the association
     uint32_t ecn                                # the path keeps the ECN bits
     uint32_t moves                              # changes of the peer's address
     uint32_t version

@@ -7,6 +7,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from hooker.vtl.api cimport vtl_addr, vtl_config, vtl_counters, vtl_sink
 from hooker.vtl.congestion cimport Congestion
+from hooker.vtl.credit cimport Credit
 from hooker.vtl.ecn cimport Ecn
 from hooker.vtl.ranges cimport RangeSet
 from hooker.vtl.reassembly cimport Reassembly
@@ -89,6 +90,7 @@ cdef struct Stream:
     uint64_t recv_high         # highest offset received
     uint64_t recv_max          # what we advertised
     uint64_t consumed          # by the engine
+    Credit credit
     uint64_t final_size        # with S_FIN_KNOWN
 
 
@@ -163,6 +165,7 @@ cdef struct Assoc:
     bint ack_now
     uint64_t ack_deadline      # 0: none
     uint64_t recv_total, recv_max, consumed   # flow control, all streams
+    Credit credit
     bint window_due
     RangeSet used_ids          # stream ids >> 1 the peer has opened
     # send side
@@ -217,6 +220,7 @@ cdef struct Endpoint:
     Assoc *dead
     Assoc *unfinished          # their Assoc.finished is not empty
     uint64_t now               # of the call in progress, ns
+    uint64_t windows_grown     # bytes, of vtl_config.window_budget
     uint64_t skipped           # ns of the caller's clock that do not count: we did not run
     Assoc **heap
     uint32_t heap_n, heap_cap

@@ -95,7 +95,11 @@ cdef void path_forget(Assoc *a) noexcept nogil:
     ranges_clear(&a.received)
     ranges_clear(&a.used_ids)
     a.max_datagram = ep.cfg.max_datagram
-    a.recv_max = ep.cfg.assoc_window
+    if a.credit.window > 0:
+        ep.windows_grown -= a.credit.window - ep.cfg.assoc_window
+    a.recv_max = a.credit.window = ep.cfg.assoc_window
+    a.credit.since = ep.now
+    a.credit.consumed = 0
     a.peer_cid = a.first_up_pn = a.hs_next = 0
     a.cookie_cid = a.cookie_time = a.cookie_mac = 0
     a.version = a.hs_refused = 0
@@ -185,6 +189,7 @@ cdef void assoc_free(Assoc *a) noexcept nogil:
     if a.next != NULL:
         a.next.prev = a.prev
     ep.assocs -= 1
+    ep.windows_grown -= a.credit.window - ep.cfg.assoc_window
     recovery_free(&a.rec)
     congestion_free(&a.cc)
     ranges_clear(&a.received)

@@ -26,6 +26,7 @@ class Stats(TypedDict):
     streams: int
     up: int
     packets_marked: int
+    receive_window: int
     ecn: int
     moves: int
     version: int
@@ -39,6 +40,9 @@ class Endpoint:
         max_datagram: int = 1472,
         stream_window: int = ...,
         assoc_window: int = ...,
+        stream_window_max: int = 0,
+        assoc_window_max: int = 0,
+        window_budget: int = 0,
         max_ack_delay: int = ...,
         keepalive: int = ...,
         dead_after: int = ...,

@@ -35,6 +35,9 @@ DEFAULTS = {
     "max_datagram": 1472,
     "stream_window": 1 << 20,
     "assoc_window": 8 << 20,
+    "stream_window_max": 0,
+    "assoc_window_max": 0,
+    "window_budget": 0,
     "max_ack_delay": 5_000_000,
     "keepalive": 10_000_000_000,
     "dead_after": 5_000_000_000,
@@ -161,6 +164,9 @@ cdef class Endpoint:
         cfg.max_datagram = c["max_datagram"]
         cfg.stream_window = c["stream_window"]
         cfg.assoc_window = c["assoc_window"]
+        cfg.stream_window_max = c["stream_window_max"]
+        cfg.assoc_window_max = c["assoc_window_max"]
+        cfg.window_budget = c["window_budget"]
         cfg.max_ack_delay = c["max_ack_delay"]
         cfg.keepalive = c["keepalive"]
         cfg.dead_after = c["dead_after"]

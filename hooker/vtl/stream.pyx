@@ -9,6 +9,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from hooker.vtl.api cimport vtl_open_info, vtl_sink, vtl_stream
 from hooker.vtl.core cimport *
+from hooker.vtl.credit cimport credit_measure
 from hooker.vtl.endpoint cimport VTL_DROP_MEMORY, VTL_DROP_PROTOCOL, VTL_OK
 from hooker.vtl.reassembly cimport (
     reassembly_advance, reassembly_clear, reassembly_peek, reassembly_store,
@@ -51,7 +52,8 @@ cdef Stream *stream_new(Assoc *a, uint32_t id) noexcept nogil:
     s.id = id
     s.quantum = QUANTUM
     s.send_max = a.peer_stream_window
-    s.recv_max = a.ep.cfg.stream_window
+    s.recv_max = s.credit.window = a.ep.cfg.stream_window
+    s.credit.since = a.ep.now
     s.bucket = a.table[id & (a.table_cap - 1)]
     a.table[id & (a.table_cap - 1)] = s
     s.next = a.all
@@ -379,8 +381,15 @@ cdef int stream_on_data(Stream *s, uint64_t offset, const uint8_t *data, uint32_
 
 
 cdef void assoc_consumed(Assoc *a, uint64_t n) noexcept nogil:
-    cdef uint64_t window = a.ep.cfg.assoc_window
+    cdef Endpoint *ep = a.ep
+    cdef uint64_t window
     a.consumed += n
+    if (a.rec.has_rtt and credit_measure(&a.credit, n, a.rec.srtt, ep.now)
+            and 2 * a.credit.window <= ep.cfg.assoc_window_max
+            and ep.windows_grown + a.credit.window <= ep.cfg.window_budget):
+        ep.windows_grown += a.credit.window
+        a.credit.window *= 2
+    window = a.credit.window
     if a.consumed + window - a.recv_max >= window // 2 and a.consumed + window > a.recv_max:
         a.recv_max = a.consumed + window
         a.window_due = True
@@ -388,12 +397,16 @@ cdef void assoc_consumed(Assoc *a, uint64_t n) noexcept nogil:
 
 
 cdef void stream_consumed(Stream *s, uint64_t n) noexcept nogil:
-    cdef uint64_t window = s.assoc.ep.cfg.stream_window
+    cdef Assoc *a = s.assoc
+    cdef uint64_t window
     n = min(n, s.recv_high - s.consumed)
     s.consumed += n
-    assoc_consumed(s.assoc, n)
+    assoc_consumed(a, n)
     if s.flags & (S_FIN_KNOWN | S_DEAD):
         return
+    if a.rec.has_rtt and credit_measure(&s.credit, n, a.rec.srtt, a.ep.now):
+        s.credit.window = min(2 * s.credit.window, max(s.credit.window, a.ep.cfg.stream_window_max))
+    window = s.credit.window
     if s.consumed + window - s.recv_max >= window // 2:
         s.recv_max = s.consumed + window
         stream_control(s, P_WINDOW)
