@@ -37,6 +37,7 @@ static __always_inline int hk_is_foreign(struct bpf_sock_ops *s, struct hk_confi
 	return 1;
 }
 
+/* Whose socket this is; the cheap questions. 1: not ours to touch. */
 static __always_inline int hk_excluded(struct bpf_sock_ops *s, struct hk_config *c, struct bpf_sock *sk)
 {
 	if ((sk->mark & HK_MARK_MASK) == HK_MARK_BASE) {
@@ -47,11 +48,15 @@ static __always_inline int hk_excluded(struct bpf_sock_ops *s, struct hk_config 
 		hk_count(HK_C_NETNS);
 		return 1;
 	}
-	if (bpf_skc_to_mptcp_sock(sk)) {
-		hk_count(HK_C_MPTCP);
-		return 1;
-	}
 	return 0;
+}
+
+static __always_inline int hk_is_mptcp(struct bpf_sock *sk)
+{
+	if (!bpf_skc_to_mptcp_sock(sk))
+		return 0;
+	hk_count(HK_C_MPTCP);
+	return 1;
 }
 
 static __always_inline void hk_emit_syn(struct hk_key *k)
@@ -71,10 +76,10 @@ static __always_inline void hk_connect(struct bpf_sock_ops *s, struct hk_config 
 	struct hk_key k = {};
 	struct hk_sock *st;
 
-	if (hk_excluded(s, c, sk))
+	if (hk_excluded(s, c, sk) || !hk_port_matters(c, bpf_ntohl(s->remote_port)) || hk_is_mptcp(sk))
 		return;
 	hk_addresses(s, &k);
-	if (!hk_candidate(c, &k, k.remote_port))
+	if (!hk_candidate(c, &k))
 		return;
 	if (hk_avoided(&k)) {
 		hk_count(HK_C_AVOIDED);
@@ -217,17 +222,17 @@ static __always_inline void hk_passive(struct bpf_sock_ops *s, struct hk_config 
 	struct hk_sock *st;
 	struct hk_key k = {};
 
-	if (hk_is_foreign(s, c))
+	if (!hk_port_listed(c, s->local_port) || hk_is_foreign(s, c))
 		return;				/* its flags, too, are another engine's */
 	if (hk_option_load(s, &o, 0) || hk_option_role(&o) != HK_ROLE_CLIENT) {
 		hk_cb_flags(s, 0);
 		return;
 	}
 	hk_cb_flags(s, 0);
-	if (o.transport != c->transport || !o.nonce || hk_excluded(s, c, sk))
+	if (o.transport != c->transport || !o.nonce || hk_excluded(s, c, sk) || hk_is_mptcp(sk))
 		return;
 	hk_addresses(s, &k);
-	if (!hk_candidate(c, &k, k.local_port))
+	if (!hk_candidate(c, &k))
 		return;
 	st = hk_socks.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!st)
@@ -445,9 +450,18 @@ static __always_inline void hk_state_changed(struct bpf_sock_ops *s, struct bpf_
 
 int hk_intercept(struct bpf_sock_ops *s)
 {
-	struct hk_config *c = hk_config();
-	struct bpf_sock *sk = s->sk;
+	struct hk_config *c;
+	struct bpf_sock *sk;
 
+	switch (s->op) {		/* the kernel asks more than we have to say */
+	case BPF_SOCK_OPS_TIMEOUT_INIT:
+	case BPF_SOCK_OPS_RWND_INIT:
+	case BPF_SOCK_OPS_NEEDS_ECN:
+	case BPF_SOCK_OPS_BASE_RTT:
+		return 1;
+	}
+	c = hk_config();
+	sk = s->sk;
 	if (!c || (s->family != 2 && s->family != 10))
 		return 1;
 	switch (s->op) {

@@ -100,13 +100,18 @@ static __always_inline void hk_avoid_peer(struct hk_key *k, u64 ns)
 	hk_avoid.update(&p, &until);
 }
 
-/* 1 if a connection between these addresses is a candidate; `port` is the service's. */
-static __always_inline int hk_candidate(struct hk_config *c, struct hk_key *k, u16 port)
+/* The service's port, the question that most connections end with. */
+static __always_inline int hk_port_matters(struct hk_config *c, u16 port)
 {
-	if (!hk_port_listed(c, port)) {
-		hk_count(HK_C_PORT);
-		return 0;
-	}
+	if (hk_port_listed(c, port))
+		return 1;
+	hk_count(HK_C_PORT);
+	return 0;
+}
+
+/* 1 if a connection between these addresses, to a listed port, is a candidate. */
+static __always_inline int hk_candidate(struct hk_config *c, struct hk_key *k)
+{
 	if (hk_is_local(k)) {
 		hk_count(HK_C_LOOPBACK);
 		return 0;

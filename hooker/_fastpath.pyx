@@ -239,6 +239,7 @@ cdef void dispatch(worker *w, epoll_event *ev) noexcept nogil:
         take_datagrams(w, tag - TAG_UDP4)
     elif tag == TAG_WAKE:
         read(w.wake_fd, &junk, sizeof(junk))
+        flows_routed(w)
 
 
 cdef void send_datagrams(worker *w) noexcept nogil:
@@ -520,6 +521,18 @@ cdef class Worker:
     def fileno(self):
         """Readable when events() has something."""
         return self.w.notice_fd
+
+    def wants_route(self):
+        """Whether the first candidate is here and the routing rule is not; True once. See fileno()."""
+        cdef bint wanted = self.w.route == ROUTE_WANTED and not self.w.route_told
+        self.w.route_told = self.w.route_told or wanted
+        return wanted
+
+    def route_installed(self, bint ok):
+        """The routing rule is there: flows that wait for it go on. Not `ok`: they go back to TCP."""
+        cdef uint64_t one = 1
+        hk_store32(&self.w.route, ROUTE_READY if ok else ROUTE_FAILED)
+        write(self.w.wake_fd, &one, sizeof(one))
 
     def events(self, size_t most=NOTICES):
         """Events since the last call, the last `most` of them: list of (kind, reason, role, state, flow_id, local_ip, local_port,

@@ -108,6 +108,7 @@ class Hooker:
         self._stack: ExitStack | None = None
         self._recent: deque[RawEvent] = deque(maxlen=RECENT)
         self._draining = threading.Lock()
+        self.route_error = ""
 
     # ---- life ----
 
@@ -128,13 +129,17 @@ class Hooker:
         stack.enter_context(_descriptors(self.max_flows + SPARE_DESCRIPTORS))
         keeper = stack.enter_context(Janitor())
         self._kernel = stack.enter_context(KernelPrograms(self.max_flows))
-        route = stack.enter_context(LocalRoute(keeper))
+        self._route = stack.enter_context(LocalRoute(keeper))
         redirect = _redirect_socket(stack)
         fill_free(self._kernel.free, self.max_flows)
         self._worker = self._make_worker(redirect.fileno())
         stack.callback(self._worker.close)
         self._kernel.configure(
-            self.policy, mark=route.mark, port=self._worker.port, transport=self.transport, ipv6=self._ipv6
+            self.policy,
+            mark=self._route.mark,
+            port=self._worker.port,
+            transport=self.transport,
+            ipv6=self._ipv6,
         )
         self._kernel.set_redirect_socket(redirect.fileno())
         self._started = time.monotonic()
@@ -223,11 +228,21 @@ class Hooker:
         poll.register(self._ending, select.POLLIN)
         while True:
             ready = dict(poll.poll())
+            if self._worker.wants_route():
+                self._install_route()
             for raw in self._drain():
                 if self.on_event is not None:
                     self.on_event(_event(raw))
             if self._ending in ready:
                 return
+
+    def _install_route(self) -> None:
+        """The rule that brings marked packets to the twins: flows wait for it, or go back to TCP."""
+        try:
+            self._route.install()
+        except Exception as error:  # netlink's errors are no OSErrors
+            self.route_error = str(error)
+        self._worker.route_installed(not self.route_error)
 
     def _drain(self) -> list[RawEvent]:
         """What has happened since the last time; ends are kept, made readable when somebody looks."""
@@ -271,6 +286,7 @@ class Hooker:
                 "congestion": self.congestion,
                 "listen_port": self._worker.port,
                 "redirect": self.redirect_off or "on",
+                "route_error": self.route_error,
                 "uptime": time.monotonic() - self._started,
             },
             "peers": self.peers(),

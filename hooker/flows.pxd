@@ -26,6 +26,9 @@ cdef void flow_app_reset(worker *w, flow *f) noexcept nogil        # the applica
 cdef void flow_check_end(worker *w, flow *f) noexcept nogil        # both directions done?
 cdef void flow_abort(worker *w, flow *f, int why) noexcept nogil   # reset both sides
 
+# from the control plane
+cdef void flows_routed(worker *w) noexcept nogil                   # the routing rule may be there
+
 # time
 cdef uint64_t flows_deadline(worker *w) noexcept nogil
 cdef void flows_on_timer(worker *w) noexcept nogil

@@ -159,8 +159,20 @@ cdef void peer_address(worker *w, const hk_event *e, vtl_addr *out) noexcept nog
     out.port = e.peer_port if e.peer_port else w.peer_port
 
 
+cdef void want_route(worker *w) noexcept nogil:
+    cdef uint64_t one = 1
+    if w.route == ROUTE_NONE:
+        hk_store32(&w.route, ROUTE_WANTED)
+        write(w.notice_fd, &one, sizeof(one))
+
+
+cdef inline bint routed(worker *w) noexcept nogil:
+    return hk_load32(&w.route) == ROUTE_READY
+
+
 cdef void on_syn(worker *w, const hk_event *e) noexcept nogil:
     cdef vtl_addr a
+    want_route(w)
     peer_address(w, e, &a)
     vtl_connect(w.vtl, &a, w.now)
 
@@ -171,6 +183,7 @@ cdef void on_established(worker *w, const hk_event *e) noexcept nogil:
         w.n.reasons[<int>R_MEMORY] += 1
         hk_store32(&w.records[e.slot].state, HK_STATE_RELEASED)
         return
+    want_route(w)
     if e.role == HK_ROLE_CLIENT:
         start_client(w, f)
     else:
@@ -194,6 +207,11 @@ cdef void schedule_ack(worker *w, flow *f) noexcept nogil:
     try_again(w, f, 2 * <uint64_t>f.est.rtt_us * 1000 + 2 * w.accept_ns + ACK_AGAIN * MILLISECOND)
 
 
+cdef inline bint may_commit(worker *w, flow *f, const vtl_assoc *assoc) noexcept nogil:
+    return (f.est.server_nonce and vtl_is_up(assoc) and service_accepts(w, &f.est)
+            and hk_load32(&f.rec.acked) and routed(w))
+
+
 cdef void start_client(worker *w, flow *f) noexcept nogil:
     cdef vtl_addr a
     cdef vtl_assoc *assoc
@@ -207,7 +225,7 @@ cdef void start_client(worker *w, flow *f) noexcept nogil:
     info.server_nonce = f.est.server_nonce
     info.committed = False
     schedule_ack(w, f)
-    if f.est.server_nonce and vtl_is_up(assoc) and service_accepts(w, &f.est) and hk_load32(&f.rec.acked):
+    if may_commit(w, f, assoc):
         f.twin = twin_create(&f.est)
         if f.twin < 0:
             release(w, f, R_TWIN, True)
@@ -339,13 +357,18 @@ cdef void on_accepted(worker *w, vtl_stream *s) noexcept nogil:
     service_accepted(w, &f.est)
     if f.state != HK_STATE_HELD:
         held_remove(w, f)
-        return
+    elif routed(w):
+        confirm(w, f)
+
+
+cdef void confirm(worker *w, flow *f) noexcept nogil:
+    """The client's last step: from here on it has no way back."""
     f.twin = twin_create(&f.est)
     if f.twin < 0:
         f.twin = -1
         cancel(w, f, R_TWIN)
         return
-    vtl_confirm(s)
+    vtl_confirm(f.stream)
     engage(w, f)
 
 
@@ -374,8 +397,27 @@ cdef void on_rejected(worker *w, vtl_stream *s) noexcept nogil:
 
 cdef void on_confirmed(worker *w, vtl_stream *s) noexcept nogil:
     cdef flow *f = flow_of(s)
-    if f != NULL and f.state == HK_STATE_HELD:
+    if f == NULL or f.state != HK_STATE_HELD:
+        return
+    f.confirmed = True
+    if routed(w):
         engage(w, f)
+    else:
+        f.deadline = w.now + <uint64_t>HALF_OPEN * MILLISECOND
+
+
+cdef void flows_routed(worker *w) noexcept nogil:
+    """Flows that have only waited for the routing rule go on."""
+    cdef flow *f = w.held
+    cdef flow *following
+    while f != NULL and routed(w):
+        following = f.held_next
+        if f.state == HK_STATE_HELD and f.stream != NULL:
+            if f.confirmed:
+                engage(w, f)
+            elif f.accepted:
+                confirm(w, f)
+        f = following
 
 
 cdef void on_cancelled(worker *w, vtl_stream *s) noexcept nogil:

@@ -1,7 +1,8 @@
 """Policy routing: packets of hooked application sockets, known by their mark, go to this host itself.
 
 Each engine of a network namespace has a number, which gives it a mark, a routing table and a rule of its own;
-the number is claimed by adding the rule, which the kernel does once only.
+the number is claimed by adding the table's route, which the kernel does once only. The rule comes with the
+first candidate: a namespace with rules of its own looks up every route more slowly, for everybody.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ NO_FAMILY = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP)  # a host without IPv6
 
 
 class LocalRoute:
-    """Rule and route of one engine, in the current network namespace; a context manager."""
+    """Route and, once installed, rule of one engine, in the current network namespace; a context manager."""
 
     def __init__(self, keeper: Janitor) -> None:
         self._keeper = keeper
         self._undos: list[Undo] = []
+        self._families: tuple[int, ...] = (4,)
         self.number = 0
 
     @property
@@ -49,6 +51,15 @@ class LocalRoute:
                 raise
         return self
 
+    def install(self) -> None:
+        """Add the rules. From any thread that is in the engine's network namespace."""
+        from pyroute2 import IPRoute
+
+        with IPRoute() as netlink:
+            for family in self._families:
+                self._register_rule(family)
+                netlink.rule("add", **self._rule(family))
+
     def __exit__(self, *_: object) -> None:
         from pyroute2 import IPRoute
 
@@ -60,19 +71,18 @@ class LocalRoute:
 
     def _claim(self, netlink: Any) -> None:
         for self.number in range(1, ENGINES):
-            if self._add_rule(netlink, 4):
+            if self._add_route(netlink, 4):
                 break
         else:
             raise KernelError(
                 f"{ENGINES - 1} engines run in this network namespace",
-                remedy="end one, or remove stale rules: ip rule list",
+                remedy="end one, or remove stale routes: ip route show table all",
             )
-        self._register(4)
-        self._add_route(netlink, 4)
+        self._register_table(4)
         try:
-            self._add_rule(netlink, 6)
-            self._register(6)
+            self._register_table(6)
             self._add_route(netlink, 6)
+            self._families = (4, 6)
         except Exception as error:  # netlink's errors are no OSErrors
             if _code(error) not in NO_FAMILY:
                 raise
@@ -86,33 +96,33 @@ class LocalRoute:
             "table": TABLE_BASE + self.number,
         }
 
-    def _add_rule(self, netlink: Any, family: int) -> bool:
+    def _register_rule(self, family: int) -> None:
+        rule = janitor.rule(
+            family, priority=PRIORITY_BASE + self.number, table=TABLE_BASE + self.number, fwmark=self.mark
+        )
+        self._undos.append(self._keeper.register(rule, netns="/proc/thread-self/ns/net"))
+
+    def _register_table(self, family: int) -> None:
+        routes = janitor.route_table(family, TABLE_BASE + self.number)
+        self._undos.append(self._keeper.register(routes, netns="/proc/thread-self/ns/net"))
+
+    def _add_route(self, netlink: Any, family: int) -> bool:
+        """False: another engine has it."""
         try:
-            netlink.rule("add", **self._rule(family))
+            netlink.route(
+                "add",
+                family=FAMILIES[family],
+                dst="0.0.0.0/0" if family == 4 else "::/0",
+                type="local",
+                scope=254 if family == 4 else 0,  # host
+                oif=self._loopback,
+                table=TABLE_BASE + self.number,
+            )
         except Exception as error:
             if _code(error) == errno.EEXIST:
                 return False
             raise
         return True
-
-    def _register(self, family: int) -> None:
-        rule = janitor.rule(
-            family, priority=PRIORITY_BASE + self.number, table=TABLE_BASE + self.number, fwmark=self.mark
-        )
-        self._undos.append(self._keeper.register(rule, netns="/proc/thread-self/ns/net"))
-        routes = janitor.route_table(family, TABLE_BASE + self.number)
-        self._undos.append(self._keeper.register(routes, netns="/proc/thread-self/ns/net"))
-
-    def _add_route(self, netlink: Any, family: int) -> None:
-        netlink.route(
-            "replace",
-            family=FAMILIES[family],
-            dst="0.0.0.0/0" if family == 4 else "::/0",
-            type="local",
-            scope=254 if family == 4 else 0,  # host
-            oif=self._loopback,
-            table=TABLE_BASE + self.number,
-        )
 
     def _remove(self, netlink: Any) -> None:
         for family in FAMILIES if self._undos else ():

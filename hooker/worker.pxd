@@ -65,7 +65,8 @@ cdef struct flow:
     uint64_t deadline          # of the hold
     uint64_t again_at          # client: say the handshake's last ACK again; server: try again to make the twin
     uint32_t tries
-    bint accepted              # the peer's engine has the flow
+    bint accepted              # client: the peer's engine has the flow
+    bint confirmed             # server: the client is engaged
     flow *held_prev
     flow *held_next
     bint in_held
@@ -122,6 +123,12 @@ cdef enum notice_kind:
     N_PEER_UP = 5
     N_PEER_DOWN = 6
 
+cdef enum route_state:         # of the routing rule for marked packets
+    ROUTE_NONE = 0
+    ROUTE_WANTED = 1           # the first candidate is here
+    ROUTE_READY = 2
+    ROUTE_FAILED = 3
+
 cdef struct ring_reader:       # of the kernel's BPF ring buffer
     uint64_t *consumer
     uint64_t *producer
@@ -152,6 +159,8 @@ cdef struct worker:
     int redirect_fd
     hk_flow *records
     uint32_t max_flows
+    uint32_t route             # enum route_state
+    bint route_told            # Python knows that it is wanted
     # flows
     flow **flows               # by slot
     uint32_t live
