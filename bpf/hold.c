@@ -36,12 +36,12 @@ static __always_inline void hk_emit_stray(struct hk_sock *st)
 
 int hk_hold_egress(struct __sk_buff *skb)
 {
+	struct hk_config *c = hk_config();
 	struct bpf_sock *sk = skb->sk;
-	struct hk_config *c;
 	struct hk_sock *st;
 	struct hk_flow *f;
 
-	if (!sk)
+	if (!c || !c->busy || !sk)
 		return 1;
 	sk = bpf_sk_fullsock(sk);
 	if (!sk)
@@ -53,8 +53,7 @@ int hk_hold_egress(struct __sk_buff *skb)
 	if (!f || f->state == HK_STATE_RELEASED || f->state == HK_STATE_FREE || f->wire_released)
 		return 1;
 	if (f->state == HK_STATE_ENGAGED) {
-		c = hk_config();
-		if (!c || skb->mark == c->mark || !hk_carries(skb))
+		if (skb->mark == c->mark || !hk_carries(skb))
 			return 1;
 		hk_emit_stray(st);
 		return 0;

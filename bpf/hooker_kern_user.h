@@ -101,7 +101,8 @@ struct hk_config {
 	__u8 any_port;
 	__u8 any_prefix;
 	__u8 no_ipv6;			/* it did not work in the start-up probe */
-	__u8 pad[2];
+	__u8 busy;			/* there has been a candidate: segments may have to be held; set by the programs */
+	__u8 pad[1];
 };
 
 #define HK_MARK_BASE 0x484b0000		/* mark of hooked application sockets: base + engine number */

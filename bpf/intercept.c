@@ -92,6 +92,7 @@ static __always_inline void hk_connect(struct bpf_sock_ops *s, struct hk_config 
 	st->role = HK_ROLE_CLIENT;
 	st->client_nonce = ((u64)bpf_get_prandom_u32() << 32 | bpf_get_prandom_u32()) | 1;
 	hk_count(HK_C_CANDIDATE);
+	c->busy = 1;
 	hk_cb_flags(s, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 	hk_emit_syn(&k);
 }
@@ -240,6 +241,7 @@ static __always_inline void hk_passive(struct bpf_sock_ops *s, struct hk_config 
 	__builtin_memset(st, 0, sizeof(*st));
 	st->role = HK_ROLE_SERVER;
 	st->client_nonce = o.nonce;
+	c->busy = 1;
 	hk_hold(s, sk, st, hk_server_nonce(c, o.nonce, k.remote_port), bpf_ntohs(o.port_be));
 }
 
