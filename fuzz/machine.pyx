@@ -24,19 +24,22 @@ cdef struct Transit:
     uint32_t n
     uint32_t to
     vtl_addr source
+    uint8_t ecn
     uint16_t port              # of the receiver, when it left: who has moved since does not get it
 
 cdef Side side[2]
 cdef Transit transit[TRANSIT]
 cdef uint32_t waiting = 0
+cdef uint8_t path_bits = 0
 
 
-cdef void put(uint32_t to, const uint8_t *data, uint32_t n) noexcept nogil:
+cdef void put(uint32_t to, const uint8_t *data, uint32_t n, uint8_t ecn) noexcept nogil:
     global waiting
     cdef Transit *t = &transit[waiting]
     if waiting == TRANSIT:
         return
     t.source = side[1 - to].addr
+    t.ecn = ecn
     t.port = side[to].addr.port
     t.data = <uint8_t *>malloc(n)
     if t.data == NULL:
@@ -59,7 +62,7 @@ cdef void drop(uint32_t i) noexcept nogil:
 cdef void deliver(uint32_t i, uint64_t now) noexcept nogil:
     cdef Transit *t = &transit[i]
     if i < waiting and t.port == side[t.to].addr.port:
-        vtl_recv(side[t.to].ep, t.data, t.n, &t.source, 0, now)
+        vtl_recv(side[t.to].ep, t.data, t.n, &t.source, t.ecn, now)
 
 
 cdef void send(uint32_t source, uint64_t now) noexcept nogil:
@@ -69,7 +72,7 @@ cdef void send(uint32_t source, uint64_t now) noexcept nogil:
         for i in range(side[source].batch.dgram_len):
             n = datagram_copy(&side[source], i, wire)
             if side[source].batch.dgram[i].to.port == side[1 - source].addr.port:
-                put(1 - source, wire, n)
+                put(1 - source, wire, n, side[source].batch.dgram[i].ecn | path_bits)
 
 
 cdef uint64_t next_timer() noexcept nogil:
@@ -84,6 +87,7 @@ cdef void timers(uint64_t now) noexcept nogil:
 
 
 cdef uint64_t step(Input *i, uint64_t now) noexcept nogil:
+    global path_bits
     cdef uint8_t what = next8(i)
     cdef uint32_t who = what >> 4 & 1, which
     what &= 15
@@ -105,7 +109,9 @@ cdef uint64_t step(Input *i, uint64_t now) noexcept nogil:
         which = next8(i)
         if which < TRANSIT:
             drop(which)
-        elif which == 255:
+        elif which > 250:
+            path_bits = which & 3               # the path marks: ECT(1), CE
+        elif which == 250:
             side[who].addr.port += 2            # the two never meet at one
     elif what == 14:
         if next_timer() != UINT64_MAX:
@@ -157,8 +163,10 @@ cdef void check() noexcept nogil:
 
 
 cdef void run(Input *i) noexcept nogil:
+    global path_bits
     cdef uint32_t steps = 0, turns = 0
     cdef uint64_t now = 0
+    path_bits = 0
     if not side_init(&side[0], 1, i) or not side_init(&side[1], 2, i):
         return
     side[0].honest = side[1].honest = True

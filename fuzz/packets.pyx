@@ -32,7 +32,7 @@ cdef void deliver(const uint8_t *data, uint32_t n, const vtl_addr *source, uint6
     if copy == NULL:
         return
     memcpy(copy, data, n)
-    rc = vtl_recv(victim.ep, copy, n, source, 0, now)
+    rc = vtl_recv(victim.ep, copy, n, source, n & 3, now)
     if rc < 0 or rc >= VTL_DROP_REASONS:
         fail("an unknown reason to drop")
     free(copy)

@@ -52,8 +52,12 @@ class Host:
     def datagrams(self, now: int) -> list[tuple[bytes, Address]]:
         return self.endpoint.datagrams_to_send(now + self.ahead)
 
-    def receive(self, data: bytes, source: Address, now: int) -> str:
-        return self.endpoint.receive_datagram(data, source, now + self.ahead)
+    def flight(self, now: int) -> list[tuple[bytes, Address, int]]:
+        """The same, with the ECN bits."""
+        return self.endpoint.datagrams_to_send(now + self.ahead, ecn=True)
+
+    def receive(self, data: bytes, source: Address, now: int, ecn: int = 0) -> str:
+        return self.endpoint.receive_datagram(data, source, now + self.ahead, ecn)
 
     def timer(self) -> int | None:
         at = self.endpoint.get_timer()

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 MS = 1_000_000  # ns
 SECOND = 1_000_000_000  # ns
+CE = 3  # RFC 3168
 HEADER = 28  # bytes of IPv4 and UDP per datagram
 BURST_FORGETS = 20 * MS  # in a pause a burst ends as fast as if a datagram went by each 20 ms
 
@@ -22,6 +23,7 @@ class Arrival(NamedTuple):
 
     at: int  # ns
     data: bytes
+    ecn: int  # the two bits of the IP header
 
 
 @dataclass
@@ -39,6 +41,8 @@ class Link:
     checksum: bool = True  # … which the receiver's UDP notices and drops, or not
     rate: float = 0.0  # bytes/s; 0: infinite
     queue: int = 256 * 1024  # bytes that may wait for the rate
+    mark: int = 0  # bytes waiting, above which a datagram with ECT gets CE; 0: never
+    bleach: bool = False  # ECN bits are cleared
     mtu: int = 65535  # UDP payload bytes; larger datagrams vanish
     down: bool = False
     busy_until: int = 0
@@ -49,25 +53,31 @@ class Link:
     corrupted: int = 0
     bytes: int = 0
 
-    def carry(self, data: bytes, now: int, rng: random.Random) -> list[Arrival]:
+    def carry(self, data: bytes, now: int, rng: random.Random, ecn: int = 0) -> list[Arrival]:
         """When copies of the datagram come out, and how they look."""
         self.sent += 1
         self.bytes += len(data)
+        if ecn and self.mark and self.waiting(now) > self.mark:
+            ecn = CE
+        ecn = 0 if self.bleach else ecn
         leave = self.through_queue(len(data), now)
         if leave is None or self.down or len(data) > self.mtu or self._lost(now, rng):
             self.dropped += 1
             return []
         copies = 2 if self.duplicate and rng.random() < self.duplicate else 1
-        return [a for _ in range(copies) if (a := self._copy(data, leave, rng)) is not None]
+        return [a for _ in range(copies) if (a := self._copy(data, ecn, leave, rng)) is not None]
+
+    def waiting(self, now: int) -> float:
+        """Bytes in the queue."""
+        return max(0, self.busy_until - now) * self.rate / SECOND
 
     def through_queue(self, size: int, now: int) -> int | None:
         """When a datagram that comes now has left the queue; None: it found it full."""
         if not self.rate:
             return now
-        start = max(now, self.busy_until)
-        if (start - now) * self.rate / SECOND > self.queue:
+        if self.waiting(now) > self.queue:
             return None
-        self.busy_until = start + int((size + HEADER) * SECOND / self.rate)
+        self.busy_until = max(now, self.busy_until) + int((size + HEADER) * SECOND / self.rate)
         return self.busy_until
 
     def _lost(self, now: int, rng: random.Random) -> bool:
@@ -84,7 +94,7 @@ class Link:
         self.in_burst = rng.random() < (stay if self.in_burst else enter)
         return self.in_burst
 
-    def _copy(self, data: bytes, leave: int, rng: random.Random) -> Arrival | None:
+    def _copy(self, data: bytes, ecn: int, leave: int, rng: random.Random) -> Arrival | None:
         at = leave + self.delay + (rng.randrange(self.jitter) if self.jitter else 0)
         if self.reorder and rng.random() < self.reorder:
             at += self.reorder_by
@@ -93,7 +103,7 @@ class Link:
             if self.checksum:
                 return None
             data = flip_a_bit(data, rng)
-        return Arrival(at, data)
+        return Arrival(at, data, ecn)
 
 
 def flip_a_bit(data: bytes, rng: random.Random) -> bytes:

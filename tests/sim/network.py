@@ -62,19 +62,19 @@ class Network:
 
     def send(self, host: Host) -> None:
         """Puts everything a host may send now onto its link."""
-        for data, address in host.datagrams(self.now):
-            for at, copy in host.uplink.carry(data, self.now, self.rng):
+        for data, address, ecn in host.flight(self.now):
+            for at, copy, bits in host.uplink.carry(data, self.now, self.rng, ecn):
                 to = self._host_at(address)
                 if to is not None:
-                    self.inject(to, copy, host.address, at)
+                    self.inject(to, copy, host.address, at, bits)
 
-    def inject(self, to: Host, data: bytes, source: Address, at: int | None = None) -> None:
+    def inject(self, to: Host, data: bytes, source: Address, at: int | None = None, ecn: int = 0) -> None:
         """A datagram that arrives at `to`, at a time or now. Should the host move meanwhile, it is lost."""
         address = to.address
 
         def arrive() -> None:
             if to.address == address:
-                to.receive(data, source, self.now)
+                to.receive(data, source, self.now, ecn)
 
         self.at(self.now if at is None else at, arrive)
 

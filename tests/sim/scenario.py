@@ -35,6 +35,8 @@ def random_link(rng: random.Random) -> Link:
         corrupt=rng.choice([0, 0, 0.02]),
         rate=rng.choice([0, 0, 2.5e5, 1.25e6, 1.25e7]),
         queue=rng.choice([20_000, 100_000, 1_000_000]),
+        mark=rng.choice([0, 5_000, 50_000]),
+        bleach=rng.random() < 0.2,
         mtu=rng.choice([65535, 65535, 1472, 1300]),
     )
 
@@ -146,6 +148,7 @@ class Scenario:
             lambda: setattr(link, "loss", rng.choice([0, 0.1, 0.2])),
             lambda: setattr(link, "rate", rng.choice([2.5e5, 1.25e7])),
             lambda: setattr(link, "queue", 10_000),
+            lambda: setattr(link, "bleach", True),
             *[self._rebind] * (6 if self.moves else 0),
         ]
 

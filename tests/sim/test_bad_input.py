@@ -137,7 +137,7 @@ def test_truncated_datagrams_do_no_harm(seed: int) -> None:
     rng = random.Random(seed)
     deliver = pair.inject
 
-    def inject(to: Host, data: bytes, source: tuple[str, int], at: int | None = None) -> None:
+    def inject(to: Host, data: bytes, source: tuple[str, int], at: int | None = None, ecn: int = 0) -> None:
         cut = [data[: rng.randrange(len(data))] for _ in range(3)]
         # Cut between two frames, DATA is a valid packet; so there the whole one comes first.
         for copy in [data, *cut] if data[0] == 0x14 else [*cut, data]:

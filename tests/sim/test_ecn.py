@@ -31,7 +31,7 @@ class Marking(Pair):
             if host is self.a:
                 self.bits.append(ecn)
                 ecn = self.router(ecn, len(self.bits))
-            for at, copy in host.uplink.carry(data, self.now, self.rng):
+            for at, copy, _ in host.uplink.carry(data, self.now, self.rng):
                 self.at(
                     at,
                     lambda to=to, copy=copy, ecn=ecn: to.endpoint.receive_datagram(

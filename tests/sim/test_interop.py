@@ -185,13 +185,34 @@ def test_amplificationlimit_with_the_first_datagrams_lost(lost: int) -> None:
     pair = runner(1)
     carry, sent = pair.back.carry, []
 
-    def lose(data: bytes, now: int, rng: object) -> list:
-        sent.append(data)
-        return [] if len(sent) <= lost else carry(data, now, rng)
+    def lose(*what: object) -> list[object]:
+        sent.append(what)
+        return [] if len(sent) <= lost else carry(*what)
 
     pair.back.carry = lose
     exchange(pair, 20 * KIB)
     assert len(sent) > lost
+
+
+@pytest.mark.parametrize("congestion", ["cubic", "newreno"])
+def test_ecn(congestion: str) -> None:
+    """A queue that marks instead of dropping: the bytes come without one loss."""
+    pair = runner(1, queue=200_000, mark=20_000, config={"congestion": congestion})
+    assoc = pair.connect()
+    e = Exchange(pair, 5 * MIB, 10)
+    pair.run(e.done)
+    e.check()
+    stats = pair.a.endpoint.stats(assoc)
+    assert stats["ecn"] == 1
+    assert stats["packets_marked"] > 10
+    assert stats["packets_lost"] == 0
+
+
+def test_ecn_on_a_path_that_clears_it() -> None:
+    pair = runner(1, bleach=True)
+    assoc = pair.connect()
+    exchange(pair, MIB)
+    assert pair.a.endpoint.stats(assoc)["ecn"] == 0
 
 
 def test_ipv6() -> None:

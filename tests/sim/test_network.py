@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from sim.exchange import Exchange, exchange, finish
+from sim.link import CE
 from sim.network import MS, SECOND, A, B, Link, Pair
 
 
@@ -44,8 +45,15 @@ def test_flipped_bits_meet_the_checksum_unless_there_is_none() -> None:
     rng = random.Random(1)
     data = bytes(100)
     assert Link(corrupt=1.0).carry(data, 0, rng) == []
-    ((_, flipped),) = Link(corrupt=1.0, checksum=False).carry(data, 0, rng)
+    ((_, flipped, _),) = Link(corrupt=1.0, checksum=False).carry(data, 0, rng)
     assert sum(bin(x).count("1") for x in flipped) == 1
+
+
+def test_a_long_queue_marks_what_may_be_marked() -> None:
+    link, rng = Link(rate=1_000_000, mark=2_000, delay=0), random.Random(1)
+    bits = [a.ecn for ecn in (2, 0) for _ in range(6) for a in link.carry(bytes(972), 0, rng, ecn)]
+    assert bits == [2, 2, 2, CE, CE, CE] + [0] * 6
+    assert Link(bleach=True).carry(b"x", 0, rng, 2)[0].ecn == 0
 
 
 def test_held_back_datagrams_are_overtaken() -> None:

@@ -43,12 +43,12 @@ def pair_of(one: tuple[int, ...], other: tuple[int, ...]) -> Pair:
 def in_between(pair: Pair, change: Callable[[bytes], bytes]) -> None:
     """All handshake packets pass through `change`."""
     for host in (pair.a, pair.b):
-        plain = host.datagrams
+        plain = host.flight
 
-        def datagrams(now: int, plain=plain) -> list[tuple[bytes, tuple[str, int]]]:
-            return [(change(d) if d[0] & 15 in FIXED else d, to) for d, to in plain(now)]
+        def flight(now: int, plain=plain) -> list[tuple[bytes, tuple[str, int], int]]:
+            return [(change(d) if d[0] & 15 in FIXED else d, to, ecn) for d, to, ecn in plain(now)]
 
-        host.datagrams = datagrams  # type: ignore[method-assign]
+        host.flight = flight  # type: ignore[method-assign]
 
 
 def agreed(pair: Pair) -> int:

@@ -59,7 +59,7 @@ class Victim:
         pair = Pair(1, link=Link(delay=0), stream_window=WINDOW, assoc_window=4 * WINDOW)
         sent: list[bytes] = []
         carry = pair.forth.carry
-        pair.forth.carry = lambda data, now, rng: sent.append(data) or carry(data, now, rng)
+        pair.forth.carry = lambda *what: sent.append(what[0]) or carry(*what)
         pair.connect()
         pair.run_for(1)
         self.now = pair.now
