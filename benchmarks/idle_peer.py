@@ -29,6 +29,7 @@ def serve(address: str, port: int, number: int) -> None:
     """Answer until killed."""
     listener = socket.create_server((address, port), backlog=1024)
     poll, clients = select.epoll(), {}
+    asked: dict[int, bytes] = {}
     poll.register(listener, select.EPOLLIN)
     while True:
         for fd, _ in poll.poll():
@@ -40,10 +41,13 @@ def serve(address: str, port: int, number: int) -> None:
             data = b""
             with contextlib.suppress(ConnectionError):
                 data = clients[fd].recv(SIZE)
-            if len(data) == SIZE:
-                clients[fd].sendall(hashlib.sha256(data).digest())
-            else:
+            if not data:
                 clients.pop(fd).close()
+                asked.pop(fd, None)
+                continue
+            asked[fd] = asked.get(fd, b"") + data
+            if len(asked[fd]) == SIZE:
+                clients[fd].sendall(hashlib.sha256(asked.pop(fd)).digest())
 
 
 class Client:
@@ -80,15 +84,19 @@ class Client:
                 self._answer(fd)
 
     def _answer(self, fd: int) -> None:
+        """Take what came: what is still expected gets shorter, or the answer was wrong."""
         try:
-            answer = self.socks[fd].recv(SIZE)
+            part = self.socks[fd].recv(SIZE)
         except ConnectionError:
-            answer = b""
-        if answer and answer == self.expected.pop(fd, None):
-            self.right += 1
-        else:
+            part = b""
+        expected = self.expected.pop(fd, b"")
+        if not part or not expected.startswith(part):
             self.wrong += 1
             self.poll.unregister(fd)
+        elif part == expected:
+            self.right += 1
+        else:
+            self.expected[fd] = expected[len(part) :]
 
     def report(self) -> None:
         """Say how it stands."""
