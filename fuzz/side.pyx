@@ -178,7 +178,7 @@ cdef void on_data(void *ctx, vtl_stream *s, const uint8_t *data, size_t n, bint 
         at += part
     f.received += n
     f.unconsumed += n
-    if f.unconsumed > k.cfg.stream_window:
+    if f.unconsumed > k.cfg.stream_window_max:
         fail("more bytes than the stream's window")
     k.calls += 1
     if k.reflexes & R_CONSUME:
@@ -262,6 +262,9 @@ cdef bint side_init(Side *k, uint64_t seed, Input *i) noexcept nogil:
     k.cfg.versions[0] = 2 if pick & 0x40 else 1
     k.cfg.versions[1] = 1
     k.cfg.n_versions = 2 if pick & 0xc0 == 0x40 else 1
+    k.cfg.stream_window_max = k.cfg.stream_window << (pick >> 4 & 3)
+    k.cfg.assoc_window_max = k.cfg.assoc_window << (pick >> 4 & 3)
+    k.cfg.window_budget = 1 << 20
     k.cfg.max_ack_delay = 5000000
     k.cfg.keepalive = 1000000000
     k.cfg.dead_after = 5000000000

@@ -155,6 +155,7 @@ cdef struct Assoc:
     OtherPath other
     PathAnswer answer
     uint32_t moves
+    uint64_t up_at             # ns
     uint64_t first_up_pn       # packet numbers below went out before the responder was known to be there
     # receive side
     RangeSet received          # packet numbers

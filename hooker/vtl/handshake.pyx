@@ -206,6 +206,7 @@ cdef void come_up(Assoc *a, const uint8_t *windows, uint32_t ack_delay_us, uint6
         a.idle_since = now
     assoc_settle_rivals(a, now)
     a.first_up_pn = a.rec.next_pn
+    a.up_at = now
     a.send_max = load64(windows)
     a.peer_stream_window = load64(windows + 8)
     a.rec.peer_ack_delay = min(<uint64_t>ack_delay_us * 1000, <uint64_t>1 << 34)    # RFC 9000 18.2

@@ -82,7 +82,7 @@ cdef void react(Assoc *a, const AckResult *r, uint64_t marked, bint limited, uin
     cdef CongestionAck ack
     if r.spurious > 0:
         congestion_on_spurious(&a.cc, r.spurious)
-    if r.lost_bytes > 0:
+    if r.lost_bytes > 0 and r.newest_lost_at >= a.up_at:    # before, nobody was there to lose it for
         congestion_on_loss(&a.cc, r.lost_packets, r.newest_lost_at, now, r.persistent)
     if r.acked_bytes == 0:
         return

@@ -100,6 +100,7 @@ class Scenario:
         self.rng = rng = random.Random(seed)
         self.stream_window = rng.choice([8192, 65536, 1 << 20])
         self.assoc_window = self.stream_window * rng.choice([1, 4])
+        grows = rng.choice([1, 1, 8])
         self.closes = rng.random() < 0.05
         self.pair = Watched(
             seed,
@@ -107,6 +108,9 @@ class Scenario:
             back=random_link(rng),
             stream_window=self.stream_window,
             assoc_window=self.assoc_window,
+            stream_window_max=self.stream_window * grows,
+            assoc_window_max=self.assoc_window * grows,
+            window_budget=1 << 20,
             congestion=rng.choice(names()),
             handshake_timeout=60 * SECOND,
             keepalive=SECOND,  # a host that only receives says by it where it is now
@@ -114,6 +118,8 @@ class Scenario:
             idle_after=rng.choice([56, 90]) * SECOND,  # longer, or who missed our last ACK loses its flow
         )
         self.moves = rng.random() < 0.3  # a gets new addresses; nobody can call it, then
+        self.stream_window *= grows
+        self.assoc_window *= grows
         self.plans = {n: self._plan(n) for n in range(1, rng.choice([2, 2, 4, 12]))}
         self.by_flow: dict[tuple[Host, int], tuple[Plan, End]] = {}
         for host in (self.pair.a, self.pair.b):

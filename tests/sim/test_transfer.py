@@ -66,6 +66,16 @@ def test_reordering_is_learned_and_does_not_cost_the_window() -> None:
     assert jittery < 2.5 * clean
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_data_that_overtakes_its_init_is_no_sign_of_congestion(seed: int) -> None:
+    """Nobody knows it and it is lost; the path is not to blame, and slow start goes on."""
+    pair = Pair(seed, link=Link(delay=20 * MS, jitter=8 * MS), congestion="cubic")
+    flow, peer = pair.open()
+    pair.a.endpoint.write(flow, bytes(2_000_000))
+    pair.run(lambda: len(pair.b.flows[peer].received) == 2_000_000)
+    assert pair.now < 1.9 * SECOND
+
+
 def test_acks_stay_small_on_a_lossy_path() -> None:
     """Ranges the sender knows about are forgotten, so ACKs do not grow with every loss."""
     pair = Pair(
