@@ -32,6 +32,16 @@ cdef int congestion_register(const congestion_ops *ops) noexcept nogil:
     return 0
 
 
+cdef void congestion_unregister(const congestion_ops *ops) noexcept nogil:
+    global controller_count
+    cdef int i, kept = 0
+    for i in range(controller_count):
+        if controllers[i] != ops:
+            controllers[kept] = controllers[i]
+            kept += 1
+    controller_count = kept
+
+
 cdef int congestion_fill(congestion_ops *ops, bytes name) except -1:
     cdef int i
     if not 0 < len(name) < sizeof(ops.name):
@@ -124,3 +134,4 @@ def names() -> list[str]:
 
 
 from hooker.vtl.controllers import auto, bbr, cubic, fixed, newreno  # noqa: E402, F401  registered by being imported
+from hooker.vtl.controllers.python import Ack, Loss, register, unregister  # noqa: E402, F401
