@@ -23,6 +23,7 @@ cdef enum:
     COPY_MAX = 256             # bytes; copying less is cheaper than one more iovec
     SCRATCH_MIN = 256          # of scratch memory, to begin a datagram
     IOV_MIN = 4
+    MESSAGE = 256              # bytes, or less, that are not cut to fill a datagram
     PRUNE_RANGES = 16           # an ACK with more asks to be acknowledged, RFC 9000 13.2.4
 
 
@@ -249,6 +250,13 @@ cdef uint32_t gather(Builder *d, Stream *s, const Segment *g) noexcept nogil:
     return got
 
 
+cdef inline bint splits_message(const Builder *d, const Stream *s, uint64_t limit) noexcept nogil:
+    """A few bytes that TCP would not cut: better at the front of the next packet than in two."""
+    cdef uint64_t waiting = min(s.out.end, limit) - s.out.next
+    cdef uint64_t room = d.limit - d.size - STREAM_HEADER
+    return room < waiting and waiting <= MESSAGE and not sendbuf_has_lost(&s.out)
+
+
 cdef bint add_stream(Builder *d, Stream *s) noexcept nogil:
     """One STREAM frame; False: no room for one."""
     cdef Assoc *a = d.a
@@ -257,7 +265,7 @@ cdef bint add_stream(Builder *d, Stream *s) noexcept nogil:
     cdef bint fin
     cdef uint8_t *p
     cdef uint32_t n
-    if d.limit - d.size <= STREAM_HEADER:
+    if d.limit - d.size <= STREAM_HEADER or splits_message(d, s, limit):
         return False
     if not sendbuf_peek(&s.out, limit, min(d.limit - d.size - STREAM_HEADER, 0xffff), &g):
         g.offset = s.out.next

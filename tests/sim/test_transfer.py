@@ -102,3 +102,17 @@ def test_a_bulk_stream_gives_full_datagrams_of_one_size(size: int) -> None:
     sizes = [len(data) for data, _ in pair.a.endpoint.datagrams_to_send(pair.now)]
     assert len(sizes) > 400
     assert set(sizes[:-1]) == {1452}
+
+
+@pytest.mark.parametrize("size", [1, 64, 100, 256])
+def test_short_messages_of_many_flows_are_not_cut(size: int) -> None:
+    """Programs that take one recv() for one message are wrong, and work over TCP."""
+    pair = Pair(size)
+    assoc = pair.connect()
+    flows = dict(pair.open(assoc) for _ in range(200))
+    seen: list[int] = []
+    pair.b.on_data = lambda event: seen.append(len(event.data))
+    for flow in flows:
+        pair.a.endpoint.write(flow, bytes(size))
+    pair.run(lambda: all(len(pair.b.flows[peer].received) == size for peer in flows.values()))
+    assert seen == [size] * len(flows)
