@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.bed import CONGESTION, IPERF3, Bed, Way, bed, installed, iperf3, port_of, serve_iperf3
+from benchmarks.bed import IPERF3, Bed, Way, bed, installed, iperf3, port_of, serve_iperf3
 from benchmarks.measure import Cell, Effort, Measure, Quantity, in_turn, say
 from hooker.lab_apps import start_iperf3
 from hooker.lab_link import Link
@@ -21,6 +21,8 @@ CELLS = ((20, 0), (20, 1), (20, 2), (20, 5), (100, 2))  # RTT in ms, loss in %
 QUIET = 0.5  # cores: 100 Mbit/s leave the CPU some room
 MPTCP_PORT, KCPTUN_PORT, KCPTUN_UDP = 5301, 12201, 29201
 KCPTUN = ["--mode", "fast3", "--crypt", "none", "--nocomp", "--ds", "0", "--ps", "0", "--quiet"]
+OTHER_PORT = 5211
+CONGESTION_VTL = ("cubic", "bbr")
 OMIT = 1  # s at the start that do not count
 
 
@@ -92,29 +94,31 @@ def _start_kcptun(on: Bed, window: int) -> None:
 
 def fairness(effort: Effort) -> list[dict[str, Any]]:
     """What one flow leaves to a TCP CUBIC flow beside it, RTT 20 ms; rows of Mbit/s and share."""
-    seconds = 2 if effort.quick else 15
     rows = []
-    with bed(Link(rate=RATE, delay=0.01)) as on:
-        serve_iperf3(on)
-        for port in (IPERF3 + 10,):
-            start_iperf3(on.b, port, hooked=False)
-        cubic = Way("tcp cubic", congestion=CONGESTION[0])
-        for way in on.ways():
-            say(f"fairness: {way.name} beside {cubic.name}")
-            pairs = [_together(on, way, cubic, seconds) for _ in range(1 if effort.quick else 3)]
-            pairs.sort(key=lambda pair: pair[0] / sum(pair))
-            first, second = pairs[len(pairs) // 2]
-            rows.append(
-                {"flow": way.name, "mbit_s": round(first, 1), "cubic_mbit_s": round(second, 1),
-                 "share": round(first / (first + second), 3)}
-            )  # fmt: skip
+    for congestion in CONGESTION_VTL:
+        with bed(Link(rate=RATE, delay=0.01), options=("--congestion", congestion)) as on:
+            serve_iperf3(on)
+            start_iperf3(on.b, OTHER_PORT, hooked=False)
+            direct = [] if rows else [way for way in on.ways() if not way.hooked]
+            for way in (*direct, Way(f"VTL {congestion}", hooked=True)):
+                rows.append(_fair_row(on, way, effort))
     return rows
+
+
+def _fair_row(on: Bed, way: Way, effort: Effort) -> dict[str, Any]:
+    seconds, rounds = (2, 1) if effort.quick else (15, min(3, effort.rounds))
+    cubic = Way("tcp cubic", congestion="cubic")
+    say(f"fairness: {way.name} beside {cubic.name}")
+    pairs = sorted((_together(on, way, cubic, seconds) for _ in range(rounds)), key=lambda p: p[0] / sum(p))
+    first, second = pairs[len(pairs) // 2]
+    share = round(first / (first + second), 3)
+    return {"flow": way.name, "mbit_s": round(first, 1), "cubic_mbit_s": round(second, 1), "share": share}
 
 
 def _together(on: Bed, way: Way, other: Way, seconds: float) -> tuple[float, float]:
     """Run both at the same time; Mbit/s of each, without the first third."""
     procs = []
-    for each, port in ((way, port_of(IPERF3, way.hooked)), (other, IPERF3 + 10)):
+    for each, port in ((way, port_of(IPERF3, way.hooked)), (other, OTHER_PORT)):
         command = [
             "iperf3",
             "-J",

@@ -31,15 +31,18 @@ ON_REQUEST = ("budget",)
 def measure(groups: Iterable[str], effort: Effort) -> dict[str, Any]:
     """Measure the named groups of cells and return everything found, as plain data."""
     wanted = set(groups)
-    found: dict[str, Any] = {"machine": machine(), "rounds": effort.rounds, "quick": effort.quick}
-    cells: dict[str, dict[str, Any]] = {}
+    found: dict[str, Any] = {
+        "machine": machine(),
+        "rounds": effort.rounds,
+        "quick": effort.quick,
+        "cells": {},
+    }
     for name, group in COMPARED.items():
         if name in wanted:
-            cells |= {cell.quantity.name: cell.record() for cell in group(effort)}
-    found["cells"] = cells
+            _collect(found, "cells", group(effort))
     if "loss" in wanted:
-        found["loss"] = {cell.quantity.name: cell.record() for cell in lossy.loss(effort)}
         found["not_measured"] = lossy.peers()[1]
+        _collect(found, "loss", lossy.loss(effort))
     if "fairness" in wanted:
         found["fairness"] = lossy.fairness(effort)
     if "idle" in wanted:
@@ -48,6 +51,13 @@ def measure(groups: Iterable[str], effort: Effort) -> dict[str, Any]:
         found["budget"] = budget.budget(effort)
     found["machine"]["load_at_the_end"] = machine()["load"]
     return found
+
+
+def _collect(found: dict[str, Any], key: str, cells: Iterable[Cell]) -> None:
+    """Put cells in as they come; what is measured is kept even if the run is ended."""
+    for cell in cells:
+        found.setdefault(key, {})[cell.quantity.name] = cell.record()
+        save(found)
 
 
 def ratios(found: dict[str, Any]) -> dict[str, Any]:
