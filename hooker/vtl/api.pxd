@@ -109,6 +109,7 @@ cdef struct vtl_assoc_stats:
     uint32_t streams
     uint32_t up
     uint64_t packets_marked                     # CE, as far as the peer told us
+    uint64_t reordering                         # packets that may overtake one before it counts as lost
     uint64_t receive_window                     # bytes, of the association
     uint32_t ecn                                # the path keeps the ECN bits
     uint32_t moves                              # changes of the peer's address

@@ -274,6 +274,7 @@ cdef void vtl_assoc_get_stats(const vtl_assoc *assoc, vtl_assoc_stats *out) noex
     out.streams = a.streams
     out.up = a.state == A_UP
     out.ecn = a.ecn.state == ECN_CAPABLE
+    out.reordering = a.rec.threshold
     out.receive_window = a.credit.window
     out.packets_marked = a.ecn.marked
     out.moves = a.moves

@@ -57,6 +57,8 @@ cdef struct Recovery:
     uint64_t max_pto           # ns, cap of the backoff
     uint32_t threshold         # packets of reordering tolerated, RFC 9002 6.1.1
     uint32_t patience          # eighths of an RTT of reordering tolerated, RFC 9002 6.1.2
+    bint lossy_round           # something was lost in it
+    uint32_t calm              # rounds with losses and without spurious ones, since the tolerance last changed
     uint64_t sent, lost, spurious      # packets
     # delivery rate (draft-ietf-ccwg-bbr 4.1)
     uint64_t delivered         # bytes acknowledged

@@ -13,6 +13,7 @@ cdef enum:
     MAX_THRESHOLD = 300                 # packets; Linux tcp_max_reordering
     PATIENCE = 1                        # eighths of an RTT, RFC 9002 6.1.2
     MAX_PATIENCE = 8                    # RFC 8985 6.2: at most one RTT
+    CALM_ROUNDS = 16                    # RFC 8985 6.2: recoveries that a learned tolerance outlives
     GRANULARITY = 1000000               # ns, RFC 9002 6.1.2
     INITIAL_RTT = 333000000             # ns, RFC 9002 6.2.2
     PERSISTENT_THRESHOLD = 3            # PTOs, RFC 9002 7.6.1
@@ -141,6 +142,17 @@ cdef void recovery_limited(Recovery *r) noexcept nogil:
     r.limited_until = max(r.delivered + r.in_flight, 1)
 
 
+cdef void forget_reordering(Recovery *r) noexcept nogil:
+    """Once a round. What was learned of reordering is halved when losses have long been real."""
+    if r.lossy_round and r.threshold > PACKET_THRESHOLD:
+        r.calm += 1
+        if r.calm == CALM_ROUNDS:
+            r.calm = 0
+            r.threshold = max(r.threshold // 2, <uint32_t>PACKET_THRESHOLD)
+            r.patience = max(r.patience // 2, <uint32_t>PATIENCE)
+    r.lossy_round = False
+
+
 cdef void sample_rate(Recovery *r, const SentPacket *p, uint64_t now, AckResult *out) noexcept nogil:
     """The delivery rate over the flight of the newest packet acknowledged.
 
@@ -157,6 +169,7 @@ cdef void sample_rate(Recovery *r, const SentPacket *p, uint64_t now, AckResult 
     if p.delivered >= r.round_end:
         r.round_end = r.delivered
         out.round_start = True
+        forget_reordering(r)
     r.first_sent_at = p.sent_at
 
 
@@ -200,6 +213,8 @@ cdef void find_spurious(Recovery *r, const Range *acked, uint32_t n, AckResult *
         out.spurious += 1
         r.threshold = <uint32_t>max(r.threshold, min(r.largest_acked - pn + 1, <uint64_t>MAX_THRESHOLD))
         r.patience = min(2 * r.patience, <uint32_t>MAX_PATIENCE)
+        r.calm = 0
+        r.lossy_round = False
 
 
 cdef int recovery_on_ack(Recovery *r, const Range *acked, uint32_t n, uint64_t ack_delay, uint64_t now,
@@ -251,6 +266,7 @@ cdef void mark_lost(Recovery *r, uint64_t pn, SentPacket *p, const Listener *who
     out.lost_packets += 1
     r.lost_pn[r.lost % LOST_MEMORY] = pn
     r.lost += 1
+    r.lossy_round = True
     r.lost_bytes += p.size
     resolve(r, p, who.lost, who.ctx)
     who.packet_lost(who.ctx, p)

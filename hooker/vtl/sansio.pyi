@@ -26,6 +26,7 @@ class Stats(TypedDict):
     streams: int
     up: int
     packets_marked: int
+    reordering: int
     receive_window: int
     ecn: int
     moves: int

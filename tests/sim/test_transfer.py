@@ -76,6 +76,23 @@ def test_data_that_overtakes_its_init_is_no_sign_of_congestion(seed: int) -> Non
     assert pair.now < 1.9 * SECOND
 
 
+def test_what_was_learned_of_reordering_is_forgotten() -> None:
+    """RFC 8985 6.2; it stays while the path reorders, and goes in rounds whose losses are real."""
+    pair = Pair(1, link=Link(delay=20 * MS, jitter=8 * MS, rate=2.5e6), back=Link(delay=20 * MS),
+                stream_window=1 << 24, assoc_window=1 << 24)  # fmt: skip
+    flow, _ = pair.open()
+    (assoc,) = pair.a.endpoint.associations
+    tolerance = []
+    for jitter, loss in ((8 * MS, 0.0), (8 * MS, 0.0), (0, 0.0), (0, 0.02)):
+        pair.forth.jitter, pair.forth.loss = jitter, loss
+        pair.a.endpoint.write(flow, bytes(12_000_000))
+        pair.run(lambda: pair.a.endpoint.unacked(flow) == 0)
+        tolerance.append(pair.a.endpoint.stats(assoc)["reordering"])
+    learned, kept, calm, forgotten = tolerance
+    assert 3 < learned <= kept == calm <= 300
+    assert forgotten == 3
+
+
 def test_acks_stay_small_on_a_lossy_path() -> None:
     """Ranges the sender knows about are forgotten, so ACKs do not grow with every loss."""
     pair = Pair(
