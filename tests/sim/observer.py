@@ -33,6 +33,8 @@ class Observer:
             self.window[packet.number] = self._windows(packet.body[8:24])
         elif packet.kind == INIT_ACK:
             self.window[packet.number] = self._windows(packet.body[8:24])
+            if self.peer.get(packet.cid, packet.number) != packet.number:
+                self.directions.pop(packet.cid, None)  # the handshake was begun again: another association
             self.peer[packet.number] = packet.cid
             self.peer[packet.cid] = packet.number
         elif packet.kind == DATA:
