@@ -254,7 +254,8 @@ cdef inline bint splits_message(const Builder *d, const Stream *s, uint64_t limi
     """A few bytes that TCP would not cut: better at the front of the next packet than in two."""
     cdef uint64_t waiting = min(s.out.end, limit) - s.out.next
     cdef uint64_t room = d.limit - d.size - STREAM_HEADER
-    return room < waiting and waiting <= MESSAGE and not sendbuf_has_lost(&s.out)
+    return (room < waiting and waiting <= min(MESSAGE, d.limit // 4) and d.size > d.limit // 2
+            and not sendbuf_has_lost(&s.out))
 
 
 cdef bint add_stream(Builder *d, Stream *s) noexcept nogil:
