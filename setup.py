@@ -29,6 +29,7 @@ def extensions() -> list[Extension]:
             include_dirs=["bpf", "hooker/includes", "."],
             depends=[str(p.relative_to(ROOT)) for p in (ROOT / "bpf").glob("*.h")],
             extra_compile_args=["-O0", "-g"] if DEBUG else ["-O3", "-g1", "-fno-strict-aliasing"],
+            libraries=["crypto"] if path.name == "aead.pyx" else [],
             define_macros=[("_GNU_SOURCE", None)],
         )
         for path in sources

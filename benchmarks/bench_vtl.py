@@ -18,6 +18,8 @@ SHAPES = {
     "a thousand small writers": {"streams": 1000, "chunk": 100},
 }
 
+CIPHERS = {"plain": 1, "aes-128-gcm": 0x101, "aes-256-gcm": 0x102, "chacha20-poly1305": 0x103}
+
 
 def transfer(loop: Loopback) -> tuple[int, float, float, float]:
     """One block of 1 MiB there, acknowledged; datagrams, and seconds to build, receive and acknowledge."""
@@ -39,6 +41,22 @@ def transfer(loop: Loopback) -> tuple[int, float, float, float]:
         loop.step(1)
         ack += perf_counter() - start
     return datagrams, build, receive, ack
+
+
+@pytest.mark.parametrize("version", CIPHERS.values(), ids=CIPHERS)
+def test_encryption(benchmark: BenchmarkFixture, version: int) -> None:
+    """``extra_info["payload_gb_per_s"]``: one core, sealing and opening apart."""
+    loop = Loopback(version=version)
+    best = [float("inf")] * 2
+
+    def once() -> None:
+        _, build, receive, _ = transfer(loop)
+        best[0], best[1] = min(best[0], build), min(best[1], receive)
+
+    benchmark(once)
+    assert loop.received == loop.acked
+    gb = (1 << 20) / 1e9
+    benchmark.extra_info["payload_gb_per_s"] = {"build": gb / best[0], "receive": gb / best[1]}
 
 
 @pytest.mark.parametrize("shape", SHAPES)

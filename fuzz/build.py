@@ -68,7 +68,18 @@ def _compile(source: Path, module: Path) -> None:
         return
     includes = [ROOT, ROOT / "bpf", ROOT / "hooker" / "includes", sysconfig.get_path("include")]
     kind = [f"-fsanitize=fuzzer-no-link,{SANITIZERS}", "-D_GNU_SOURCE", "-w", "-shared", "-fPIC"]
-    _run(["clang", *FLAGS, *kind, *(f"-I{path}" for path in includes), str(source), "-o", str(module)])
+    _run(
+        [
+            "clang",
+            *FLAGS,
+            *kind,
+            *(f"-I{path}" for path in includes),
+            str(source),
+            "-o",
+            str(module),
+            "-lcrypto",
+        ]
+    )
 
 
 def _link() -> None:

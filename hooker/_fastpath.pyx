@@ -246,7 +246,7 @@ cdef void send_datagrams(worker *w) noexcept nogil:
     cdef int i
     for i in range(BUILDS):
         if w.batch_at == w.batch.dgram_len:
-            w.batch.iov_len = w.batch.dgram_len = w.batch.scratch_len = 0
+            w.batch.iov_len = w.batch.dgram_len = w.batch.scratch_len = w.batch.sealed_len = 0
             w.batch_at = 0
             if vtl_build(w.vtl, &w.batch, w.now) <= 0:
                 return
@@ -399,6 +399,7 @@ cdef class Worker:
     def __init__(self, *, int ring_fd, int ring_size, int free_fd, int avoid_fd, int sockets_fd,
                  int adopt_fd, int redirect_fd, size_t records, uint32_t max_flows, uint16_t port, uint16_t peer_port, uint8_t transport,
                  double hold_time, double avoid_time=60.0, double dead_after=5.0, uint32_t datagram=1452, congestion="auto",
+                 tuple keys=(),
                  double busy_poll=0.0, bint listening=True, tap=None):
         cdef worker *w = &self.w
         cdef uint16_t bound = 0
@@ -432,7 +433,7 @@ cdef class Worker:
         if r < 0:
             raise OSError(-r, f"cannot open a raw socket: {os.strerror(-r)}")
         self.allocate()
-        self.start_vtl(dead_after, datagram, congestion.encode())
+        self.start_vtl(dead_after, datagram, congestion.encode(), keys)
         self.open_epoll()
         self.port = w.port = bound
 
@@ -454,13 +455,28 @@ cdef class Worker:
             raise MemoryError("engine buffers")
         return 0
 
-    cdef int start_vtl(self, double dead_after, uint32_t datagram, bytes congestion) except -1:
+    cdef int use_keys(self, vtl_config *c, tuple keys) except -1:
+        cdef worker *w = &self.w
+        cdef bytes key
+        for key in keys:
+            memcpy(c.key[c.keys], <const char *>key, VTL_KEY_SIZE)
+            c.keys += 1
+        c.n_versions = vtl_encrypted_versions(c.versions)
+        w.batch.sealed_cap = DATAGRAMS * c.max_datagram
+        w.batch.sealed = <uint8_t *>malloc(w.batch.sealed_cap)
+        if w.batch.sealed == NULL:
+            raise MemoryError("engine buffers")
+        return 0
+
+    cdef int start_vtl(self, double dead_after, uint32_t datagram, bytes congestion, tuple keys) except -1:
         cdef vtl_config c
         cdef vtl_sink sink
         memset(&c, 0, sizeof(c))
         memset(&sink, 0, sizeof(sink))
         c.versions[0] = c.n_versions = 1
         c.max_datagram = datagram
+        if keys:
+            self.use_keys(&c, keys)
         c.stream_window = 4 << 20
         c.assoc_window = 16 << 20
         c.stream_window_max = 32 << 20     # 1 Gbit/s over 100 ms, and as much again while a loss is repaired
@@ -506,6 +522,7 @@ cdef class Worker:
         free(w.batch.iov)
         free(w.batch.dgram)
         free(w.batch.scratch)
+        free(w.batch.sealed)
 
     def run(self):
         """The loop; blocks without the GIL until stop()."""
@@ -590,9 +607,15 @@ cdef class Worker:
         """Counts since the start, by name."""
         cdef worker *w = &self.w
         cdef worker_counters n
+        cdef vtl_counters core
+        cdef uint64_t forged = 0
+        memset(&core, 0, sizeof(core))
         with nogil:
             pthread_mutex_lock(&w.lock)
             n = w.n
+            if w.vtl != NULL:
+                vtl_get_counters(w.vtl, &core)
+                forged = vtl_drops(w.vtl, VTL_DROP_AUTH)
             pthread_mutex_unlock(&w.lock)
         out = {k: v for k, v in (<dict>n).items() if k != "reasons"}
         out.update(
@@ -601,6 +624,8 @@ cdef class Worker:
             datagrams_sent=w.udp.datagrams_sent, datagrams_received=w.udp.datagrams_received,
             gso=int(w.udp.gso), flows=w.live, slabs=w.slabs.made,
         )
+        out.update({f"vtl.{name}": count for name, count in (<dict>core).items()})
+        out["vtl.forged"] = forged
         return out
 
     def reasons(self):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import sys
 import threading
 from collections.abc import Callable
@@ -31,6 +32,11 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--port", metavar="PORTS", help="Only these TCP ports, as in 80,443,8000-8010."),
         click.option(
             "--transport", metavar="NAME", default="vtl", show_default=True, help="What to move onto."
+        ),
+        click.option(
+            "--key-file",
+            metavar="PATH",
+            help="Encrypt, with the peers that have the same key; leave all others to TCP.",
         ),
         click.option(
             "--congestion", metavar="NAME", default="auto", show_default=True, help="Congestion control."
@@ -139,12 +145,24 @@ def status(as_json: bool) -> int:
     return 0
 
 
+@cli.command()
+def key() -> int:
+    """Make a key for --key-file: hooker key > FILE."""
+    from hooker import keyfile
+
+    if stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode):
+        os.fchmod(sys.stdout.fileno(), 0o600)  # before there is something to read
+    print(keyfile.make())
+    return 0
+
+
 def _options(
     *,
     to: str | None,
     port: str | None,
     transport: str,
     congestion: str,
+    key_file: str | None,
     listen_port: int | None,
     redirect: str,
     busy_poll: int,
@@ -156,6 +174,7 @@ def _options(
         policy=Policy.parse(port=port, to=to),
         transport=transport,
         congestion=congestion,
+        key_file=key_file,
         listen_port=default_port if listen_port is None else listen_port,
         redirect=redirect,
         busy_poll=busy_poll / 1e6,

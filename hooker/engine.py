@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from hooker import cgroup as cgroups
-from hooker import transports
+from hooker import keyfile, transports
 from hooker._fastpath import Worker
 from hooker.control import ControlServer
 from hooker.errors import CarrierError, ConfigurationError, KernelError, UsageError
@@ -56,6 +56,8 @@ class Hooker:
     :param cgroup: cgroup v2 directory whose new connections are seen; None: the root, all of the machine.
     :param policy: which connections are candidates.
     :param transport: name in the registry of transports.
+    :param key_file: encrypt, with the pre-shared key in this file (``hooker.keyfile``); flows to peers
+        without it stay on TCP. None: no encryption.
     :param congestion: congestion control: "auto", or a name of ``hooker.vtl.congestion.names()``.
     :param listen_port: UDP port of this engine, and where peers are expected.
     :param hold_time: seconds a new flow may wait for the peer's engine before it goes back to TCP.
@@ -82,6 +84,7 @@ class Hooker:
         policy: Policy | None = None,
         transport: str = "vtl",
         congestion: str = "auto",
+        key_file: str | Path | None = None,
         listen_port: int = DEFAULT_PORT,
         hold_time: float = 0.3,
         max_flows: int = 65536,
@@ -95,6 +98,7 @@ class Hooker:
         self.policy = policy or Policy()
         self.transport = transports.get(transport)
         self.congestion = transports.check_congestion(congestion)
+        self._keys = () if key_file is None else keyfile.read(key_file)
         self.listen_port = _check_port(listen_port)
         self.hold_time = _check_hold(hold_time)
         self.max_flows = _check_flows(max_flows)
@@ -181,6 +185,7 @@ class Hooker:
                 hold_time=self.hold_time,
                 datagram=datagram_size(),
                 congestion=self.congestion,
+                keys=self._keys,
                 busy_poll=self.busy_poll,
                 listening=self.on_event is not None,
                 tap=self._tap,
@@ -284,6 +289,7 @@ class Hooker:
                 "cgroup": str(self.cgroup),
                 "transport": self.transport.name,
                 "congestion": self.congestion,
+                "encrypted": bool(self._keys),
                 "listen_port": self._worker.port,
                 "redirect": self.redirect_off or "on",
                 "route_error": self.route_error,

@@ -28,6 +28,7 @@ from hooker.services cimport service_accepted, service_accepts, service_rejected
 from hooker.twin cimport twin_abort, twin_create, twin_discard, twin_finish
 from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_open_info, vtl_stream
 from hooker.vtl.endpoint cimport (
+    VTL_DOWN_KEY, VTL_DOWN_VERSION,
     vtl_accept, vtl_cancel, vtl_close, vtl_confirm, vtl_connect, vtl_is_up, vtl_open, vtl_reject, vtl_reset,
     vtl_stream_assoc, vtl_stream_set_user, vtl_stream_user,
 )
@@ -431,6 +432,13 @@ cdef void on_cancelled(worker *w, vtl_stream *s) noexcept nogil:
         release(w, f, R_PEER_RELEASED, False)
 
 
+cdef int why_lost(uint32_t code) noexcept nogil:
+    """Why there is no association."""
+    if code == VTL_DOWN_KEY:
+        return R_KEY
+    return R_VERSION if code == VTL_DOWN_VERSION else R_NO_ENGINE
+
+
 cdef void on_stream_reset(worker *w, vtl_stream *s, uint32_t code) noexcept nogil:
     """By the peer, or because the association is gone."""
     cdef flow *f = flow_of(s)
@@ -443,7 +451,7 @@ cdef void on_stream_reset(worker *w, vtl_stream *s, uint32_t code) noexcept nogi
     if f.state == HK_STATE_HELD:
         if f.est.role == HK_ROLE_CLIENT and peer_lost:
             avoid(w, f, w.avoid_for, True)
-        release(w, f, R_NO_ENGINE if peer_lost else R_PEER_RELEASED, f.est.server_nonce != 0)
+        release(w, f, why_lost(code) if peer_lost else R_PEER_RELEASED, f.est.server_nonce != 0)
     else:
         reset_application(w, f, R_PEER_LOST if peer_lost else R_PEER_RESET)
 

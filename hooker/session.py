@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from hooker import transports
+from hooker import keyfile, transports
 from hooker.control import Snapshot
 from hooker.errors import CarrierError, ConfigurationError
 from hooker.events import Event, Kind, Role
@@ -40,6 +40,7 @@ class Options:
     transport: str = "vtl"
     listen_port: int | None = LISTEN_PORT
     congestion: str = "auto"
+    key_file: str | None = None
     redirect: str = "auto"
     busy_poll: float = 100e-6  # s
     verbose: bool = False
@@ -47,6 +48,8 @@ class Options:
     def __post_init__(self) -> None:
         transports.get(self.transport)
         transports.check_congestion(self.congestion)
+        if self.key_file is not None:
+            keyfile.read(self.key_file)
 
 
 def make_engine(options: Options, cgroup: Path, port: int) -> Engine:
@@ -61,6 +64,7 @@ def make_engine(options: Options, cgroup: Path, port: int) -> Engine:
         transport=options.transport,
         listen_port=port,
         congestion=options.congestion,
+        key_file=options.key_file,
         redirect=options.redirect,
         busy_poll=options.busy_poll,
         on_event=_print_event if options.verbose else None,

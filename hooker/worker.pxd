@@ -33,7 +33,9 @@ cdef enum reason:              # why a flow is where it is; REASONS in flows.pyx
     R_PEER_LOST = 11
     R_ENGINE_STOPPED = 12
     R_PROTOCOL = 13
-    R_COUNT = 14
+    R_KEY = 14                 # one engine has no key, or another one
+    R_VERSION = 15             # no version of VTL is common
+    R_COUNT = 16
 
 cdef struct gather_list:       # parts of received datagrams that go to one twin together
     gather_list *next_free

@@ -23,7 +23,7 @@ cdef struct udp_carrier:
     uint64_t send_calls, recv_calls, datagrams_sent, datagrams_received, send_errors
 
 cdef struct udp_datagram:        # one datagram of a received batch
-    const uint8_t *data
+    uint8_t *data
     uint32_t size
     uint32_t segment             # of the train; 0: it is one datagram
     uint8_t ecn                  # the two bits of the IP header, equal in a train

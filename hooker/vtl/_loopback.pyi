@@ -1,6 +1,12 @@
 class Loopback:
     def __init__(
-        self, *, streams: int = 1, chunk: int = 65536, max_datagram: int = 1472, congestion: bytes = b"fixed"
+        self,
+        *,
+        streams: int = 1,
+        chunk: int = 65536,
+        max_datagram: int = 1472,
+        congestion: bytes = b"fixed",
+        version: int = 1,
     ) -> None: ...
     def write(self) -> None: ...
     def build(self, side: int) -> int: ...

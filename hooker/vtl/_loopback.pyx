@@ -75,12 +75,14 @@ cdef class Loopback:
     cdef uint32_t chunk
 
     def __cinit__(self, *, uint32_t streams=1, uint32_t chunk=65536, max_datagram=1472,
-                  bytes congestion=b"fixed"):
+                  bytes congestion=b"fixed", uint32_t version=1):
         cdef vtl_config cfg
         cdef vtl_sink k
         cdef int i
         memset(&cfg, 0, sizeof(cfg))
-        cfg.versions[0] = cfg.n_versions = 1
+        cfg.versions[0] = version
+        cfg.n_versions = 1
+        cfg.keys = version >> 8                 # all zeros, if any
         cfg.max_datagram = max_datagram
         cfg.stream_window = cfg.assoc_window = 1 << 30
         cfg.max_ack_delay = 1000000
@@ -106,6 +108,8 @@ cdef class Loopback:
         self.batch.iov_cap = IOVS
         self.batch.dgram_cap = DGRAMS
         self.batch.scratch_cap = SCRATCH
+        self.batch.sealed = <uint8_t *>malloc(DGRAMS * SLOT)
+        self.batch.sealed_cap = DGRAMS * SLOT
         self.wire = <uint8_t *>malloc(DGRAMS * SLOT)
         self.payload = <uint8_t *>calloc(1, BLOCK)
         self.flow = <vtl_stream **>calloc(streams, sizeof(vtl_stream *))
@@ -120,6 +124,7 @@ cdef class Loopback:
         free(self.batch.iov)
         free(self.batch.dgram)
         free(self.batch.scratch)
+        free(self.batch.sealed)
         free(self.wire)
         free(self.payload)
         free(self.flow)
@@ -146,7 +151,7 @@ cdef class Loopback:
 
     def build(self, int side):
         """One vtl_build; the number of datagrams."""
-        self.batch.iov_len = self.batch.dgram_len = self.batch.scratch_len = 0
+        self.batch.iov_len = self.batch.dgram_len = self.batch.scratch_len = self.batch.sealed_len = 0
         with nogil:
             vtl_build(self.side[side].ep, &self.batch, self.now)
         return self.batch.dgram_len

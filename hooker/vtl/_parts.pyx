@@ -1,5 +1,6 @@
 """Python faces of single parts of VTL, for property tests and for trying a controller by hand."""
 
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
@@ -9,6 +10,8 @@ cimport hooker.vtl.reassembly as ra
 cimport hooker.vtl.sendbuf as sb
 cimport hooker.vtl.wire as wire
 from hooker.vtl.siphash cimport siphash24
+from hooker.vtl cimport aead
+from hooker.vtl.api cimport iovec
 
 
 def siphash(bytes key not None, bytes data not None):
@@ -18,6 +21,75 @@ def siphash(bytes key not None, bytes data not None):
         raise ValueError("the key has 16 bytes")
     memcpy(k, PyBytes_AS_STRING(key), 16)
     return siphash24(k, <const uint8_t *>PyBytes_AS_STRING(data), len(data))
+
+
+def hkdf_extract(bytes salt not None, bytes key not None):
+    """HKDF-Extract with SHA-256."""
+    cdef uint8_t out[aead.SECRET_SIZE]
+    aead.hkdf_extract(<const uint8_t *>PyBytes_AS_STRING(salt), len(salt),
+                      <const uint8_t *>PyBytes_AS_STRING(key), len(key), out)
+    return (<const char *>out)[:aead.SECRET_SIZE]
+
+
+def hkdf_expand(bytes secret not None, bytes info not None, size_t n):
+    """HKDF-Expand with SHA-256: up to 32 bytes, with up to 127 of info."""
+    cdef uint8_t out[aead.SECRET_SIZE]
+    if len(secret) != aead.SECRET_SIZE or len(info) > 127 or n > aead.SECRET_SIZE:
+        raise ValueError("the secret has 32 bytes, info at most 127, the result at most 32")
+    aead.hkdf_expand(<const uint8_t *>PyBytes_AS_STRING(secret), <const uint8_t *>PyBytes_AS_STRING(info),
+                     len(info), out, n)
+    return (<const char *>out)[:n]
+
+
+cdef class Aead:
+    """One key of a cipher: 1 AES-128-GCM, 2 AES-256-GCM, 3 ChaCha20-Poly1305."""
+
+    cdef aead.EVP_CIPHER_CTX *ctx
+    cdef bytes iv
+    cdef bint seals
+    cdef uint32_t cipher
+
+    def __cinit__(self, uint32_t cipher, bytes key not None, bytes iv not None, *, bint seals):
+        self.cipher, self.seals = cipher, seals
+        self.set_key(key, iv)
+
+    def __dealloc__(self):
+        aead.aead_free(self.ctx)
+
+    def set_key(self, bytes key not None, bytes iv not None):
+        """Another key, as after an update."""
+        cdef aead.EVP_CIPHER_CTX *ctx
+        if len(key) != aead.aead_key_size(self.cipher) or len(iv) != aead.IV_SIZE:
+            raise ValueError("no such cipher, or a key or an iv of the wrong size")
+        self.iv = iv
+        ctx = aead.aead_start(self.ctx, self.cipher, <const uint8_t *>PyBytes_AS_STRING(key), self.seals)
+        if ctx == NULL:
+            raise MemoryError("cipher")
+        self.ctx = ctx
+
+    def seal(self, uint64_t number, bytes header not None, list parts not None):
+        """The parts encrypted, and the tag."""
+        cdef iovec iov[16]
+        cdef bytearray out = bytearray(sum(map(len, parts)) + aead.TAG_SIZE)
+        if len(parts) > 16:
+            raise ValueError("at most 16 parts")
+        for i, part in enumerate(parts):
+            iov[i].iov_base = PyBytes_AS_STRING(part)
+            iov[i].iov_len = len(part)
+        if not aead.aead_seal(self.ctx, <const uint8_t *>PyBytes_AS_STRING(self.iv), number,
+                              <const uint8_t *>PyBytes_AS_STRING(header), len(header), iov, len(parts),
+                              <uint8_t *>PyByteArray_AS_STRING(out)):
+            raise MemoryError("encryption")
+        return bytes(out)
+
+    def open(self, uint64_t number, bytes header not None, bytes data not None):
+        """What was sealed, or None."""
+        cdef bytearray copy = bytearray(data)
+        if not aead.aead_open(self.ctx, <const uint8_t *>PyBytes_AS_STRING(self.iv), number,
+                              <const uint8_t *>PyBytes_AS_STRING(header), len(header),
+                              <uint8_t *>PyByteArray_AS_STRING(copy), len(copy)):
+            return None
+        return bytes(copy[:-aead.TAG_SIZE])
 
 
 def read_header(bytes data not None):

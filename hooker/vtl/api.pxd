@@ -57,6 +57,8 @@ cdef struct vtl_sink:          # the callbacks; `ctx` comes back as their first 
 
 cdef enum:
     VTL_MAX_VERSIONS = 8
+    VTL_MAX_KEYS = 2
+    VTL_KEY_SIZE = 32          # bytes
 
 cdef struct vtl_config:
     uint32_t versions[VTL_MAX_VERSIONS]    # spoken, the preferred one first
@@ -73,6 +75,9 @@ cdef struct vtl_config:
     uint64_t idle_after        # ns without streams before it closes
     uint64_t handshake_timeout # ns
     char congestion[16]        # name in the registry
+    uint32_t keys              # pre-shared keys; 0: plain. The first one is for associations we begin
+    uint8_t key[VTL_MAX_KEYS][VTL_KEY_SIZE]
+    uint64_t key_update_after  # packets encrypted with one key; 0: as many as is good
 
 
 cdef struct vtl_datagram:      # one datagram of a batch: iov[first : first + count], `size` bytes in all
@@ -93,11 +98,15 @@ cdef struct vtl_batch:         # filled by vtl_build; memory is the caller's
     uint8_t *scratch           # headers and control frames are written here
     uint32_t scratch_cap
     uint32_t scratch_len
+    uint8_t *sealed            # encrypted datagrams; not needed without a key
+    uint32_t sealed_cap
+    uint32_t sealed_len
 
 
 cdef struct vtl_counters:      # of an endpoint
     uint64_t unproven_received, unproven_sent   # bytes from addresses not proven, and the answers to them
     uint64_t paths_proven, paths_failed         # addresses that answered a challenge, or did not
+    uint64_t key_mismatches                     # handshakes signed with no key of ours, or not at all
     uint64_t amplification_limited              # datagrams not sent, for their address has sent too little
 
 
@@ -114,3 +123,5 @@ cdef struct vtl_assoc_stats:
     uint32_t ecn                                # the path keeps the ECN bits
     uint32_t moves                              # changes of the peer's address
     uint32_t version
+    uint32_t key_updates                        # of ours
+    uint64_t forged                             # packets that were not what their tag says

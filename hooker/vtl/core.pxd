@@ -5,7 +5,8 @@
 # finished goes to Endpoint.dead or Assoc.finished, and lifecycle.reap() frees it in the next vtl_build.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from hooker.vtl.api cimport vtl_addr, vtl_config, vtl_counters, vtl_sink
+from hooker.vtl.aead cimport EVP_CIPHER_CTX, IV_SIZE, SECRET_SIZE, TAG_SIZE
+from hooker.vtl.api cimport VTL_MAX_KEYS, vtl_addr, vtl_config, vtl_counters, vtl_sink
 from hooker.vtl.congestion cimport Congestion
 from hooker.vtl.credit cimport Credit
 from hooker.vtl.ecn cimport Ecn
@@ -13,6 +14,7 @@ from hooker.vtl.ranges cimport RangeSet
 from hooker.vtl.reassembly cimport Reassembly
 from hooker.vtl.recovery cimport Recovery
 from hooker.vtl.sendbuf cimport SendBuf
+from hooker.vtl.wire cimport CLOSE_BODY
 
 
 cdef enum stream_flag:
@@ -55,6 +57,8 @@ cdef enum down_reason:         # assoc_down()
     DOWN_UNREACHABLE = 0x10004 # ICMP
     DOWN_STATELESS_RESET = 0x10005
     DOWN_VERSION = 0x10006
+    DOWN_KEY = 0x10007         # the other side has no key, or another one
+    DOWN_AEAD_LIMIT = 0x10008  # no more may be encrypted or tried with these keys
 
 cdef enum:
     MAX_ASSOCS = 1 << 16       # of one endpoint
@@ -117,8 +121,32 @@ cdef struct PathAnswer:        # a PATH_RESPONSE to be sent
     uint32_t size              # of the datagram with the challenge
 
 
+cdef struct Psk:               # a pre-shared key, extracted, and what signs the handshake
+    uint8_t secret[SECRET_SIZE]
+    uint8_t handshake[SECRET_SIZE]
+
+
+cdef struct Phase:             # the keys of one direction, until they are updated
+    EVP_CIPHER_CTX *ctx
+    uint8_t secret[SECRET_SIZE]
+    uint8_t iv[IV_SIZE]
+
+
+cdef struct Keys:
+    uint32_t cipher
+    Phase tx
+    Phase rx[3]                # the phase before, the present one, the next
+    uint8_t tx_phase, rx_phase
+    uint64_t tx_since, rx_since     # lowest packet numbers of the present phases
+    uint64_t old_until         # ns; then the phase before is of no more use
+    uint64_t forged            # packets
+    uint32_t updates
+
+
 cdef struct Assoc:
     Endpoint *ep
+    Keys *keys                 # NULL: plain
+    uint32_t psk               # which of the endpoint's pre-shared keys
     void *user
     vtl_addr peer
     uint64_t cid               # ours: what the peer addresses
@@ -187,6 +215,7 @@ cdef struct Assoc:
     uint64_t last_recv         # ns
     uint64_t unanswered        # first ack-eliciting packet since last_recv, ns; 0: none
     uint64_t idle_since        # no streams since, ns; 0: has streams
+    uint32_t doubt             # what it is down by if it cannot
     uint64_t prove_by, prove_ping   # after a path error, ns; 0: no doubt
     uint64_t packets_received, bytes_sent, bytes_received
     uint64_t stream_sent, stream_again, stream_received
@@ -197,14 +226,18 @@ cdef struct Stateless:         # an answer that needs no association
     uint8_t type
     uint64_t dcid
     uint64_t number
-    uint32_t reason
+    uint32_t psk               # signs a cookie
     uint64_t at                # coarse time of a cookie
+    uint8_t close[CLOSE_BODY + TAG_SIZE]    # body of a CLOSE
+    uint32_t close_n
+    uint8_t phase              # of the keys that encrypted it
 
 
 cdef struct Endpoint:
     vtl_config cfg
     vtl_sink sink
     uint64_t secret[2]
+    Psk psk[VTL_MAX_KEYS]
     uint64_t drops[16]
     vtl_counters count
     const vtl_addr *source     # of the datagram in hand
@@ -228,7 +261,9 @@ cdef struct Endpoint:
     Stateless answer[STATELESS_SLOTS]
     uint32_t answers
     uint64_t used_cookie[USED_COOKIES]   # their connection ids, a ring
+    uint64_t used_time[USED_COOKIES]
     uint32_t cookies_used
+    uint64_t cookie_floor      # older cookies may have been used by one that is not remembered
     double reset_tokens        # rate limit of stateless resets
     uint64_t reset_at
     uint8_t *zeros             # padding

@@ -12,12 +12,21 @@ cdef enum vtl_drop:
     VTL_DROP_DUPLICATE = 6
     VTL_DROP_PROTOCOL = 7       # well-formed, but breaks a rule (beyond flow control, …)
     VTL_DROP_MEMORY = 8
-    VTL_DROP_REASONS = 9
+    VTL_DROP_AUTH = 9           # not signed or encrypted with the key
+    VTL_DROP_REASONS = 10
+
+# Reasons of assoc_down() and of the resets that come with it; the others are in core.pxd.
+cdef enum vtl_down:
+    VTL_DOWN_VERSION = 0x10006
+    VTL_DOWN_KEY = 0x10007
 
 cdef vtl_endpoint *vtl_endpoint_new(const vtl_config *cfg, const vtl_sink *sink) noexcept nogil
 cdef void vtl_endpoint_free(vtl_endpoint *ep) noexcept nogil
-cdef int vtl_recv(vtl_endpoint *ep, const uint8_t *pkt, size_t n, const vtl_addr *src, uint8_t ecn,
+# With a key the datagram is decrypted where it is.
+cdef int vtl_recv(vtl_endpoint *ep, uint8_t *pkt, size_t n, const vtl_addr *src, uint8_t ecn,
                   uint64_t now) noexcept nogil     # ecn: the two bits of the IP header, 0 if unknown
+# The versions of an endpoint with a key, the cipher that this machine does best first; how many. Room for 3.
+cdef uint32_t vtl_encrypted_versions(uint32_t *out) noexcept nogil
 cdef int vtl_build(vtl_endpoint *ep, vtl_batch *b, uint64_t now) noexcept nogil   # datagrams added; 0: nothing to send now
 cdef uint64_t vtl_timer(vtl_endpoint *ep) noexcept nogil                          # next deadline, UINT64_MAX: none
 cdef void vtl_on_timer(vtl_endpoint *ep, uint64_t now) noexcept nogil

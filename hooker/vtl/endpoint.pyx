@@ -8,10 +8,14 @@ it built before are sent, so nothing points to the bytes that are given back.
 from libc.stdint cimport UINT64_MAX
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
+from hooker.vtl.aead cimport (
+    AES_128_GCM, AES_256_GCM, CHACHA20_POLY1305, aead_key_size, aes_is_fast, wipe,
+)
 from hooker.vtl.congestion cimport congestion_find
 from hooker.vtl.core cimport *
 from hooker.vtl.ecn cimport ECN_CAPABLE
 from hooker.vtl.handshake cimport *
+from hooker.vtl.keys cimport psk_init
 from hooker.vtl.lifecycle cimport reap
 from hooker.vtl.packet_in cimport packet_receive
 from hooker.vtl.path cimport path_receive
@@ -40,12 +44,19 @@ cdef inline Stream *S(const vtl_stream *s) noexcept nogil:
 # --- endpoint
 
 cdef vtl_endpoint *vtl_endpoint_new(const vtl_config *cfg, const vtl_sink *sink) noexcept nogil:
-    """NULL: no memory, an unknown congestion controller, no version, or a datagram size out of range."""
+    """NULL: no memory, an unknown congestion controller, versions that do not go with the keys, or a
+    datagram size out of range."""
     cdef Endpoint *ep
+    cdef uint32_t i
     if congestion_find(cfg.congestion) == NULL or not 256 <= cfg.max_datagram <= 0xffff:
         return NULL
-    if not 1 <= cfg.n_versions <= VTL_MAX_VERSIONS:
+    if not 1 <= cfg.n_versions <= VTL_MAX_VERSIONS or cfg.keys > VTL_MAX_KEYS:
         return NULL
+    for i in range(cfg.n_versions):
+        if is_encrypted(cfg.versions[i]) != (cfg.keys > 0):
+            return NULL
+        if cfg.keys > 0 and aead_key_size(cfg.versions[i] & 0xff) == 0:
+            return NULL
     ep = <Endpoint *>calloc(1, sizeof(Endpoint))
     if ep == NULL:
         return NULL
@@ -55,8 +66,19 @@ cdef vtl_endpoint *vtl_endpoint_new(const vtl_config *cfg, const vtl_sink *sink)
         return NULL
     ep.cfg = cfg[0]
     ep.sink = sink[0]
+    for i in range(cfg.keys):
+        psk_init(&ep.psk[i], cfg.key[i])
+    wipe(ep.cfg.key, sizeof(ep.cfg.key))
     ep.sink.random(ep.sink.ctx, <uint8_t *>ep.secret, sizeof(ep.secret))
     return <vtl_endpoint *>ep
+
+
+cdef uint32_t vtl_encrypted_versions(uint32_t *out) noexcept nogil:
+    cdef bint aes = aes_is_fast()
+    out[0] = VERSION_ENCRYPTED | (AES_128_GCM if aes else CHACHA20_POLY1305)
+    out[1] = VERSION_ENCRYPTED | (CHACHA20_POLY1305 if aes else AES_128_GCM)
+    out[2] = VERSION_ENCRYPTED | AES_256_GCM
+    return 3
 
 
 cdef void vtl_endpoint_free(vtl_endpoint *ep) noexcept nogil:
@@ -67,6 +89,7 @@ cdef void vtl_endpoint_free(vtl_endpoint *ep) noexcept nogil:
     free(E(ep).addr_table)
     free(E(ep).heap)
     free(E(ep).zeros)
+    wipe(E(ep).psk, sizeof(E(ep).psk))
     free(ep)
 
 
@@ -129,13 +152,13 @@ cdef int dispatch(Endpoint *ep, const uint8_t *pkt, size_t n, const vtl_addr *sr
     if h.type == PKT_INIT_ACK:
         return on_init_ack(ep, &c, &h, n, src, now)
     if h.type == PKT_STATELESS_RESET:
-        return on_stateless_reset(ep, &h, src)
+        return on_stateless_reset(ep, &h, src, now)
     if h.type == PKT_CLOSE:
-        return on_close(ep, &c, &h)
+        return on_close(ep, &c, &h, now)
     return VTL_DROP_TYPE
 
 
-cdef int vtl_recv(vtl_endpoint *ep, const uint8_t *pkt, size_t n, const vtl_addr *src, uint8_t ecn,
+cdef int vtl_recv(vtl_endpoint *ep, uint8_t *pkt, size_t n, const vtl_addr *src, uint8_t ecn,
                   uint64_t now) noexcept nogil:
     cdef int rc
     now = clock(E(ep), now)
@@ -218,7 +241,7 @@ cdef void vtl_path_error(vtl_endpoint *ep, const vtl_addr *to, uint64_t now) noe
     while a != NULL:
         if same_addr(&a.peer, to):
             if a.state == A_UP:
-                assoc_doubt(a, now)
+                assoc_doubt(a, DOWN_UNREACHABLE, now)
             else:
                 assoc_fail(a, DOWN_UNREACHABLE)
         a = a.next
@@ -250,7 +273,7 @@ cdef void vtl_close(vtl_assoc *a, uint32_t reason, uint64_t now) noexcept nogil:
         return
     now = clock(ep, now)
     if A(a).state == A_UP:
-        answer(ep, PKT_CLOSE, &A(a).peer, A(a).peer_cid, A(a).cid, reason)
+        say_close(A(a), reason)
     assoc_fail(A(a), reason)
 
 
@@ -279,6 +302,8 @@ cdef void vtl_assoc_get_stats(const vtl_assoc *assoc, vtl_assoc_stats *out) noex
     out.packets_marked = a.ecn.marked
     out.moves = a.moves
     out.version = a.version
+    out.key_updates = a.keys.updates if a.keys != NULL else 0
+    out.forged = a.keys.forged if a.keys != NULL else 0
 
 
 cdef void vtl_set_user(vtl_assoc *a, void *user) noexcept nogil:

@@ -14,9 +14,8 @@ cdef int on_init(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_a
 cdef int on_cookie(Endpoint *ep, Cursor *c, const Header *h, const vtl_addr *src, uint64_t now) noexcept nogil
 cdef int on_init_ack(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_addr *src,
                      uint64_t now) noexcept nogil
-cdef int on_stateless_reset(Endpoint *ep, const Header *h, const vtl_addr *src) noexcept nogil
-cdef int on_close(Endpoint *ep, Cursor *c, const Header *h) noexcept nogil
+cdef int on_stateless_reset(Endpoint *ep, const Header *h, const vtl_addr *src, uint64_t now) noexcept nogil
+cdef int on_close(Endpoint *ep, Cursor *c, const Header *h, uint64_t now) noexcept nogil
 
-cdef void answer(Endpoint *ep, uint8_t type, const vtl_addr *to, uint64_t dcid, uint64_t number,
-                 uint32_t reason) noexcept nogil
+cdef void say_close(Assoc *a, uint32_t reason) noexcept nogil
 cdef void answer_unknown(Endpoint *ep, const vtl_addr *to, const Header *h, uint64_t now) noexcept nogil

@@ -16,20 +16,24 @@
 """
 
 from libc.string cimport memcpy, memset
-from hooker.vtl.api cimport vtl_assoc, vtl_sink
+from hooker.vtl.aead cimport TAG_SIZE
+from hooker.vtl.api cimport iovec, vtl_assoc, vtl_sink
 from hooker.vtl.core cimport *
 from hooker.vtl.endpoint cimport (
-    VTL_DROP_COOKIE, VTL_DROP_DUPLICATE, VTL_DROP_MEMORY, VTL_DROP_NO_ASSOC, VTL_DROP_PROTOCOL,
+    VTL_DROP_AUTH, VTL_DROP_COOKIE, VTL_DROP_DUPLICATE, VTL_DROP_MEMORY, VTL_DROP_NO_ASSOC, VTL_DROP_PROTOCOL,
     VTL_DROP_SHORT, VTL_DROP_VERSION, VTL_OK,
 )
+from hooker.vtl.keys cimport keys_free, keys_install, keys_open, keys_seal, psk_verify
 from hooker.vtl.packet_in cimport packets_abandon, requeue_for_probe
+from hooker.vtl.ranges cimport ranges_contains
 from hooker.vtl.recovery cimport recovery_rtt
 from hooker.vtl.registry cimport (
-    assoc_by_cid, assoc_new, assoc_readdress, assoc_settle_rivals, assoc_to_evict, assoc_with_peer_cid,
-    random_cid, same_addr,
+    assoc_by_cid, assoc_free, assoc_new, assoc_readdress, assoc_settle_rivals, assoc_to_evict,
+    assoc_with_peer_cid, random_cid, same_addr,
 )
 from hooker.vtl.siphash cimport siphash24
 from hooker.vtl.stream cimport stream_activate
+from hooker.vtl.timers cimport assoc_doubt
 from hooker.vtl.wire cimport *
 
 cdef enum:
@@ -57,35 +61,36 @@ cdef uint64_t cookie_mac(Endpoint *ep, const vtl_addr *peer, uint64_t client, ui
     return siphash24(ep.secret, m, sizeof(m))
 
 
-cdef void answer(Endpoint *ep, uint8_t type, const vtl_addr *to, uint64_t dcid, uint64_t number,
-                 uint32_t reason) noexcept nogil:
-    """Queues a packet that belongs to no association; dropped when too many wait."""
+cdef Stateless *answer(Endpoint *ep, uint8_t type, const vtl_addr *to, uint64_t dcid,
+                       uint64_t number) noexcept nogil:
+    """Queues a packet that belongs to no association; NULL when too many wait."""
     cdef Stateless *t
     if ep.answers == STATELESS_SLOTS:
-        return
+        return NULL
     t = &ep.answer[ep.answers]
     t.to = to[0]
     t.to.zero = 0
     t.type = type
     t.dcid = dcid
     t.number = number
-    t.reason = reason
+    t.psk = t.phase = 0
     t.at = ep.now >> COOKIE_TIME_BITS
     ep.answers += 1
+    return t
 
 
-cdef void answer_unproven(Endpoint *ep, uint8_t type, const vtl_addr *to, uint64_t dcid,
-                          uint64_t number) noexcept nogil:
+cdef Stateless *answer_unproven(Endpoint *ep, uint8_t type, const vtl_addr *to, uint64_t dcid,
+                                uint64_t number) noexcept nogil:
     """An answer to the datagram in hand, whose source nobody has proven: RFC 9000 8."""
     cdef uint32_t size = HEADER_SIZE
     if type == PKT_COOKIE:
-        size += COOKIE_FIXED + 4 * ep.cfg.n_versions
+        size += COOKIE_FIXED + 4 * ep.cfg.n_versions + (TAG_SIZE if ep.cfg.keys > 0 else 0)
     if size > AMPLIFICATION * ep.source_size:
         ep.count.amplification_limited += 1
-        return
+        return NULL
     ep.count.unproven_received += ep.source_size
     ep.count.unproven_sent += size
-    answer(ep, type, to, dcid, number, 0)
+    return answer(ep, type, to, dcid, number)
 
 
 cdef void answer_unknown(Endpoint *ep, const vtl_addr *to, const Header *h, uint64_t now) noexcept nogil:
@@ -145,6 +150,7 @@ cdef void begin_again(Assoc *a) noexcept nogil:
     a.state = A_INIT
     a.cookie_cid = a.cookie_time = a.cookie_mac = 0
     a.version = 0
+    keys_free(a)
 
 
 cdef int refuse(Assoc *a, uint32_t reason, int drop, uint64_t now) noexcept nogil:
@@ -169,6 +175,7 @@ cdef Assoc *ours(Endpoint *ep, const Header *h, const vtl_addr *src) noexcept no
 cdef int on_cookie(Endpoint *ep, Cursor *c, const Header *h, const vtl_addr *src,
                    uint64_t now) noexcept nogil:
     cdef Assoc *a = ours(ep, h, src)
+    cdef const uint8_t *packet = c.p - HEADER_SIZE
     cdef const uint8_t *p = take(c, COOKIE_FIXED)
     cdef Versions spoken
     if p == NULL:
@@ -181,13 +188,23 @@ cdef int on_cookie(Endpoint *ep, Cursor *c, const Header *h, const vtl_addr *src
         return VTL_DROP_NO_ASSOC
     if a.state != A_INIT:
         return VTL_DROP_DUPLICATE
+    if ep.cfg.keys > 0 and psk_verify(ep, c, packet) != <int>a.psk:
+        ep.count.key_mismatches += 1
+        return refuse(a, DOWN_KEY, VTL_DROP_AUTH, now)
     a.version = choose_version(ep.cfg.versions, ep.cfg.n_versions, &spoken)
     if a.version == 0:
-        assoc_fail(a, DOWN_VERSION)
+        if any_encrypted(&spoken) != (ep.cfg.keys > 0):
+            ep.count.key_mismatches += 1
+            assoc_fail(a, DOWN_KEY)
+        else:
+            assoc_fail(a, DOWN_VERSION)
         return VTL_OK
     if a.hs_total == 1:
         recovery_rtt(&a.rec, max(now - a.hs_sent_at, 1), 0)
     a.cookie_cid = a.peer_cid = h.number
+    if ep.cfg.keys > 0 and not keys_install(a):
+        begin_again(a)
+        return VTL_DROP_MEMORY
     a.cookie_time = load64(p + 4)
     a.cookie_mac = load64(p + 12)
     a.state = A_COOKIE
@@ -223,6 +240,7 @@ cdef void come_up(Assoc *a, const uint8_t *windows, uint32_t ack_delay_us, uint6
 cdef int on_init_ack(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_addr *src,
                      uint64_t now) noexcept nogil:
     cdef Assoc *a = ours(ep, h, src)
+    cdef const uint8_t *packet = c.p - HEADER_SIZE
     cdef const uint8_t *p = take(c, INIT_ACK_FIXED)
     cdef Versions spoken
     cdef uint32_t due
@@ -236,15 +254,20 @@ cdef int on_init_ack(Endpoint *ep, Cursor *c, const Header *h, size_t n, const v
         return VTL_DROP_NO_ASSOC
     if a.state == A_UP:
         return VTL_DROP_DUPLICATE
+    if ep.cfg.keys > 0 and psk_verify(ep, c, packet) != <int>a.psk:
+        return VTL_DROP_AUTH
     due = choose_version(ep.cfg.versions, ep.cfg.n_versions, &spoken)
     if due == 0 or load32(p) != due or (a.version != 0 and a.version != due):
         return refuse(a, DOWN_VERSION, VTL_DROP_VERSION, now)
-    a.version = due
+    if a.version == 0 or a.peer_cid != h.number:
+        a.version = due
+        a.peer_cid = h.number
+        if ep.cfg.keys > 0 and not keys_install(a):
+            return VTL_DROP_MEMORY
     if a.state == A_COOKIE and a.hs_tries == 1:
         recovery_rtt(&a.rec, max(now - a.hs_sent_at, 1), 0)
     if a.hs_tries > 1:
         packets_abandon(a)                      # lost because nobody was there, not by congestion
-    a.peer_cid = h.number
     a.hs_send = False
     a.max_datagram = min(ep.cfg.max_datagram, <uint32_t>min(n, 0xffff))
     # tells the responder that INIT_ACK has come, and gives it an RTT
@@ -258,6 +281,7 @@ cdef int on_init_ack(Endpoint *ep, Cursor *c, const Header *h, size_t n, const v
 cdef bint cookie_fresh(Endpoint *ep, const Init *i, const vtl_addr *src, uint64_t now) noexcept nogil:
     cdef uint64_t age = (now >> COOKIE_TIME_BITS) - i.cookie_time
     return (age <= COOKIE_LIFETIME and i.cookie_cid != 0
+            and i.cookie_time >= ep.cookie_floor
             and cookie_mac(ep, src, i.scid, i.cookie_cid, i.cookie_time) == i.cookie_mac)
 
 
@@ -292,26 +316,53 @@ cdef Assoc *half_made(Endpoint *ep, uint64_t scid, uint64_t now) noexcept nogil:
     return NULL
 
 
+cdef void use_cookie(Endpoint *ep, const Init *i) noexcept nogil:
+    cdef uint32_t slot = ep.cookies_used % USED_COOKIES
+    if ep.cookies_used >= USED_COOKIES:         # what is forgotten must not come again
+        ep.cookie_floor = max(ep.cookie_floor, ep.used_time[slot] + 1)
+    ep.used_cookie[slot] = i.cookie_cid
+    ep.used_time[slot] = i.cookie_time
+    ep.cookies_used += 1
+
+
+cdef void send_cookie(Endpoint *ep, const vtl_addr *src, uint64_t scid, int psk) noexcept nogil:
+    """To a stranger's INIT too: our signature tells him that the keys differ."""
+    cdef Stateless *t = answer_unproven(ep, PKT_COOKIE, src, scid, random_cid(ep))
+    if psk < 0:
+        ep.count.key_mismatches += 1
+    elif t != NULL:
+        t.psk = psk
+
+
 cdef int on_init(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_addr *src,
                  uint64_t now) noexcept nogil:
+    cdef const uint8_t *packet = c.p - HEADER_SIZE
     cdef Init i
     cdef Assoc *a
     cdef uint32_t version
+    cdef int psk
     cdef uint8_t windows[16]
     if n < INIT_MIN_SIZE or not read_init(c, &i):
         return VTL_DROP_SHORT
     i.scid = h.number
+    psk = psk_verify(ep, c, packet) if ep.cfg.keys > 0 else 0
     a = assoc_with_peer_cid(ep, src, i.scid, False)
     if a != NULL:
+        if psk != <int>a.psk:
+            return VTL_DROP_AUTH
         init_again(a, n)
         return VTL_OK
     if i.cookie_mac == 0 and i.cookie_time == 0:
-        answer_unproven(ep, PKT_COOKIE, src, i.scid, random_cid(ep))
+        send_cookie(ep, src, i.scid, psk)
         return VTL_OK
+    if psk < 0:
+        return VTL_DROP_AUTH
     if not cookie_fresh(ep, &i, src, now) or cookie_used(ep, i.cookie_cid):
         return VTL_DROP_COOKIE
     a = half_made(ep, i.scid, now)
     if a != NULL:
+        if psk != <int>a.psk:
+            return VTL_DROP_AUTH
         assoc_readdress(a, src)
         memset(&a.other, 0, sizeof(a.other))
         init_again(a, n)
@@ -325,10 +376,13 @@ cdef int on_init(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_a
     a = assoc_new(ep, src, i.cookie_cid, now)
     if a == NULL:
         return VTL_DROP_MEMORY
-    ep.used_cookie[ep.cookies_used % USED_COOKIES] = i.cookie_cid
-    ep.cookies_used += 1
+    use_cookie(ep, &i)
     a.peer_cid = i.scid
     a.version = version
+    a.psk = psk
+    if ep.cfg.keys > 0 and not keys_install(a):
+        assoc_free(a)
+        return VTL_DROP_MEMORY
     a.hs_size = a.max_datagram = min(ep.cfg.max_datagram, <uint32_t>min(n, 0xffff))
     a.hs_send = True
     store64(windows, i.max_data)
@@ -339,7 +393,32 @@ cdef int on_init(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_a
 
 # --- end
 
-cdef int on_stateless_reset(Endpoint *ep, const Header *h, const vtl_addr *src) noexcept nogil:
+cdef void say_close(Assoc *a, uint32_t reason) noexcept nogil:
+    """Encrypted like DATA if there are keys, with the next packet number: the last one."""
+    cdef Stateless *t = answer(a.ep, PKT_CLOSE, &a.peer, a.peer_cid, a.cid)
+    cdef uint8_t packet[HEADER_SIZE + CLOSE_BODY]
+    cdef uint8_t sealed[HEADER_SIZE + CLOSE_BODY + TAG_SIZE]
+    cdef iovec part
+    if t == NULL:
+        return
+    store32(t.close, reason)
+    t.close_n = CLOSE_BODY
+    if a.keys == NULL:
+        return
+    t.number = a.rec.next_pn
+    write_header(packet, PKT_CLOSE, t.dcid, t.number)
+    store32(packet + HEADER_SIZE, reason)
+    part.iov_base = packet
+    part.iov_len = sizeof(packet)
+    if not keys_seal(a, &part, 1, sealed):
+        a.ep.answers -= 1
+        return
+    t.phase = sealed[1]
+    t.close_n = CLOSE_BODY + TAG_SIZE
+    memcpy(t.close, sealed + HEADER_SIZE, t.close_n)
+
+
+cdef int on_stateless_reset(Endpoint *ep, const Header *h, const vtl_addr *src, uint64_t now) noexcept nogil:
     cdef Assoc *a = assoc_with_peer_cid(ep, src, h.dcid, True)
     if a == NULL:
         a = assoc_with_peer_cid(ep, src, h.dcid, False)
@@ -347,17 +426,26 @@ cdef int on_stateless_reset(Endpoint *ep, const Header *h, const vtl_addr *src) 
         return VTL_DROP_NO_ASSOC
     if a.state != A_UP or h.number < a.first_up_pn or h.number >= a.rec.next_pn:
         return VTL_DROP_PROTOCOL                # also: DATA that overtook its INIT
-    assoc_fail(a, DOWN_STATELESS_RESET)
+    if a.keys != NULL:
+        assoc_doubt(a, DOWN_STATELESS_RESET, now)   # nobody can have signed it: only a question
+    else:
+        assoc_fail(a, DOWN_STATELESS_RESET)
     return VTL_OK
 
 
-cdef int on_close(Endpoint *ep, Cursor *c, const Header *h) noexcept nogil:
-    cdef Assoc *a = assoc_by_cid(ep, h.dcid)    # from anywhere: it names both connection ids
-    cdef const uint8_t *p = take(c, CLOSE_BODY)
-    if p == NULL:
-        return VTL_DROP_SHORT
-    if a == NULL or a.state != A_UP or a.peer_cid != h.number:
+cdef int on_close(Endpoint *ep, Cursor *c, const Header *h, uint64_t now) noexcept nogil:
+    cdef Assoc *a = assoc_by_cid(ep, h.dcid)    # from anywhere: it names both ids, or is encrypted
+    cdef int rc
+    if a == NULL or a.state != A_UP or (a.keys == NULL and a.peer_cid != h.number):
         return VTL_DROP_NO_ASSOC
+    if a.keys != NULL:
+        if h.number < a.received_floor or ranges_contains(&a.received, h.number):
+            return VTL_DROP_DUPLICATE
+        rc = keys_open(a, c, h.number, now)
+        if rc != VTL_OK:
+            return rc
+    if c.n < CLOSE_BODY:
+        return VTL_DROP_SHORT
     a.closed_by_peer = True
-    assoc_fail(a, load32(p))
+    assoc_fail(a, load32(c.p))
     return VTL_OK

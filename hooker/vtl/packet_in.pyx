@@ -15,6 +15,7 @@ from hooker.vtl.ecn cimport ECN_CE, ecn_on_ack
 from hooker.vtl.endpoint cimport (
     VTL_DROP_DUPLICATE, VTL_DROP_MEMORY, VTL_DROP_PROTOCOL, VTL_DROP_SHORT, VTL_DROP_TYPE, VTL_OK,
 )
+from hooker.vtl.keys cimport keys_open
 from hooker.vtl.path cimport path_on_challenge, path_on_response
 from hooker.vtl.ranges cimport Range, ranges_add, ranges_contains, ranges_trim
 from hooker.vtl.recovery cimport (
@@ -303,6 +304,10 @@ cdef int packet_receive(Assoc *a, Cursor *c, uint64_t pn, uint64_t now) noexcept
         return VTL_DROP_DUPLICATE
     if pn >> 62:                                    # RFC 9000 12.3
         return VTL_DROP_PROTOCOL
+    if a.keys != NULL:
+        rc = keys_open(a, c, pn, now)
+        if rc != VTL_OK:
+            return rc
     if c.n == 0:
         return VTL_DROP_SHORT                       # RFC 9000 12.4
     while c.n > 0:

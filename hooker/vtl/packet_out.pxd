@@ -3,6 +3,7 @@ from hooker.vtl.api cimport vtl_addr, vtl_batch
 from hooker.vtl.core cimport Assoc, Endpoint
 
 cdef bint batch_room(const vtl_batch *b) noexcept nogil      # one more datagram fits
+cdef bint sealed_room(const Assoc *a, const vtl_batch *b) noexcept nogil     # and can be encrypted
 # False: the batch is full, there may be more
 cdef bint packets_build(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil
 # A datagram of `size` bytes with one PATH frame, to any address; its size, or 0: no memory

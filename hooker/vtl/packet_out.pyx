@@ -10,6 +10,7 @@ from hooker.vtl.api cimport vtl_datagram
 from hooker.vtl.core cimport *
 from hooker.vtl.ecn cimport ECN_CE, ECN_ECT0, ecn_mark
 from hooker.vtl.handshake cimport cookie_mac
+from hooker.vtl.keys cimport keys_overhead, keys_ready, keys_seal, psk_sign
 from hooker.vtl.pacing cimport pacing_ready, pacing_spend
 from hooker.vtl.path cimport path_build
 from hooker.vtl.recovery cimport (
@@ -95,6 +96,27 @@ cdef void begin(Builder *d, vtl_batch *b, Assoc *a, uint32_t limit) noexcept nog
 cdef void abandon(Builder *d) noexcept nogil:
     d.b.iov_len = d.iov0
     d.b.scratch_len = d.scratch0
+
+
+cdef bint seal(Builder *d) noexcept nogil:
+    """The datagram encrypted, in one piece; its plain parts make room for the next one's."""
+    cdef vtl_batch *b = d.b
+    cdef uint8_t *out = b.sealed + b.sealed_len
+    if not keys_seal(d.a, &b.iov[d.iov0], b.iov_len - d.iov0, out):
+        abandon(d)
+        assoc_fail(d.a, DOWN_AEAD_LIMIT)
+        return False
+    b.iov_len = d.iov0 + 1
+    b.scratch_len = d.scratch0
+    d.size += TAG_SIZE
+    b.sealed_len += d.size
+    b.iov[d.iov0].iov_base = out
+    b.iov[d.iov0].iov_len = d.size
+    return True
+
+
+cdef bint sealed_room(const Assoc *a, const vtl_batch *b) noexcept nogil:
+    return a.keys == NULL or b.sealed_len + a.max_datagram <= b.sealed_cap
 
 
 cdef void finish(Builder *d, const vtl_addr *to) noexcept nogil:
@@ -354,7 +376,9 @@ cdef bint build_packet(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
     may = has_frames(a) and recovery_room(&a.rec) and window_open(a, now)
     if not may and not (a.ack_now and recovery_room(&a.rec)):
         return False
-    begin(&d, b, a, a.max_datagram)
+    if a.keys != NULL and not keys_ready(a):
+        return False
+    begin(&d, b, a, a.max_datagram - keys_overhead(a))
     p = put(&d, HEADER_SIZE)
     write_header(p, PKT_DATA, a.peer_cid, a.rec.next_pn)
     if a.unacked > 0:
@@ -366,6 +390,8 @@ cdef bint build_packet(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
             add_ping(&d)
     if d.size == HEADER_SIZE:
         abandon(&d)
+        return False
+    if a.keys != NULL and not seal(&d):
         return False
     finish(&d, &a.peer)
     if d.eliciting and a.rec.in_flight == 0 and a.cc.ops.on_restart != NULL:
@@ -386,8 +412,9 @@ cdef uint32_t build_path_frame(Assoc *a, vtl_batch *b, const vtl_addr *to, uint8
                                uint32_t size, bint ping, uint64_t now) noexcept nogil:
     cdef Builder d
     cdef uint8_t *p
-    if not recovery_room(&a.rec):
+    if not recovery_room(&a.rec) or (a.keys != NULL and not keys_ready(a)):
         return 0
+    size -= keys_overhead(a)
     begin(&d, b, a, size)
     p = put(&d, HEADER_SIZE + PATH_FRAME)
     write_header(p, PKT_DATA, a.peer_cid, a.rec.next_pn)
@@ -397,10 +424,19 @@ cdef uint32_t build_path_frame(Assoc *a, vtl_batch *b, const vtl_addr *to, uint8
         put(&d, 1)[0] = FR_PING
     if d.size < size:
         lend(&d, a.ep.zeros, size - d.size)
+    if a.keys != NULL and not seal(&d):
+        return 0
     finish(&d, to)
     recovery_sent(&a.rec, d.frame0, d.size, False, 0, now)  # its loss says nothing of the path in use
     a.bytes_sent += d.size
     return d.size
+
+
+cdef void sign(Builder *d, const Psk *psk) noexcept nogil:
+    """A tag over all the datagram has so far, which lies in one piece."""
+    cdef uint32_t n = d.size
+    cdef uint8_t *tag = put(d, TAG_SIZE)
+    psk_sign(psk, tag - n, n, tag)
 
 
 cdef void build_init(Assoc *a, vtl_batch *b) noexcept nogil:
@@ -433,6 +469,8 @@ cdef void build_init(Assoc *a, vtl_batch *b) noexcept nogil:
         store32(p + 24, n << 24)
         p += INIT_ACK_FIXED
     write_versions(p, a.ep.cfg.versions, n)
+    if a.ep.cfg.keys > 0:
+        sign(&d, &a.ep.psk[a.psk])
     if d.size < a.hs_size:
         lend(&d, a.ep.zeros, a.hs_size - d.size)
     finish(&d, &a.peer)
@@ -446,10 +484,10 @@ cdef bint packets_build(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
             return False
         build_init(a, b)
     assoc_touch(a)
-    if (a.other.due or a.answer.due) and not path_build(a, b, now):
+    if (a.other.due or a.answer.due) and not (sealed_room(a, b) and path_build(a, b, now)):
         return False
     while a.state >= A_COOKIE:
-        if not batch_room(b):
+        if not batch_room(b) or not sealed_room(a, b):
             return False
         if not build_packet(a, b, now):
             if a.active.first == NULL and a.rec.in_flight + a.max_datagram <= a.cc.w.cwnd:
@@ -470,12 +508,16 @@ cdef void build_answer(Endpoint *ep, vtl_batch *b, const Stateless *t) noexcept 
         store64(p + HEADER_SIZE + 4, t.at)
         store64(p + HEADER_SIZE + 12, cookie_mac(ep, &t.to, t.dcid, t.number, t.at))
         write_versions(p + HEADER_SIZE + COOKIE_FIXED, ep.cfg.versions, ep.cfg.n_versions)
+        if ep.cfg.keys > 0:
+            write_header(p, t.type, t.dcid, t.number)
+            sign(&d, &ep.psk[t.psk])
     elif t.type == PKT_CLOSE:
-        p = put(&d, HEADER_SIZE + CLOSE_BODY)
-        store32(p + HEADER_SIZE, t.reason)
+        p = put(&d, HEADER_SIZE + t.close_n)
+        memcpy(p + HEADER_SIZE, t.close, t.close_n)
     else:
         p = put(&d, HEADER_SIZE)
     write_header(p, t.type, t.dcid, t.number)
+    p[1] = t.phase
     finish(&d, &t.to)
 
 

@@ -15,8 +15,9 @@ from hooker.vtl.congestion cimport congestion_free, congestion_init
 from hooker.vtl.core cimport *
 from hooker.vtl.ecn cimport ECN_TESTING
 from hooker.vtl.endpoint cimport VTL_DROP_NO_ASSOC, VTL_OK
+from hooker.vtl.keys cimport keys_overhead
 from hooker.vtl.packet_in cimport packet_receive, packets_abandon
-from hooker.vtl.packet_out cimport batch_room, build_path_frame
+from hooker.vtl.packet_out cimport batch_room, build_path_frame, sealed_room
 from hooker.vtl.recovery cimport recovery_pto, recovery_rtt
 from hooker.vtl.registry cimport assoc_readdress, same_addr
 from hooker.vtl.wire cimport *
@@ -134,7 +135,7 @@ cdef void send_challenge(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
         size = min(size, AMPLIFICATION * p.received - p.sent)
     p.next = now + (max(recovery_pto(&a.rec), MIN_WAIT) << min(p.tries, 8))
     p.due = False
-    if size < HEADER_SIZE + PATH_FRAME:
+    if size < HEADER_SIZE + PATH_FRAME + keys_overhead(a):
         a.ep.count.amplification_limited += 1
         return
     n = build_path_frame(a, b, &p.to, FR_PATH_CHALLENGE, p.challenge, <uint32_t>size, False, now)
@@ -148,7 +149,7 @@ cdef void send_challenge(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
 cdef void send_response(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
     """On the path in use the PING beside it says: I am still here."""
     cdef bint here = same_addr(&a.answer.to, &a.peer)
-    cdef uint32_t size = max(a.answer.size, HEADER_SIZE + PATH_FRAME + here)
+    cdef uint32_t size = max(a.answer.size, HEADER_SIZE + PATH_FRAME + here + keys_overhead(a))
     cdef uint32_t n = build_path_frame(a, b, &a.answer.to, FR_PATH_RESPONSE, a.answer.data, size, here, now)
     a.answer.due = False
     if same_addr(&a.answer.to, &a.other.to):
@@ -161,7 +162,7 @@ cdef bint path_build(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
             return False
         send_response(a, b, now)
     if a.other.due:
-        if not batch_room(b):
+        if not batch_room(b) or not sealed_room(a, b):
             return False
         send_challenge(a, b, now)
     return True

@@ -6,6 +6,7 @@ from libc.string cimport memcmp, memset
 from hooker.vtl.congestion cimport congestion_free, congestion_init
 from hooker.vtl.core cimport *
 from hooker.vtl.ecn cimport Ecn
+from hooker.vtl.keys cimport keys_free
 from hooker.vtl.ranges cimport ranges_clear
 from hooker.vtl.recovery cimport recovery_free, recovery_init
 from hooker.vtl.siphash cimport siphash24
@@ -102,7 +103,8 @@ cdef void path_forget(Assoc *a) noexcept nogil:
     a.credit.consumed = 0
     a.peer_cid = a.first_up_pn = a.hs_next = 0
     a.cookie_cid = a.cookie_time = a.cookie_mac = 0
-    a.version = a.hs_refused = 0
+    a.version = a.hs_refused = a.psk = 0
+    keys_free(a)
     a.surplus = False
     a.hs_tries = a.hs_total = a.unacked = a.probes = a.next_id = 0
     a.received_floor = a.largest_at = a.ack_deadline = a.recv_total = a.consumed = 0
@@ -190,6 +192,7 @@ cdef void assoc_free(Assoc *a) noexcept nogil:
         a.next.prev = a.prev
     ep.assocs -= 1
     ep.windows_grown -= a.credit.window - ep.cfg.assoc_window
+    keys_free(a)
     recovery_free(&a.rec)
     congestion_free(&a.cc)
     ranges_clear(&a.received)

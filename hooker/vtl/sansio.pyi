@@ -5,7 +5,8 @@ from hooker.vtl.events import Event
 Address = tuple[str, int]
 
 DROP_REASONS: Final[tuple[str, ...]]
-DEFAULTS: Final[dict[str, int | str | tuple[int, ...]]]
+DEFAULTS: Final[dict[str, int | str | tuple[int, ...] | tuple[bytes, ...]]]
+ENCRYPTED_VERSIONS: Final[tuple[int, ...]]
 
 class Stats(TypedDict):
     packets_sent: int
@@ -31,6 +32,8 @@ class Stats(TypedDict):
     ecn: int
     moves: int
     version: int
+    key_updates: int
+    forged: int
 
 class Endpoint:
     def __init__(
@@ -50,6 +53,8 @@ class Endpoint:
         idle_after: int = ...,
         handshake_timeout: int = ...,
         congestion: str = "auto",
+        keys: tuple[bytes, ...] = (),
+        key_update_after: int = 0,
     ) -> None: ...
     def receive_datagram(self, data: bytes, addr: Address, now: int, ecn: int = 0) -> str: ...
     @overload

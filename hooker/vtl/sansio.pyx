@@ -12,7 +12,8 @@ from collections import deque
 
 cimport cython
 from cython cimport no_gc_clear
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytearray cimport PyByteArray_AS_STRING
+from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
@@ -27,7 +28,7 @@ cdef enum:
     SCRATCH = 256 << 10
 
 DROP_REASONS = (
-    "ok", "short", "version", "type", "no_assoc", "cookie", "duplicate", "protocol", "memory",
+    "ok", "short", "version", "type", "no_assoc", "cookie", "duplicate", "protocol", "memory", "auth",
 )
 
 DEFAULTS = {
@@ -44,7 +45,11 @@ DEFAULTS = {
     "idle_after": 60_000_000_000,
     "handshake_timeout": 10_000_000_000,
     "congestion": "auto",
+    "keys": (),
+    "key_update_after": 0,
 }
+# with keys; not by what the processor does best, for equal seeds shall give equal bytes
+ENCRYPTED_VERSIONS = (0x101, 0x103, 0x102)
 
 
 cdef vtl_addr pack_addr(object addr) except *:
@@ -146,6 +151,8 @@ cdef class Endpoint:
         if unknown:
             raise TypeError(f"unknown configuration {sorted(unknown)}; known: {sorted(DEFAULTS)}")
         c = {**DEFAULTS, **config}
+        if c["keys"] and "versions" not in config:
+            c["versions"] = ENCRYPTED_VERSIONS
         if c["congestion"] not in congestion.names():
             known = congestion.names()
             raise ValueError(f"unknown congestion controller {c['congestion']!r}; known: {known}")
@@ -153,6 +160,10 @@ cdef class Endpoint:
             raise ValueError(f"max_datagram {c['max_datagram']} is not within 256 to 65535")
         if not 1 <= len(c["versions"]) <= VTL_MAX_VERSIONS:
             raise ValueError(f"versions {c['versions']}: give 1 to {VTL_MAX_VERSIONS}")
+        if len(c["keys"]) > VTL_MAX_KEYS or any(len(k) != VTL_KEY_SIZE for k in c["keys"]):
+            raise ValueError(f"keys: give at most {VTL_MAX_KEYS}, of {VTL_KEY_SIZE} bytes each")
+        if any((v >> 8 == 1) != bool(c["keys"]) for v in c["versions"]):
+            raise ValueError(f"versions {c['versions']}: encrypted ones, and no others, need a key")
         self._random = random.Random(seed)
         self._events = deque()
         self._assocs, self._flows, self._owners = {}, {}, {}
@@ -161,6 +172,10 @@ cdef class Endpoint:
         cfg.n_versions = len(c["versions"])
         for i, version in enumerate(c["versions"]):
             cfg.versions[i] = version
+        cfg.keys = len(c["keys"])
+        for i, key in enumerate(c["keys"]):
+            memcpy(cfg.key[i], PyBytes_AS_STRING(key), VTL_KEY_SIZE)
+        cfg.key_update_after = c["key_update_after"]
         cfg.max_datagram = c["max_datagram"]
         cfg.stream_window = c["stream_window"]
         cfg.assoc_window = c["assoc_window"]
@@ -195,8 +210,10 @@ cdef class Endpoint:
         self._batch.iov_cap = IOVS
         self._batch.dgram_cap = DGRAMS
         self._batch.scratch_cap = SCRATCH
+        self._batch.sealed_cap = DGRAMS * cfg.max_datagram
+        self._batch.sealed = <uint8_t *>malloc(self._batch.sealed_cap)
         self._ep = vtl_endpoint_new(&cfg, &sink)
-        if self._ep == NULL or not self._batch.iov or not self._batch.dgram or not self._batch.scratch:
+        if self._ep == NULL or not self._batch.iov or not self._batch.dgram or not self._batch.scratch or not self._batch.sealed:
             raise MemoryError("VTL endpoint")
 
     def __dealloc__(self):
@@ -205,6 +222,7 @@ cdef class Endpoint:
         free(self._batch.iov)
         free(self._batch.dgram)
         free(self._batch.scratch)
+        free(self._batch.sealed)
 
     # --- bookkeeping
 
@@ -261,14 +279,14 @@ cdef class Endpoint:
     def receive_datagram(self, bytes data not None, addr, uint64_t now, uint8_t ecn=0):
         """Takes one datagram; returns ``"ok"`` or why it was dropped. ``ecn``: two bits of its IP header."""
         cdef vtl_addr a = pack_addr(addr)
-        return DROP_REASONS[vtl_recv(self._ep, <const uint8_t *>PyBytes_AS_STRING(data),
-                                     PyBytes_GET_SIZE(data), &a, ecn, now)]
+        copy = bytearray(data)                  # decrypted in place
+        return DROP_REASONS[vtl_recv(self._ep, <uint8_t *>PyByteArray_AS_STRING(copy), len(copy), &a, ecn, now)]
 
     def datagrams_to_send(self, uint64_t now, *, bint ecn=False):
         """All datagrams that may leave now, as ``(bytes, address)``; with ``ecn``, and the bits for the IP header."""
         out = []
         while True:
-            self._batch.iov_len = self._batch.dgram_len = self._batch.scratch_len = 0
+            self._batch.iov_len = self._batch.dgram_len = self._batch.scratch_len = self._batch.sealed_len = 0
             if vtl_build(self._ep, &self._batch, now) == 0:
                 return out
             self._collect(out, ecn)

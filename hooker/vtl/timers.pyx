@@ -3,11 +3,10 @@
 from libc.stdint cimport UINT64_MAX, uint64_t
 from hooker.vtl.api cimport vtl_config
 from hooker.vtl.core cimport *
-from hooker.vtl.handshake cimport answer, handshake_timer
+from hooker.vtl.handshake cimport handshake_timer, say_close
 from hooker.vtl.packet_in cimport packets_lost_by_time, requeue_for_probe
 from hooker.vtl.path cimport path_on_timer
 from hooker.vtl.recovery cimport recovery_deadline, recovery_pto
-from hooker.vtl.wire cimport PKT_CLOSE
 
 cdef enum:
     PTO_PROBES = 2             # datagrams, RFC 9002 6.2.4
@@ -59,9 +58,9 @@ cdef void check_liveness(Assoc *a, uint64_t now) noexcept nogil:
     if a.unanswered != 0 and now - a.unanswered >= cfg.dead_after:
         assoc_fail(a, DOWN_TIMEOUT)
     elif a.prove_by != 0 and now >= a.prove_by:
-        assoc_fail(a, DOWN_UNREACHABLE)
+        assoc_fail(a, a.doubt)
     elif a.streams == 0 and now - a.idle_since >= idle_after(a):
-        answer(a.ep, PKT_CLOSE, &a.peer, a.peer_cid, a.cid, DOWN_IDLE)
+        say_close(a, DOWN_IDLE)
         assoc_fail(a, DOWN_IDLE)
     elif a.prove_by != 0 and now >= a.prove_ping:
         a.prove_ping += (a.prove_by - a.prove_ping) // 2 + 1
@@ -76,9 +75,10 @@ cdef void ping(Assoc *a) noexcept nogil:
     assoc_ready(a)
 
 
-cdef void assoc_doubt(Assoc *a, uint64_t now) noexcept nogil:
+cdef void assoc_doubt(Assoc *a, uint32_t reason, uint64_t now) noexcept nogil:
     cdef uint64_t time = max(PROVE_TIME, 2 * recovery_pto(&a.rec))
     if a.prove_by == 0:
+        a.doubt = reason
         a.prove_by = now + time
         a.prove_ping = now + time // PROVE_PINGS
         ping(a)

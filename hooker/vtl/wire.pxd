@@ -29,6 +29,9 @@ cdef enum:
     INIT_ACK_WINDOWS = 8        # where the limits are in it
     CLOSE_BODY = 4
     INIT_MIN_SIZE = 128         # an INIT is never smaller, so no answer to it is larger than it
+    VERSION_PLAIN = 0x001       # versions: the second byte says whether packets are encrypted,
+    VERSION_ENCRYPTED = 0x100   # the low one then with which cipher
+    KEY_PHASE = 1               # bit of the header's second byte
     AMPLIFICATION = 3           # bytes sent to an address that is not proven for one received, RFC 9000 8
 
 cdef enum packet_type:
@@ -90,6 +93,9 @@ cdef struct Init:               # INIT, and the parts of it that INIT_ACK repeat
     uint32_t max_ack_delay_us
     Versions versions
 
+
+cdef inline bint is_encrypted(uint32_t version) noexcept nogil:
+    return version & ~<uint32_t>0xff == VERSION_ENCRYPTED
 
 cdef inline uint16_t load16(const uint8_t *p) noexcept nogil:
     cdef uint16_t v
@@ -175,5 +181,6 @@ cdef void write_init(uint8_t *p, const Init *i) noexcept nogil             # hea
 cdef void write_versions(uint8_t *p, const uint32_t *version, uint32_t n) noexcept nogil
 # the first of ours that the other side speaks; 0: none
 cdef uint32_t choose_version(const uint32_t *ours, uint32_t n, const Versions *theirs) noexcept nogil
+cdef bint any_encrypted(const Versions *v) noexcept nogil
 # the first of theirs that we speak; 0: none
 cdef uint32_t accept_version(const Versions *theirs, const uint32_t *ours, uint32_t n) noexcept nogil

@@ -52,3 +52,11 @@ cdef uint32_t accept_version(const Versions *theirs, const uint32_t *ours, uint3
             if load32(theirs.list + 4 * j) == ours[i]:
                 return ours[i]
     return 0
+
+
+cdef bint any_encrypted(const Versions *v) noexcept nogil:
+    cdef uint32_t i
+    for i in range(v.n):
+        if is_encrypted(load32(v.list + 4 * i)):
+            return True
+    return False
