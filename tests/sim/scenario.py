@@ -16,7 +16,9 @@ from sim.observer import Observer
 
 from hooker.vtl import events as ev
 from hooker.vtl.congestion import names
+from hooker.vtl.sansio import ENCRYPTED_VERSIONS
 
+KEY = bytes(range(32))
 PROBES = 3  # datagrams that may exceed the congestion window
 CLOSED = 7  # our reason of a CLOSE
 VANISHED = 0x10003  # a silent host that moved, with nothing to say
@@ -77,7 +79,7 @@ class Watched(Pair):
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self.observer = Observer()
-        for link in (self.forth, self.back):
+        for link in () if "keys" in kwargs else (self.forth, self.back):
             link.carry = lambda *what, carry=link.carry: self.observer.see(what[0]) or carry(*what)
 
     def send(self, host: Host) -> None:
@@ -111,6 +113,7 @@ class Scenario:
             stream_window_max=self.stream_window * grows,
             assoc_window_max=self.assoc_window * grows,
             window_budget=1 << 20,
+            **self._keys(),
             congestion=rng.choice(names()),
             handshake_timeout=60 * SECOND,
             keepalive=SECOND,  # a host that only receives says by it where it is now
@@ -126,6 +129,13 @@ class Scenario:
             host.on_opened = lambda event, host=host: self._opened(host, event)
             host.on_accepted = lambda event, host=host: self._accepted(host, event)
             host.on_data = lambda event, host=host: self._data(host, event)
+
+    def _keys(self) -> dict[str, object]:
+        """A key in a quarter of all scenarios, changed often in some of those."""
+        if self.rng.random() >= 0.25:
+            return {}
+        version = self.rng.choice(ENCRYPTED_VERSIONS)
+        return {"keys": (KEY,), "versions": (version,), "key_update_after": self.rng.choice([0, 20])}
 
     # --- what will happen
 

@@ -15,9 +15,11 @@ from sim.exchange import Exchange, exchange, finish, payload
 from sim.network import IPV6, MS, SECOND, A, Address, B, Host, Link, Pair
 
 from hooker.vtl import events as ev
-from hooker.vtl.sansio import Endpoint
+from hooker.vtl.sansio import ENCRYPTED_VERSIONS, Endpoint
 
 RATE = 1.25e6  # bytes/s
+KEY = bytes(range(32))
+CHACHA20 = 0x103
 KIB, MIB = 1 << 10, 1 << 20
 
 
@@ -165,6 +167,34 @@ def test_corruption_that_no_checksum_sees_does_no_harm_but_to_its_bytes(seed: in
     for host in (pair.a, pair.b):
         assert host.endpoint.borrowed == 0
         assert host.endpoint.flows == ()
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("version", ENCRYPTED_VERSIONS)
+def test_transfercorruption_that_no_checksum_sees_with_a_key(seed: int, version: int) -> None:
+    """Nothing that was changed is taken, so every byte is right."""
+    config = {"keys": (KEY,), "versions": (version,)}
+    pair = runner(seed, corrupt=0.02, checksum=False, config=config)
+    exchange(pair, MIB)
+    assert pair.forth.corrupted > 10
+    assert sum(h.endpoint.drops()["auth"] for h in (pair.a, pair.b)) > 10
+
+
+def test_chacha20() -> None:
+    pair = runner(1, config={"keys": (KEY,), "versions": (CHACHA20,)})
+    assoc = pair.connect()
+    finish(pair, [Exchange(pair, 3 * MIB, 3 * MIB)])
+    assert pair.a.endpoint.stats(assoc)["version"] == CHACHA20
+
+
+@pytest.mark.parametrize("loss", [0, 0.02])
+def test_keyupdate(loss: float) -> None:
+    """Early and often, in the middle of a transfer."""
+    pair = runner(1, loss=loss, config={"keys": (KEY,), "key_update_after": 100})
+    assoc = pair.connect()
+    finish(pair, [Exchange(pair, 3 * MIB, MIB)])
+    assert pair.a.endpoint.stats(assoc)["key_updates"] > 5
+    assert not pair.a.endpoint.drops()["auth"] + pair.b.endpoint.drops()["auth"]
 
 
 def test_amplificationlimit() -> None:
