@@ -262,6 +262,11 @@ cdef bint side_init(Side *k, uint64_t seed, Input *i) noexcept nogil:
     k.cfg.versions[0] = 2 if pick & 0x40 else 1
     k.cfg.versions[1] = 1
     k.cfg.n_versions = 2 if pick & 0xc0 == 0x40 else 1
+    if pick & 0x0c == 0x0c:                     # with a key, all zeros, changed every few packets
+        k.cfg.keys = 1
+        k.cfg.key_update_after = 8
+        k.cfg.versions[0] = 0x101 + (pick >> 6) % 3
+        k.cfg.n_versions = 1
     k.cfg.stream_window_max = k.cfg.stream_window << (pick >> 4 & 3)
     k.cfg.assoc_window_max = k.cfg.assoc_window << (pick >> 4 & 3)
     k.cfg.window_budget = 1 << 20
@@ -280,6 +285,8 @@ cdef bint side_init(Side *k, uint64_t seed, Input *i) noexcept nogil:
     k.batch.dgram = <vtl_datagram *>malloc(k.batch.dgram_cap * sizeof(vtl_datagram))
     k.batch.iov = <iovec *>malloc(k.batch.iov_cap * sizeof(iovec))
     k.batch.scratch = <uint8_t *>malloc(k.batch.scratch_cap)
+    k.batch.sealed_cap = DGRAMS * k.cfg.max_datagram
+    k.batch.sealed = <uint8_t *>malloc(k.batch.sealed_cap)
     sink.ctx = k
     sink.random = on_random
     sink.assoc_up = on_up
@@ -296,7 +303,8 @@ cdef bint side_init(Side *k, uint64_t seed, Input *i) noexcept nogil:
     sink.release = on_release
     sink.closed = on_closed
     k.ep = vtl_endpoint_new(&k.cfg, &sink)
-    return k.ep != NULL and k.batch.dgram != NULL and k.batch.iov != NULL and k.batch.scratch != NULL
+    return (k.ep != NULL and k.batch.dgram != NULL and k.batch.iov != NULL and k.batch.scratch != NULL
+            and k.batch.sealed != NULL)
 
 
 cdef bint lends(const Side *k) noexcept nogil:
@@ -318,6 +326,7 @@ cdef void side_free(Side *k) noexcept nogil:
     free(k.batch.dgram)
     free(k.batch.iov)
     free(k.batch.scratch)
+    free(k.batch.sealed)
 
 
 # --- the application
@@ -459,7 +468,7 @@ cdef void side_check(const Side *k) noexcept nogil:
 cdef bint side_build(Side *k, uint64_t now) noexcept nogil:
     cdef vtl_batch *b = &k.batch
     cdef uint32_t i, j, size
-    b.iov_len = b.dgram_len = b.scratch_len = 0
+    b.iov_len = b.dgram_len = b.scratch_len = b.sealed_len = 0
     if vtl_build(k.ep, b, now) == 0:
         return False
     if b.dgram_len > b.dgram_cap or b.iov_len > b.iov_cap or b.scratch_len > b.scratch_cap:
