@@ -139,6 +139,49 @@ static __always_inline void hk_slot_init(struct hk_flow *f, u64 id)
 	f->state = HK_STATE_HELD;	/* the engine's from now on */
 }
 
+/* ---- congestion control of the application's socket ----
+ * Engaged, it talks over loopback, where a model of a path only costs. bbr's pacing cannot be turned off once it has
+ * begun, so a socket that is held does not begin it; when the flow is left to TCP it gets back what it had.
+ */
+#define HK_SOL_TCP 6
+#define HK_TCP_CONGESTION 13
+
+static __always_inline int hk_congestion_is(const char *name, const char *what)	/* its first three letters */
+{
+	return name[0] == what[0] && name[1] == what[1] && name[2] == what[2];
+}
+
+static __always_inline void hk_set_reno(struct bpf_sock_ops *s)
+{
+	char reno[HK_CC_NAME] = "reno";
+
+	bpf_setsockopt(s, HK_SOL_TCP, HK_TCP_CONGESTION, reno, sizeof(reno));
+}
+
+static __always_inline void hk_congestion_hold(struct bpf_sock_ops *s, struct hk_sock *st)
+{
+	char name[HK_CC_NAME] = {};
+
+	if (bpf_getsockopt(s, HK_SOL_TCP, HK_TCP_CONGESTION, name, sizeof(name)) || !hk_congestion_is(name, "bbr"))
+		return;
+	__builtin_memcpy(st->congestion, name, sizeof(name));
+	hk_set_reno(s);
+}
+
+static __always_inline void hk_congestion_restore(struct bpf_sock_ops *s, struct hk_sock *st)
+{
+	char name[HK_CC_NAME] = {};
+
+	if (!st->congestion[0])
+		return;
+	/* unless the application has chosen another one meanwhile */
+	if (!bpf_getsockopt(s, HK_SOL_TCP, HK_TCP_CONGESTION, name, sizeof(name)) && hk_congestion_is(name, "ren")) {
+		__builtin_memcpy(name, st->congestion, sizeof(name));
+		bpf_setsockopt(s, HK_SOL_TCP, HK_TCP_CONGESTION, name, sizeof(name));
+	}
+	st->congestion[0] = 0;
+}
+
 /* From here on nothing of the flow's data may reach the wire until the engine has decided. */
 static __always_inline void hk_hold(struct bpf_sock_ops *s, struct bpf_sock *sk, struct hk_sock *st,
 				    u64 server_nonce, u16 peer_port)
@@ -179,6 +222,7 @@ static __always_inline void hk_hold(struct bpf_sock_ops *s, struct bpf_sock *sk,
 	e->rtt_us = s->srtt_us >> 3;
 	e->role = st->role;
 	hk_fill_tcp(e, tp);
+	hk_congestion_hold(s, st);
 	hk_count(HK_C_HELD);
 	hk_cb_flags(s, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG |
 		    (st->role == HK_ROLE_SERVER ? BPF_SOCK_OPS_PARSE_UNKNOWN_HDR_OPT_CB_FLAG : 0));
@@ -288,6 +332,7 @@ static __always_inline int hk_segment_option(struct bpf_sock_ops *s, struct hk_c
 	u32 state;
 
 	if (!f) {
+		hk_congestion_restore(s, st);
 		hk_cb_flags(s, 0);
 		return 0;
 	}
@@ -295,17 +340,18 @@ static __always_inline int hk_segment_option(struct bpf_sock_ops *s, struct hk_c
 	if (state == HK_STATE_ENGAGED) {
 		if (!f->marked) {
 			int mark = c->mark;
-			char reno[] = "reno";	/* loopback needs no model of a path */
 
 			if (bpf_setsockopt(s, 1 /* SOL_SOCKET */, 36 /* SO_MARK */, &mark, sizeof(mark)))
 				return 0;	/* the egress program drops it; tried again */
-			bpf_setsockopt(s, 6 /* TCP */, 13 /* TCP_CONGESTION */, reno, sizeof(reno));
+			hk_set_reno(s);
 			f->marked = 1;
 		}
 		hk_cb_flags(s, BPF_SOCK_OPS_STATE_CB_FLAG);
 		return 0;
 	}
-	if (st->role == HK_ROLE_CLIENT && state == HK_STATE_HELD)
+	if (state != HK_STATE_HELD)
+		hk_congestion_restore(s, st);
+	else if (st->role == HK_ROLE_CLIENT)
 		return HK_ROLE_CLIENT;
 	if (st->role == HK_ROLE_CLIENT && state == HK_STATE_RELEASED && s->snd_una == st->snd_nxt)
 		return HK_ROLE_RELEASED;

@@ -4,6 +4,8 @@
 #define PAGE_SIZE 4096
 #endif
 
+#define HK_CC_NAME 16
+
 struct hk_sock {			/* per hooked socket, gone with it */
 	u64 flow_id;			/* 0: not established yet */
 	u64 client_nonce;
@@ -13,6 +15,7 @@ struct hk_sock {			/* per hooked socket, gone with it */
 	u8 syn_sent;			/* so often, with our option */
 	u8 left;			/* stays on TCP, reason counted */
 	u8 pad[5];
+	char congestion[HK_CC_NAME];	/* what it had before it was held, if that paces; else empty */
 };
 
 BPF_SK_STORAGE(hk_socks, struct hk_sock);

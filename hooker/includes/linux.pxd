@@ -91,6 +91,7 @@ cdef extern from "<sys/socket.h>" nogil:
         SO_LINGER
         SO_REUSEADDR
         SO_OOBINLINE
+        SO_RCVBUF
         SO_RCVBUFFORCE
         SO_SNDBUFFORCE
         SO_BINDTODEVICE

@@ -6,7 +6,7 @@ what was sent and received (bytes, SHA-256), when (monotonic seconds), and which
 Actions: ``send:N`` (blocking), ``send-async:N`` (asyncio, level-triggered), ``send-edge:N``
 (edge-triggered epoll), ``send-urgent:N``, ``inline`` (urgent data into the stream), ``recv:N``,
 ``recv-all``, ``recv-all-blocking`` (without poll), ``duplex-blocking:N`` (two threads), ``echo-all``,
-``fin``, ``sleep:S``, ``wait-file:PATH``, ``touch:PATH``, ``rst`` (linger 0), ``close``, ``exit``
+``fin``, ``sleep:S``, ``wait-file:PATH``, ``touch:PATH``, ``congestion`` (note its name), ``rst`` (linger 0), ``close``, ``exit``
 (without closing), ``wait-end``.
 """
 
@@ -213,6 +213,10 @@ class Connection:
             if time.monotonic() > deadline:
                 raise OSError(errno.ETIMEDOUT, value)
             time.sleep(0.005)
+
+    def do_congestion(self, _: str) -> None:
+        name = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+        self.result["congestion"] = name.rstrip(b"\0").decode()
 
     def do_rst(self, _: str) -> None:
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

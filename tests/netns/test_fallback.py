@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 from support import FAMILIES, Pair, address, any_address, counts, peer, result, same
 
-from hooker.lab import Lab
+from hooker.lab import INTERFACE, Lab
 
 pytestmark = pytest.mark.timeout(90)
 KB = 1 << 10
@@ -135,3 +136,24 @@ def test_new_connections_are_tcp_once_the_engines_have_ended(lab: Lab) -> None:
     lab.meter.start()
     assert transfer(pair, "v4", 100 * KB, port=7241) < 0.5
     assert lab.meter.read().to_b["tcp"].payload == 100 * KB
+
+
+@pytest.mark.parametrize("lost", [(), ("vtl",)], ids=["engaged", "released"])
+def test_a_connection_left_to_tcp_keeps_its_congestion_control(
+    hooked_pair: Pair, lost: tuple[str, ...]
+) -> None:
+    """bbr paces, which loopback cannot use and TCP cannot unlearn: so it is put aside until it is known."""
+    pair = hooked_pair
+    begin = "bbr"
+    if begin not in Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split():
+        pytest.skip("this kernel has no bbr")
+    for host, other in ((pair.a, pair.b), (pair.b, pair.a)):
+        host.run(["ip", "route", "add", f"{other.v4}/32", "dev", INTERFACE, "congctl", begin], hooked=False)
+    pair.lab.meter.drop(to_a=lost, to_b=lost)
+    server = peer(pair.b, "serve", "0.0.0.0", 7203, "recv:300000", "send:300000", "congestion", "close")
+    client = peer(pair.a, "connect", pair.b.v4, 7203, "send:300000", "recv:300000", "congestion", "close")
+    sent, received = result(client, 20), result(server, 20)
+    same(sent, received)
+    same(received, sent)
+    for side in (sent, received):
+        assert side["congestion"] == (begin if lost else "reno")
