@@ -6,8 +6,8 @@ what was sent and received (bytes, SHA-256), when (monotonic seconds), and which
 Actions: ``send:N`` (blocking), ``send-async:N`` (asyncio, level-triggered), ``send-edge:N``
 (edge-triggered epoll), ``send-urgent:N``, ``inline`` (urgent data into the stream), ``recv:N``,
 ``recv-all``, ``recv-all-blocking`` (without poll), ``duplex-blocking:N`` (two threads), ``echo-all``,
-``fin``, ``sleep:S``, ``wait-file:PATH``, ``touch:PATH``, ``congestion`` (note its name), ``rst`` (linger 0), ``close``, ``exit``
-(without closing), ``wait-end``.
+``fin``, ``sleep:S``, ``wait-file:PATH``, ``touch:PATH``, ``congestion`` (note its name),
+``rst`` (linger 0), ``close``, ``exit`` (without closing), ``wait-end``.
 """
 
 from __future__ import annotations
