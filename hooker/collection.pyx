@@ -38,7 +38,8 @@ cdef enum:
     MORE = 1                     # what reading a twin came to: there may be more,
     DRAINED = 2                  # there is none: the next edge tells,
     WAITS = 3                    # its turn or room has not come,
-    OVER = 4                     # the flow is reset
+    OVER = 4                     # the flow is reset,
+    ENDED = 5                    # it had its end of data
 
 
 cdef inline size_t send_limit(flow *f) noexcept nogil:
@@ -205,6 +206,7 @@ cdef int nothing_read(worker *w, flow *f, ssize_t n) noexcept nogil:
         return OVER
     if n == 0:
         f.hup = True
+        return ENDED
     return DRAINED
 
 
@@ -232,6 +234,10 @@ cdef void end_of_data(worker *w, flow *f) noexcept nogil:
         if f.app_closed or (errno != EAGAIN and errno != EINTR):
             flow_app_reset(w, f)              # closed without a FIN: nothing more can come
         return
+    ended(w, f)
+
+
+cdef void ended(worker *w, flow *f) noexcept nogil:
     if hk_load64(&f.rec.redirected) != f.received:
         f.waiting = True                      # rule 5
         return
@@ -247,7 +253,9 @@ cdef void collect_twin(worker *w, flow *f) noexcept nogil:
     f.waiting = False
     while r == MORE:
         r = read_promised(w, f) if f.adopted else read_twin(w, f, <size_t>-1)
-    if r == DRAINED and f.hup:
+    if r == ENDED:
+        ended(w, f)
+    elif r == DRAINED and f.hup:
         end_of_data(w, f)
 
 

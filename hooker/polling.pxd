@@ -6,6 +6,7 @@ from hooker.includes.linux cimport CLOCK_MONOTONIC, clock_gettime, epoll_event, 
 cdef struct poller:
     uint64_t most              # ns that one wait may poll; 0: never
     uint64_t now               # ns that the next one will
+    uint64_t waited, given     # ns of polling since the last judgement, and of that what others had
     uint64_t not_before        # ns, clock: somebody else needs this CPU
     uint64_t penalty           # ns, of the next such pause
     uint64_t hits, misses, crowded

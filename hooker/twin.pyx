@@ -118,7 +118,6 @@ cdef int set_identity(int fd, bint v4) noexcept nogil:
             return -1
     elif set_int(fd, IPPROTO_IPV6, IPV6_TRANSPARENT_, 1) < 0:
         return -1
-    set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1)
     set_int(fd, SOL_SOCKET, SO_OOBINLINE, 1)     # an urgent byte is a byte of the stream too
     return setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset_on_close, sizeof(reset_on_close))
 
