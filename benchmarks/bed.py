@@ -21,6 +21,7 @@ from hooker.lab_link import Link
 
 CONGESTION = ("cubic", "bbr")  # of direct TCP: the better one counts
 IPERF3, REDIS, HTTP = 5201, 6379, 8080
+LEFT_TO_TCP = 0.01  # of a hooked run's connections, at most: it would be measured as ours
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,28 @@ class Bed:
         """Run *command* on host a in the given way and return its output.
 
         Raises:
-            RuntimeError: it failed; the text has its last words.
+            RuntimeError: it failed; the text has its last words. Or it should have been hooked, and was not.
         """
         self.congestion(way.congestion)
+        engaged, released = self._verdicts()
         done = self.a.run([*way.prefix, *command], hooked=way.hooked, timeout=timeout, check=False, text=True)
         if done.returncode:
             words = (done.stderr or done.stdout).strip()[-300:]
             raise RuntimeError(f"{command[0]} ({way.name}) ended with status {done.returncode}: {words}")
+        if way.hooked:
+            engaged, released = (
+                now - before for now, before in zip(self._verdicts(), (engaged, released), strict=True)
+            )
+            if engaged == 0 or released > engaged * LEFT_TO_TCP:
+                raise RuntimeError(f"{command[0]}: {released} connections were left to TCP, {engaged} hooked")
         return str(done.stdout)
+
+    def _verdicts(self) -> tuple[int, int]:
+        """Connections of host a that were engaged and released until now."""
+        if not self.engines:
+            return 0, 0
+        counters = self.engines[0].status()["counters"]
+        return counters["engaged"], counters["released"]
 
     def congestion(self, name: str | None) -> None:
         """Set TCP's congestion control on both hosts' routes to each other; None: the machine's default.

@@ -24,14 +24,12 @@ static __always_inline void hk_emit_stray(struct hk_sock *st)
 	struct hk_event *e;
 
 	hk_count(HK_C_STRAY_SEGMENT);
-	e = hk_events.ringbuf_reserve(sizeof(struct hk_event));
+	e = hk_event_new(HK_EVENT_STRAY);
 	if (!e)
 		return;			/* a retransmission timer does it */
-	__builtin_memset(e, 0, sizeof(*e));
-	e->type = HK_EVENT_STRAY;
 	e->slot = st->slot;
 	e->flow_id = st->flow_id;
-	hk_events.ringbuf_submit(e, 0);
+	hk_submit(e);
 }
 
 int hk_hold_egress(struct __sk_buff *skb)

@@ -3,6 +3,7 @@
 #include <linux/bpf.h>
 #include "hooker_kern_user.h"
 #include "maps.h"
+#include "events.h"
 #include "siphash.h"
 #include "policy.h"
 #include "option.h"

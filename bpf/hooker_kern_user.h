@@ -111,6 +111,12 @@ struct hk_config {
 
 #define HK_TRANSPORT_VTL 1
 
+/* ---- what the worker says of itself ---- */
+struct hk_attention {
+	__u32 awake;			/* it looks at the event ring before it sleeps: no need to wake it */
+	__u32 pad;
+};
+
 /* ---- what hk_adopt answers ---- */
 #define HK_ADOPT_DONE 1			/* in the SOCKHASH */
 #define HK_ADOPT_BLOCKING 2		/* the application's file is blocking: its recv() would change */

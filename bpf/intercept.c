@@ -61,14 +61,12 @@ static __always_inline int hk_is_mptcp(struct bpf_sock *sk)
 
 static __always_inline void hk_emit_syn(struct hk_key *k)
 {
-	struct hk_event *e = hk_events.ringbuf_reserve(sizeof(struct hk_event));
+	struct hk_event *e = hk_event_new(HK_EVENT_SYN);
 
 	if (!e)
 		return;			/* only a warm-up is lost */
-	__builtin_memset(e, 0, sizeof(*e));
-	e->type = HK_EVENT_SYN;
 	e->key = *k;
-	hk_events.ringbuf_submit(e, 0);
+	hk_submit(e);
 }
 
 static __always_inline void hk_connect(struct bpf_sock_ops *s, struct hk_config *c, struct bpf_sock *sk)
@@ -200,18 +198,16 @@ static __always_inline void hk_hold(struct bpf_sock_ops *s, struct bpf_sock *sk,
 	f = hk_flows.lookup(&slot);
 	if (!f)
 		goto leave;
-	e = hk_events.ringbuf_reserve(sizeof(struct hk_event));
+	e = hk_event_new(HK_EVENT_ESTABLISHED);
 	if (!e) {
 		hk_count(HK_C_EVENT_LOST);
 		goto give_back;
 	}
-	__builtin_memset(e, 0, sizeof(*e));
 	hk_addresses(s, &e->key);
 	st->flow_id = id;
 	st->slot = slot;
 	st->snd_nxt = s->snd_nxt;
 	hk_slot_init(f, id);
-	e->type = HK_EVENT_ESTABLISHED;
 	e->slot = slot;
 	e->flow_id = id;
 	e->client_nonce = st->client_nonce;
@@ -226,7 +222,7 @@ static __always_inline void hk_hold(struct bpf_sock_ops *s, struct bpf_sock *sk,
 	hk_count(HK_C_HELD);
 	hk_cb_flags(s, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG |
 		    (st->role == HK_ROLE_SERVER ? BPF_SOCK_OPS_PARSE_UNKNOWN_HDR_OPT_CB_FLAG : 0));
-	hk_events.ringbuf_submit(e, 0);
+	hk_submit(e);
 	return;
 give_back:
 	hk_free.push(&id, BPF_EXIST);
@@ -459,14 +455,12 @@ static __always_inline void hk_parse(struct bpf_sock_ops *s, struct bpf_sock *sk
 	if (hk_option_load(s, &o, 0) || hk_option_role(&o) != HK_ROLE_RELEASED || o.nonce != st->client_nonce)
 		return;
 	f->wire_released = 1;
-	e = hk_events.ringbuf_reserve(sizeof(struct hk_event));
+	e = hk_event_new(HK_EVENT_WIRE_RELEASED);
 	if (!e)
 		return;			/* the engine's own timer finds it */
-	__builtin_memset(e, 0, sizeof(*e));
-	e->type = HK_EVENT_WIRE_RELEASED;
 	e->slot = st->slot;
 	e->flow_id = st->flow_id;
-	hk_events.ringbuf_submit(e, 0);
+	hk_submit(e);
 }
 
 static __always_inline void hk_state_changed(struct bpf_sock_ops *s, struct bpf_sock *sk)
@@ -483,17 +477,15 @@ static __always_inline void hk_state_changed(struct bpf_sock_ops *s, struct bpf_
 	f = hk_flow_of(st);
 	if (f)
 		f->app_closed = 1;
-	e = hk_events.ringbuf_reserve(sizeof(struct hk_event));
+	e = hk_event_new(HK_EVENT_CLOSED);
 	if (!e) {
 		hk_count(HK_C_EVENT_LOST);	/* the worker's sweep finds the flag */
 		return;
 	}
-	__builtin_memset(e, 0, sizeof(*e));
-	e->type = HK_EVENT_CLOSED;
 	e->slot = st->slot;
 	e->flow_id = st->flow_id;
 	e->old_state = s->args[0];
-	hk_events.ringbuf_submit(e, 0);
+	hk_submit(e);
 }
 
 int hk_intercept(struct bpf_sock_ops *s)

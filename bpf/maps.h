@@ -27,6 +27,7 @@ BPF_HASH(hk_ports, u16, u8, 65536);
 BPF_LPM_TRIE(hk_prefixes, struct hk_prefix, u8, 4096);
 BPF_TABLE("lru_hash", struct hk_peer, u64, hk_avoid, 4096);	/* until (ktime ns) */
 BPF_TABLE("lru_hash", struct hk_peer, u8, hk_known, 4096);	/* answered with the option once: the path takes it */
+BPF_F_TABLE("array", u32, struct hk_attention, hk_attention, 1, 1024 /* BPF_F_MMAPABLE */);
 BPF_RINGBUF_OUTPUT(hk_events, 256);
 BPF_PERCPU_ARRAY(hk_counters, u64, HK_C_COUNT);
 

@@ -21,6 +21,7 @@ class Worker:
         adopt_fd: int,
         redirect_fd: int,
         records: int,
+        attention: int,
         max_flows: int,
         port: int,
         peer_port: int,

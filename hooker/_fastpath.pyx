@@ -41,7 +41,7 @@ cdef enum:
     SWEEP = 1000000000           # ns
     TAG_TWIN = 0                 # epoll tags: a slot, or one of these in the upper half
     TAG_WAKE = 1
-    TAG_RING = 2
+    TAG_RING = 2                 # only wakes: the ring is looked at in each round
     TAG_REDIRECT = 3
     TAG_UDP4 = 4
     TAG_UDP6 = 5
@@ -229,8 +229,6 @@ cdef void dispatch(worker *w, epoll_event *ev) noexcept nogil:
     cdef uint64_t junk
     if tag == TAG_TWIN:
         take_twin(w, <uint32_t>ev.data.u64, ev.events)
-    elif tag == TAG_RING:
-        take_kernel_events(w)
     elif tag == TAG_REDIRECT:
         collect_redirected(w)
     elif tag == TAG_UDP4 or tag == TAG_UDP6:
@@ -302,10 +300,11 @@ cdef void round(worker *w) noexcept nogil:
     cdef int n, i
     arm_redirect(w)
     pthread_mutex_unlock(&w.lock)
-    n = wait_events(&w.poll, w.epoll_fd, events, EVENTS, ns)
+    n = wait_events(&w.poll, &w.ring, w.epoll_fd, events, EVENTS, ns)
     pthread_mutex_lock(&w.lock)
     w.now = clock_ns()
     w.n.loops += 1
+    take_kernel_events(w)
     for i in range(n):
         dispatch(w, &events[i])
     collection_retry(w)
@@ -397,7 +396,7 @@ cdef class Worker:
         self.w.nudger.v4 = self.w.nudger.v6 = -1
 
     def __init__(self, *, int ring_fd, int ring_size, int free_fd, int avoid_fd, int sockets_fd,
-                 int adopt_fd, int redirect_fd, size_t records, uint32_t max_flows, uint16_t port, uint16_t peer_port, uint8_t transport,
+                 int adopt_fd, int redirect_fd, size_t records, size_t attention, uint32_t max_flows, uint16_t port, uint16_t peer_port, uint8_t transport,
                  double hold_time, double avoid_time=60.0, double dead_after=5.0, uint32_t datagram=1452, congestion="auto",
                  tuple keys=(),
                  double busy_poll=0.0, bint listening=True, tap=None):
@@ -423,7 +422,7 @@ cdef class Worker:
         w.owner = <void *>self
         w.tap = <void *>tap if tap is not None else NULL
         w.now = clock_ns()
-        r = ring_attach(&w.ring, ring_fd, ring_size)
+        r = ring_attach(&w.ring, ring_fd, ring_size, <hk_attention *>attention)
         if r < 0:
             raise KernelError(f"cannot map the event ring: {os.strerror(-r)}")
         r = udp_open(&w.udp, port, &bound)

@@ -24,7 +24,7 @@ from hooker.includes.hk cimport (
 from hooker.includes.linux cimport *
 from hooker.slab cimport pool_current, slab
 from hooker.tap cimport tap_frames
-from hooker.twin cimport twin_available
+from hooker.twin cimport twin_available, twin_bound
 from hooker.vtl.endpoint cimport vtl_fin, vtl_send_target, vtl_unacked, vtl_write
 from hooker.worker cimport FRAMES, R_MEMORY, R_PROTOCOL, flow, worker
 
@@ -34,6 +34,7 @@ cdef enum:
     SEND_MIN = 1 << 20           # bytes a flow may have unacknowledged, at least
     SEND_MAX = 8 << 20           # and at most
     ADOPT_AFTER = 4              # reads of the twin: a short connection is not worth it
+    BOUND_AFTER = 32768          # bytes: less than TCP needs to have seen before it lets the buffer grow
     ETHERNET = 14
     MORE = 1                     # what reading a twin came to: there may be more,
     DRAINED = 2                  # there is none: the next edge tells,
@@ -181,6 +182,8 @@ cdef int read_twin(worker *w, flow *f, size_t most) noexcept nogil:
     want = w.slabs.size - s.used
     if want > most:
         want = most
+    if want > BOUND_AFTER and not f.bounded:
+        want = BOUND_AFTER
     n = recv(f.twin, s.base + s.used, want, MSG_DONTWAIT)
     if n <= 0:
         return nothing_read(w, f, n)
@@ -193,6 +196,9 @@ cdef int read_twin(worker *w, flow *f, size_t most) noexcept nogil:
     s.used += n
     f.resume += n
     hk_store64(&f.rec.resume, f.resume)
+    if f.resume >= BOUND_AFTER and not f.bounded:
+        f.bounded = True
+        twin_bound(f.twin)
     if f.reads < ADOPT_AFTER and w.adopt_fd >= 0:
         f.reads += 1
         if f.reads == ADOPT_AFTER:

@@ -7,8 +7,9 @@ the application has read it; so the backlog never exceeds the stream's window.
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
-from hooker.flows cimport flow_abort, flow_app_reset, flow_check_end
+from hooker.flows cimport flow_abort, flow_app_reset, flow_check_end, watch_twin_room
 from hooker.includes.linux cimport *
+from hooker.twin cimport twin_prompt
 from hooker.vtl.endpoint cimport vtl_consumed
 from hooker.worker cimport GATHER, R_MEMORY, block, flow, gather_list, worker
 
@@ -69,6 +70,9 @@ cdef ssize_t write_twin(worker *w, flow *f, iovec *iov, uint32_t count, bint las
     m.msg_iov = iov
     m.msg_iovlen = count
     w.n.twin_writes += 1
+    if f.bytes_in and not f.prompt:       # the first write waits for nothing anyway
+        f.prompt = True
+        twin_prompt(f.twin)
     n = sendmsg(f.twin, &m, MSG_DONTWAIT | MSG_NOSIGNAL | (MSG_MORE if last else 0))
     if n >= 0:
         credit(w, f, n)
@@ -224,6 +228,8 @@ cdef void delivery_flush(worker *w) noexcept nogil:
         flush_gather(w, f)
         if f.backlog:
             flush_backlog(w, f)
+            if f.backlog:
+                watch_twin_room(w, f)
         finish(w, f)
 
 

@@ -178,6 +178,7 @@ class Hooker:
                 adopt_fd=-1 if self.redirect_off else self._kernel.adopt,
                 redirect_fd=redirect,
                 records=self._kernel.records,
+                attention=self._kernel.attention,
                 max_flows=self.max_flows,
                 port=self.listen_port,
                 peer_port=DEFAULT_PORT if self.listen_port == 0 else self.listen_port,

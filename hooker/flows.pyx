@@ -54,18 +54,28 @@ cdef inline flow *flow_of(vtl_stream *s) noexcept nogil:
 
 # ---- decisions ---------------------------------------------------------------------------------------
 
-cdef int watch_twin(worker *w, flow *f) noexcept nogil:
+cdef void watch_twin(worker *w, flow *f, int how) noexcept nogil:
     cdef epoll_event ev
-    ev.events = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET
+    ev.events = EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLET | (EPOLLOUT if f.watches_room else 0)
     ev.data.u64 = f.slot
-    return epoll_ctl(w.epoll_fd, EPOLL_CTL_ADD, f.twin, &ev)
+    if f.twin >= 0:
+        epoll_ctl(w.epoll_fd, how, f.twin, &ev)
 
 
-cdef void nudge_if_held_back(worker *w, flow *f) noexcept nogil:
+cdef void watch_twin_room(worker *w, flow *f) noexcept nogil:
+    """From now on also for when it takes bytes again: most flows never need it. Data may come before engage()."""
+    if not f.watches_room:
+        f.watches_room = True
+        watch_twin(w, f, EPOLL_CTL_MOD)
+
+
+cdef bint nudge_if_held_back(worker *w, flow *f) noexcept nogil:
     hk_fence()                    # the state first, then the count: the egress program does it the other way round
-    if hk_load64(&f.rec.held_drops):
-        w.n.nudges += 1
-        nudge(&w.nudger, &f.est)
+    if not hk_load64(&f.rec.held_drops):
+        return False
+    w.n.nudges += 1
+    nudge(&w.nudger, &f.est)
+    return True
 
 
 cdef void engage(worker *w, flow *f) noexcept nogil:
@@ -77,10 +87,11 @@ cdef void engage(worker *w, flow *f) noexcept nogil:
     f.engaged_ns = w.now
     w.n.engaged += 1
     collection_start(w, f)
-    watch_twin(w, f)
     hk_store32(&f.rec.state, HK_STATE_ENGAGED)
-    nudge_if_held_back(w, f)
     tell(w, f, N_ENGAGED)
+    if nudge_if_held_back(w, f):
+        collect_twin(w, f)            # what was held back is there already, and can go with the OPEN
+    watch_twin(w, f, EPOLL_CTL_ADD)
 
 
 cdef void release(worker *w, flow *f, int why, bint tell_peer) noexcept nogil:

@@ -67,8 +67,8 @@ def import_bcc() -> Any:
 class KernelPrograms:
     """The programs and their maps; a context manager.
 
-    Attributes: ``records`` (address of the flow records), descriptors of maps (``ring``, ``free``,
-    ``avoid``, ``sockets``) and of the program the worker runs (``adopt``). Raises
+    Attributes: ``records`` and ``attention`` (addresses of what is shared with the worker), descriptors of
+    maps (``ring``, ``free``, ``avoid``, ``sockets``) and of the program the worker runs (``adopt``). Raises
     KernelError when the kernel refuses a program.
     """
 
@@ -91,9 +91,9 @@ class KernelPrograms:
         self.free = self._map("hk_free")
         self.avoid = self._map("hk_avoid")
         self.sockets = self._map("hk_sockets")
-        self._memory = mmap.mmap(self._map("hk_flows"), max_flows * 128)
-        self._records: Any = ctypes.c_char.from_buffer(self._memory)
-        self.records = ctypes.addressof(self._records)
+        self._mapped: list[tuple[mmap.mmap, Any]] = []
+        self.records = self._memory("hk_flows", max_flows * 128)
+        self.attention = self._memory("hk_attention", mmap.PAGESIZE)
         bpf_calls.attach_sk_msg(self._redirect, self.sockets)  # before the first socket goes in
 
     def _load(self, name: str, kind: int) -> int:
@@ -106,6 +106,13 @@ class KernelPrograms:
 
     def _map(self, name: str) -> int:
         return int(self._lib.bpf_table_fd(self._bpf.module, name.encode()))
+
+    def _memory(self, name: str, size: int) -> int:
+        """Address of an array map's values."""
+        memory = mmap.mmap(self._map(name), size)
+        first = ctypes.c_char.from_buffer(memory)
+        self._mapped.append((memory, first))
+        return ctypes.addressof(first)
 
     def configure(
         self, policy: Policy, *, mark: int, port: int, transport: Transport, ipv6: bool = True
@@ -158,8 +165,10 @@ class KernelPrograms:
 
     def close(self) -> None:
         self.detach()
-        self._records = None  # the mapping cannot be closed while something points into it
-        self._memory.close()
+        while self._mapped:
+            memory, first = self._mapped.pop()
+            del first  # a mapping cannot be closed while something points into it
+            memory.close()
         self._bpf.cleanup()
 
     def __enter__(self) -> KernelPrograms:

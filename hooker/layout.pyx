@@ -1,6 +1,6 @@
 """How this build sees the records it shares with the kernel programs: a test compares it with what BCC made."""
 
-from hooker.includes.hk cimport HK_MARK_BASE, HK_MARK_OWN, hk_event, hk_flow, hk_frame, hk_key, hk_peer
+from hooker.includes.hk cimport HK_MARK_BASE, HK_MARK_OWN, hk_attention, hk_event, hk_flow, hk_frame, hk_key, hk_peer
 
 MARK_BASE = <unsigned int>HK_MARK_BASE
 """Mark of hooked application sockets: this and the engine's number."""
@@ -15,6 +15,7 @@ def layout():
     cdef hk_key *k = NULL
     cdef hk_frame *r = NULL
     cdef hk_peer *p = NULL
+    cdef hk_attention *a = NULL
     return {
         "hk_flow": {
             "": sizeof(hk_flow), "flow_id": <size_t>&f.flow_id, "redirected": <size_t>&f.redirected,
@@ -40,5 +41,6 @@ def layout():
             "": sizeof(hk_frame), "flow_id": <size_t>&r.flow_id, "length": <size_t>&r.length,
             "magic": <size_t>&r.magic,
         },
+        "hk_attention": {"": sizeof(hk_attention), "awake": <size_t>&a.awake},
         "hk_peer": {"": sizeof(hk_peer), "ip": <size_t>&p.ip, "port": <size_t>&p.port, "zero": <size_t>&p.zero},
     }

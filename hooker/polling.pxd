@@ -1,6 +1,7 @@
 # Waiting for events: sleep, or poll for a moment first.
 from libc.stdint cimport uint64_t
 from hooker.includes.linux cimport CLOCK_MONOTONIC, clock_gettime, epoll_event, timespec
+from hooker.ringbuf cimport ring_reader
 
 
 cdef struct poller:
@@ -19,4 +20,4 @@ cdef inline uint64_t clock_ns() noexcept nogil:
 
 
 cdef void poll_init(poller *p, uint64_t most) noexcept nogil
-cdef int wait_events(poller *p, int epoll_fd, epoll_event *events, int room, uint64_t ns) noexcept nogil
+cdef int wait_events(poller *p, ring_reader *ring, int epoll_fd, epoll_event *events, int room, uint64_t ns) noexcept nogil

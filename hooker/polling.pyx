@@ -7,6 +7,7 @@ would not be idle if we slept, so polling gains nothing: it pauses, each time fo
 
 from libc.stdint cimport uint64_t
 from hooker.includes.linux cimport epoll_event, hk_epoll_wait_ns, sched_yield
+from hooker.ringbuf cimport ring_awake, ring_may_sleep, ring_reader, ring_waiting
 
 cdef enum:
     GIVEN = 2000                 # ns: a yield that lasted so long went to somebody
@@ -36,13 +37,16 @@ cdef void judge(poller *p, uint64_t at) noexcept nogil:
     p.waited = p.given = 0
 
 
-cdef int poll_awake(poller *p, int epoll_fd, epoll_event *events, int room, uint64_t begin, uint64_t ns) noexcept nogil:
-    """Events, or 0 when `ns` have gone by without."""
+cdef int poll_awake(poller *p, ring_reader *ring, int epoll_fd, epoll_event *events, int room, uint64_t ns) noexcept nogil:
+    """Events; 0 when `ns` have gone by without, or for those of the ring."""
+    cdef uint64_t begin = clock_ns()
     cdef uint64_t at = begin, before = begin
     cdef int n = 0
+    cdef bint found = False
     while at - begin < ns and at - before < TAKEN:
         n = hk_epoll_wait_ns(epoll_fd, events, room, 0)
-        if n:
+        found = n or ring_waiting(ring)
+        if found:
             break
         before = at
         sched_yield()
@@ -51,7 +55,7 @@ cdef int poll_awake(poller *p, int epoll_fd, epoll_event *events, int room, uint
             p.given += at - before
     p.waited += at - begin
     judge(p, at)
-    if n:
+    if found:
         p.hits += 1
     else:
         p.misses += 1
@@ -59,23 +63,31 @@ cdef int poll_awake(poller *p, int epoll_fd, epoll_event *events, int room, uint
     return n
 
 
-cdef int wait_events(poller *p, int epoll_fd, epoll_event *events, int room, uint64_t ns) noexcept nogil:
-    """As epoll_wait(): how many events there are, after at most `ns`; UINT64_MAX: for ever."""
-    cdef uint64_t begin, slept
+cdef int sleep(poller *p, ring_reader *ring, int epoll_fd, epoll_event *events, int room, uint64_t ns) noexcept nogil:
+    cdef uint64_t begin = clock_ns()
     cdef int n
-    if p.most == 0 or ns == 0:
-        return hk_epoll_wait_ns(epoll_fd, events, room, ns)
-    begin = clock_ns()
-    if p.now and begin >= p.not_before:
-        n = poll_awake(p, epoll_fd, events, room, begin, p.now if p.now < ns else ns)
-        if n:
-            return n
-        slept = clock_ns()
-        if ns != <uint64_t>-1:
-            ns = ns - (slept - begin) if ns > slept - begin else 0
-        begin = slept
+    if not ring_may_sleep(ring):
+        ns = 0
     n = hk_epoll_wait_ns(epoll_fd, events, room, ns)
-    slept = clock_ns() - begin
-    if n > 0 and slept < p.most:
+    ring_awake(ring)
+    if n > 0 and p.most and clock_ns() - begin < p.most:
         p.now = p.most
     return n
+
+
+cdef int wait_events(poller *p, ring_reader *ring, int epoll_fd, epoll_event *events, int room, uint64_t ns) noexcept nogil:
+    """As epoll_wait(), after at most `ns` (UINT64_MAX: for ever), or sooner when there is something in the ring."""
+    cdef uint64_t begin, polled
+    cdef int n
+    if ns == 0 or ring_waiting(ring):
+        return hk_epoll_wait_ns(epoll_fd, events, room, 0)
+    if p.now:
+        begin = clock_ns()
+        if begin >= p.not_before:
+            n = poll_awake(p, ring, epoll_fd, events, room, p.now if p.now < ns else ns)
+            if n or ring_waiting(ring):
+                return n
+            polled = clock_ns() - begin
+            if ns != <uint64_t>-1:
+                ns = ns - polled if ns > polled else 0
+    return sleep(p, ring, epoll_fd, events, room, ns)

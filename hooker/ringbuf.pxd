@@ -1,6 +1,31 @@
-from hooker.worker cimport ring_reader
+# The kernel's BPF ring buffer, and whether who reads it must be woken.
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from hooker.includes.hk cimport hk_attention
+from hooker.includes.linux cimport hk_fence, hk_load64, hk_store32
 
-cdef int ring_attach(ring_reader *r, int fd, int size) noexcept nogil    # 0, or -errno
+cdef struct ring_reader:
+    uint64_t *consumer
+    uint64_t *producer
+    uint8_t *data
+    uint64_t mask
+    hk_attention *attention    # what the producers see of us
+
+cdef int ring_attach(ring_reader *r, int fd, int size, hk_attention *attention) noexcept nogil    # 0, or -errno
 cdef void ring_detach(ring_reader *r) noexcept nogil
 cdef const void *ring_next(ring_reader *r) noexcept nogil                # NULL: nothing
 cdef void ring_release(ring_reader *r) noexcept nogil
+
+
+cdef inline bint ring_waiting(const ring_reader *r) noexcept nogil:
+    return hk_load64(r.producer) != r.consumer[0]
+
+
+cdef inline bint ring_may_sleep(ring_reader *r) noexcept nogil:
+    """Say that the next event must wake us; False if one is there already. bpf/events.h has the other side."""
+    hk_store32(&r.attention.awake, 0)
+    hk_fence()
+    return not ring_waiting(r)
+
+
+cdef inline void ring_awake(ring_reader *r) noexcept nogil:
+    hk_store32(&r.attention.awake, 1)

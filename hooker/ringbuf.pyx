@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from hooker.includes.linux cimport errno, hk_load32, hk_load64, hk_store64
-from hooker.worker cimport ring_reader
+from hooker.includes.hk cimport hk_attention
 
 cdef extern from "<sys/mman.h>" nogil:
     void *mmap(void *addr, size_t n, int prot, int flags, int fd, long offset)
@@ -27,7 +27,7 @@ cdef extern from *:
     const uint32_t HK_RING_DISCARD
 
 
-cdef int ring_attach(ring_reader *r, int fd, int size) noexcept nogil:
+cdef int ring_attach(ring_reader *r, int fd, int size, hk_attention *attention) noexcept nogil:
     cdef void *m = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
     if m == MAP_FAILED:
         return -errno
@@ -40,6 +40,7 @@ cdef int ring_attach(ring_reader *r, int fd, int size) noexcept nogil:
     r.producer = <uint64_t *>m
     r.data = <uint8_t *>m + PAGE
     r.mask = size - 1
+    r.attention = attention
     return 0
 
 

@@ -137,14 +137,10 @@ cdef int assemble(int fd, const hk_event *est, bint on_loopback) noexcept nogil:
     set_int(fd, IPPROTO_TCP, TCP_MAXSEG, LARGEST_MSS)
     # Loopback needs no model of a path. Before connect(): bbr, once begun, leaves its pacing to what follows it.
     setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, b"reno", 4)
-    set_int(fd, SOL_SOCKET, SO_RCVBUF, RECEIVE_BUFFER)
     n = fill_address(&a, est.key.local_ip, est.key.local_port)
     if connect(fd, <sockaddr *>&a, n) < 0 or set_options(fd, est) < 0 or set_windows(fd, est) < 0:
         return -1
-    if set_int(fd, IPPROTO_TCP, TCP_REPAIR, REPAIR_OFF_NO_PROBE) < 0:
-        return -1
-    set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1)
-    return 0
+    return set_int(fd, IPPROTO_TCP, TCP_REPAIR, REPAIR_OFF_NO_PROBE)
 
 
 cdef int create(const hk_event *est, bint on_loopback) noexcept nogil:
@@ -165,6 +161,14 @@ cdef int twin_create(const hk_event *est) noexcept nogil:
     if fd == -EADDRNOTAVAIL:     # an earlier twin without timestamps is in TIME_WAIT: bound to lo it does not meet it
         fd = create(est, True)
     return fd
+
+
+cdef void twin_bound(int fd) noexcept nogil:
+    set_int(fd, SOL_SOCKET, SO_RCVBUF, RECEIVE_BUFFER)
+
+
+cdef void twin_prompt(int fd) noexcept nogil:
+    set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1)
 
 
 cdef void twin_discard(int fd) noexcept nogil:

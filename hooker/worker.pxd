@@ -7,6 +7,7 @@ from hooker.includes.hk cimport hk_event, hk_flow, hk_key, hk_peer
 from hooker.includes.linux cimport iovec, pthread_mutex_t
 from hooker.nudge cimport nudger
 from hooker.polling cimport poller
+from hooker.ringbuf cimport ring_reader
 from hooker.slab cimport slab_pool
 from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_batch, vtl_endpoint, vtl_open_info, vtl_stream
 
@@ -78,8 +79,10 @@ cdef struct flow:
     uint64_t resume            # bytes read from the twin
     uint32_t reads             # of the twin, until the socket was offered to the SOCKHASH
     bint adopted               # it is in there
+    bint bounded               # twin_bound() was called
     bint eof                   # the twin gave end of data, the stream has its FIN
     bint hup                   # the application's FIN has reached the twin
+    bint watches_room          # epoll tells when the twin takes bytes again
     bint urgent                # urgent data came: a recv() may stop before the end
     bint waiting               # the twin has bytes, but their turn or room has not come
     bint in_retry
@@ -91,6 +94,7 @@ cdef struct flow:
     block *backlog_first
     block *backlog_last
     size_t backlog
+    bint prompt                # twin_prompt() was called
     bint fin                   # the peer's FIN came
     bint fin_done              # and was handed to the application
     # for people
@@ -130,12 +134,6 @@ cdef enum route_state:         # of the routing rule for marked packets
     ROUTE_WANTED = 1           # the first candidate is here
     ROUTE_READY = 2
     ROUTE_FAILED = 3
-
-cdef struct ring_reader:       # of the kernel's BPF ring buffer
-    uint64_t *consumer
-    uint64_t *producer
-    uint8_t *data
-    uint64_t mask
 
 cdef struct worker_counters:
     uint64_t loops, frames, frame_bytes, redirect_reads, twin_reads, twin_read_bytes

@@ -66,6 +66,9 @@ cdef extern from "hooker_kern_user.h" nogil:
         uint16_t port
         uint16_t zero
 
+    struct hk_attention:
+        uint32_t awake
+
     struct hk_event:
         uint32_t type
         uint32_t slot

@@ -10,7 +10,7 @@ import pytest
 from hooker.kernel import counter_names, import_bcc, source
 from hooker.layout import layout
 
-STRUCTS = ("hk_flow", "hk_event", "hk_key", "hk_frame", "hk_peer")
+STRUCTS = ("hk_flow", "hk_event", "hk_key", "hk_frame", "hk_peer", "hk_attention")
 
 
 @pytest.fixture(scope="module")

@@ -49,6 +49,7 @@ class Engine:
         bcc = import_bcc()
         self.bpf = bcc.BPF(text=PROGRAM.encode())
         self.emitter = self.bpf.load_func(b"emit", bcc.BPF.SCHED_CLS).fd
+        self.attention = ctypes.c_uint64()
         self.records = (ctypes.c_uint8 * (RECORD[""] * SLOTS))()
         pair = socket.socketpair()
         for end in pair:
@@ -56,7 +57,8 @@ class Engine:
         fill_free(self.map("slots"), SLOTS)
         self.worker = Worker(
             ring_fd=self.map("ring"), ring_size=RING, free_fd=self.map("slots"), avoid_fd=self.map("avoid"),
-            sockets_fd=-1, adopt_fd=-1, redirect_fd=pair[0].fileno(), records=ctypes.addressof(self.records),
+            sockets_fd=-1, adopt_fd=-1, redirect_fd=pair[0].fileno(),
+            records=ctypes.addressof(self.records), attention=ctypes.addressof(self.attention),
             max_flows=SLOTS, port=0, peer_port=1, transport=1, hold_time=0.3,
         )  # fmt: skip
         stack.callback(self.worker.close)
