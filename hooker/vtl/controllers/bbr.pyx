@@ -195,10 +195,14 @@ cdef void update_min_rtt(Bbr *q, const CongestionAck *a) noexcept nogil:
 
 # --- congestion
 
+cdef inline double by_chance(const Congestion *c, double mean) noexcept nogil:
+    """Bytes lost where `mean` are to be expected, and packets are lost each by itself."""
+    return mean + SCATTER * sqrt(mean * <double>c.mss)
+
+
 cdef double explained(const Congestion *c, const Bbr *q, double of, double margin) noexcept nogil:
     """Bytes out of `of` that may be lost before it is more than the floor, its scatter, and a margin."""
-    cdef double mean = floor_rate(q) * of
-    return mean + margin * of + SCATTER * sqrt(mean * <double>c.mss)
+    return by_chance(c, floor_rate(q) * of) + margin * of
 
 
 cdef bint too_much_loss(const Congestion *c, const Bbr *q, uint64_t lost, uint64_t of) noexcept nogil:
@@ -224,7 +228,8 @@ cdef void judge_round(Congestion *c, Bbr *q) noexcept nogil:
     cdef double rate = <double>q.round_lost / <double>total if total > 0 else 0
     q.congested = q.round_marked > 0
     if q.state == STARTUP:
-        if q.round_losses >= FULL_LOSSES and (rate > STARTUP_LOSS_LIMIT or (queued and excess)):
+        if q.round_losses >= FULL_LOSSES and (
+                (queued and excess) or <double>q.round_lost > by_chance(c, STARTUP_LOSS_LIMIT * <double>total)):
             q.congested = True
     elif excess or (queued and <double>q.round_lost > explained(c, q, <double>total, QUEUE_LOSS_LIMIT)):
         q.congested = True
