@@ -50,7 +50,8 @@ cdef struct vtl_sink:          # the callbacks; `ctx` comes back as their first 
     void (*data)(void *ctx, vtl_stream *s, const uint8_t *data, size_t n, bint stable) noexcept nogil
     void (*fin)(void *ctx, vtl_stream *s) noexcept nogil                          # all data before it was given
     void (*reset)(void *ctx, vtl_stream *s, uint32_t code) noexcept nogil         # by the peer, or with its association
-    void (*acked)(void *ctx, vtl_stream *s, size_t n) noexcept nogil              # n more bytes of ours, in stream order
+    # n more bytes of ours, in stream order; 0: only some behind a hole, and vtl_send_target has grown
+    void (*acked)(void *ctx, vtl_stream *s, size_t n) noexcept nogil
     void (*release)(void *ctx, void *owner, size_t n) noexcept nogil              # borrowed bytes given back
     void (*closed)(void *ctx, vtl_stream *s) noexcept nogil                       # done in both directions; s is invalid after
 

@@ -407,4 +407,6 @@ cdef size_t vtl_unacked(const vtl_stream *s) noexcept nogil:
 
 
 cdef size_t vtl_send_target(const vtl_stream *s) noexcept nogil:
-    return max(2 * S(s).assoc.cc.w.cwnd, MIN_SEND_TARGET)
+    """A window on its way and one that waits. What is acknowledged behind a hole is still held, and is neither."""
+    cdef uint64_t cwnd = S(s).assoc.cc.w.cwnd
+    return max(cwnd + max(cwnd, S(s).out.next - S(s).out.acked), MIN_SEND_TARGET)

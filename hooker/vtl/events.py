@@ -78,7 +78,9 @@ class FinReceived(FlowEvent):
 
 @dataclass(frozen=True, slots=True)
 class DataAcked(FlowEvent):
-    """The peer has ``size`` more bytes of ours, in stream order."""
+    """The peer has ``size`` more bytes of ours, in stream order.
+
+    At 0 it has some behind a hole, and there is room to write more."""
 
     size: int
 

@@ -26,6 +26,7 @@ cdef enum:
     IOV_MIN = 4
     MESSAGE = 256              # bytes, or less, that are not cut to fill a datagram
     PRUNE_RANGES = 16           # an ACK with more asks to be acknowledged, RFC 9000 13.2.4
+    UNKNOWN_RTT = 60000000      # ns between ACKs that do so to learn the round-trip time
 
 
 cdef struct Builder:           # one datagram
@@ -148,6 +149,14 @@ cdef inline uint32_t clamp32(uint64_t x) noexcept nogil:
     return <uint32_t>x if x < UINT32_MAX else UINT32_MAX
 
 
+cdef bint wants_answer(const Assoc *a, uint32_t ranges, uint64_t now) noexcept nogil:
+    """An ACK that is acknowledged lets us forget ranges, and gives a receiver without an RTT sample, whose probe
+    timeout for a window update would be a second, one."""
+    if not a.rec.has_rtt:
+        return now - a.rec.last_eliciting >= UNKNOWN_RTT
+    return ranges >= PRUNE_RANGES and now - a.rec.last_eliciting >= a.rec.srtt
+
+
 cdef void add_ack(Builder *d, uint64_t now) noexcept nogil:
     cdef Assoc *a = d.a
     cdef RangeSet *r = &a.received
@@ -182,8 +191,8 @@ cdef void add_ack(Builder *d, uint64_t now) noexcept nogil:
         i -= 1
     p[1] = n
     recovery_add_frame(&a.rec, FR_ACK, 0, 0, r.v[r.n - 1].end - 1, 0)
-    if n >= PRUNE_RANGES and now - a.rec.last_eliciting >= a.rec.srtt:
-        add_ping(d)                             # its acknowledgment lets us forget old ranges
+    if wants_answer(a, n, now):
+        add_ping(d)
     a.ack_now = False
     a.unacked = 0
     a.ack_deadline = 0

@@ -377,39 +377,73 @@ cdef int stream_on_data(Stream *s, uint64_t offset, const uint8_t *data, uint32_
             return VTL_DROP_MEMORY
     if s.in_.have.n > 0 or s.flags & S_FIN_KNOWN:
         deliver(s)
+        if s.in_.have.n > 0 and deliverable(s):
+            hole_stands(s)
     return VTL_OK
 
 
-cdef void assoc_consumed(Assoc *a, uint64_t n) noexcept nogil:
+cdef bint widen_assoc(Assoc *a) noexcept nogil:
+    """Doubles its window, if there is memory for that."""
     cdef Endpoint *ep = a.ep
-    cdef uint64_t window
-    a.consumed += n
-    if (a.rec.has_rtt and credit_measure(&a.credit, n, a.rec.srtt, ep.now)
-            and 2 * a.credit.window <= ep.cfg.assoc_window_max
-            and ep.windows_grown + a.credit.window <= ep.cfg.window_budget):
-        ep.windows_grown += a.credit.window
-        a.credit.window *= 2
-    window = a.credit.window
+    if 2 * a.credit.window > ep.cfg.assoc_window_max or ep.windows_grown + a.credit.window > ep.cfg.window_budget:
+        return False
+    ep.windows_grown += a.credit.window
+    a.credit.window *= 2
+    return True
+
+
+cdef void widen_stream(Stream *s) noexcept nogil:
+    s.credit.window = min(2 * s.credit.window, max(s.credit.window, s.assoc.ep.cfg.stream_window_max))
+
+
+cdef void offer_data(Assoc *a) noexcept nogil:
+    """MAX_DATA, once half of the window is free."""
+    cdef uint64_t window = a.credit.window
     if a.consumed + window - a.recv_max >= window // 2 and a.consumed + window > a.recv_max:
         a.recv_max = a.consumed + window
         a.window_due = True
         assoc_ready(a)
 
 
+cdef void offer_stream_data(Stream *s) noexcept nogil:
+    """MAX_STREAM_DATA, the same."""
+    cdef uint64_t window = s.credit.window
+    if s.consumed + window - s.recv_max >= window // 2:
+        s.recv_max = s.consumed + window
+        stream_control(s, P_WINDOW)
+
+
+cdef void assoc_consumed(Assoc *a, uint64_t n) noexcept nogil:
+    a.consumed += n
+    if a.rec.has_rtt and credit_measure(&a.credit, n, a.rec.srtt, a.ep.now):
+        widen_assoc(a)
+    offer_data(a)
+
+
 cdef void stream_consumed(Stream *s, uint64_t n) noexcept nogil:
     cdef Assoc *a = s.assoc
-    cdef uint64_t window
     n = min(n, s.recv_high - s.consumed)
     s.consumed += n
     assoc_consumed(a, n)
     if s.flags & (S_FIN_KNOWN | S_DEAD):
         return
     if a.rec.has_rtt and credit_measure(&s.credit, n, a.rec.srtt, a.ep.now):
-        s.credit.window = min(2 * s.credit.window, max(s.credit.window, a.ep.cfg.stream_window_max))
-    window = s.credit.window
-    if s.consumed + window - s.recv_max >= window // 2:
-        s.recv_max = s.consumed + window
-        stream_control(s, P_WINDOW)
+        widen_stream(s)
+    offer_stream_data(s)
+
+
+cdef void hole_stands(Stream *s) noexcept nogil:
+    """Bytes wait behind a lost one. What is lost once waits a round trip, twice two: the windows make room for
+    four times what waits, or the sender would stand still until the hole is filled."""
+    cdef Assoc *a = s.assoc
+    cdef uint64_t waiting = s.recv_high - s.in_.next
+    if s.flags & S_FIN_KNOWN:
+        return
+    if 4 * waiting > a.credit.window and widen_assoc(a):
+        offer_data(a)
+    if 4 * waiting > s.credit.window and s.credit.window < a.ep.cfg.stream_window_max:
+        widen_stream(s)
+        offer_stream_data(s)
 
 
 # --- acknowledgment and loss of our frames
@@ -452,6 +486,7 @@ cdef void stream_flush_acked(Assoc *a) noexcept nogil:
         if n > 0 and not s.flags & S_ENDED:
             s.out.reported = s.out.acked
             sendbuf_release(&s.out, s.out.acked, k.release, k.ctx)
+        if (n > 0 or s.out.done.n > 0) and not s.flags & S_ENDED:
             k.acked(k.ctx, s_pub(s), n)
         if s.flags & (S_FIN_ACKED | S_ENDED) == S_FIN_ACKED and s.out.acked == s.out.end:
             mark_send_done(s)

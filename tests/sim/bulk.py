@@ -22,6 +22,7 @@ class Bulk:
     def __init__(self, net: Network, sender: Host, receiver: Host) -> None:
         self.sender, self.receiver, self.got = sender, receiver, 0
         receiver.on_data = self._on_data
+        sender.on_acked = lambda _: self.fill()
         self.net = net
         assoc = sender.connect(receiver.address, net.now)
         before = set(receiver.flows)
@@ -34,7 +35,6 @@ class Bulk:
         self.got += len(event.data)
         self.receiver.endpoint.consumed(event.flow, len(event.data))
         self.receiver.flows[event.flow].received.clear()
-        self.fill()
 
     def fill(self) -> None:
         endpoint = self.sender.endpoint

@@ -46,6 +46,7 @@ class Host:
         self.on_accepted: Callable[[ev.FlowAccepted], None] | None = None
         self.on_opened: Callable[[ev.FlowOpened], None] | None = None
         self.on_data: Callable[[ev.DataReceived], None] | None = None
+        self.on_acked: Callable[[ev.DataAcked], None] | None = None
 
     # --- the endpoint, in the world's time
 
@@ -94,6 +95,8 @@ class Host:
                     self.endpoint.consumed(event.flow, len(event.data))
             case ev.DataAcked():
                 flow.acked += event.size
+                if self.on_acked is not None:
+                    self.on_acked(event)
             case ev.FinReceived():
                 assert not flow.fin, "two FINs"
                 flow.fin = True
