@@ -1,8 +1,8 @@
-"""Congestion control over simulated paths: goodput of one flow, shares of two, in virtual time.
+"""Simulated paths, in virtual time: goodput of one flow, shares of two, how long short transfers take.
 
 ::
 
-    python benchmarks/paths.py [--seconds N] [--congestion NAME ...] [--fair]
+    python benchmarks/paths.py [--seconds N] [--congestion NAME ...] [--fair | --tail]
 
 Deterministic: equal seeds give equal figures, on any machine. The link is 100 Mbit/s with a queue of one
 bandwidth-delay product that drops at its tail; random loss goes both ways.
@@ -11,6 +11,7 @@ bandwidth-delay product that drops at its tail; random loss goes both ways.
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 from pathlib import Path
 
@@ -69,6 +70,51 @@ def shares(one: str, two: str, rtt: int, queue: float, seconds: float) -> tuple[
     return x, y
 
 
+def transfers(
+    rtt: int, loss: float, size: int, seed: int, *, fec: bool, count: int = 20
+) -> tuple[list[float], float]:
+    """ms that short transfers take one after the other, on an association that carried a bulk flow for a
+    second; and the bytes sent for each of theirs."""
+    pair = Pair(seed, link=link(rtt, loss), congestion="bbr", stream_window=WINDOW, assoc_window=2 * WINDOW,
+                max_ack_delay=MS, fec=fec)  # fmt: skip
+    bulk = Bulk(pair, pair.a, pair.b)
+    pair.run_for(1)
+    pair.a.endpoint.reset(bulk.flow, 1)
+    pair.a.on_acked = pair.b.on_data = None
+    pair.run_for(0.5)
+    sent, took = pair.forth.bytes, []
+    for _ in range(count):
+        before, start = set(pair.b.flows), pair.now
+        flow = pair.a.endpoint.open(bulk.assoc, pair.now, committed=True)
+        pair.a.endpoint.write(flow, bytes(size))
+        pair.a.endpoint.fin(flow)
+        pair.run(lambda before=before: any(f.fin for h, f in pair.b.flows.items() if h not in before))
+        took.append((pair.now - start) / MS)
+        for handle in set(pair.b.flows) - before:
+            pair.b.endpoint.fin(handle)
+        pair.run_for(0.2)
+    return took, (pair.forth.bytes - sent) / size / count
+
+
+def show_tail(seeds: int) -> None:
+    for rtt in (20, 100):
+        for loss in (0.01, 0.02, 0.05):
+            for size in (10_000, 100_000, 1_000_000):
+                for fec in (False, True):
+                    took: list[float] = []
+                    for seed in range(1, seeds + 1):
+                        some, overhead = transfers(rtt, loss, size, seed, fec=fec)
+                        took += some
+                    cuts = statistics.quantiles(took, n=100, method="inclusive")
+                    figures = " ".join(f"p{p} {cuts[p - 1]:.1f}" for p in (50, 95, 99))
+                    what = f"{rtt} ms {loss:.0%} {size // 1000} KB {'with' if fec else 'without'} repairs"
+                    mean = statistics.mean(took)
+                    print(
+                        f"{what}: {figures} ms, mean {mean:.1f}; {overhead:.2f} bytes sent for each",
+                        flush=True,
+                    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -76,9 +122,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--congestion", nargs="+", default=["cubic", "bbr"])
     parser.add_argument("--fair", action="store_true", help="two flows on one bottleneck")
+    parser.add_argument("--tail", action="store_true", help="short transfers, with and without repairs")
+    parser.add_argument("--seeds", type=int, default=20, help="of --tail; 20 transfers each")
     parser.add_argument("--cold", action="store_true", help="only cold associations")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
+    if args.tail:
+        show_tail(args.seeds)
+        return
     if args.fair:
         for rtt, queue in ((20, 1.0), (20, 0.25), (20, 4.0), (100, 1.0)):
             for name in args.congestion:

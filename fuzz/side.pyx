@@ -270,6 +270,7 @@ cdef bint side_init(Side *k, uint64_t seed, Input *i) noexcept nogil:
     k.cfg.stream_window_max = k.cfg.stream_window << (pick >> 4 & 3)
     k.cfg.assoc_window_max = k.cfg.assoc_window << (pick >> 4 & 3)
     k.cfg.window_budget = 1 << 20
+    k.cfg.fec = 1
     k.cfg.max_ack_delay = 5000000
     k.cfg.keepalive = 1000000000
     k.cfg.dead_after = 5000000000

@@ -486,6 +486,7 @@ cdef class Worker:
         c.dead_after = <uint64_t>(dead_after * 1e9)
         c.idle_after = 120000000000
         c.handshake_timeout = 3000000000
+        c.fec = 1
         memcpy(c.congestion, <const char *>congestion, min(len(congestion), 15))
         fill_sink(&sink, &self.w)
         self.w.vtl = vtl_endpoint_new(&c, &sink)

@@ -79,6 +79,7 @@ cdef struct vtl_config:
     uint32_t keys              # pre-shared keys; 0: plain. The first one is for associations we begin
     uint8_t key[VTL_MAX_KEYS][VTL_KEY_SIZE]
     uint64_t key_update_after  # packets encrypted with one key; 0: as many as is good
+    uint32_t fec               # repairs are sent where the path loses packets
 
 
 cdef struct vtl_datagram:      # one datagram of a batch: iov[first : first + count], `size` bytes in all
@@ -109,6 +110,7 @@ cdef struct vtl_counters:      # of an endpoint
     uint64_t paths_proven, paths_failed         # addresses that answered a challenge, or did not
     uint64_t key_mismatches                     # handshakes signed with no key of ours, or not at all
     uint64_t amplification_limited              # datagrams not sent, for their address has sent too little
+    uint64_t repairs_sent, packets_repaired     # see vtl_assoc_stats
 
 
 cdef struct vtl_assoc_stats:
@@ -126,3 +128,5 @@ cdef struct vtl_assoc_stats:
     uint32_t version
     uint32_t key_updates                        # of ours
     uint64_t forged                             # packets that were not what their tag says
+    uint64_t repairs_sent                       # REPAIR frames
+    uint64_t packets_repaired                   # packets of the peer's brought back by one

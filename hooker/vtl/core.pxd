@@ -10,6 +10,7 @@ from hooker.vtl.api cimport VTL_MAX_KEYS, vtl_addr, vtl_config, vtl_counters, vt
 from hooker.vtl.congestion cimport Congestion
 from hooker.vtl.credit cimport Credit
 from hooker.vtl.ecn cimport Ecn
+from hooker.vtl.fec cimport Fec
 from hooker.vtl.ranges cimport RangeSet
 from hooker.vtl.reassembly cimport Reassembly
 from hooker.vtl.recovery cimport Recovery
@@ -201,6 +202,7 @@ cdef struct Assoc:
     Recovery rec
     Congestion cc
     Ecn ecn
+    Fec fec
     uint32_t probes            # datagrams that may ignore the window
     bint ping_due
     uint64_t send_total, send_max, peer_stream_window

@@ -304,6 +304,8 @@ cdef void vtl_assoc_get_stats(const vtl_assoc *assoc, vtl_assoc_stats *out) noex
     out.version = a.version
     out.key_updates = a.keys.updates if a.keys != NULL else 0
     out.forged = a.keys.forged if a.keys != NULL else 0
+    out.repairs_sent = a.fec.sent
+    out.packets_repaired = a.fec.repaired
 
 
 cdef void vtl_set_user(vtl_assoc *a, void *user) noexcept nogil:

@@ -15,6 +15,7 @@ from hooker.vtl.ecn cimport ECN_CE, ecn_on_ack
 from hooker.vtl.endpoint cimport (
     VTL_DROP_DUPLICATE, VTL_DROP_MEMORY, VTL_DROP_PROTOCOL, VTL_DROP_SHORT, VTL_DROP_TYPE, VTL_OK,
 )
+from hooker.vtl.fec cimport fec_keep, fec_note, fec_rebuild
 from hooker.vtl.keys cimport keys_open
 from hooker.vtl.path cimport path_on_challenge, path_on_response
 from hooker.vtl.ranges cimport Range, ranges_add, ranges_contains, ranges_trim
@@ -81,7 +82,9 @@ cdef inline Listener listener(Assoc *a) noexcept nogil:
 
 cdef void react(Assoc *a, const AckResult *r, uint64_t marked, bint limited, uint64_t now) noexcept nogil:
     cdef CongestionAck ack
+    fec_note(&a.fec, r.acked_bytes, r.lost_bytes)
     if r.spurious > 0:
+        a.fec.lost -= min(a.fec.lost, r.spurious * a.cc.mss)
         congestion_on_spurious(&a.cc, r.spurious)
     if r.lost_bytes > 0 and r.newest_lost_at >= a.up_at:    # before, nobody was there to lose it for
         congestion_on_loss(&a.cc, r.lost_packets, r.newest_lost_at, now, r.persistent)
@@ -239,6 +242,22 @@ cdef void on_max_data(Assoc *a, uint64_t limit) noexcept nogil:
         s = next
 
 
+cdef void on_repair(Assoc *a, const uint8_t *frame, const uint8_t *parity, uint64_t now) noexcept nogil:
+    """The frames of a lost packet count; its number stays a lost one's."""
+    cdef Cursor c
+    if a.fec.rebuilding:
+        return
+    c.n = fec_rebuild(&a.fec, frame, parity, load16(frame + 2), a.ep.cfg.max_datagram, &a.received,
+                      a.received_floor, &c.p)
+    if c.n == 0:
+        return
+    a.ep.count.packets_repaired += 1
+    a.fec.rebuilding = True
+    while c.n > 0 and on_frame(a, &c, now) == VTL_OK:
+        pass
+    a.fec.rebuilding = False
+
+
 cdef int on_frame(Assoc *a, Cursor *c, uint64_t now) noexcept nogil:
     cdef uint8_t type = c.p[0]
     cdef uint32_t size = frame_size(type)
@@ -263,6 +282,11 @@ cdef int on_frame(Assoc *a, Cursor *c, uint64_t now) noexcept nogil:
         return on_ack(a, p, c, now)
     if type == FR_MAX_DATA:
         on_max_data(a, load64(p + 8))
+    elif type == FR_REPAIR:
+        body = take(c, load16(p + 2))
+        if body == NULL:
+            return VTL_DROP_SHORT
+        on_repair(a, p, body, now)
     elif type == FR_PATH_CHALLENGE:
         path_on_challenge(a, load64(p + 8))
     elif type == FR_PATH_RESPONSE:
@@ -299,6 +323,7 @@ cdef void note_received(Assoc *a, uint64_t pn, bint eliciting, uint64_t now) noe
 cdef int packet_receive(Assoc *a, Cursor *c, uint64_t pn, uint64_t now) noexcept nogil:
     cdef uint32_t seen = 0      # frame types, a bit each
     cdef size_t size = c.n + HEADER_SIZE
+    cdef Cursor body
     cdef int rc
     if pn < a.received_floor or ranges_contains(&a.received, pn):
         return VTL_DROP_DUPLICATE
@@ -310,6 +335,7 @@ cdef int packet_receive(Assoc *a, Cursor *c, uint64_t pn, uint64_t now) noexcept
             return rc
     if c.n == 0:
         return VTL_DROP_SHORT                       # RFC 9000 12.4
+    body = c[0]
     while c.n > 0:
         seen |= <uint32_t>1 << (c.p[0] & 31)
         rc = on_frame(a, c, now)
@@ -318,6 +344,8 @@ cdef int packet_receive(Assoc *a, Cursor *c, uint64_t pn, uint64_t now) noexcept
     a.frames_seen = seen
     a.ecn.received[a.ep.source_ecn] += 1
     note_received(a, pn, seen & ~<uint32_t>ACK_ONLY, now)
+    if a.fec.kept != NULL:
+        fec_keep(&a.fec, pn, body.p, body.n)
     a.packets_received += 1
     a.bytes_received += size
     a.last_recv = now

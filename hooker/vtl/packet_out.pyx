@@ -9,6 +9,7 @@ from libc.string cimport memcpy, memmove, memset
 from hooker.vtl.api cimport vtl_datagram
 from hooker.vtl.core cimport *
 from hooker.vtl.ecn cimport ECN_CE, ECN_ECT0, ecn_mark
+from hooker.vtl.fec cimport fec_cover, fec_covering, fec_dry, fec_forget, fec_full, fec_repair_size, fec_write
 from hooker.vtl.handshake cimport cookie_mac
 from hooker.vtl.keys cimport keys_overhead, keys_ready, keys_seal, psk_sign
 from hooker.vtl.pacing cimport pacing_ready, pacing_spend
@@ -375,6 +376,27 @@ cdef bint has_frames(const Assoc *a) noexcept nogil:
             or a.active.first != NULL)
 
 
+cdef bint depart(Builder *d, uint64_t now) noexcept nogil:
+    """The packet is complete: sealed, recorded, and paid for."""
+    cdef Assoc *a = d.a
+    cdef vtl_batch *b = d.b
+    if a.keys != NULL and not seal(d):
+        return False
+    finish(d, &a.peer)
+    if d.eliciting and a.rec.in_flight == 0 and a.cc.ops.on_restart != NULL:
+        a.cc.ops.on_restart(&a.cc, now)
+    if d.eliciting:
+        b.dgram[b.dgram_len - 1].ecn = ecn_mark(&a.ecn)
+    recovery_sent(&a.rec, d.frame0, d.size, d.eliciting, SENT_ECT if b.dgram[b.dgram_len - 1].ecn else 0, now)
+    a.bytes_sent += d.size
+    if d.eliciting:
+        pacing_spend(a, d.size)
+        a.probes -= 1 if a.probes > 0 else 0
+        if a.unanswered == 0:
+            a.unanswered = now
+    return True
+
+
 cdef bint build_packet(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
     """One DATA packet; False: nothing (more) to send now."""
     cdef Builder d
@@ -388,6 +410,7 @@ cdef bint build_packet(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
     if a.keys != NULL and not keys_ready(a):
         return False
     begin(&d, b, a, a.max_datagram - keys_overhead(a))
+    d.limit -= REPAIR_HEADER if fec_covering(&a.fec) else 0     # its repair is to fit, too
     p = put(&d, HEADER_SIZE)
     write_header(p, PKT_DATA, a.peer_cid, a.rec.next_pn)
     if a.unacked > 0:
@@ -400,21 +423,29 @@ cdef bint build_packet(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
     if d.size == HEADER_SIZE:
         abandon(&d)
         return False
-    if a.keys != NULL and not seal(&d):
+    if d.eliciting and fec_covering(&a.fec):
+        fec_cover(&a.fec, a.rec.next_pn, &b.iov[d.iov0], b.iov_len - d.iov0, HEADER_SIZE, a.ep.cfg.max_datagram)
+    return depart(&d, now)
+
+
+cdef bint build_repair(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
+    """One REPAIR for the packets since the last; False: not now."""
+    cdef Builder d
+    cdef uint8_t *p
+    cdef uint32_t n = fec_repair_size(&a.fec, a.rec.next_pn)
+    if (n == 0 or a.probes > 0 or not recovery_room(&a.rec) or not window_open(a, now)
+            or (a.keys != NULL and not keys_ready(a))):
         return False
-    finish(&d, &a.peer)
-    if d.eliciting and a.rec.in_flight == 0 and a.cc.ops.on_restart != NULL:
-        a.cc.ops.on_restart(&a.cc, now)
-    if d.eliciting:
-        b.dgram[b.dgram_len - 1].ecn = ecn_mark(&a.ecn)
-    recovery_sent(&a.rec, d.frame0, d.size, d.eliciting, SENT_ECT if b.dgram[b.dgram_len - 1].ecn else 0, now)
-    a.bytes_sent += d.size
-    if d.eliciting:
-        pacing_spend(a, d.size)
-        a.probes -= 1 if a.probes > 0 else 0
-        if a.unanswered == 0:
-            a.unanswered = now
-    return True
+    begin(&d, b, a, a.max_datagram - keys_overhead(a))
+    p = put(&d, HEADER_SIZE + n)
+    if p == NULL:                                   # datagrams became smaller
+        fec_forget(&a.fec)
+        return False
+    write_header(p, PKT_DATA, a.peer_cid, a.rec.next_pn)
+    fec_write(&a.fec, p + HEADER_SIZE)
+    record(&d, FR_REPAIR, 0, 0, 0, 0)
+    a.ep.count.repairs_sent += 1
+    return depart(&d, now)
 
 
 cdef uint32_t build_path_frame(Assoc *a, vtl_batch *b, const vtl_addr *to, uint8_t type, uint64_t data,
@@ -498,7 +529,13 @@ cdef bint packets_build(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
     while a.state >= A_COOKIE:
         if not batch_room(b) or not sealed_room(a, b):
             return False
+        if a.fec.n > 0 and fec_full(&a.fec) and build_repair(a, b, now):
+            continue
         if not build_packet(a, b, now):
+            if a.active.first == NULL and a.ep.cfg.fec:
+                fec_dry(&a.fec, a.rec.in_flight > 0, a.cc.w.cwnd // 2)
+                if a.fec.n > 0:
+                    build_repair(a, b, now)
             if a.active.first == NULL and a.rec.in_flight + a.max_datagram <= a.cc.w.cwnd:
                 recovery_limited(&a.rec)
             return True

@@ -58,6 +58,7 @@ cdef void forget_estimates(Assoc *a, uint64_t rtt) noexcept nogil:
         recovery_rtt(&a.rec, rtt, 0)
     a.ecn.state = ECN_TESTING
     a.ecn.tested = 0
+    a.fec.acked = a.fec.lost = 0
     a.tokens = 0
     a.pace_until = 0
 

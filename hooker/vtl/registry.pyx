@@ -6,6 +6,7 @@ from libc.string cimport memcmp, memset
 from hooker.vtl.congestion cimport congestion_free, congestion_init
 from hooker.vtl.core cimport *
 from hooker.vtl.ecn cimport Ecn
+from hooker.vtl.fec cimport fec_free
 from hooker.vtl.keys cimport keys_free
 from hooker.vtl.ranges cimport ranges_clear
 from hooker.vtl.recovery cimport recovery_free, recovery_init
@@ -114,6 +115,7 @@ cdef void path_forget(Assoc *a) noexcept nogil:
     a.ack_now = a.window_due = a.ping_due = a.hs_send = False
     memset(&a.other, 0, sizeof(OtherPath))
     memset(&a.ecn, 0, sizeof(Ecn))
+    fec_free(&a.fec)
     memset(&a.answer, 0, sizeof(PathAnswer))
 
 
@@ -195,6 +197,7 @@ cdef void assoc_free(Assoc *a) noexcept nogil:
     keys_free(a)
     recovery_free(&a.rec)
     congestion_free(&a.cc)
+    fec_free(&a.fec)
     ranges_clear(&a.received)
     ranges_clear(&a.used_ids)
     free(a.table)

@@ -34,6 +34,8 @@ class Stats(TypedDict):
     version: int
     key_updates: int
     forged: int
+    repairs_sent: int
+    packets_repaired: int
 
 class Endpoint:
     def __init__(
@@ -55,6 +57,7 @@ class Endpoint:
         congestion: str = "auto",
         keys: tuple[bytes, ...] = (),
         key_update_after: int = 0,
+        fec: bool = True,
     ) -> None: ...
     def receive_datagram(self, data: bytes, addr: Address, now: int, ecn: int = 0) -> str: ...
     @overload

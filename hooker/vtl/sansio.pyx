@@ -47,6 +47,7 @@ DEFAULTS = {
     "congestion": "auto",
     "keys": (),
     "key_update_after": 0,
+    "fec": True,
 }
 # with keys; not by what the processor does best, for equal seeds shall give equal bytes
 ENCRYPTED_VERSIONS = (0x101, 0x103, 0x102)
@@ -176,6 +177,7 @@ cdef class Endpoint:
         for i, key in enumerate(c["keys"]):
             memcpy(cfg.key[i], PyBytes_AS_STRING(key), VTL_KEY_SIZE)
         cfg.key_update_after = c["key_update_after"]
+        cfg.fec = c["fec"]
         cfg.max_datagram = c["max_datagram"]
         cfg.stream_window = c["stream_window"]
         cfg.assoc_window = c["assoc_window"]

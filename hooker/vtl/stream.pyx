@@ -372,7 +372,7 @@ cdef int stream_on_data(Stream *s, uint64_t offset, const uint8_t *data, uint32_
         s.assoc.stream_received += n
         if offset <= next and deliverable(s):
             reassembly_advance(&s.in_, end)
-            k.data(k.ctx, s_pub(s), data + (next - offset), end - next, True)
+            k.data(k.ctx, s_pub(s), data + (next - offset), end - next, not s.assoc.fec.rebuilding)
         elif reassembly_store(&s.in_, offset, data, n) < 0:
             return VTL_DROP_MEMORY
     if s.in_.have.n > 0 or s.flags & S_FIN_KNOWN:

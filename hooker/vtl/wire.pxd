@@ -23,6 +23,7 @@ cdef enum:
     ACK_HEADER = 20
     ACK_ECN_COUNTS = 24         # ECT(0), ECT(1), CE
     ACK_RANGE = 8
+    REPAIR_HEADER = 24
     INIT_FIXED = 48             # INIT body before the version list
     COOKIE_FIXED = 20           # COOKIE body before the version list
     INIT_ACK_FIXED = 28         # INIT_ACK body before the version list
@@ -50,6 +51,7 @@ cdef enum frame_type:
     FR_PATH_CHALLENGE = 0x04
     FR_PATH_RESPONSE = 0x05
     FR_ACK_ECN = 0x06
+    FR_REPAIR = 0x07
     FR_STREAM = 0x10
     FR_OPEN = 0x11
     FR_OPEN_ACK = 0x12
@@ -167,7 +169,7 @@ cdef inline uint32_t frame_size(uint8_t type) noexcept nogil:
         return 20
     if type == FR_ACK_ECN:
         return ACK_HEADER + ACK_ECN_COUNTS
-    if type == FR_OPEN:
+    if type == FR_OPEN or type == FR_REPAIR:
         return 24
     if type == FR_OPEN_REJECT:
         return 12

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from sim.wire import DATA, INIT, INIT_ACK, Ack, Frame, Packet, Stream, decode
+from sim.wire import DATA, INIT, INIT_ACK, Ack, Frame, Packet, Repair, Stream, decode
 
 
 class Direction:
@@ -17,6 +17,7 @@ class Direction:
         self.high: defaultdict[int, int] = defaultdict(int)  # highest offset sent, by stream
         self.final: dict[int, int] = {}
         self.bytes: dict[int, bytearray] = {}
+        self.bodies: dict[int, bytes] = {}  # of the packets a REPAIR may cover
 
 
 class Observer:
@@ -48,13 +49,28 @@ class Observer:
         d = self.directions[packet.cid]
         assert packet.number >= d.next_number, f"packet number {packet.number} used again"
         d.next_number = packet.number + 1
+        d.bodies[packet.number] = packet.body
+        d.bodies.pop(packet.number - 200, None)
         for frame in packet.frames:
             if isinstance(frame, Stream):
                 self._stream(packet.cid, d, frame)
             elif isinstance(frame, Ack):
                 self._ack(packet.cid, frame)
+            elif isinstance(frame, Repair):
+                self._repair(d, frame)
             elif frame.name.startswith("MAX_"):
                 self._credit(packet.cid, frame)
+
+    @staticmethod
+    def _repair(d: Direction, repair: Repair) -> None:
+        """The XOR of bodies and of lengths, over packets that were sent."""
+        lengths = parity = 0
+        for i in range(64):
+            if repair.covered >> i & 1:
+                body = d.bodies[repair.first + i]
+                lengths ^= len(body)
+                parity ^= int.from_bytes(body.ljust(len(repair.parity), b"\0"), "big")
+        assert (lengths, parity) == (repair.lengths, int.from_bytes(repair.parity, "big")), "another XOR"
 
     def _ack(self, cid: int, ack: Ack) -> None:
         if (back := self.peer.get(cid)) is not None:

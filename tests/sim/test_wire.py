@@ -17,7 +17,7 @@ U32, U64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
 FIELDS = {"Q": U64, "I": U32}
 WINDOW = 100_000
 LAWFUL = ["PING", "PADDING", "MAX_DATA", "OPEN", "STREAM", "MAX_STREAM_DATA", "END"]
-KNOWN = {0, 1, 2, 6, 0x10, *(kind for kind, _ in TYPES.values())}
+KNOWN = {0, 1, 2, 6, 7, 0x10, *(kind for kind, _ in TYPES.values())}
 
 
 @st.composite

@@ -22,6 +22,13 @@ class Stream(NamedTuple):
     fin: bool
 
 
+class Repair(NamedTuple):
+    lengths: int
+    first: int
+    covered: int
+    parity: bytes
+
+
 class Frame(NamedTuple):
     """Any other frame: its name, its stream id, and its fields."""
 
@@ -46,7 +53,7 @@ FIXED = {  # type: name, what stands behind the prefix
 TYPES = {name: (kind, layout) for kind, (name, layout) in FIXED.items()}
 SHORT = {0: "PADDING", 1: "PING"}
 
-AnyFrame = Ack | Stream | Frame
+AnyFrame = Ack | Stream | Repair | Frame
 
 
 @dataclass
@@ -97,6 +104,12 @@ def _decode_frame(body: bytes, at: int) -> tuple[AnyFrame, int]:
     at += 8
     if kind in (0x02, 0x06):
         return _decode_ack(body, at, flags, id_, counted=kind == 0x06)
+    if kind == 0x07:
+        first, covered = struct.unpack_from("!QQ", body, at)
+        parity = body[at + 16 : at + 16 + small]
+        if len(parity) != small:
+            raise WireError("truncated REPAIR")
+        return Repair(id_, first, covered, parity), at + 16 + small
     if kind == 0x10:
         (offset,) = struct.unpack_from("!Q", body, at)
         data = body[at + 8 : at + 8 + small]
@@ -135,6 +148,9 @@ def encode(frame: AnyFrame) -> bytes:
         return head + frame.data
     if isinstance(frame, Ack):
         return _encode_ack(frame)
+    if isinstance(frame, Repair):
+        head = struct.pack("!BBHIQQ", 0x07, 0, len(frame.parity), frame.lengths, frame.first, frame.covered)
+        return head + frame.parity
     if frame.name in SHORT.values():
         return bytes([next(k for k, name in SHORT.items() if name == frame.name)])
     kind, layout = TYPES[frame.name]

@@ -1,0 +1,53 @@
+# Forward error correction: the XOR of a few packets, which brings back one of them without a round trip.
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from hooker.vtl.api cimport iovec
+from hooker.vtl.ranges cimport RangeSet
+
+
+cdef enum:
+    FEC_SPAN = 64              # packet numbers from the first packet covered to the last
+
+cdef struct Fec:               # zeroed memory is one that does nothing
+    uint64_t acked, lost       # bytes, aging: what the path does to our packets
+    # sender: the group of packets not covered yet
+    uint8_t *parity
+    uint32_t size              # bytes, of parity and of each place in `kept`
+    uint32_t n                 # packets
+    uint32_t longest, lengths  # bytes: the longest body; all lengths, XOR
+    uint64_t first, mask       # packet number of the first; bit i: first + i is covered
+    uint64_t burst             # bytes that may still be covered
+    int64_t budget             # bytes of repairs
+    # receiver: bodies of the last packets
+    uint8_t *kept              # FEC_SPAN places, and one for what is rebuilt; NULL: the peer sends no repairs
+    uint64_t kept_pn[FEC_SPAN]
+    uint32_t kept_len[FEC_SPAN]
+    uint32_t idle              # packets kept since the last repair
+    bint rebuilding            # the frames at hand are of a packet brought back
+    uint64_t sent, repaired    # repairs; packets brought back
+
+
+cdef inline bint fec_lossy(const Fec *f) noexcept nogil:
+    """More than 0.5 %, and not by one accident."""
+    return f.lost > 5000 and 200 * f.lost > f.acked + f.lost
+
+cdef inline bint fec_covering(const Fec *f) noexcept nogil:
+    return f.burst > 0 and fec_lossy(f)
+
+cdef void fec_free(Fec *f) noexcept nogil                      # and zeroes it
+cdef void fec_note(Fec *f, uint64_t acked, uint64_t lost) noexcept nogil       # bytes
+# Nothing more to send. waiting: for ACKs; burst: bytes to be covered when there is something again.
+cdef void fec_dry(Fec *f, bint waiting, uint64_t burst) noexcept nogil
+
+# The packet just built, in pieces, `skip` bytes of which are its header. `most`: no body is longer.
+cdef void fec_cover(Fec *f, uint64_t pn, const iovec *v, uint32_t n, uint32_t skip, uint32_t most) noexcept nogil
+cdef bint fec_full(const Fec *f) noexcept nogil                # the group waits for its repair
+# Bytes of the frame, in packet `pn`; 0: none is to be sent.
+cdef uint32_t fec_repair_size(Fec *f, uint64_t pn) noexcept nogil
+cdef void fec_write(Fec *f, uint8_t *p) noexcept nogil         # the REPAIR frame; the group begins anew
+cdef void fec_forget(Fec *f) noexcept nogil                    # the group is given up
+
+cdef void fec_keep(Fec *f, uint64_t pn, const uint8_t *body, uint32_t n) noexcept nogil
+# A REPAIR frame. Bytes of the one body that is missing, in `out`; 0: there is none, or more than one.
+cdef uint32_t fec_rebuild(Fec *f, const uint8_t *frame, const uint8_t *parity, uint32_t n, uint32_t most,
+                          const RangeSet *received, uint64_t floor, const uint8_t **out) noexcept nogil
