@@ -6,24 +6,28 @@ from hooker.vtl.ranges cimport RangeSet
 
 
 cdef enum:
+    FEC_MEMORY = 4 << 20       # bytes over which the loss rate is averaged
     FEC_SPAN = 64              # packet numbers from the first packet covered to the last
 
+cdef struct Kept:              # bodies of the last packets received; their bytes follow
+    uint64_t pn[FEC_SPAN]
+    uint32_t len[FEC_SPAN]
+
 cdef struct Fec:               # zeroed memory is one that does nothing
-    uint64_t acked, lost       # bytes, aging: what the path does to our packets
+    # what is looked at for each packet comes first
+    Kept *kept                 # FEC_SPAN places, and one for what is rebuilt; NULL: the peer sends no repairs
+    bint rebuilding            # the frames at hand are of a packet brought back
     # sender: the group of packets not covered yet
+    uint32_t n                 # packets
+    uint64_t burst             # bytes that may still be covered
+    uint64_t acked, lost       # bytes, aging: what the path does to our packets
     uint8_t *parity
     uint32_t size              # bytes, of parity and of each place in `kept`
-    uint32_t n                 # packets
     uint32_t longest, lengths  # bytes: the longest body; all lengths, XOR
-    uint64_t first, mask       # packet number of the first; bit i: first + i is covered
-    uint64_t burst             # bytes that may still be covered
-    int64_t budget             # bytes of repairs
-    # receiver: bodies of the last packets
-    uint8_t *kept              # FEC_SPAN places, and one for what is rebuilt; NULL: the peer sends no repairs
-    uint64_t kept_pn[FEC_SPAN]
-    uint32_t kept_len[FEC_SPAN]
     uint32_t idle              # packets kept since the last repair
-    bint rebuilding            # the frames at hand are of a packet brought back
+    uint32_t rebuilt           # bytes of a packet brought back
+    uint64_t first, mask       # packet number of the first; bit i: first + i is covered
+    int64_t budget             # bytes of repairs
     uint64_t sent, repaired    # repairs; packets brought back
 
 
@@ -31,11 +35,17 @@ cdef inline bint fec_lossy(const Fec *f) noexcept nogil:
     """More than 0.5 %, and not by one accident."""
     return f.lost > 5000 and 200 * f.lost > f.acked + f.lost
 
+cdef inline void fec_note(Fec *f, uint64_t acked, uint64_t lost) noexcept nogil:    # bytes
+    f.acked += acked
+    f.lost += lost
+    if f.acked + f.lost > FEC_MEMORY:
+        f.acked >>= 1
+        f.lost >>= 1
+
 cdef inline bint fec_covering(const Fec *f) noexcept nogil:
     return f.burst > 0 and fec_lossy(f)
 
 cdef void fec_free(Fec *f) noexcept nogil                      # and zeroes it
-cdef void fec_note(Fec *f, uint64_t acked, uint64_t lost) noexcept nogil       # bytes
 # Nothing more to send. waiting: for ACKs; burst: bytes to be covered when there is something again.
 cdef void fec_dry(Fec *f, bint waiting, uint64_t burst) noexcept nogil
 
@@ -48,6 +58,7 @@ cdef void fec_write(Fec *f, uint8_t *p) noexcept nogil         # the REPAIR fram
 cdef void fec_forget(Fec *f) noexcept nogil                    # the group is given up
 
 cdef void fec_keep(Fec *f, uint64_t pn, const uint8_t *body, uint32_t n) noexcept nogil
-# A REPAIR frame. Bytes of the one body that is missing, in `out`; 0: there is none, or more than one.
-cdef uint32_t fec_rebuild(Fec *f, const uint8_t *frame, const uint8_t *parity, uint32_t n, uint32_t most,
-                          const RangeSet *received, uint64_t floor, const uint8_t **out) noexcept nogil
+# A REPAIR frame, and the body it brings back if one packet of its group is missing, and no more: 0 bytes otherwise.
+cdef void fec_on_repair(Fec *f, const uint8_t *frame, const uint8_t *parity, uint32_t n, uint32_t most,
+                        const RangeSet *received, uint64_t floor) noexcept nogil
+cdef uint32_t fec_rebuilt(Fec *f, const uint8_t **body) noexcept nogil      # once

@@ -15,7 +15,6 @@ from hooker.vtl.ranges cimport ranges_contains
 from hooker.vtl.wire cimport FR_REPAIR, REPAIR_HEADER, load16, load32, load64, store64, write_prefix
 
 cdef enum:
-    MEMORY = 4 << 20           # bytes over which the loss rate is averaged
     LARGEST_GROUP = 20         # packets
     SMALLEST_GROUP = 8
     SHARE = 4                  # a repair byte for so many covered
@@ -27,14 +26,6 @@ cdef void fec_free(Fec *f) noexcept nogil:
     free(f.parity)
     free(f.kept)
     memset(f, 0, sizeof(Fec))
-
-
-cdef void fec_note(Fec *f, uint64_t acked, uint64_t lost) noexcept nogil:
-    f.acked += acked
-    f.lost += lost
-    if f.acked + f.lost > MEMORY:
-        f.acked //= 2
-        f.lost //= 2
 
 
 # --- sender
@@ -116,6 +107,10 @@ cdef void fec_write(Fec *f, uint8_t *p) noexcept nogil:
 
 # --- receiver
 
+cdef inline uint8_t *place(const Fec *f, uint32_t i) noexcept nogil:
+    return <uint8_t *>(f.kept + 1) + <size_t>i * f.size
+
+
 cdef void fec_keep(Fec *f, uint64_t pn, const uint8_t *body, uint32_t n) noexcept nogil:
     cdef uint32_t i = pn % FEC_SPAN
     f.idle += 1
@@ -123,13 +118,20 @@ cdef void fec_keep(Fec *f, uint64_t pn, const uint8_t *body, uint32_t n) noexcep
         free(f.kept)
         f.kept = NULL
     elif n <= f.size:
-        f.kept_pn[i] = pn
-        f.kept_len[i] = n
-        memcpy(f.kept + <size_t>i * f.size, body, n)
+        f.kept.pn[i] = pn
+        f.kept.len[i] = n
+        memcpy(place(f, i), body, n)
 
 
-cdef uint32_t fec_rebuild(Fec *f, const uint8_t *frame, const uint8_t *parity, uint32_t n, uint32_t most,
-                          const RangeSet *received, uint64_t floor, const uint8_t **out) noexcept nogil:
+cdef uint32_t fec_rebuilt(Fec *f, const uint8_t **body) noexcept nogil:
+    cdef uint32_t n = f.rebuilt
+    f.rebuilt = 0
+    body[0] = place(f, FEC_SPAN)
+    return n
+
+
+cdef void fec_on_repair(Fec *f, const uint8_t *frame, const uint8_t *parity, uint32_t n, uint32_t most,
+                        const RangeSet *received, uint64_t floor) noexcept nogil:
     cdef uint32_t length = load32(frame + 4), i, k, missing = 0
     cdef uint64_t pn, first = load64(frame + 8), mask = load64(frame + 16)
     cdef uint8_t *body
@@ -137,27 +139,27 @@ cdef uint32_t fec_rebuild(Fec *f, const uint8_t *frame, const uint8_t *parity, u
     if f.size == 0:
         f.size = most
     if f.kept == NULL:
-        f.kept = <uint8_t *>malloc(<size_t>(FEC_SPAN + 1) * f.size)
-        memset(f.kept_pn, 0, sizeof(f.kept_pn))
-        return 0                                    # the first one only says that there will be more
-    if n > f.size or first == 0 or first >> 62:
-        return 0
-    body = f.kept + <size_t>FEC_SPAN * f.size
+        f.kept = <Kept *>malloc(sizeof(Kept) + <size_t>(FEC_SPAN + 1) * f.size)
+        if f.kept != NULL:
+            memset(f.kept, 0, sizeof(Kept))
+        return                                      # the first one only says that there will be more
+    if f.rebuilding or n > f.size or first == 0 or first >> 62:
+        return
+    body = place(f, FEC_SPAN)
+    f.rebuilt = 0                                   # a packet has one REPAIR, or the last one counts
     memcpy(body, parity, n)
     for i in range(FEC_SPAN):
         pn = first + i
         if not mask >> i & 1:
             continue
         k = pn % FEC_SPAN
-        if f.kept_pn[k] == pn and f.kept_len[k] <= n:
-            mix(body, f.kept + <size_t>k * f.size, f.kept_len[k])
-            length ^= f.kept_len[k]
+        if f.kept.pn[k] == pn and f.kept.len[k] <= n:
+            mix(body, place(f, k), f.kept.len[k])
+            length ^= f.kept.len[k]
         elif pn < floor or ranges_contains(received, pn) or missing == 1:
-            return 0
+            return
         else:
             missing += 1
-    if missing == 0 or length > n:
-        return 0
-    f.repaired += 1
-    out[0] = body
-    return length
+    if missing == 1 and length <= n:
+        f.rebuilt = length
+        f.repaired += length > 0

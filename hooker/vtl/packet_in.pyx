@@ -15,8 +15,8 @@ from hooker.vtl.ecn cimport ECN_CE, ecn_on_ack
 from hooker.vtl.endpoint cimport (
     VTL_DROP_DUPLICATE, VTL_DROP_MEMORY, VTL_DROP_PROTOCOL, VTL_DROP_SHORT, VTL_DROP_TYPE, VTL_OK,
 )
-from hooker.vtl.fec cimport fec_keep, fec_note, fec_rebuild
-from hooker.vtl.keys cimport keys_open
+from hooker.vtl.fec cimport fec_keep, fec_note, fec_on_repair, fec_rebuilt
+from hooker.vtl.keys cimport keys_open, keys_overhead
 from hooker.vtl.path cimport path_on_challenge, path_on_response
 from hooker.vtl.ranges cimport Range, ranges_add, ranges_contains, ranges_trim
 from hooker.vtl.recovery cimport (
@@ -242,22 +242,6 @@ cdef void on_max_data(Assoc *a, uint64_t limit) noexcept nogil:
         s = next
 
 
-cdef void on_repair(Assoc *a, const uint8_t *frame, const uint8_t *parity, uint64_t now) noexcept nogil:
-    """The frames of a lost packet count; its number stays a lost one's."""
-    cdef Cursor c
-    if a.fec.rebuilding:
-        return
-    c.n = fec_rebuild(&a.fec, frame, parity, load16(frame + 2), a.ep.cfg.max_datagram, &a.received,
-                      a.received_floor, &c.p)
-    if c.n == 0:
-        return
-    a.ep.count.packets_repaired += 1
-    a.fec.rebuilding = True
-    while c.n > 0 and on_frame(a, &c, now) == VTL_OK:
-        pass
-    a.fec.rebuilding = False
-
-
 cdef int on_frame(Assoc *a, Cursor *c, uint64_t now) noexcept nogil:
     cdef uint8_t type = c.p[0]
     cdef uint32_t size = frame_size(type)
@@ -286,7 +270,7 @@ cdef int on_frame(Assoc *a, Cursor *c, uint64_t now) noexcept nogil:
         body = take(c, load16(p + 2))
         if body == NULL:
             return VTL_DROP_SHORT
-        on_repair(a, p, body, now)
+        fec_on_repair(&a.fec, p, body, load16(p + 2), a.ep.cfg.max_datagram, &a.received, a.received_floor)
     elif type == FR_PATH_CHALLENGE:
         path_on_challenge(a, load64(p + 8))
     elif type == FR_PATH_RESPONSE:
@@ -320,35 +304,50 @@ cdef void note_received(Assoc *a, uint64_t pn, bint eliciting, uint64_t now) noe
         a.ack_deadline = now + a.ep.cfg.max_ack_delay
 
 
+cdef void repaired(Assoc *a, uint64_t now) noexcept nogil:
+    """The frames of a packet brought back count; its number stays a lost one's."""
+    cdef Cursor c
+    c.n = fec_rebuilt(&a.fec, &c.p)
+    if c.n == 0:
+        return
+    a.ep.count.packets_repaired += 1
+    a.fec.rebuilding = True
+    packet_receive(a, &c, 0, now)
+    a.fec.rebuilding = False
+
+
 cdef int packet_receive(Assoc *a, Cursor *c, uint64_t pn, uint64_t now) noexcept nogil:
     cdef uint32_t seen = 0      # frame types, a bit each
     cdef size_t size = c.n + HEADER_SIZE
-    cdef Cursor body
     cdef int rc
-    if pn < a.received_floor or ranges_contains(&a.received, pn):
-        return VTL_DROP_DUPLICATE
-    if pn >> 62:                                    # RFC 9000 12.3
-        return VTL_DROP_PROTOCOL
-    if a.keys != NULL:
-        rc = keys_open(a, c, pn, now)
-        if rc != VTL_OK:
-            return rc
+    if not a.fec.rebuilding:
+        if pn < a.received_floor or ranges_contains(&a.received, pn):
+            return VTL_DROP_DUPLICATE
+        if pn >> 62:                                # RFC 9000 12.3
+            return VTL_DROP_PROTOCOL
+        if a.keys != NULL:
+            rc = keys_open(a, c, pn, now)
+            if rc != VTL_OK:
+                return rc
     if c.n == 0:
         return VTL_DROP_SHORT                       # RFC 9000 12.4
-    body = c[0]
     while c.n > 0:
         seen |= <uint32_t>1 << (c.p[0] & 31)
         rc = on_frame(a, c, now)
         if rc != VTL_OK:
             return rc
+    if a.fec.rebuilding:
+        return VTL_OK
     a.frames_seen = seen
     a.ecn.received[a.ep.source_ecn] += 1
     note_received(a, pn, seen & ~<uint32_t>ACK_ONLY, now)
-    if a.fec.kept != NULL:
-        fec_keep(&a.fec, pn, body.p, body.n)
     a.packets_received += 1
     a.bytes_received += size
     a.last_recv = now
     a.unanswered = a.prove_by = 0
     assoc_touch(a)
+    if a.fec.kept != NULL:
+        size -= keys_overhead(a) + HEADER_SIZE
+        fec_keep(&a.fec, pn, c.p - size, size)
+        repaired(a, now)
     return VTL_OK

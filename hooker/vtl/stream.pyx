@@ -396,7 +396,7 @@ cdef void widen_stream(Stream *s) noexcept nogil:
     s.credit.window = min(2 * s.credit.window, max(s.credit.window, s.assoc.ep.cfg.stream_window_max))
 
 
-cdef void offer_data(Assoc *a) noexcept nogil:
+cdef inline void offer_data(Assoc *a) noexcept nogil:
     """MAX_DATA, once half of the window is free."""
     cdef uint64_t window = a.credit.window
     if a.consumed + window - a.recv_max >= window // 2 and a.consumed + window > a.recv_max:
@@ -405,7 +405,7 @@ cdef void offer_data(Assoc *a) noexcept nogil:
         assoc_ready(a)
 
 
-cdef void offer_stream_data(Stream *s) noexcept nogil:
+cdef inline void offer_stream_data(Stream *s) noexcept nogil:
     """MAX_STREAM_DATA, the same."""
     cdef uint64_t window = s.credit.window
     if s.consumed + window - s.recv_max >= window // 2:
