@@ -102,15 +102,17 @@ def show_tail(seeds: int) -> None:
             for size in (10_000, 100_000, 1_000_000):
                 for fec in (False, True):
                     took: list[float] = []
+                    sent: list[float] = []
                     for seed in range(1, seeds + 1):
                         some, overhead = transfers(rtt, loss, size, seed, fec=fec)
                         took += some
+                        sent.append(overhead)
                     cuts = statistics.quantiles(took, n=100, method="inclusive")
                     figures = " ".join(f"p{p} {cuts[p - 1]:.1f}" for p in (50, 95, 99))
                     what = f"{rtt} ms {loss:.0%} {size // 1000} KB {'with' if fec else 'without'} repairs"
                     mean = statistics.mean(took)
                     print(
-                        f"{what}: {figures} ms, mean {mean:.1f}; {overhead:.2f} bytes sent for each",
+                        f"{what}: {figures} ms, mean {mean:.1f}; {statistics.mean(sent):.2f} bytes sent for each",
                         flush=True,
                     )
 
@@ -123,7 +125,7 @@ def main() -> None:
     parser.add_argument("--congestion", nargs="+", default=["cubic", "bbr"])
     parser.add_argument("--fair", action="store_true", help="two flows on one bottleneck")
     parser.add_argument("--tail", action="store_true", help="short transfers, with and without repairs")
-    parser.add_argument("--seeds", type=int, default=20, help="of --tail; 20 transfers each")
+    parser.add_argument("--seeds", type=int, default=10, help="of --tail; 20 transfers each")
     parser.add_argument("--cold", action="store_true", help="only cold associations")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
