@@ -259,6 +259,7 @@ cdef bint side_init(Side *k, uint64_t seed, Input *i) noexcept nogil:
     k.cfg.stream_window = <uint64_t>256 << (next8(i) & 15)
     pick = next8(i)
     k.cfg.assoc_window = k.cfg.stream_window << (pick & 3)
+    k.cfg.first_datagram = 1200 if pick & 0x80 else 0   # then the rest has to be searched for
     k.cfg.versions[0] = 2 if pick & 0x40 else 1
     k.cfg.versions[1] = 1
     k.cfg.n_versions = 2 if pick & 0xc0 == 0x40 else 1

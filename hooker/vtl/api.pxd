@@ -64,7 +64,8 @@ cdef enum:
 cdef struct vtl_config:
     uint32_t versions[VTL_MAX_VERSIONS]    # spoken, the preferred one first
     uint32_t n_versions
-    uint32_t max_datagram      # UDP payload bytes, 1472 on IPv4 Ethernet, 1452 on IPv6
+    uint32_t max_datagram      # UDP payload bytes to search up to: 1472 on IPv4 Ethernet, 1452 on IPv6
+    uint32_t first_datagram    # what handshakes try first; 0: max_datagram
     uint64_t stream_window     # bytes a peer may send ahead of vtl_consumed, one stream
     uint64_t assoc_window      # the same, all streams of an association
     uint64_t stream_window_max # to what these may grow; less than the beginning: they do not
@@ -88,6 +89,7 @@ cdef struct vtl_datagram:      # one datagram of a batch: iov[first : first + co
     uint32_t count
     uint32_t size
     uint8_t ecn                # the two bits for the IP header
+    uint8_t alone              # it tries a size: in no train with others, and nothing waits for it
 
 
 cdef struct vtl_batch:         # filled by vtl_build; memory is the caller's
@@ -130,3 +132,6 @@ cdef struct vtl_assoc_stats:
     uint64_t forged                             # packets that were not what their tag says
     uint64_t repairs_sent                       # REPAIR frames
     uint64_t packets_repaired                   # packets of the peer's brought back by one
+    uint32_t datagram                           # bytes, the largest we send now
+    uint32_t mtu_probes                         # datagrams sent to find that size
+    uint32_t mtu_holes                          # times that the path no longer carried it

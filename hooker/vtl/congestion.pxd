@@ -65,6 +65,7 @@ cdef struct congestion_ops:
     void (*on_packet_lost)(Congestion *c, const CongestionLoss *l) noexcept nogil
     void (*on_restart)(Congestion *c, uint64_t now) noexcept nogil     # something is sent when nothing was in flight
     void (*on_spurious)(Congestion *c, uint32_t packets) noexcept nogil   # so many were not lost, only late
+    void (*on_resize)(Congestion *c, uint64_t before) noexcept nogil   # mss is another one than `before`
     void (*release)(Congestion *c) noexcept nogil                      # the association ends
 
 
@@ -76,6 +77,7 @@ cdef const congestion_ops *congestion_find(const char *name) noexcept nogil     
 cdef int congestion_register(const congestion_ops *ops) noexcept nogil           # -1: table full
 cdef void congestion_unregister(const congestion_ops *ops) noexcept nogil        # who uses it goes on
 cdef int congestion_init(Congestion *c, const char *name, uint64_t mss) noexcept nogil
+cdef void congestion_resize(Congestion *c, uint64_t mss) noexcept nogil
 cdef void congestion_free(Congestion *c) noexcept nogil
 cdef void congestion_use(Congestion *c, const congestion_ops *ops) noexcept nogil   # another controller, from its beginning
 cdef void congestion_on_ack(Congestion *c, CongestionAck *a) noexcept nogil

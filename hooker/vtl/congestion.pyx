@@ -73,6 +73,18 @@ cdef void congestion_use(Congestion *c, const congestion_ops *ops) noexcept nogi
     ops.init(c)
 
 
+cdef void congestion_resize(Congestion *c, uint64_t mss) noexcept nogil:
+    """Full datagrams have another size; the window has room for the least number of them (RFC 9002 7.2)."""
+    cdef uint64_t before = c.mss
+    if mss == before:
+        return
+    c.mss = mss
+    c.event_lost = 0                            # the window before counted in other units
+    if c.ops.on_resize != NULL:
+        c.ops.on_resize(c, before)
+    c.w.cwnd = max(c.w.cwnd, MIN_PACKETS * mss)
+
+
 cdef void congestion_free(Congestion *c) noexcept nogil:
     if c.ops != NULL and c.ops.release != NULL:
         c.ops.release(c)

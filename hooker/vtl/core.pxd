@@ -122,6 +122,23 @@ cdef struct PathAnswer:        # a PATH_RESPONSE to be sent
     uint32_t size              # of the datagram with the challenge
 
 
+cdef enum pmtu_state:         # RFC 8899 5.2
+    PMTU_BASE = 0
+    PMTU_SEARCHING = 1
+    PMTU_COMPLETE = 2
+    PMTU_ERROR = 3
+
+cdef struct Pmtu:              # the search for the path's datagram size; the size in use is Assoc.max_datagram
+    uint8_t state              # pmtu_state
+    bint on_its_way            # a probe
+    uint32_t probe             # bytes, the size in question; 0: none
+    uint32_t tries             # probes of that size that were lost
+    uint32_t refused           # bytes, the least size that did not pass; 0: none
+    uint32_t most              # bytes, what the search may reach
+    uint32_t sent, holes       # probes, black holes
+    uint64_t at                # ns, next deadline; 0: none
+
+
 cdef struct Psk:               # a pre-shared key, extracted, and what signs the handshake
     uint8_t secret[SECRET_SIZE]
     uint8_t handshake[SECRET_SIZE]
@@ -176,10 +193,11 @@ cdef struct Assoc:
     uint32_t hs_total
     bint hs_send               # INIT or INIT_ACK is due
     uint32_t hs_size           # pad to this
-    uint32_t max_datagram      # proven by the handshake
+    uint32_t max_datagram      # the path carries that
     uint32_t version           # agreed on; 0: not yet
     uint32_t hs_refused        # answers that named another version than they had to
     bint surplus               # the peer and we connected at the same time; the other one stays
+    Pmtu pmtu
     # address changes
     OtherPath other
     PathAnswer answer

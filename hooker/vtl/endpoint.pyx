@@ -306,6 +306,9 @@ cdef void vtl_assoc_get_stats(const vtl_assoc *assoc, vtl_assoc_stats *out) noex
     out.forged = a.keys.forged if a.keys != NULL else 0
     out.repairs_sent = a.fec.sent
     out.packets_repaired = a.fec.repaired
+    out.datagram = a.max_datagram
+    out.mtu_probes = a.pmtu.sent
+    out.mtu_holes = a.pmtu.holes
 
 
 cdef void vtl_set_user(vtl_assoc *a, void *user) noexcept nogil:

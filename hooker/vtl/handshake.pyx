@@ -8,8 +8,8 @@
 
 1. The responder keeps nothing before the cookie is back. The cookie names the server connection id,
    so frames may follow the second INIT at once.
-2. The second INIT and the INIT_ACK are padded to the full datagram size: what does not fit the path fails
-   here, and smaller ones are tried.
+2. The second INIT and the INIT_ACK are padded to the full datagram size, so an answer proves it. If there is
+   none, the next ones have the base size, and pmtu.pyx finds what the path carries.
 3. COOKIE and INIT_ACK list the responder's versions: taking some away does not go unnoticed (RFC 9368).
 4. Two hosts that connect at the same time get two associations; new streams take the same one at both.
 5. An association ends by CLOSE or, when that was lost, by the STATELESS_RESET that answers its next DATA.
@@ -18,6 +18,7 @@
 from libc.string cimport memcpy, memset
 from hooker.vtl.aead cimport TAG_SIZE
 from hooker.vtl.api cimport iovec, vtl_assoc, vtl_sink
+from hooker.vtl.blackhole cimport BASE_DATAGRAM
 from hooker.vtl.core cimport *
 from hooker.vtl.endpoint cimport (
     VTL_DROP_AUTH, VTL_DROP_COOKIE, VTL_DROP_DUPLICATE, VTL_DROP_MEMORY, VTL_DROP_NO_ASSOC, VTL_DROP_PROTOCOL,
@@ -25,6 +26,7 @@ from hooker.vtl.endpoint cimport (
 )
 from hooker.vtl.keys cimport keys_free, keys_install, keys_open, keys_seal, psk_verify
 from hooker.vtl.packet_in cimport packets_abandon, requeue_for_probe
+from hooker.vtl.pmtu cimport pmtu_begin, pmtu_first
 from hooker.vtl.ranges cimport ranges_contains
 from hooker.vtl.recovery cimport recovery_rtt
 from hooker.vtl.registry cimport (
@@ -40,9 +42,8 @@ cdef enum:
     RETRY = 60000000           # ns before the first INIT is repeated; doubles
     RETRY_MAX = 1000000000     # ns
     COOKIE_TRIES = 3           # INITs with one cookie before asking for another
-    FULL_SIZE_TRIES = 1        # INITs of full size with one cookie before trying MIN_DATAGRAM
+    FULL_SIZE_TRIES = 1        # INITs of full size with one cookie before the base
     REFUSALS = 2               # wrong answers that end a handshake; one may be an accident
-    MIN_DATAGRAM = 1200        # bytes, RFC 9000 14.1
     COOKIE_TIME_BITS = 30      # a cookie's clock ticks every 2^30 ns
     COOKIE_LIFETIME = 16       # ticks
     RESET_RATE = 200           # stateless resets per second
@@ -121,9 +122,9 @@ cdef void send_init(Assoc *a, uint64_t now) noexcept nogil:
     a.hs_tries += 1
     a.hs_total += 1
     if a.state == A_INIT or a.hs_tries > FULL_SIZE_TRIES:       # COOKIE proves no size
-        a.hs_size = min(a.ep.cfg.max_datagram, MIN_DATAGRAM)
+        a.hs_size = min(pmtu_first(a), <uint32_t>BASE_DATAGRAM)
     else:
-        a.hs_size = a.ep.cfg.max_datagram
+        a.hs_size = pmtu_first(a)
     if a.rec.outstanding > 0:                   # what followed the INIT before was lost with it, or in vain
         requeue_for_probe(a)
         a.probes = max(a.probes, 1)
@@ -269,7 +270,7 @@ cdef int on_init_ack(Endpoint *ep, Cursor *c, const Header *h, size_t n, const v
     if a.hs_tries > 1:
         packets_abandon(a)                      # lost because nobody was there, not by congestion
     a.hs_send = False
-    a.max_datagram = min(ep.cfg.max_datagram, <uint32_t>min(n, 0xffff))
+    pmtu_begin(a, min(pmtu_first(a), <uint32_t>min(n, 0xffff)), now)
     # tells the responder that INIT_ACK has come, and gives it an RTT
     a.ping_due = True
     come_up(a, p + INIT_ACK_WINDOWS, load32(p + 4), now)
@@ -298,7 +299,9 @@ cdef bint cookie_used(const Endpoint *ep, uint64_t cid) noexcept nogil:
 cdef void init_again(Assoc *a, size_t n) noexcept nogil:
     """INIT_ACK was lost, and what followed it was not understood."""
     a.hs_send = True
-    a.hs_size = a.max_datagram = min(a.max_datagram, <uint32_t>n)
+    a.hs_size = min(a.max_datagram, <uint32_t>n)
+    if a.rec.largest_acked == 0:                # the larger one may not have passed; a cut one proves nothing
+        pmtu_begin(a, min(a.max_datagram, <uint32_t>max(n, <size_t>BASE_DATAGRAM)), a.ep.now)
     if a.rec.outstanding > 0:
         requeue_for_probe(a)
         a.probes = max(a.probes, 1)
@@ -383,7 +386,8 @@ cdef int on_init(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_a
     if ep.cfg.keys > 0 and not keys_install(a):
         assoc_free(a)
         return VTL_DROP_MEMORY
-    a.hs_size = a.max_datagram = min(ep.cfg.max_datagram, <uint32_t>min(n, 0xffff))
+    a.hs_size = min(pmtu_first(a), <uint32_t>min(n, 0xffff))
+    pmtu_begin(a, a.hs_size, now)
     a.hs_send = True
     store64(windows, i.max_data)
     store64(windows + 8, i.max_stream_data)

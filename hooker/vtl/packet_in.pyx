@@ -18,6 +18,7 @@ from hooker.vtl.endpoint cimport (
 from hooker.vtl.fec cimport fec_keep, fec_note, fec_on_repair, fec_rebuilt
 from hooker.vtl.keys cimport keys_open, keys_overhead
 from hooker.vtl.path cimport path_on_challenge, path_on_response
+from hooker.vtl.pmtu cimport pmtu_abandon, pmtu_on_result
 from hooker.vtl.ranges cimport Range, ranges_add, ranges_contains, ranges_trim
 from hooker.vtl.recovery cimport (
     SENT_LIMITED, AckResult, Listener, Recovery, SentFrame, SentPacket, recovery_detect_lost, recovery_on_ack,
@@ -88,6 +89,7 @@ cdef void react(Assoc *a, const AckResult *r, uint64_t marked, bint limited, uin
         congestion_on_spurious(&a.cc, r.spurious)
     if r.lost_bytes > 0 and r.newest_lost_at >= a.up_at:    # before, nobody was there to lose it for
         congestion_on_loss(&a.cc, r.lost_packets, r.newest_lost_at, now, r.persistent)
+    pmtu_on_result(a, r, now)
     if r.acked_bytes == 0:
         return
     ack.now = now
@@ -135,6 +137,7 @@ cdef void packets_abandon(Assoc *a) noexcept nogil:
     r.frame_head = r.frame_tail
     r.in_flight = r.loss_time = 0
     r.outstanding = r.pto_count = 0
+    pmtu_abandon(a)
 
 
 cdef void requeue_for_probe(Assoc *a) noexcept nogil:

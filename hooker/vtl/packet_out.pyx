@@ -14,8 +14,9 @@ from hooker.vtl.handshake cimport cookie_mac
 from hooker.vtl.keys cimport keys_overhead, keys_ready, keys_seal, psk_sign
 from hooker.vtl.pacing cimport pacing_ready, pacing_spend
 from hooker.vtl.path cimport path_build
+from hooker.vtl.pmtu cimport packet_limit, pmtu_build, pmtu_due, pmtu_room
 from hooker.vtl.recovery cimport (
-    MAX_PACKET_FRAMES, SENT_ECT, recovery_add_frame, recovery_limited, recovery_room, recovery_sent,
+    MAX_PACKET_FRAMES, SENT_ECT, SENT_PROBE, recovery_add_frame, recovery_limited, recovery_room, recovery_sent,
 )
 from hooker.vtl.sendbuf cimport Segment, sendbuf_at, sendbuf_commit, sendbuf_has_lost, sendbuf_peek
 from hooker.vtl.stream cimport QUANTUM, active_add, stream_sendable
@@ -128,6 +129,7 @@ cdef void finish(Builder *d, const vtl_addr *to) noexcept nogil:
     g.count = d.b.iov_len - d.iov0
     g.size = d.size
     g.ecn = 0
+    g.alone = False
     d.b.dgram_len += 1
 
 
@@ -368,7 +370,7 @@ cdef void add_streams(Builder *d) noexcept nogil:
 cdef bint window_open(Assoc *a, uint64_t now) noexcept nogil:
     if a.probes > 0:
         return True
-    return a.rec.in_flight + a.max_datagram <= a.cc.w.cwnd and pacing_ready(a, now)
+    return a.rec.in_flight + a.max_datagram + pmtu_room(a) <= a.cc.w.cwnd and pacing_ready(a, now)
 
 
 cdef bint has_frames(const Assoc *a) noexcept nogil:
@@ -409,7 +411,7 @@ cdef bint build_packet(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
         return False
     if a.keys != NULL and not keys_ready(a):
         return False
-    begin(&d, b, a, a.max_datagram - keys_overhead(a))
+    begin(&d, b, a, packet_limit(a) - keys_overhead(a))
     d.limit -= REPAIR_HEADER if fec_covering(&a.fec) else 0     # its repair is to fit, too
     p = put(&d, HEADER_SIZE)
     write_header(p, PKT_DATA, a.peer_cid, a.rec.next_pn)
@@ -472,6 +474,26 @@ cdef uint32_t build_path_frame(Assoc *a, vtl_batch *b, const vtl_addr *to, uint8
     return d.size
 
 
+cdef bint build_mtu_probe(Assoc *a, vtl_batch *b, uint32_t size, uint64_t now) noexcept nogil:
+    cdef Builder d
+    if not recovery_room(&a.rec) or (a.keys != NULL and not keys_ready(a)):
+        return False
+    begin(&d, b, a, size - keys_overhead(a))
+    write_header(put(&d, HEADER_SIZE), PKT_DATA, a.peer_cid, a.rec.next_pn)
+    add_ping(&d)
+    lend(&d, a.ep.zeros, d.limit - d.size)
+    if a.keys != NULL and not seal(&d):
+        return False
+    finish(&d, &a.peer)
+    b.dgram[b.dgram_len - 1].alone = True
+    recovery_sent(&a.rec, d.frame0, d.size, True, SENT_PROBE, now)
+    a.bytes_sent += d.size
+    pacing_spend(a, d.size)
+    if a.unanswered == 0:
+        a.unanswered = now
+    return True
+
+
 cdef void sign(Builder *d, const Psk *psk) noexcept nogil:
     """A tag over all the datagram has so far, which lies in one piece."""
     cdef uint32_t n = d.size
@@ -514,6 +536,7 @@ cdef void build_init(Assoc *a, vtl_batch *b) noexcept nogil:
     if d.size < a.hs_size:
         lend(&d, a.ep.zeros, a.hs_size - d.size)
     finish(&d, &a.peer)
+    b.dgram[b.dgram_len - 1].alone = True
     a.bytes_sent += d.size
     a.hs_send = False
 
@@ -525,6 +548,8 @@ cdef bint packets_build(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
         build_init(a, b)
     assoc_touch(a)
     if (a.other.due or a.answer.due) and not (sealed_room(a, b) and path_build(a, b, now)):
+        return False
+    if pmtu_due(a) and not pmtu_build(a, b, now):
         return False
     while a.state >= A_COOKIE:
         if not batch_room(b) or not sealed_room(a, b):

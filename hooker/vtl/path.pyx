@@ -18,6 +18,7 @@ from hooker.vtl.endpoint cimport VTL_DROP_NO_ASSOC, VTL_OK
 from hooker.vtl.keys cimport keys_overhead
 from hooker.vtl.packet_in cimport packet_receive, packets_abandon
 from hooker.vtl.packet_out cimport batch_room, build_path_frame, sealed_room
+from hooker.vtl.pmtu cimport pmtu_restart
 from hooker.vtl.recovery cimport recovery_pto, recovery_rtt
 from hooker.vtl.registry cimport assoc_readdress, same_addr
 from hooker.vtl.wire cimport *
@@ -49,6 +50,7 @@ cdef void challenge(Assoc *a, const vtl_addr *to, bint proven, uint64_t now) noe
 
 cdef void forget_estimates(Assoc *a, uint64_t rtt) noexcept nogil:
     """RFC 9000 9.4; rtt 0: unknown."""
+    pmtu_restart(a)
     congestion_free(&a.cc)
     congestion_init(&a.cc, a.ep.cfg.congestion, a.max_datagram)
     a.rec.has_rtt = False

@@ -1,6 +1,7 @@
 # Sent packets, RTT, loss detection and the probe timeout: RFC 9002.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from hooker.vtl.blackhole cimport Hole
 from hooker.vtl.ranges cimport Range
 
 
@@ -21,6 +22,7 @@ cdef struct SentFrame:         # enough to send it again, or to act on its ackno
 cdef enum sent_flag:
     SENT_LIMITED = 1 << 0      # the sender had nothing more to send
     SENT_ECT = 1 << 1          # with ECT(0)
+    SENT_PROBE = 1 << 2        # of the path's size: its loss is no sign of congestion
 
 cdef struct SentPacket:        # less than a cache line
     uint64_t sent_at           # ns
@@ -60,6 +62,7 @@ cdef struct Recovery:
     bint lossy_round           # something was lost in it
     uint32_t calm              # rounds with losses and without spurious ones, since the tolerance last changed
     uint64_t sent, lost, spurious      # packets
+    Hole hole
     # delivery rate (draft-ietf-ccwg-bbr 4.1)
     uint64_t delivered         # bytes acknowledged
     uint64_t delivered_at      # ns
@@ -86,6 +89,7 @@ cdef struct AckResult:         # what one ACK, or one expiry of the loss timer, 
     uint64_t oldest_lost_at
     bint rtt_sample
     bint persistent            # RFC 9002 7.6
+    uint32_t probe_acked, probe_lost   # bytes, of a probe of the path's size; 0: none
 
 
 ctypedef void (*frame_fn)(void *ctx, const SentFrame *f) noexcept nogil

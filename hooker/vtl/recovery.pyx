@@ -7,6 +7,7 @@ allocation per packet. A packet number is used once; what was lost travels again
 from libc.stdint cimport UINT32_MAX, UINT64_MAX, int64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
+from hooker.vtl.blackhole cimport hole_acked, hole_lost, hole_reset
 
 cdef enum:
     PACKET_THRESHOLD = 3                # packets, RFC 9002 6.1.1
@@ -32,6 +33,7 @@ cdef void recovery_init(Recovery *r) noexcept nogil:
     r.max_pto = UINT64_MAX
     r.threshold = PACKET_THRESHOLD
     r.patience = PATIENCE
+    hole_reset(&r.hole, r.next_pn)
 
 
 cdef void recovery_free(Recovery *r) noexcept nogil:
@@ -220,10 +222,10 @@ cdef void find_spurious(Recovery *r, const Range *acked, uint32_t n, AckResult *
 cdef int recovery_on_ack(Recovery *r, const Range *acked, uint32_t n, uint64_t ack_delay, uint64_t now,
                          const Listener *who, AckResult *out) noexcept nogil:
     """`acked` ascends. -1: it names a packet we never sent."""
-    cdef uint64_t largest = acked[n - 1].end - 1, pn, newest_pn = 0
+    cdef uint64_t largest = acked[n - 1].end - 1, pn, newest_pn = 0, full_pn = 0
     cdef SentPacket *p
     cdef SentPacket newest
-    cdef uint32_t i
+    cdef uint32_t i, full = 0
     memset(out, 0, sizeof(AckResult))
     if largest >= r.next_pn:
         return -1
@@ -237,7 +239,13 @@ cdef int recovery_on_ack(Recovery *r, const Range *acked, uint32_t n, uint64_t a
             out.acked_bytes += p.size
             out.acked_ect += (p.flags & SENT_ECT) // SENT_ECT
             newest_pn = pn
+            if p.size >= full:
+                full = p.size
+                full_pn = pn
+            if p.flags & SENT_PROBE:
+                out.probe_acked = p.size
             resolve(r, p, who.acked, who.ctx)
+    hole_acked(&r.hole, full_pn, full)
     if largest > r.largest_acked:
         r.largest_acked = largest
         out.advanced = True
@@ -258,6 +266,15 @@ cdef int recovery_on_ack(Recovery *r, const Range *acked, uint32_t n, uint64_t a
     return 0
 
 
+cdef bint probe_lost(Recovery *r, SentPacket *p, const Listener *who, AckResult *out) noexcept nogil:
+    """RFC 9000 14.4: a probe that was too large counts as no loss."""
+    if not p.flags & SENT_PROBE:
+        return False
+    out.probe_lost = p.size
+    resolve(r, p, who.lost, who.ctx)
+    return True
+
+
 cdef void mark_lost(Recovery *r, uint64_t pn, SentPacket *p, const Listener *who, AckResult *out) noexcept nogil:
     if out.lost_bytes == 0:
         out.oldest_lost_at = p.sent_at
@@ -268,6 +285,7 @@ cdef void mark_lost(Recovery *r, uint64_t pn, SentPacket *p, const Listener *who
     r.lost += 1
     r.lossy_round = True
     r.lost_bytes += p.size
+    hole_lost(&r.hole, pn, p.size)
     resolve(r, p, who.lost, who.ctx)
     who.packet_lost(who.ctx, p)
 
@@ -286,8 +304,9 @@ cdef void recovery_detect_lost(Recovery *r, uint64_t now, const Listener *who, A
         if pn + r.threshold <= r.largest_acked or p.sent_at + delay <= now:
             one_run = one_run and (run == 0 or pn == last_pn + 1)
             last_pn = pn
-            run += 1
-            mark_lost(r, pn, p, who, out)
+            if not probe_lost(r, p, who, out):
+                run += 1
+                mark_lost(r, pn, p, who, out)
         elif r.loss_time == 0:
             r.loss_time = p.sent_at + delay
     if run > 1 and one_run and r.has_rtt:

@@ -8,6 +8,7 @@ from hooker.vtl.core cimport *
 from hooker.vtl.ecn cimport Ecn
 from hooker.vtl.fec cimport fec_free
 from hooker.vtl.keys cimport keys_free
+from hooker.vtl.pmtu cimport pmtu_first
 from hooker.vtl.ranges cimport ranges_clear
 from hooker.vtl.recovery cimport recovery_free, recovery_init
 from hooker.vtl.siphash cimport siphash24
@@ -93,10 +94,11 @@ cdef void path_forget(Assoc *a) noexcept nogil:
     # several probes fit before the peer is given up
     a.rec.max_pto = max(ep.cfg.dead_after // 6, <uint64_t>1)
     congestion_free(&a.cc)
-    congestion_init(&a.cc, ep.cfg.congestion, ep.cfg.max_datagram)
+    memset(&a.pmtu, 0, sizeof(Pmtu))
+    a.max_datagram = pmtu_first(a)
+    congestion_init(&a.cc, ep.cfg.congestion, a.max_datagram)
     ranges_clear(&a.received)
     ranges_clear(&a.used_ids)
-    a.max_datagram = ep.cfg.max_datagram
     if a.credit.window > 0:
         ep.windows_grown -= a.credit.window - ep.cfg.assoc_window
     a.recv_max = a.credit.window = ep.cfg.assoc_window

@@ -36,6 +36,9 @@ class Stats(TypedDict):
     forged: int
     repairs_sent: int
     packets_repaired: int
+    datagram: int
+    mtu_probes: int
+    mtu_holes: int
 
 class Endpoint:
     def __init__(
@@ -44,6 +47,7 @@ class Endpoint:
         seed: int = 0,
         versions: tuple[int, ...] = (1,),
         max_datagram: int = 1472,
+        first_datagram: int = 0,
         stream_window: int = ...,
         assoc_window: int = ...,
         stream_window_max: int = 0,

@@ -34,6 +34,7 @@ DROP_REASONS = (
 DEFAULTS = {
     "versions": (1,),
     "max_datagram": 1472,
+    "first_datagram": 0,
     "stream_window": 1 << 20,
     "assoc_window": 8 << 20,
     "stream_window_max": 0,
@@ -179,6 +180,7 @@ cdef class Endpoint:
         cfg.key_update_after = c["key_update_after"]
         cfg.fec = c["fec"]
         cfg.max_datagram = c["max_datagram"]
+        cfg.first_datagram = c["first_datagram"]
         cfg.stream_window = c["stream_window"]
         cfg.assoc_window = c["assoc_window"]
         cfg.stream_window_max = c["stream_window_max"]

@@ -6,6 +6,7 @@ from hooker.vtl.core cimport *
 from hooker.vtl.handshake cimport handshake_timer, say_close
 from hooker.vtl.packet_in cimport packets_lost_by_time, requeue_for_probe
 from hooker.vtl.path cimport path_on_timer
+from hooker.vtl.pmtu cimport pmtu_on_timer
 from hooker.vtl.recovery cimport recovery_deadline, recovery_pto
 
 cdef enum:
@@ -50,6 +51,8 @@ cdef uint64_t assoc_deadline(const Assoc *a) noexcept nogil:
         d = min(d, a.pace_until)
     if a.other.next != 0 and not a.other.due:
         d = min(d, a.other.next)
+    if a.pmtu.at != 0 and a.state == A_UP:
+        d = min(d, a.pmtu.at)
     return d
 
 
@@ -113,3 +116,5 @@ cdef void assoc_on_timer(Assoc *a, uint64_t now) noexcept nogil:
         assoc_ready(a)
     if a.other.next != 0 and now >= a.other.next:
         path_on_timer(a, now)
+    if a.pmtu.at != 0 and a.state == A_UP and now >= a.pmtu.at:
+        pmtu_on_timer(a, now)

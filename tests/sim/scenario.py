@@ -165,6 +165,7 @@ class Scenario:
             lambda: setattr(link, "rate", rng.choice([2.5e5, 1.25e7])),
             lambda: setattr(link, "queue", 10_000),
             lambda: setattr(link, "bleach", True),
+            lambda: setattr(link, "mtu", rng.choice([1200, 1252, 1399, 65535])),
             *[self._rebind] * (6 if self.moves else 0),
         ]
 

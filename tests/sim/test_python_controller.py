@@ -31,6 +31,7 @@ class Probe:
         self.lost: list[congestion.Loss] = []
         self.events: list[int] = []
         self.restarts: list[int] = []
+        self.sizes = [mss]
         Probe.made.append(self)
 
     def on_ack(self, ack: congestion.Ack) -> None:
@@ -44,6 +45,9 @@ class Probe:
 
     def on_restart(self, now: int) -> None:
         self.restarts.append(now)
+
+    def on_resize(self, mss: int) -> None:
+        self.sizes.append(mss)
 
 
 @pytest.fixture
@@ -85,6 +89,13 @@ def test_it_sees_rates_rounds_and_losses(probe: type[Probe]) -> None:
     assert sum(a.round_start for a in mine.acks) == pytest.approx(2 / 0.0205, rel=0.15)
     assert mine.acks[-1].min_rtt == pytest.approx(20 * MS, rel=0.05)
     assert mine.restarts
+
+
+def test_it_hears_of_another_size_of_datagrams(probe: type[Probe]) -> None:
+    pair, _ = run("probe", seconds=0.2)
+    pair.forth.mtu = 1252
+    pair.run_for(3)
+    assert probe.made[0].sizes == [1472, 1200, 1252]
 
 
 def test_what_it_raises_is_reported_and_the_transfer_goes_on(

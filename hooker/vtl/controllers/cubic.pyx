@@ -112,6 +112,12 @@ cdef void cubic_on_loss(Congestion *c, uint64_t now) noexcept nogil:
     q.epoch = 0
 
 
+cdef void cubic_on_resize(Congestion *c, uint64_t before) noexcept nogil:
+    cdef Cubic *q = <Cubic *>c.w.state
+    q.w_max *= <double>before / <double>c.mss
+    q.epoch = 0
+
+
 cdef void cubic_on_persistent(Congestion *c) noexcept nogil:
     (<Cubic *>c.w.state).epoch = 0
     congestion_collapse(c)
@@ -123,4 +129,5 @@ OPS.init = cubic_init
 OPS.on_ack = cubic_on_ack
 OPS.on_loss = cubic_on_loss
 OPS.on_persistent = cubic_on_persistent
+OPS.on_resize = cubic_on_resize
 congestion_fill(&OPS, b"cubic")

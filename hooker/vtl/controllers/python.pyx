@@ -110,6 +110,10 @@ cdef void on_spurious(Congestion *c, uint32_t packets) noexcept with gil:
     call(c, "on_spurious", (packets,))
 
 
+cdef void on_resize(Congestion *c, uint64_t before) noexcept with gil:
+    call(c, "on_resize", (c.mss,))
+
+
 def register(str name not None, factory):
     """Makes a controller known under a name of 1 to 15 ASCII letters.
 
@@ -123,6 +127,7 @@ def register(str name not None, factory):
         on_spurious(packets: int)      # so many were not lost, only late
         on_persistent()                # persistent congestion (RFC 9002 7.6)
         on_restart(now: int)           # something is sent when nothing was in flight
+        on_resize(mss: int)            # a full datagram has another size from now on
 
     Raises ValueError: the name is taken, too long or no ASCII, or the table is full.
     """
@@ -137,6 +142,7 @@ def register(str name not None, factory):
     ops.on_packet_lost = on_packet_lost
     ops.on_restart = on_restart
     ops.on_spurious = on_spurious
+    ops.on_resize = on_resize
     ops.release = on_release
     congestion_fill(ops, name.encode("ascii"))
     factories[<uintptr_t>ops] = factory
