@@ -19,6 +19,8 @@ cdef struct udp_carrier:
     uint8_t rx_control[RX_BUFFERS * CMSG_ROOM]
     mmsghdr tx[TX_TRAINS]
     sockaddr_storage tx_to[TX_TRAINS]
+    uint8_t tx_alone[TX_TRAINS]
+    uint32_t queue_full          # sends in a row that found the link's queue full
     uint8_t tx_control[TX_TRAINS * CMSG_ROOM]
     uint64_t send_calls, recv_calls, datagrams_sent, datagrams_received, send_errors
 
@@ -34,4 +36,4 @@ cdef void udp_close(udp_carrier *c) noexcept nogil
 cdef int udp_receive(udp_carrier *c, int which) noexcept nogil                           # trains, 0: none, -errno
 cdef int udp_split(udp_carrier *c, int train, uint32_t *offset, udp_datagram *out) noexcept nogil   # 1, or 0 at the end
 cdef uint32_t udp_send(udp_carrier *c, vtl_batch *b, uint32_t first) noexcept nogil      # index of the first datagram not sent
-cdef int udp_error(udp_carrier *c, int which, vtl_addr *to) noexcept nogil               # errno of an ICMP error and whom it is about; 0: none
+cdef int udp_error(udp_carrier *c, int which, vtl_addr *to) noexcept nogil               # errno of an ICMP error and whom it is about; EMSGSIZE: nothing new; 0: none

@@ -16,7 +16,9 @@ cdef enum:
     PORT_TRIES = 16              # for a port that is free in both families
     MAX_TRAIN = 65000            # bytes of one GSO send: below 64 KiB with all headers
     MAX_SEGMENTS = 64            # UDP_MAX_SEGMENTS of older kernels
-    PMTUDISC_DONT = 0
+    PMTUDISC_PROBE = 3           # never fragmented, and no size but VTL's own is believed
+    SEND_TRIES = 3               # the first may only report an earlier ICMP error
+    QUEUE_TRIES = 50             # rounds that a full queue of the link may take nothing
     ECN_BITS = 3
     EE_ORIGIN_ICMP = 2
     EE_ORIGIN_ICMP6 = 3
@@ -48,11 +50,11 @@ cdef int open_family(int family, uint16_t port) noexcept nogil:
         set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1)
         set_int(fd, IPPROTO_IPV6, IPV6_RECVERR, 1)
         set_int(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1)
-        set_int(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_DONT)
+        set_int(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
     else:
         set_int(fd, IPPROTO_IP, IP_RECVERR, 1)
         set_int(fd, IPPROTO_IP, IP_RECVTOS, 1)
-        set_int(fd, IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_DONT)
+        set_int(fd, IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)
     if bind(fd, <sockaddr *>&a, sizeof(sockaddr_in6) if family == AF_INET6 else sizeof(sockaddr_in)) < 0:
         err = errno
         close(fd)
@@ -181,15 +183,17 @@ cdef inline bint same_peer(const vtl_addr *a, const vtl_addr *b) noexcept nogil:
     return x[0] == y[0] and x[1] == y[1] and a.port == b.port
 
 
-cdef uint32_t train_end(udp_carrier *c, vtl_batch *b, uint32_t first) noexcept nogil:
-    """One past the last datagram that can go with `first`: same peer, size and ECN bits; a shorter one ends it."""
+cdef uint32_t train_end(udp_carrier *c, vtl_batch *b, uint32_t first, uint32_t apart) noexcept nogil:
+    """One past the last datagram that can go with `first`: same peer, size and ECN bits; a shorter one ends it.
+    What may be too large for our own link goes by itself, so that it takes nothing with it: a probe, and a train
+    that was refused, up to `apart`."""
     cdef vtl_datagram *head = &b.dgram[first]
     cdef uint32_t i = first + 1, bytes_ = head.size
-    if not c.gso:
+    if not c.gso or head.alone or first < apart:
         return i
     while i < b.dgram_len and i - first < MAX_SEGMENTS and b.dgram[i].size <= head.size:
         bytes_ += b.dgram[i].size
-        if bytes_ > MAX_TRAIN or b.dgram[i].ecn != head.ecn or not same_peer(&b.dgram[i].to, &head.to):
+        if bytes_ > MAX_TRAIN or b.dgram[i].alone or b.dgram[i].ecn != head.ecn or not same_peer(&b.dgram[i].to, &head.to):
             return i
         i += 1
         if b.dgram[i - 1].size < head.size:
@@ -233,6 +237,7 @@ cdef bint fill_train(udp_carrier *c, int slot, vtl_batch *b, uint32_t first, uin
     cdef int ecn = head.ecn
     cdef bint v6
     memset(m, 0, sizeof(msghdr))
+    c.tx_alone[slot] = head.alone
     v6 = set_destination(&head.to, &c.tx_to[slot], &m.msg_namelen)
     m.msg_name = &c.tx_to[slot]
     m.msg_iov = <iovec *>(b.iov + head.first)
@@ -244,13 +249,13 @@ cdef bint fill_train(udp_carrier *c, int slot, vtl_batch *b, uint32_t first, uin
     return v6
 
 
-cdef int prepare(udp_carrier *c, vtl_batch *b, uint32_t first, uint32_t *ends, bint *v6) noexcept nogil:
+cdef int prepare(udp_carrier *c, vtl_batch *b, uint32_t first, uint32_t apart, uint32_t *ends, bint *v6) noexcept nogil:
     """Trains from `first` on, all of one family."""
     cdef uint32_t at = first
     cdef int trains = 0
     cdef bint family
     while at < b.dgram_len and trains < TX_TRAINS:
-        ends[trains] = train_end(c, b, at)
+        ends[trains] = train_end(c, b, at, apart)
         family = fill_train(c, trains, b, at, ends[trains])
         if trains and family != v6[0]:
             break
@@ -260,8 +265,9 @@ cdef int prepare(udp_carrier *c, vtl_batch *b, uint32_t first, uint32_t *ends, b
     return trains
 
 
-cdef int send_trains(udp_carrier *c, int fd, int trains) noexcept nogil:
-    """How many are off our hands: fewer than given when the socket is full, or GSO was switched off."""
+cdef int send_trains(udp_carrier *c, int fd, int trains, bint *refused) noexcept nogil:
+    """How many have been sent: fewer than given when the socket is full, GSO was switched off, or the next one is
+    refused."""
     cdef int done = 0, failures = 0, n
     while done < trains:
         n = sendmmsg(fd, &c.tx[done], trains - done, MSG_DONTWAIT | MSG_NOSIGNAL)
@@ -269,33 +275,46 @@ cdef int send_trains(udp_carrier *c, int fd, int trains) noexcept nogil:
         if n > 0:
             done += n
             failures = 0
+            c.queue_full = 0
             continue
-        if errno == EAGAIN or errno == ENOBUFS:
+        if errno == EAGAIN or (errno == ENOBUFS and not c.tx_alone[done] and c.queue_full < QUEUE_TRIES):
+            c.queue_full += errno == ENOBUFS
             c.blocked = True
             break
         c.send_errors += 1
-        if c.gso and (errno == EIO or errno == EINVAL or errno == EMSGSIZE):
-            c.gso = False        # no checksum offload here, or a smaller MTU: one by one from now on
+        if errno == ENOBUFS:     # a link that drops what is too large for its other end says the same, for ever
+            refused[0] = True
+            break
+        if c.gso and errno == EIO:
+            c.gso = False        # no checksum offload here: one by one from now on
             break
         failures += 1
-        if failures == 3:        # the first may only report an earlier ICMP error; after that: as if lost
-            done += 1
-            failures = 0
+        if failures == SEND_TRIES:
+            refused[0] = True
+            break
     return done
 
 
 cdef uint32_t udp_send(udp_carrier *c, vtl_batch *b, uint32_t first) noexcept nogil:
+    """A train is refused as a whole, with EMSGSIZE or (before Linux 6.14) EINVAL, when our own link carries its
+    size no more. Its datagrams then go one by one; those still refused are lost, as they would be farther on.
+    Nothing waits for a datagram that stands alone."""
     cdef uint32_t ends[TX_TRAINS]
-    cdef uint32_t at = first
+    cdef uint32_t at = first, apart = first
     cdef int trains, done
-    cdef bint v6 = False
+    cdef bint v6 = False, refused
     c.blocked = False
     while at < b.dgram_len and not c.blocked:
-        trains = prepare(c, b, at, ends, &v6)
-        done = send_trains(c, c.fd[v6], trains) if c.fd[v6] >= 0 else trains
+        refused = False
+        trains = prepare(c, b, at, apart, ends, &v6)
+        done = send_trains(c, c.fd[v6], trains, &refused) if c.fd[v6] >= 0 else trains
         if done:
             c.datagrams_sent += ends[done - 1] - at
             at = ends[done - 1]
+        if refused and ends[done] - at > 1:
+            apart = ends[done]
+        elif refused:
+            at += 1
     return at
 
 
@@ -326,4 +345,4 @@ cdef int udp_error(udp_carrier *c, int which, vtl_addr *to) noexcept nogil:
             if ee.ee_origin == EE_ORIGIN_ICMP or ee.ee_origin == EE_ORIGIN_ICMP6:
                 return ee.ee_errno
         cm = CMSG_NXTHDR(&m, cm)
-    return EINVAL
+    return EMSGSIZE              # our own link's answer: the sender has seen it
