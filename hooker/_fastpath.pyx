@@ -397,7 +397,7 @@ cdef class Worker:
 
     def __init__(self, *, int ring_fd, int ring_size, int free_fd, int avoid_fd, int sockets_fd,
                  int adopt_fd, int redirect_fd, size_t records, size_t attention, uint32_t max_flows, uint16_t port, uint16_t peer_port, uint8_t transport,
-                 double hold_time, double avoid_time=60.0, double dead_after=5.0, uint32_t datagram=1452, congestion="auto",
+                 double hold_time, double avoid_time=60.0, double dead_after=5.0, tuple datagrams=(1452, 1452), congestion="auto",
                  tuple keys=(),
                  double busy_poll=0.0, bint listening=True, tap=None):
         cdef worker *w = &self.w
@@ -432,7 +432,7 @@ cdef class Worker:
         if r < 0:
             raise OSError(-r, f"cannot open a raw socket: {os.strerror(-r)}")
         self.allocate()
-        self.start_vtl(dead_after, datagram, congestion.encode(), keys)
+        self.start_vtl(dead_after, datagrams, congestion.encode(), keys)
         self.open_epoll()
         self.port = w.port = bound
 
@@ -467,13 +467,13 @@ cdef class Worker:
             raise MemoryError("engine buffers")
         return 0
 
-    cdef int start_vtl(self, double dead_after, uint32_t datagram, bytes congestion, tuple keys) except -1:
+    cdef int start_vtl(self, double dead_after, tuple datagrams, bytes congestion, tuple keys) except -1:
         cdef vtl_config c
         cdef vtl_sink sink
         memset(&c, 0, sizeof(c))
         memset(&sink, 0, sizeof(sink))
         c.versions[0] = c.n_versions = 1
-        c.max_datagram = datagram
+        c.first_datagram, c.max_datagram = datagrams
         if keys:
             self.use_keys(&c, keys)
         c.stream_window = 4 << 20

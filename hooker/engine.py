@@ -32,7 +32,7 @@ from hooker.kernel import RING_SIZE, KernelPrograms, netns_cookie
 from hooker.layout import MARK_OWN
 from hooker.policy import Policy
 from hooker.probes import verdicts
-from hooker.routing import LocalRoute, datagram_size
+from hooker.routing import LocalRoute, datagram_sizes
 
 if TYPE_CHECKING:
     from hooker._fastpath import RawEvent, Tap
@@ -184,7 +184,7 @@ class Hooker:
                 peer_port=DEFAULT_PORT if self.listen_port == 0 else self.listen_port,
                 transport=self.transport.wire_id,
                 hold_time=self.hold_time,
-                datagram=datagram_size(),
+                datagrams=datagram_sizes(),
                 congestion=self.congestion,
                 keys=self._keys,
                 busy_poll=self.busy_poll,

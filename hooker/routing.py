@@ -19,7 +19,7 @@ from hooker.layout import MARK_BASE
 TABLE_BASE = 0x484B00  # routing tables TABLE_BASE + number
 PRIORITY_BASE = 64  # before the main table, after the local one
 ENGINES = 256  # per network namespace
-MTU_ETHERNET, MTU_LEAST = 1500, 1280  # bytes; RFC 894, RFC 8200 5
+MTU_ETHERNET, MTU_LEAST, MTU_JUMBO = 1500, 1280, 9000  # bytes; RFC 894, RFC 8200 5, what switches carry
 HEADERS = 48  # bytes: IPv6 and UDP
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 NO_FAMILY = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP)  # a host without IPv6
@@ -139,8 +139,11 @@ class LocalRoute:
             self._undos.pop().done()
 
 
-def datagram_size() -> int:
-    """UDP payload that fits all interfaces, bytes; no more than Ethernet's, no less than IPv6 allows."""
+def datagram_sizes() -> tuple[int, int]:
+    """UDP payload in bytes: what fits all interfaces and Ethernet, and what fits at least one.
+
+    The first is what handshakes try, the second what the search for the path's size may reach.
+    """
     from pyroute2 import IPRoute
 
     with IPRoute() as netlink:
@@ -149,7 +152,9 @@ def datagram_size() -> int:
             for link in netlink.get_links()
             if link["flags"] & 1 and not link["flags"] & 8
         ]  # up, and not loopback
-    return max(MTU_LEAST, min([MTU_ETHERNET, *mtus])) - HEADERS
+    first = max(MTU_LEAST, min([MTU_ETHERNET, *mtus]))
+    most = max(first, min(MTU_JUMBO, max([MTU_LEAST, *mtus])))
+    return first - HEADERS, most - HEADERS
 
 
 def _code(error: BaseException) -> int:
