@@ -110,9 +110,9 @@ def show_tail(seeds: int) -> None:
                     cuts = statistics.quantiles(took, n=100, method="inclusive")
                     figures = " ".join(f"p{p} {cuts[p - 1]:.1f}" for p in (50, 95, 99))
                     what = f"{rtt} ms {loss:.0%} {size // 1000} KB {'with' if fec else 'without'} repairs"
-                    mean = statistics.mean(took)
+                    mean, sent_for_each = statistics.mean(took), statistics.mean(sent)
                     print(
-                        f"{what}: {figures} ms, mean {mean:.1f}; {statistics.mean(sent):.2f} bytes sent for each",
+                        f"{what}: {figures} ms, mean {mean:.1f}; {sent_for_each:.2f} bytes sent for each",
                         flush=True,
                     )
 

@@ -245,7 +245,7 @@ cdef int recovery_on_ack(Recovery *r, const Range *acked, uint32_t n, uint64_t a
             if p.flags & SENT_PROBE:
                 out.probe_acked = p.size
             resolve(r, p, who.acked, who.ctx)
-    hole_acked(&r.hole, full_pn, full)
+    hole_acked(&r.hole, full_pn, full, r.pto_count > 0)
     if largest > r.largest_acked:
         r.largest_acked = largest
         out.advanced = True
@@ -285,7 +285,7 @@ cdef void mark_lost(Recovery *r, uint64_t pn, SentPacket *p, const Listener *who
     r.lost += 1
     r.lossy_round = True
     r.lost_bytes += p.size
-    hole_lost(&r.hole, pn, p.size)
+    hole_lost(&r.hole, pn, p.size, r.next_pn)
     resolve(r, p, who.lost, who.ctx)
     who.packet_lost(who.ctx, p)
 

@@ -184,6 +184,8 @@ def test_a_window_that_is_always_full_has_room_for_a_probe(congestion: str) -> N
     pair.a.endpoint.write(flow, payload(32 * MIB))
     pair.run(lambda: stats(pair, "a")["datagram"] == 8952, limit=2)
     assert pair.now > 600 * SECOND  # the transfer was long under way
+    assert stats(pair, "a")["packets_lost"] > 50
+    assert stats(pair, "a")["mtu_holes"] == 0  # a queue that overflows is none
 
 
 def test_cubic_counts_its_window_anew_when_segments_grow() -> None:
