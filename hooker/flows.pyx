@@ -24,6 +24,7 @@ from hooker.includes.bpf cimport BPF_MAP_UPDATE_ELEM, hk_bpf_elem
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport *
 from hooker.nudge cimport announce, nudge
+from hooker.polling cimport clock_ns
 from hooker.services cimport service_accepted, service_accepts, service_rejected
 from hooker.twin cimport twin_abort, twin_create, twin_discard, twin_finish
 from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_open_info, vtl_stream
@@ -41,6 +42,7 @@ cdef enum:
     REJECT_TWIN = 2
     RESET_APPLICATION = 1         # codes of RESET_STREAM
     RESET_ENGINE = 2
+    ACK_MOMENT = 20000            # ns
     ACK_AGAIN = 5                 # ms beside the round trip before the handshake's last ACK is said again
     TWIN_AGAIN = 10               # ms before a twin is tried again
     DOUBLINGS = 7                 # of either
@@ -219,9 +221,20 @@ cdef void schedule_ack(worker *w, flow *f) noexcept nogil:
     try_again(w, f, 2 * <uint64_t>f.est.rtt_us * 1000 + 2 * w.accept_ns + ACK_AGAIN * MILLISECOND)
 
 
+cdef bint ack_has_left(const flow *f) noexcept nogil:
+    """The event comes a moment before TCP sends the handshake's last ACK, and a worker that is awake reads it at once."""
+    cdef uint64_t until = 0
+    while not hk_load32(&f.rec.acked):
+        if until == 0:
+            until = clock_ns() + ACK_MOMENT
+        elif clock_ns() > until:
+            return False
+    return True
+
+
 cdef inline bint may_commit(worker *w, flow *f, const vtl_assoc *assoc) noexcept nogil:
-    return (f.est.server_nonce and vtl_is_up(assoc) and service_accepts(w, &f.est)
-            and hk_load32(&f.rec.acked) and routed(w))
+    return (f.est.server_nonce and vtl_is_up(assoc) and service_accepts(w, &f.est) and routed(w)
+            and ack_has_left(f))
 
 
 cdef void start_client(worker *w, flow *f) noexcept nogil:
@@ -243,6 +256,7 @@ cdef void start_client(worker *w, flow *f) noexcept nogil:
             release(w, f, R_TWIN, True)
             return
         info.committed = True
+        w.n.committed += 1
     f.stream = vtl_open(assoc, &info, f, w.now)
     if f.stream == NULL:
         release(w, f, R_MEMORY, True)
