@@ -36,7 +36,6 @@ cdef void fec_dry(Fec *f, bint waiting, uint64_t burst) noexcept nogil:
         fec_forget(f)
 
 
-
 cdef void fec_forget(Fec *f) noexcept nogil:
     f.n = f.longest = f.lengths = 0
     f.mask = 0

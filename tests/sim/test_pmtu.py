@@ -267,25 +267,25 @@ def test_an_outage_leaves_the_size_what_it_was() -> None:
     assert sizes(pair) == (FULL, FULL)
 
 
-def test_a_path_that_does_not_even_carry_the_base_ends_the_association() -> None:
-    """Small packets still pass, so nothing else would."""
+def moved_to_a_path_below_the_base() -> Pair:
     pair = Pair(1, link=Link(delay=15 * MS), keepalive=SECOND, dead_after=5 * SECOND)
     flow, _ = pair.open()
     narrow(pair, 1100)
     pair.a.address = ELSEWHERE
     pair.a.endpoint.write(flow, b"x")
     pair.run(lambda: stats(pair, "b")["moves"] == 1, limit=1)
+    return pair
+
+
+def test_a_path_that_does_not_even_carry_the_base_ends_the_association() -> None:
+    """Small packets still pass, so nothing else would."""
+    pair = moved_to_a_path_below_the_base()
     pair.run(lambda: bool(pair.b.down_reasons()), limit=10)
     assert pair.b.down_reasons() == [UNREACHABLE]
 
 
 def test_a_path_that_does_not_carry_the_base_for_a_while() -> None:
-    pair = Pair(1, link=Link(delay=15 * MS), keepalive=SECOND, dead_after=5 * SECOND)
-    flow, _ = pair.open()
-    narrow(pair, 1100)
-    pair.a.address = ELSEWHERE
-    pair.a.endpoint.write(flow, b"x")
-    pair.run(lambda: stats(pair, "b")["moves"] == 1, limit=1)
+    pair = moved_to_a_path_below_the_base()
     pair.run_for(3)
     assert stats(pair, "b")["mtu_probes"] > 3
     narrow(pair, 65535)
