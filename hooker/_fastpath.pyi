@@ -29,7 +29,7 @@ class Worker:
         hold_time: float,
         avoid_time: float = 60.0,
         dead_after: float = 5.0,
-        datagrams: tuple[int, int] = (1452, 1452),
+        datagrams: tuple[int, int] = (1472, 1472),
         keys: tuple[bytes, ...] = (),
         congestion: str = "auto",
         busy_poll: float = 0.0,

@@ -397,7 +397,7 @@ cdef class Worker:
 
     def __init__(self, *, int ring_fd, int ring_size, int free_fd, int avoid_fd, int sockets_fd,
                  int adopt_fd, int redirect_fd, size_t records, size_t attention, uint32_t max_flows, uint16_t port, uint16_t peer_port, uint8_t transport,
-                 double hold_time, double avoid_time=60.0, double dead_after=5.0, tuple datagrams=(1452, 1452), congestion="auto",
+                 double hold_time, double avoid_time=60.0, double dead_after=5.0, tuple datagrams=(1472, 1472), congestion="auto",
                  tuple keys=(),
                  double busy_poll=0.0, bint listening=True, tap=None):
         cdef worker *w = &self.w

@@ -20,7 +20,7 @@ TABLE_BASE = 0x484B00  # routing tables TABLE_BASE + number
 PRIORITY_BASE = 64  # before the main table, after the local one
 ENGINES = 256  # per network namespace
 MTU_ETHERNET, MTU_LEAST, MTU_JUMBO = 1500, 1280, 9000  # bytes; RFC 894, RFC 8200 5, what switches carry
-HEADERS = 48  # bytes: IPv6 and UDP
+HEADERS = 28  # bytes: IPv4 and UDP
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 NO_FAMILY = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP)  # a host without IPv6
 
@@ -140,7 +140,7 @@ class LocalRoute:
 
 
 def datagram_sizes() -> tuple[int, int]:
-    """UDP payload in bytes: what fits all interfaces and Ethernet, and what fits at least one.
+    """UDP payload over IPv4 in bytes: what fits all interfaces and Ethernet, and what fits at least one.
 
     The first is what handshakes try, the second what the search for the path's size may reach.
     """

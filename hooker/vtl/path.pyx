@@ -68,9 +68,9 @@ cdef void forget_estimates(Assoc *a, uint64_t rtt) noexcept nogil:
 cdef void move(Assoc *a, uint64_t rtt, uint64_t now) noexcept nogil:
     cdef vtl_addr old = a.peer
     packets_abandon(a)
-    if memcmp(old.ip, a.other.to.ip, sizeof(old.ip)) != 0:
-        forget_estimates(a, rtt)
     assoc_readdress(a, &a.other.to)
+    if memcmp(old.ip, a.peer.ip, sizeof(old.ip)) != 0:
+        forget_estimates(a, rtt)
     a.moves += 1
     challenge(a, &old, True, now)
 

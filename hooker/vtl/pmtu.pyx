@@ -38,19 +38,23 @@ cdef enum:
 cdef uint32_t[LINKS] LINK_MTU = [1280, 1400, 1420, 1440, 1450, 1460, 1480, 1492, 1500, 8500, 9000]
 
 
+cdef inline uint32_t headers(const Assoc *a) noexcept nogil:
+    return HEADERS4 if a.peer.ip[10] == 0xff and a.peer.ip[11] == 0xff else HEADERS6
+
+
+cdef inline uint32_t largest(const Assoc *a) noexcept nogil:
+    return a.ep.cfg.max_datagram + HEADERS4 - headers(a)
+
+
 cdef uint32_t pmtu_first(const Assoc *a) noexcept nogil:
     cdef uint32_t first = a.ep.cfg.first_datagram
-    return min(first, a.ep.cfg.max_datagram) if first > 0 else a.ep.cfg.max_datagram
+    return min(first + HEADERS4 - headers(a), largest(a)) if first > 0 else largest(a)
 
 
 cdef void use(Assoc *a, uint32_t size) noexcept nogil:
     a.max_datagram = size
     congestion_resize(&a.cc, size)
     hole_reset(&a.rec.hole, a.rec.next_pn)
-
-
-cdef inline uint32_t headers(const Assoc *a) noexcept nogil:
-    return HEADERS4 if a.peer.ip[10] == 0xff and a.peer.ip[11] == 0xff else HEADERS6
 
 
 cdef uint32_t known_between(const Assoc *a, uint32_t low, uint32_t high) noexcept nogil:
@@ -87,7 +91,7 @@ cdef void pmtu_begin(Assoc *a, uint32_t size, uint64_t now) noexcept nogil:
     cdef Pmtu *p = &a.pmtu
     use(a, size)
     p.refused = 0
-    p.most = a.ep.cfg.max_datagram if size >= BASE_DATAGRAM else size    # who has said so has no larger ones
+    p.most = largest(a) if size >= BASE_DATAGRAM else size    # who has said so has no larger ones
     search(a, now)
 
 
@@ -95,6 +99,7 @@ cdef void pmtu_restart(Assoc *a) noexcept nogil:
     cdef Pmtu *p = &a.pmtu
     use(a, min(a.max_datagram, <uint32_t>BASE_DATAGRAM))
     p.state = PMTU_BASE
+    p.most = largest(a) if p.most >= BASE_DATAGRAM else p.most    # the address may be of the other family
     p.probe = a.max_datagram
     p.tries = p.refused = 0
     p.at = 0

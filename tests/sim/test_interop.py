@@ -246,10 +246,14 @@ def test_ecn_on_a_path_that_clears_it() -> None:
 
 
 def test_ipv6() -> None:
-    pair = runner(1, config={"addresses": IPV6, "max_datagram": 1452})
+    pair = runner(1, config={"addresses": IPV6})
     exchange(pair, MIB)
     up = [e for h in (pair.a, pair.b) for e in h.events if isinstance(e, ev.AssociationUp)]
     assert [e.peer for e in up] == [IPV6[1], IPV6[0]]
+    assert [h.endpoint.stats(h.endpoint.associations[0])["datagram"] for h in (pair.a, pair.b)] == [
+        1452,
+        1452,
+    ]
 
 
 def test_goodput() -> None:
