@@ -140,7 +140,9 @@ cdef int assemble(int fd, const hk_event *est, bint on_loopback) noexcept nogil:
     n = fill_address(&a, est.key.local_ip, est.key.local_port)
     if connect(fd, <sockaddr *>&a, n) < 0 or set_options(fd, est) < 0 or set_windows(fd, est) < 0:
         return -1
-    return set_int(fd, IPPROTO_TCP, TCP_REPAIR, REPAIR_OFF_NO_PROBE)
+    if set_int(fd, IPPROTO_TCP, TCP_REPAIR, REPAIR_OFF_NO_PROBE) < 0:
+        return -1
+    return set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1)     # who listens on that port here does not meet us; repair cleared it
 
 
 cdef int create(const hk_event *est, bint on_loopback) noexcept nogil:
