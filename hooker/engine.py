@@ -200,7 +200,7 @@ class Hooker:
         self._ending = os.eventfd(0, os.EFD_CLOEXEC)
         stack.callback(os.close, self._ending)
         events = threading.Thread(target=self._take_events, name="hooker-events", daemon=True)
-        worker = threading.Thread(target=self._worker.run, name="hooker-worker", daemon=True)
+        worker = threading.Thread(target=self._work, name="hooker-worker", daemon=True)
         events.start()
         worker.start()
 
@@ -225,6 +225,14 @@ class Hooker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _work(self) -> None:
+        """The worker's thread. SCHED_BATCH: woken up, it does not interrupt an application that is running,
+        which goes on to write what makes the worker's batch larger."""
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
+            with contextlib.suppress(OSError):  # a sandbox may forbid it
+                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        self._worker.run()
 
     # ---- events ----
 
