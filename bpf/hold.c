@@ -29,7 +29,7 @@ static __always_inline void hk_emit_stray(struct hk_sock *st)
 		return;			/* a retransmission timer does it */
 	e->slot = st->slot;
 	e->flow_id = st->flow_id;
-	hk_submit(e);
+	hk_submit(e, 1);
 }
 
 int hk_hold_egress(struct __sk_buff *skb)

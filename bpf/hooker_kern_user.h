@@ -112,8 +112,13 @@ struct hk_config {
 #define HK_TRANSPORT_VTL 1
 
 /* ---- what the worker says of itself ---- */
+#define HK_ASLEEP 0			/* whatever comes must wake it */
+#define HK_DOZING 1			/* looks at the event ring in HK_DOZE_NS, however it is woken */
+#define HK_AWAKE 2			/* looks at the event ring before it sleeps */
+#define HK_DOZE_NS 2000000
+
 struct hk_attention {
-	__u32 awake;			/* it looks at the event ring before it sleeps: no need to wake it */
+	__u32 state;
 	__u32 pad;
 };
 

@@ -66,7 +66,7 @@ static __always_inline void hk_emit_syn(struct hk_key *k)
 	if (!e)
 		return;			/* only a warm-up is lost */
 	e->key = *k;
-	hk_submit(e);
+	hk_submit(e, 0);
 }
 
 static __always_inline void hk_connect(struct bpf_sock_ops *s, struct hk_config *c, struct bpf_sock *sk)
@@ -222,7 +222,7 @@ static __always_inline void hk_hold(struct bpf_sock_ops *s, struct bpf_sock *sk,
 	hk_count(HK_C_HELD);
 	hk_cb_flags(s, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG |
 		    (st->role == HK_ROLE_SERVER ? BPF_SOCK_OPS_PARSE_UNKNOWN_HDR_OPT_CB_FLAG : 0));
-	hk_submit(e);
+	hk_submit(e, st->role == HK_ROLE_CLIENT);	/* the server's worker hears of it from the peer's */
 	return;
 give_back:
 	hk_free.push(&id, BPF_EXIST);
@@ -460,7 +460,7 @@ static __always_inline void hk_parse(struct bpf_sock_ops *s, struct bpf_sock *sk
 		return;			/* the engine's own timer finds it */
 	e->slot = st->slot;
 	e->flow_id = st->flow_id;
-	hk_submit(e);
+	hk_submit(e, 1);
 }
 
 static __always_inline void hk_state_changed(struct bpf_sock_ops *s, struct bpf_sock *sk)
@@ -485,7 +485,7 @@ static __always_inline void hk_state_changed(struct bpf_sock_ops *s, struct bpf_
 	e->slot = st->slot;
 	e->flow_id = st->flow_id;
 	e->old_state = s->args[0];
-	hk_submit(e);
+	hk_submit(e, 0);
 }
 
 int hk_intercept(struct bpf_sock_ops *s)

@@ -10,6 +10,7 @@ cdef struct poller:
     uint64_t waited, given     # ns of polling since the last judgement, and of that what others had
     uint64_t not_before        # ns, clock: somebody else needs this CPU
     uint64_t penalty           # ns, of the next such pause
+    bint brisk                 # the last sleep was short
     uint64_t hits, misses, crowded
 
 

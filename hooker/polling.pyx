@@ -6,6 +6,7 @@ would not be idle if we slept, so polling gains nothing: it pauses, each time fo
 """
 
 from libc.stdint cimport uint64_t
+from hooker.includes.hk cimport HK_ASLEEP, HK_DOZE_NS, HK_DOZING
 from hooker.includes.linux cimport epoll_event, hk_epoll_wait_ns, sched_yield
 from hooker.ringbuf cimport ring_awake, ring_may_sleep, ring_reader, ring_waiting
 
@@ -22,6 +23,7 @@ cdef void poll_init(poller *p, uint64_t most) noexcept nogil:
     p.now = 0
     p.not_before = p.waited = p.given = 0
     p.penalty = PAUSE
+    p.brisk = False
     p.hits = p.misses = p.crowded = 0
 
 
@@ -64,13 +66,17 @@ cdef int poll_awake(poller *p, ring_reader *ring, int epoll_fd, epoll_event *eve
 
 
 cdef int sleep(poller *p, ring_reader *ring, int epoll_fd, epoll_event *events, int room, uint64_t ns) noexcept nogil:
-    cdef uint64_t begin = clock_ns()
+    cdef uint64_t begin = clock_ns(), lasted
     cdef int n
-    if not ring_may_sleep(ring):
+    if p.brisk and ns > HK_DOZE_NS:
+        ns = HK_DOZE_NS
+    if not ring_may_sleep(ring, HK_DOZING if p.brisk else HK_ASLEEP):
         ns = 0
     n = hk_epoll_wait_ns(epoll_fd, events, room, ns)
     ring_awake(ring)
-    if n > 0 and p.most and clock_ns() - begin < p.most:
+    lasted = clock_ns() - begin
+    p.brisk = n > 0 and lasted < HK_DOZE_NS
+    if n > 0 and lasted < p.most:
         p.now = p.most
     return n
 

@@ -6,6 +6,7 @@ unless ``HOOKER_REQUIRE_BPF=1``, which makes that a failure.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import uuid
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from lone_worker import LoneWorker
 from support import Pair
 
 from hooker import lab_leftovers
@@ -118,3 +120,10 @@ def _look() -> str | None:
             return None
     except Exception as exc:
         return f"no lab can be made here: {exc!r}"
+
+
+@pytest.fixture
+def lone() -> Iterator[LoneWorker]:
+    """A worker without kernel programs: the test writes its events."""
+    with contextlib.ExitStack() as stack:
+        yield LoneWorker(stack)

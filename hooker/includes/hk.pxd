@@ -22,6 +22,10 @@ cdef extern from "hooker_kern_user.h" nogil:
         HK_EVENT_CLOSED
         HK_EVENT_WIRE_RELEASED
         HK_EVENT_STRAY
+        HK_ASLEEP
+        HK_DOZING
+        HK_AWAKE
+        HK_DOZE_NS
         HK_MARK_BASE
         HK_MARK_OWN
         HK_TRANSPORT_VTL
@@ -67,7 +71,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         uint16_t zero
 
     struct hk_attention:
-        uint32_t awake
+        uint32_t state
 
     struct hk_event:
         uint32_t type

@@ -1,0 +1,114 @@
+"""A worker whose kernel is the test: events go into its ring by the programs' own bpf/events.h."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import socket
+import threading
+import time
+from typing import Any
+
+from hooker import bpf_calls
+from hooker._fastpath import Worker
+from hooker.flowtable import fill_free
+from hooker.kernel import import_bcc, source
+from hooker.layout import layout
+
+SLOTS = 64
+RING = 4096  # bytes
+EVENT = layout()["hk_event"]
+RECORD = layout()["hk_flow"]
+TEST_RUN = 10  # enum bpf_cmd
+
+PROGRAM = f"""
+#include <uapi/linux/bpf.h>
+{source("hooker_kern_user.h")}
+#define PAGE_SIZE 4096
+BPF_RINGBUF_OUTPUT(hk_events, 1);
+BPF_F_TABLE("array", u32, struct hk_attention, hk_attention, 1, 1024 /* BPF_F_MMAPABLE */);
+BPF_STACK(slots, u64, {SLOTS});
+BPF_HASH(avoid, u64, u64, 16);
+{source("events.h")}
+static __always_inline int emit(struct __sk_buff *skb, int urgent) {{
+    struct hk_event *e = hk_event_new(0);
+    if (!e) return 1;
+    if (bpf_skb_load_bytes(skb, 14, e, sizeof(*e))) {{ hk_events.ringbuf_discard(e, 0); return 1; }}
+    hk_submit(e, urgent);
+    return 0;
+}}
+int emit_urgent(struct __sk_buff *skb) {{ return emit(skb, 1); }}
+int emit_lazy(struct __sk_buff *skb) {{ return emit(skb, 0); }}
+"""
+
+
+class LoneWorker:
+    """A worker whose kernel is this test: events and flow records are written here."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        bcc = import_bcc()
+        self.bpf = bcc.BPF(text=PROGRAM.encode())
+        self.emitters = [self.bpf.load_func(n, bcc.BPF.SCHED_CLS).fd for n in (b"emit_lazy", b"emit_urgent")]
+        self._memory = mmap.mmap(self.map("hk_attention"), mmap.PAGESIZE)
+        self.attention = ctypes.c_uint32.from_buffer(self._memory)
+        self.records = (ctypes.c_uint8 * (RECORD[""] * SLOTS))()
+        pair = socket.socketpair()
+        for end in pair:
+            stack.enter_context(end)
+        fill_free(self.map("slots"), SLOTS)
+        self.worker = Worker(
+            ring_fd=self.map("hk_events"), ring_size=RING,
+            free_fd=self.map("slots"), avoid_fd=self.map("avoid"),
+            sockets_fd=-1, adopt_fd=-1, redirect_fd=pair[0].fileno(),
+            records=ctypes.addressof(self.records), attention=ctypes.addressof(self.attention),
+            max_flows=SLOTS, port=0, peer_port=1, transport=1, hold_time=60,
+        )  # fmt: skip
+        stack.callback(self.worker.close)
+        thread = threading.Thread(target=self.worker.run)
+        thread.start()
+        stack.callback(thread.join)
+        stack.callback(self.worker.stop)
+
+    def map(self, name: str) -> int:
+        return int(import_bcc().lib.bpf_table_fd(self.bpf.module, name.encode()))
+
+    def emit(self, urgent: bool = True, **fields: int) -> None:
+        """One event into the ring."""
+        packet = bytearray(14 + EVENT[""])
+        for name, value in fields.items():
+            size = {"type": 4, "slot": 4, "flow_id": 8, "client_nonce": 8, "role": 1}[name]
+            at = 14 + EVENT[name]
+            packet[at : at + size] = value.to_bytes(size, "little")
+        data = (ctypes.c_uint8 * len(packet)).from_buffer(packet)
+        attributes = (ctypes.c_uint64 * 16)()
+        attributes[0] = self.emitters[urgent]  # prog_fd, retval
+        attributes[1] = len(packet)  # data_size_in, data_size_out
+        attributes[2] = ctypes.addressof(data)
+        libc = ctypes.CDLL(None, use_errno=True)
+        done = libc.syscall(bpf_calls.SYS_BPF["x86_64"], TEST_RUN, attributes, ctypes.sizeof(attributes))
+        assert done == 0, ctypes.get_errno()
+
+    def take_slot(self) -> int:
+        """What the kernel program does when a connection is established."""
+        return int(self.bpf[b"slots"].pop().value)
+
+    def poke(self) -> None:
+        """A datagram that is none makes the loop go round."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"?", ("127.0.0.1", self.worker.port))
+
+    def flows(self) -> int:
+        self.poke()
+        return int(self.worker.counters()["flows"])
+
+    def say_closed(self, slot: int) -> None:
+        """The flag in the record, which comes before the event."""
+        self.records[slot * RECORD[""] + RECORD["app_closed"]] = 1
+
+
+def wait_for(condition: Any, what: str, limit: float = 20) -> None:
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
