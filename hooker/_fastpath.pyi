@@ -32,6 +32,7 @@ class Worker:
         datagrams: tuple[int, int] = (1472, 1472),
         keys: tuple[bytes, ...] = (),
         congestion: str = "auto",
+        fec: bool = True,
         busy_poll: float = 0.0,
         listening: bool = True,
         tap: Tap | None = None,

@@ -398,7 +398,7 @@ cdef class Worker:
     def __init__(self, *, int ring_fd, int ring_size, int free_fd, int avoid_fd, int sockets_fd,
                  int adopt_fd, int redirect_fd, size_t records, size_t attention, uint32_t max_flows, uint16_t port, uint16_t peer_port, uint8_t transport,
                  double hold_time, double avoid_time=60.0, double dead_after=5.0, tuple datagrams=(1472, 1472), congestion="auto",
-                 tuple keys=(),
+                 tuple keys=(), bint fec=True,
                  double busy_poll=0.0, bint listening=True, tap=None):
         cdef worker *w = &self.w
         cdef uint16_t bound = 0
@@ -432,7 +432,7 @@ cdef class Worker:
         if r < 0:
             raise OSError(-r, f"cannot open a raw socket: {os.strerror(-r)}")
         self.allocate()
-        self.start_vtl(dead_after, datagrams, congestion.encode(), keys)
+        self.start_vtl(dead_after, datagrams, congestion.encode(), keys, fec)
         self.open_epoll()
         self.port = w.port = bound
 
@@ -467,7 +467,7 @@ cdef class Worker:
             raise MemoryError("engine buffers")
         return 0
 
-    cdef int start_vtl(self, double dead_after, tuple datagrams, bytes congestion, tuple keys) except -1:
+    cdef int start_vtl(self, double dead_after, tuple datagrams, bytes congestion, tuple keys, bint fec) except -1:
         cdef vtl_config c
         cdef vtl_sink sink
         memset(&c, 0, sizeof(c))
@@ -486,7 +486,7 @@ cdef class Worker:
         c.dead_after = <uint64_t>(dead_after * 1e9)
         c.idle_after = 120000000000
         c.handshake_timeout = 3000000000
-        c.fec = 1
+        c.fec = fec
         memcpy(c.congestion, <const char *>congestion, min(len(congestion), 15))
         fill_sink(&sink, &self.w)
         self.w.vtl = vtl_endpoint_new(&c, &sink)

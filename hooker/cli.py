@@ -42,6 +42,9 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--congestion", metavar="NAME", default="auto", show_default=True, help="Congestion control."
         ),
         click.option(
+            "--fec/--no-fec", default=True, help="Forward error correction where the path loses packets."
+        ),
+        click.option(
             "--listen-port",
             metavar="PORT",
             type=click.IntRange(0, 65535),
@@ -162,6 +165,7 @@ def _options(
     port: str | None,
     transport: str,
     congestion: str,
+    fec: bool,
     key_file: str | None,
     listen_port: int | None,
     redirect: str,
@@ -174,6 +178,7 @@ def _options(
         policy=Policy.parse(port=port, to=to),
         transport=transport,
         congestion=congestion,
+        fec=fec,
         key_file=key_file,
         listen_port=default_port if listen_port is None else listen_port,
         redirect=redirect,

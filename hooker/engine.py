@@ -59,6 +59,8 @@ class Hooker:
     :param key_file: encrypt, with the pre-shared key in this file (``hooker.keyfile``); flows to peers
         without it stay on TCP. None: no encryption.
     :param congestion: congestion control: "auto", or a name of ``hooker.vtl.congestion.names()``.
+    :param fec: forward error correction of what this engine sends, where the path loses packets (REPAIR frames,
+        docs/vtl.md).
     :param listen_port: UDP port of this engine, and where peers are expected.
     :param hold_time: seconds a new flow may wait for the peer's engine before it goes back to TCP.
     :param max_flows: size of the flow table; a power of two. Each engaged flow has a descriptor: the limit of
@@ -84,6 +86,7 @@ class Hooker:
         policy: Policy | None = None,
         transport: str = "vtl",
         congestion: str = "auto",
+        fec: bool = True,
         key_file: str | Path | None = None,
         listen_port: int = DEFAULT_PORT,
         hold_time: float = 0.3,
@@ -98,6 +101,7 @@ class Hooker:
         self.policy = policy or Policy()
         self.transport = transports.get(transport)
         self.congestion = transports.check_congestion(congestion)
+        self.fec = fec
         self._keys = () if key_file is None else keyfile.read(key_file)
         self.listen_port = _check_port(listen_port)
         self.hold_time = _check_hold(hold_time)
@@ -186,6 +190,7 @@ class Hooker:
                 hold_time=self.hold_time,
                 datagrams=datagram_sizes(),
                 congestion=self.congestion,
+                fec=self.fec,
                 keys=self._keys,
                 busy_poll=self.busy_poll,
                 listening=self.on_event is not None,
@@ -298,6 +303,7 @@ class Hooker:
                 "cgroup": str(self.cgroup),
                 "transport": self.transport.name,
                 "congestion": self.congestion,
+                "fec": self.fec,
                 "encrypted": bool(self._keys),
                 "listen_port": self._worker.port,
                 "redirect": self.redirect_off or "on",

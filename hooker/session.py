@@ -40,6 +40,7 @@ class Options:
     transport: str = "vtl"
     listen_port: int | None = LISTEN_PORT
     congestion: str = "auto"
+    fec: bool = True
     key_file: str | None = None
     redirect: str = "auto"
     busy_poll: float = 100e-6  # s
@@ -64,6 +65,7 @@ def make_engine(options: Options, cgroup: Path, port: int) -> Engine:
         transport=options.transport,
         listen_port=port,
         congestion=options.congestion,
+        fec=options.fec,
         key_file=options.key_file,
         redirect=options.redirect,
         busy_poll=options.busy_poll,

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from support import Pair, eventually, peer, result, same, url
+from support import PLAIN, Pair, counts, eventually, peer, result, same, url
 
 from hooker.errors import ConfigurationError
 from hooker.lab import Lab
@@ -226,3 +226,23 @@ def test_blackhole(over: Pair) -> None:
     assert one["error"] is None
     assert one["sent"] == 8 * MB
     same(one, other)
+
+
+@pytest.mark.skipif(PLAIN, reason="there are no engines")
+@pytest.mark.parametrize("fec", [True, False])
+def test_repairs_are_sent_where_packets_are_lost_unless_told_not_to(fec: bool) -> None:
+    with Lab(link=Link()) as lab, Pair.open(lab, options=() if fec else ("--no-fec",)) as pair:
+        go = lab.tmp / "go"
+        server = peer(pair.b, "serve", "0.0.0.0", PORT, "echo-all", "close")
+        rounds = ("send:20000", "recv:20000") * 60
+        actions = ("send:1000", "recv:1000", f"wait-file:{go}", *rounds, "fin", "recv-all", "close")
+        client = peer(pair.a, "connect", pair.b.v4, PORT, *actions)
+        eventually(lambda: lab.meter.read().vtl.payload > 2000)
+        lab.link.set(Link(rate=100e6, delay=0.005, loss=0.05))
+        go.touch()
+        same(one := result(client, 100), result(server, 100))
+        assert one["sent_sha256"] == one["received_sha256"]
+        for engine in pair.engines:
+            status = engine.status()
+            assert status["engine"]["fec"] is fec
+            assert (counts(status)["vtl.repairs_sent"] > 0) is fec
