@@ -7,7 +7,7 @@ the application has read it; so the backlog never exceeds the stream's window.
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
-from hooker.flows cimport flow_abort, flow_app_reset, flow_check_end, watch_twin_room
+from hooker.flows cimport flow_abort, flow_app_reset, flow_fin, watch_twin_room
 from hooker.includes.linux cimport *
 from hooker.twin cimport twin_prompt
 from hooker.vtl.endpoint cimport vtl_consumed
@@ -177,9 +177,7 @@ cdef void take(flow *f, size_t n) noexcept nogil:
 cdef void finish(worker *w, flow *f) noexcept nogil:
     """The peer's end of data, once all before it was taken."""
     if f.fin and not f.fin_done and f.backlog == 0 and f.gather == NULL and f.twin >= 0:
-        f.fin_done = True
-        shutdown(f.twin, SHUT_WR)
-        flow_check_end(w, f)
+        flow_fin(w, f)
 
 
 cdef bint gather(worker *w, flow *f, const uint8_t *data, size_t n) noexcept nogil:
@@ -201,6 +199,7 @@ cdef bint gather(worker *w, flow *f, const uint8_t *data, size_t n) noexcept nog
 
 cdef void deliver(worker *w, flow *f, const uint8_t *data, size_t n, bint stable) noexcept nogil:
     mark_dirty(w, f)
+    f.late |= f.eof
     if f.twin >= 0 and stable and gather(w, f, data, n):
         return
     flush_gather(w, f)

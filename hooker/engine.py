@@ -59,8 +59,8 @@ class Hooker:
     :param key_file: encrypt, with the pre-shared key in this file (``hooker.keyfile``); flows to peers
         without it stay on TCP. None: no encryption.
     :param congestion: congestion control: "auto", or a name of ``hooker.vtl.congestion.names()``.
-    :param fec: forward error correction of what this engine sends, where the path loses packets (REPAIR frames,
-        docs/vtl.md).
+    :param fec: forward error correction of what this engine sends, where the path loses packets (REPAIR
+        frames, docs/vtl.md).
     :param listen_port: UDP port of this engine, and where peers are expected.
     :param hold_time: seconds a new flow may wait for the peer's engine before it goes back to TCP.
     :param max_flows: size of the flow table; a power of two. Each engaged flow has a descriptor: the limit of

@@ -158,10 +158,28 @@ cdef void flow_app_reset(worker *w, flow *f) noexcept nogil:
     reset_application(w, f, R_APP_RESET)
 
 
-cdef void flow_check_end(worker *w, flow *f) noexcept nogil:
-    if f.stream == NULL and f.twin >= 0 and f.eof and f.fin_done:
+cdef void close_twin(flow *f) noexcept nogil:
+    if hk_load32(&f.rec.app_closed):
+        twin_abort(f.twin)        # nothing is left that a reset could harm
+    else:
         twin_finish(f.twin)
-        f.twin = -1
+    f.twin = -1
+
+
+cdef void flow_fin(worker *w, flow *f) noexcept nogil:
+    """All bytes of the peer have been handed over: say so to the application, if it is there to hear it."""
+    f.fin_done = True
+    if f.eof and not f.late and hk_load32(&f.rec.app_closed):
+        close_twin(f)             # spares it TIME_WAIT, and both sockets the exchange of FIN and ACK
+    else:
+        shutdown(f.twin, SHUT_WR)
+    flow_check_end(w, f)
+
+
+cdef void flow_check_end(worker *w, flow *f) noexcept nogil:
+    if f.stream == NULL and f.eof and f.fin_done:
+        if f.twin >= 0:
+            close_twin(f)
         end(w, f, R_CLOSED)
 
 

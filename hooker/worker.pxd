@@ -94,6 +94,7 @@ cdef struct flow:
     block *backlog_first
     block *backlog_last
     size_t backlog
+    bint late                  # bytes came after the application's FIN
     bint prompt                # twin_prompt() was called
     bint fin                   # the peer's FIN came
     bint fin_done              # and was handed to the application

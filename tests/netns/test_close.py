@@ -1,0 +1,42 @@
+"""How flows end when one side's socket is gone before the other side's end of data comes."""
+
+from __future__ import annotations
+
+import pytest
+from support import FAMILIES, PLAIN, Pair, address, any_address, peer, result, results, same
+
+pytestmark = pytest.mark.timeout(60)
+PORT, MANY = 7960, 20
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_server_that_closes_first_has_no_time_wait(pair: Pair, family: str) -> None:
+    """The client's FIN finds nobody: a reset from the twin spares the host the wait."""
+    many = ("--connections", str(MANY))
+    server = peer(pair.b, "serve", any_address(family), PORT, "recv:1000", "send:2000", "close", options=many)
+    actions = ("send:1000", "recv-all", "sleep:0.05", "close")
+    sent = []
+    with pair.engaged(flows=MANY):
+        for _ in range(MANY):
+            sent.append(result(peer(pair.a, "connect", address(pair.b, family), PORT, *actions)))
+        received = results(server)
+    for one, other in zip(sent, received, strict=True):
+        same(one, other)
+        same(other, one)
+    command = ["ss", "-Htan", "state", "time-wait", f"sport = :{PORT}"]
+    waiting = pair.b.run(command, text=True).stdout
+    if not PLAIN:
+        assert len(waiting.splitlines()) <= MANY // 10, waiting
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bytes_for_a_socket_that_is_gone_are_refused(pair: Pair, family: str) -> None:
+    """They are not taken for delivered: the sender's connection is reset, as TCP does it."""
+    server = peer(pair.b, "serve", any_address(family), PORT + 1, "send:1000", "close")
+    actions = ("recv-all", "sleep:0.2", "send:1000", "sleep:0.3", "send:1", "close")
+    client = peer(pair.a, "connect", address(pair.b, family), PORT + 1, *actions)
+    one, other = result(client), result(server)
+    assert one["received_sha256"] == other["sent_sha256"]
+    assert one["error"] == "EPIPE"
+    if pair.client:
+        assert pair.client.status()["recent"][-1]["reason"] == "reset-by-peer"
