@@ -14,7 +14,7 @@ def options(command: str) -> set[str]:
     return {
         name
         for parameter in cli.cli.commands[command].params
-        for name in parameter.opts
+        for name in (*parameter.opts, *parameter.secondary_opts)
         if name.startswith("--")
     }
 
