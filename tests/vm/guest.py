@@ -172,8 +172,8 @@ def http(world: World) -> str:
     return f"4 x {size >> 20} MiB, equal, TCP silent"
 
 
-def transfer(world: World, action: str, size: int, *, payload: bool = True) -> None:
-    port = next(ports)
+def transfer(world: World, action: str, size: int, *, payload: bool = True, port: int = 0) -> None:
+    port = port or next(ports)
     with world.hooked(payload=size if payload else 0):
         server = peer(world.lab.b, "serve", "0.0.0.0", port, "recv-all", "close")
         client = peer(world.lab.a, "connect", world.lab.b.v4, port, f"{action}:{size}", "close")
@@ -268,12 +268,15 @@ def netem(world: World) -> str:
     """The kernel's own emulator, the same both ways."""
     took = []
     for name, link in NETEM.items():
+        port = next(ports)
+        # a service that has answered once gets a second SYN with the option when the first is lost
+        transfer(world, "send", 1000, port=port)
         rule = ["tc", "qdisc", "replace", "dev", "eth0", "root", "netem", *link.split()]
         for host in world.lab.hosts:
             host.run(rule, hooked=False)
         try:
             start = time.monotonic()
-            transfer(world, "send", 4 * MB)
+            transfer(world, "send", 4 * MB, port=port)
             took.append(f"{name} {time.monotonic() - start:.1f} s")
         finally:
             for host in world.lab.hosts:
