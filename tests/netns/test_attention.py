@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from lone_worker import SLOTS, LoneWorker, wait_for
 
+pytestmark = pytest.mark.timeout(60)
 ESTABLISHED, SERVER = 2, 2
 ASLEEP, DOZING = 0, 1
 LONG = 0.5  # s; it should be 2 ms
