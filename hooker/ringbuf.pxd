@@ -8,6 +8,7 @@ cdef struct ring_reader:
     uint64_t *producer
     uint8_t *data
     uint64_t mask
+    size_t page                # bytes of one page of this kernel
     hk_attention *attention    # what the producers see of us
 
 cdef int ring_attach(ring_reader *r, int fd, int size, hk_attention *attention) noexcept nogil    # 0, or -errno

@@ -1,7 +1,7 @@
 """Consumer of a BPF ring buffer (Documentation/bpf/ringbuf.rst): a shared page of positions, then data mapped twice."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from hooker.includes.linux cimport errno, hk_load32, hk_load64, hk_store64
+from hooker.includes.linux cimport _SC_PAGESIZE, errno, hk_load32, hk_load64, hk_store64, sysconf
 from hooker.includes.hk cimport hk_attention
 
 cdef extern from "<sys/mman.h>" nogil:
@@ -14,7 +14,6 @@ cdef extern from "<sys/mman.h>" nogil:
         MAP_SHARED
 
 cdef enum:
-    PAGE = 4096
     HEADER = 8
     LENGTH_MASK = 0x3FFFFFFF
 
@@ -28,17 +27,19 @@ cdef extern from *:
 
 
 cdef int ring_attach(ring_reader *r, int fd, int size, hk_attention *attention) noexcept nogil:
-    cdef void *m = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+    cdef size_t page = sysconf(_SC_PAGESIZE)       # 16 or 64 KiB on some arm64 and ppc64 kernels
+    cdef void *m = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
     if m == MAP_FAILED:
         return -errno
     r.consumer = <uint64_t *>m
-    m = mmap(NULL, PAGE + 2 * <size_t>size, PROT_READ, MAP_SHARED, fd, PAGE)
+    m = mmap(NULL, page + 2 * <size_t>size, PROT_READ, MAP_SHARED, fd, page)
     if m == MAP_FAILED:
-        munmap(r.consumer, PAGE)
+        munmap(r.consumer, page)
         r.consumer = NULL
         return -errno
     r.producer = <uint64_t *>m
-    r.data = <uint8_t *>m + PAGE
+    r.data = <uint8_t *>m + page
+    r.page = page
     r.mask = size - 1
     r.attention = attention
     return 0
@@ -46,8 +47,8 @@ cdef int ring_attach(ring_reader *r, int fd, int size, hk_attention *attention) 
 
 cdef void ring_detach(ring_reader *r) noexcept nogil:
     if r.consumer != NULL:
-        munmap(r.producer, PAGE + 2 * (r.mask + 1))
-        munmap(r.consumer, PAGE)
+        munmap(r.producer, r.page + 2 * (r.mask + 1))
+        munmap(r.consumer, r.page)
         r.consumer = NULL
 
 

@@ -17,7 +17,7 @@ from hooker.kernel import import_bcc, source
 from hooker.layout import layout
 
 SLOTS = 64
-RING = 4096  # bytes
+RING = mmap.PAGESIZE  # bytes
 EVENT = layout()["hk_event"]
 RECORD = layout()["hk_flow"]
 TEST_RUN = 10  # enum bpf_cmd
@@ -25,7 +25,7 @@ TEST_RUN = 10  # enum bpf_cmd
 PROGRAM = f"""
 #include <uapi/linux/bpf.h>
 {source("hooker_kern_user.h")}
-#define PAGE_SIZE 4096
+#define PAGE_SIZE {mmap.PAGESIZE}
 BPF_RINGBUF_OUTPUT(hk_events, 1);
 BPF_F_TABLE("array", u32, struct hk_attention, hk_attention, 1, 1024 /* BPF_F_MMAPABLE */);
 BPF_STACK(slots, u64, {SLOTS});
@@ -102,9 +102,9 @@ class LoneWorker:
         self.poke()
         return int(self.worker.counters()["flows"])
 
-    def say_closed(self, slot: int) -> None:
-        """The flag in the record, which comes before the event."""
-        self.records[slot * RECORD[""] + RECORD["app_closed"]] = 1
+    def say_closed(self, slot: int, closed: bool = True) -> None:
+        """The flag in the record, which comes before the event; not `closed`: as the next flow's is."""
+        self.records[slot * RECORD[""] + RECORD["app_closed"]] = closed
 
 
 def wait_for(condition: Any, what: str, limit: float = 20) -> None:

@@ -21,6 +21,9 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t read(int fd, void *buf, size_t n)
     ssize_t write(int fd, const void *buf, size_t n)
     long syscall(long number, ...)
+    long sysconf(int name)
+    enum:
+        _SC_PAGESIZE
 
 cdef extern from "<time.h>" nogil:
     struct timespec:

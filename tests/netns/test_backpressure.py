@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import time
 from pathlib import Path
 
@@ -96,5 +97,5 @@ def tcp_memory() -> int:
     """Return the bytes that TCP's sockets hold, on the whole machine."""
     for line in Path("/proc/net/sockstat").read_text().splitlines():
         if line.startswith("TCP:"):
-            return int(line.split()[-1]) * 4096
+            return int(line.split()[-1]) * mmap.PAGESIZE
     raise AssertionError("no TCP line in /proc/net/sockstat")
