@@ -29,6 +29,7 @@ from hooker.worker cimport *
 
 from hooker.flowtable import REASONS
 from hooker.errors import KernelError
+from hooker.transports import check_congestion
 
 cdef enum:
     EVENTS = 256                 # of one epoll_wait
@@ -432,7 +433,7 @@ cdef class Worker:
         if r < 0:
             raise OSError(-r, f"cannot open a raw socket: {os.strerror(-r)}")
         self.allocate()
-        self.start_vtl(dead_after, datagrams, congestion.encode(), keys, fec)
+        self.start_vtl(dead_after, datagrams, congestion, keys, fec)
         self.open_epoll()
         self.port = w.port = bound
 
@@ -467,7 +468,8 @@ cdef class Worker:
             raise MemoryError("engine buffers")
         return 0
 
-    cdef int start_vtl(self, double dead_after, tuple datagrams, bytes congestion, tuple keys, bint fec) except -1:
+    cdef int start_vtl(self, double dead_after, tuple datagrams, str congestion, tuple keys, bint fec) except -1:
+        cdef bytes name = check_congestion(congestion).encode()    # it may have been unregistered meanwhile
         cdef vtl_config c
         cdef vtl_sink sink
         memset(&c, 0, sizeof(c))
@@ -487,7 +489,7 @@ cdef class Worker:
         c.idle_after = 120000000000
         c.handshake_timeout = 3000000000
         c.fec = fec
-        memcpy(c.congestion, <const char *>congestion, min(len(congestion), 15))
+        memcpy(c.congestion, <const char *>name, min(len(name), 15))
         fill_sink(&sink, &self.w)
         self.w.vtl = vtl_endpoint_new(&c, &sink)
         if self.w.vtl == NULL:

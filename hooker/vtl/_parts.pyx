@@ -256,8 +256,10 @@ cdef class Controller:
 
     def __cinit__(self, str name, uint64_t mss=1472):
         cdef bytes b = name.encode()
-        if cc.congestion_init(&self.c, b, mss) < 0:
+        cdef const cc.congestion_ops *ops = cc.congestion_find(b)
+        if ops == NULL:
             raise ValueError(f"unknown congestion controller {name!r}")
+        cc.congestion_init(&self.c, ops, mss)
 
     def on_ack(self, uint64_t now, uint64_t n, uint64_t sent_at, uint64_t rtt, bint limited=False):
         """An ACK for n bytes, the newest sent at sent_at."""

@@ -75,8 +75,8 @@ cdef enum:
 
 cdef const congestion_ops *congestion_find(const char *name) noexcept nogil      # NULL: unknown
 cdef int congestion_register(const congestion_ops *ops) noexcept nogil           # -1: table full
-cdef void congestion_unregister(const congestion_ops *ops) noexcept nogil        # who uses it goes on
-cdef int congestion_init(Congestion *c, const char *name, uint64_t mss) noexcept nogil
+cdef void congestion_unregister(const congestion_ops *ops) noexcept nogil        # it stays valid: endpoints go on with it
+cdef void congestion_init(Congestion *c, const congestion_ops *ops, uint64_t mss) noexcept nogil
 cdef void congestion_resize(Congestion *c, uint64_t mss) noexcept nogil
 cdef void congestion_free(Congestion *c) noexcept nogil
 cdef void congestion_use(Congestion *c, const congestion_ops *ops) noexcept nogil   # another controller, from its beginning

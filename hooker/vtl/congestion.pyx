@@ -56,14 +56,10 @@ cdef int congestion_fill(congestion_ops *ops, bytes name) except -1:
     return 0
 
 
-cdef int congestion_init(Congestion *c, const char *name, uint64_t mss) noexcept nogil:
-    cdef const congestion_ops *ops = congestion_find(name)
-    if ops == NULL:
-        return -1
+cdef void congestion_init(Congestion *c, const congestion_ops *ops, uint64_t mss) noexcept nogil:
     memset(c, 0, sizeof(Congestion))
     c.mss = mss
     congestion_use(c, ops)
-    return 0
 
 
 cdef void congestion_use(Congestion *c, const congestion_ops *ops) noexcept nogil:

@@ -7,7 +7,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from hooker.vtl.aead cimport EVP_CIPHER_CTX, IV_SIZE, SECRET_SIZE, TAG_SIZE
 from hooker.vtl.api cimport VTL_MAX_KEYS, vtl_addr, vtl_config, vtl_counters, vtl_sink
-from hooker.vtl.congestion cimport Congestion
+from hooker.vtl.congestion cimport Congestion, congestion_ops
 from hooker.vtl.credit cimport Credit
 from hooker.vtl.ecn cimport Ecn
 from hooker.vtl.fec cimport Fec
@@ -256,6 +256,7 @@ cdef struct Stateless:         # an answer that needs no association
 cdef struct Endpoint:
     vtl_config cfg
     vtl_sink sink
+    const congestion_ops *congestion   # of all its associations, also when the name was taken back
     uint64_t secret[2]
     Psk psk[VTL_MAX_KEYS]
     uint64_t drops[16]

@@ -11,7 +11,7 @@ from libc.string cimport memset
 from hooker.vtl.aead cimport (
     AES_128_GCM, AES_256_GCM, CHACHA20_POLY1305, aead_key_size, aes_is_fast, wipe,
 )
-from hooker.vtl.congestion cimport congestion_find
+from hooker.vtl.congestion cimport congestion_find, congestion_ops
 from hooker.vtl.core cimport *
 from hooker.vtl.ecn cimport ECN_CAPABLE
 from hooker.vtl.handshake cimport *
@@ -47,8 +47,9 @@ cdef vtl_endpoint *vtl_endpoint_new(const vtl_config *cfg, const vtl_sink *sink)
     """NULL: no memory, an unknown congestion controller, versions that do not go with the keys, or a
     datagram size out of range."""
     cdef Endpoint *ep
+    cdef const congestion_ops *congestion = congestion_find(cfg.congestion)
     cdef uint32_t i
-    if congestion_find(cfg.congestion) == NULL or not 256 <= cfg.max_datagram <= 0xffff:
+    if congestion == NULL or not 256 <= cfg.max_datagram <= 0xffff:
         return NULL
     if not 1 <= cfg.n_versions <= VTL_MAX_VERSIONS or cfg.keys > VTL_MAX_KEYS:
         return NULL
@@ -66,6 +67,7 @@ cdef vtl_endpoint *vtl_endpoint_new(const vtl_config *cfg, const vtl_sink *sink)
         return NULL
     ep.cfg = cfg[0]
     ep.sink = sink[0]
+    ep.congestion = congestion
     for i in range(cfg.keys):
         psk_init(&ep.psk[i], cfg.key[i])
     wipe(ep.cfg.key, sizeof(ep.cfg.key))

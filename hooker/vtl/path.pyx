@@ -52,7 +52,7 @@ cdef void forget_estimates(Assoc *a, uint64_t rtt) noexcept nogil:
     """RFC 9000 9.4; rtt 0: unknown."""
     pmtu_restart(a)
     congestion_free(&a.cc)
-    congestion_init(&a.cc, a.ep.cfg.congestion, a.max_datagram)
+    congestion_init(&a.cc, a.ep.congestion, a.max_datagram)
     a.rec.has_rtt = False
     a.rec.srtt = UNKNOWN_RTT
     a.rec.rttvar = UNKNOWN_RTT // 2

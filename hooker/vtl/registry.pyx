@@ -96,7 +96,7 @@ cdef void path_forget(Assoc *a) noexcept nogil:
     congestion_free(&a.cc)
     memset(&a.pmtu, 0, sizeof(Pmtu))
     a.max_datagram = pmtu_first(a)
-    congestion_init(&a.cc, ep.cfg.congestion, a.max_datagram)
+    congestion_init(&a.cc, ep.congestion, a.max_datagram)
     ranges_clear(&a.received)
     ranges_clear(&a.used_ids)
     if a.credit.window > 0:

@@ -111,6 +111,7 @@ def test_what_it_raises_is_reported_and_the_transfer_goes_on(
     _, bulk = run("probe", seconds=0.3)
     assert bulk.got > 500_000
     assert {str(r.exc_value) for r in raised} == {"mine"}
+    assert len(raised) <= 2  # one of each association, of some hundred
 
 
 def test_it_lives_as_long_as_its_association(probe: type[Probe]) -> None:
@@ -122,6 +123,20 @@ def test_it_lives_as_long_as_its_association(probe: type[Probe]) -> None:
     del pair, _
     gc.collect()
     assert alive() is None
+
+
+def test_an_endpoint_keeps_the_controller_whose_name_was_taken_back(probe: type[Probe]) -> None:
+    pair = Pair(1, link=link(20, 0.0), congestion="probe", **CONFIG)
+    congestion.unregister("probe")  # before there is an association
+    try:
+        bulk = Bulk(pair, pair.a, pair.b)
+        pair.run_for(0.5)
+        pair.a.address = ("192.0.2.77", 1)  # the path's estimates are made again
+        pair.run_for(1)
+        assert bulk.got > 500_000
+        assert len([one for one in probe.made if one.acks]) >= 2
+    finally:
+        congestion.register("probe", Probe)
 
 
 @pytest.mark.parametrize("name", ["cubic", "", "sixteen-letters-"])

@@ -1,6 +1,7 @@
 """Congestion controllers written in Python, for trying out: the same calls as those of the compiled ones.
 
-Each call takes the GIL. What a controller raises is reported as unraisable, and its window stays as it was.
+Each call takes the GIL. What a controller raises is reported as unraisable, the first of each association, and its
+window stays as it was.
 """
 
 from collections.abc import Callable
@@ -52,11 +53,26 @@ class Loss(NamedTuple):
     app_limited: bool
 
 
+cdef enum:                     # words of Congestion.model
+    CONTROLLER = 0             # the object, or 0
+    REPORTED = 1               # it has raised something
+
+
 cdef void call(Congestion *c, str method, tuple arguments) except *:
     """The controller's method, if it has it; then what it decided."""
-    if c.model[0] == 0:
+    if c.model[CONTROLLER] == 0:
         return
-    controller = <object><PyObject *><uintptr_t>c.model[0]
+    try:
+        ask(c, method, arguments)
+    except BaseException:
+        if c.model[REPORTED]:  # one for each ACK would fill the log, or stop at a pipe that nobody reads
+            return
+        c.model[REPORTED] = True
+        raise
+
+
+cdef void ask(Congestion *c, str method, tuple arguments) except *:
+    controller = <object><PyObject *><uintptr_t>c.model[CONTROLLER]
     function = getattr(controller, method, None)
     if function is not None:
         function(*arguments)
@@ -67,19 +83,19 @@ cdef void call(Congestion *c, str method, tuple arguments) except *:
 cdef void make(Congestion *c) except *:
     controller = factories[<uintptr_t>c.ops](c.mss)
     Py_INCREF(controller)
-    c.model[0] = <uintptr_t><PyObject *>controller
+    c.model[CONTROLLER] = <uintptr_t><PyObject *>controller
     call(c, "", ())
 
 
 cdef void on_init(Congestion *c) noexcept with gil:
-    c.model[0] = 0
+    c.model[CONTROLLER] = 0
     make(c)
 
 
 cdef void on_release(Congestion *c) noexcept with gil:
-    if c.model[0] != 0:
-        Py_DECREF(<object><PyObject *><uintptr_t>c.model[0])
-        c.model[0] = 0
+    if c.model[CONTROLLER] != 0:
+        Py_DECREF(<object><PyObject *><uintptr_t>c.model[CONTROLLER])
+        c.model[CONTROLLER] = 0
 
 
 cdef void on_ack(Congestion *c, const CongestionAck *a) noexcept with gil:
@@ -149,7 +165,7 @@ def register(str name not None, factory):
 
 
 def unregister(str name not None):
-    """Takes the name back; associations that have the controller keep it. Raises KeyError."""
+    """Takes the name back; endpoints that have the controller keep it. Raises KeyError."""
     cdef const congestion_ops *ops = congestion_find(name.encode("ascii", "replace"))
     if ops == NULL or <uintptr_t>ops not in factories:
         raise KeyError(f"no congestion controller {name!r} made in Python")
