@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hooker.errors import (
-    CarrierError,
-    ConfigurationError,
-    HookerError,
-    KernelError,
-    PeerError,
-    UsageError,
-)
-from hooker.events import Event, Kind, Role, State
-from hooker.policy import Policy
-
 if TYPE_CHECKING:
     from hooker.engine import Hooker
+    from hooker.errors import (
+        CarrierError,
+        ConfigurationError,
+        HookerError,
+        KernelError,
+        PeerError,
+        UsageError,
+    )
+    from hooker.events import Event, Kind, Role, State
+    from hooker.policy import Policy
 
 __version__ = "0.1.0"
 __all__ = [
@@ -38,10 +37,23 @@ __all__ = [
     "UsageError",
 ]
 
+_HOME = {
+    "Hooker": "engine",
+    "Policy": "policy",
+    "Event": "events",
+    "Kind": "events",
+    "Role": "events",
+    "State": "events",
+}
+_MODULES = ("engine", "errors", "events", "policy")
+
 
 def __getattr__(name: str) -> Any:
-    if name == "Hooker":  # the engine's extension modules are loaded when it is asked for
-        from hooker.engine import Hooker
+    """Everything is loaded when it is asked for: the command must be quick to begin."""
+    import importlib
 
-        return Hooker
+    if name in __all__:
+        return getattr(importlib.import_module(f"hooker.{_HOME.get(name, 'errors')}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"hooker.{name}")
     raise AttributeError(f"module 'hooker' has no attribute {name!r}")

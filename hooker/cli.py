@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -14,22 +15,52 @@ from typing import Any
 import click
 
 import hooker
-from hooker import cgroup
+from hooker import cgroup, checks
 from hooker.errors import ConfigurationError, HookerError, require_root
 from hooker.policy import Policy
 from hooker.session import LISTEN_PORT, Options, running
 
 EXIT_FAILURE = 1
 EXIT_BAD_INPUT = 2
+INTERRUPTED = 128 + signal.SIGINT
+MAX_LINGER = 3600.0  # s
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Number(click.ParamType):
+    """A finite number from ``low`` to ``high``; whole if both are."""
+
+    name = "number"
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low = low
+        self.high = high
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            if isinstance(self.low, int) and isinstance(self.high, int):
+                return checks.integer("number", value, self.low, self.high)
+            return checks.real("number", value, self.low, self.high)
+        except ConfigurationError as error:
+            self.fail(str(error), param, ctx)
+
+
+def several(*names: str, metavar: str, **settings: Any) -> Decorator:
+    """An option that takes a list with commas and may be given again: ``--port 80 --port 443``."""
+
+    def join(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> str | None:
+        return ",".join(values) if values else None
+
+    option: Decorator = click.option(*names, metavar=metavar, multiple=True, callback=join, **settings)
+    return option
 
 
 def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options that ``run`` and ``up`` share."""
     options: list[Decorator] = [
-        click.option("--to", metavar="PREFIXES", help="Only these hosts, as in 10.0.0.0/8,fd00::/8."),
-        click.option("--port", metavar="PORTS", help="Only these TCP ports, as in 80,443,8000-8010."),
+        several("--to", metavar="PREFIXES", help="Only these hosts, as in 10.0.0.0/8,fd00::/8."),
+        several("--port", metavar="PORTS", help="Only these TCP ports, as in 80,443,8000-8010."),
         click.option(
             "--transport", metavar="NAME", default="vtl", show_default=True, help="What to move onto."
         ),
@@ -47,7 +78,7 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--listen-port",
             metavar="PORT",
-            type=click.IntRange(0, 65535),
+            type=Number(0, 65535),
             help=f"UDP port of the transport; 0 takes any free one. {LISTEN_PORT} by default.",
         ),
         click.option(
@@ -60,7 +91,7 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--busy-poll",
             metavar="MICROSECONDS",
-            type=click.IntRange(0, 10000),
+            type=Number(0, 10000),
             default=100,
             show_default=True,
             help="Wait awake for so long while answers come fast; 0 always sleeps.",
@@ -92,7 +123,7 @@ def doctor(as_json: bool) -> int:
 @click.option(
     "--linger",
     metavar="SECONDS",
-    type=click.FloatRange(0, 3600),
+    type=Number(0.0, MAX_LINGER),
     default=10.0,
     show_default=True,
     help="How long the command's last bytes may take to arrive after it has ended.",
@@ -113,7 +144,12 @@ def run(command: tuple[str, ...], linger: float, **settings: Any) -> int:
 @cli.command()
 @engine_options
 @click.option("--cgroup", "group", metavar="PATH", help="Whose processes to hook; all by default.")
-@click.option("--ready-fd", metavar="FD", type=int, help="Write 'ready' there once connections are hooked.")
+@click.option(
+    "--ready-fd",
+    metavar="FD",
+    type=Number(0, 2**31 - 1),
+    help="Write 'ready' there once connections are hooked.",
+)
 def up(group: str | None, ready_fd: int | None, **settings: Any) -> int:
     """Hook the connections of a cgroup's processes until interrupted."""
     options = _options(**settings, default_port=LISTEN_PORT)
@@ -189,14 +225,19 @@ def _options(
 
 def _check_descriptor(descriptor: int) -> None:
     try:
-        os.fstat(descriptor)
-    except (OSError, OverflowError):
+        writable = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+    except OSError:
         raise ConfigurationError(f"file descriptor {descriptor} is not open") from None
+    if not writable:
+        raise ConfigurationError(f"file descriptor {descriptor} is not open for writing")
 
 
 def _say_ready(engine: dict[str, Any], ready_fd: int | None) -> None:
     text = "hooker: ready, {transport} on port {listen_port}, cgroup {cgroup}"
-    print(text.format(**engine), flush=True)
+    try:
+        print(text.format(**engine), flush=True)
+    except OSError:
+        _lose_output(0)  # nobody reads it; connections are hooked all the same
     if ready_fd is not None:
         try:
             os.write(ready_fd, b"ready\n")
@@ -206,8 +247,19 @@ def _say_ready(engine: dict[str, Any], ready_fd: int | None) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point. Exits with the command's status."""
-    sys.exit(_main(arguments))
+    """Exits with the command's status; interrupted by Ctrl-C, it ends by that signal, as programs do."""
+    default = signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    try:
+        if default:  # from here on there may be something to undo
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        status = _main(arguments)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    if default or status == INTERRUPTED:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if status == INTERRUPTED:
+        os.kill(os.getpid(), signal.SIGINT)
+    sys.exit(status)
 
 
 def _main(arguments: list[str] | None) -> int:
@@ -221,7 +273,7 @@ def _main(arguments: list[str] | None) -> int:
     except click.ClickException as error:
         return _fail(error.format_message(), EXIT_BAD_INPUT)
     except (click.Abort, KeyboardInterrupt):
-        return 128 + signal.SIGINT
+        return INTERRUPTED
     except HookerError as error:
         bad_input = error.fault in ("configuration", "local")
         return _fail(str(error), EXIT_BAD_INPUT if bad_input else EXIT_FAILURE)
@@ -243,4 +295,6 @@ def _fail(text: str, status: int) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    from hooker.__main__ import main as begin
+
+    begin()

@@ -62,7 +62,7 @@ def parse_size(text: str) -> int:
     Raises:
         ValueError: not a size, or beyond what the demo can hold.
     """
-    match = re.fullmatch(r"(\d+)([KMG]?I?)B?", text.strip().upper())
+    match = re.fullmatch(r"([0-9]{1,12})([KMG]?I?)B?", text.strip().upper())
     if not match or match[2] not in UNITS:
         raise ValueError(f"not a size: {text!r} (examples: 1500, 100M, 1Gi)")
     size = int(match[1]) * UNITS[match[2]]

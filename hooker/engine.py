@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from hooker import cgroup as cgroups
-from hooker import keyfile, transports
+from hooker import checks, keyfile, transports
 from hooker._fastpath import Worker
 from hooker.control import ControlServer
 from hooker.errors import CarrierError, ConfigurationError, KernelError, UsageError
@@ -104,14 +104,14 @@ class Hooker:
         self.fec = fec
         self._keys = () if key_file is None else keyfile.read(key_file)
         self.listen_port = _check_port(listen_port)
-        self.hold_time = _check_hold(hold_time)
+        self.hold_time = checks.real("hold time", hold_time, 0.01, 60, unit="s")
         self.max_flows = _check_flows(max_flows)
         self.on_event = on_event
         self._cgroup_wanted = cgroup
         self._tap = tap
         self._control = control
         self.redirect = _check_redirect(redirect)
-        self.busy_poll = _check_busy_poll(busy_poll)
+        self.busy_poll = checks.real("busy_poll", busy_poll, 0, 0.01, unit="s; 0 always sleeps")
         self._probe = probe
         self._stack: ExitStack | None = None
         self._recent: deque[RawEvent] = deque(maxlen=RECENT)
@@ -326,11 +326,7 @@ STAYED_ON_TCP = (
 
 
 def _check_port(port: int) -> int:
-    if not 0 <= port <= 65535:
-        raise ConfigurationError(
-            f"port {port} is not a port number", remedy="give 0 to 65535; 0 takes any free one"
-        )
-    return port
+    return checks.integer("port", port, 0, 65535, remedy="give 0 to 65535; 0 takes any free one")
 
 
 def _check_redirect(choice: str) -> str:
@@ -341,25 +337,11 @@ def _check_redirect(choice: str) -> str:
     return choice
 
 
-def _check_hold(seconds: float) -> float:
-    if not 0.01 <= seconds <= 60:
-        raise ConfigurationError(f"hold time {seconds} s is out of range", remedy="give 0.01 to 60 seconds")
-    return seconds
-
-
-def _check_busy_poll(seconds: float) -> float:
-    if not 0 <= seconds <= 0.01:
-        raise ConfigurationError(
-            f"busy_poll {seconds} s is out of range", remedy="give 0 to 0.01 seconds; 0 always sleeps"
-        )
-    return seconds
-
-
 def _check_flows(count: int) -> int:
-    if not 64 <= count <= 1 << 20 or count & (count - 1):
-        raise ConfigurationError(
-            f"max_flows {count} will not do", remedy="give a power of two from 64 to 1048576"
-        )
+    remedy = "give a power of two from 64 to 1048576"
+    count = checks.integer("max_flows", count, 64, 1 << 20, remedy=remedy)
+    if count & (count - 1):
+        raise ConfigurationError(f"max_flows {count} will not do", remedy=remedy)
     return count
 
 

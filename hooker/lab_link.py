@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hooker import netns
+from hooker import checks, netns
 from hooker._link import Wire
 from hooker.errors import ConfigurationError
 
@@ -29,7 +29,17 @@ TUNSETIFF = 0x400454CA
 IFF_TAP, IFF_NO_PI = 0x0002, 0x1000
 FULL_PACKET = 1500  # bytes
 SMALLEST_QUEUE = 16 * FULL_PACKET
+MOST_QUEUE = 1 << 40  # bytes
 TO_B, TO_A = 0, 1
+RANGES = {  # of a link's settings
+    "rate": (0, 1e12, "is in bit/s, 0 for no limit"),
+    "delay": (0, 3600, "is in seconds"),
+    "jitter": (0, 3600, "is in seconds"),
+    "reorder_by": (0, 3600, "is in seconds"),
+    "loss": (0, 1, "is a part of 1"),
+    "reorder": (0, 1, "is a part of 1"),
+    "burst": (1, 1e9, "is the mean number of losses in a row"),
+}
 REAL_TIME = 1  # the lowest real-time priority: a relay that waits for the CPU is a delay of its own
 
 
@@ -64,13 +74,12 @@ class Link:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("rate", "delay", "jitter", "reorder_by", "seed"):
-            self._check(name, getattr(self, name) >= 0, "cannot be negative")
-        for name in ("loss", "reorder"):
-            self._check(name, 0 <= getattr(self, name) <= 1, "is a part of 1, from 0 to 1")
-        self._check("burst", self.burst >= 1, "is the mean number of losses in a row, at least 1")
+        for name, (low, high, rule) in RANGES.items():
+            checks.real(f"a link's {name} {rule}:", getattr(self, name), low, high)
+        checks.integer("a link's seed", self.seed, 0, 2**63 - 1)
         self._check("jitter", self.jitter <= self.delay, "cannot be larger than its delay")
-        self._check("queue", self.queue is None or self.queue >= FULL_PACKET, "has room for a packet")
+        if self.queue is not None:
+            checks.integer("a link's queue has room for a packet:", self.queue, FULL_PACKET, MOST_QUEUE)
 
     def _check(self, name: str, good: bool, rule: str) -> None:
         if not good:

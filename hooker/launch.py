@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hooker import cgroup, janitor
+from hooker import cgroup, checks, janitor
 from hooker.cgroup import Cgroup
 from hooker.errors import ConfigurationError, HookerError, KernelError
 from hooker.janitor import Janitor
@@ -35,6 +35,7 @@ from hooker.session import Options, drain, running
 EXIT_NOT_EXECUTABLE = 126  # POSIX, 2.8.2
 EXIT_NOT_FOUND = 127
 START_TIMEOUT = 60.0  # s, for compiling and loading the kernel programs on a slow machine
+MAX_LINGER = 3600.0  # s
 CLOSE_TIMEOUT = 15.0  # s, for the engine's end once its flows are settled
 
 _ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
@@ -47,12 +48,15 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Launcher:
-    """Runs one command. ``linger`` is how long, in seconds, its last bytes may take to arrive."""
+    """Runs one command. ``linger`` is how long, in seconds, its last bytes may take to arrive.
+
+    Raises ConfigurationError when ``linger`` is not a number from 0 to 3600.
+    """
 
     def __init__(self, options: Options, command: Sequence[str], *, linger: float = 10.0) -> None:
         self._options = options
         self._command = list(command)
-        self._linger = linger
+        self._linger = checks.real("linger", linger, 0, MAX_LINGER, unit="s")
         self._group: Cgroup | None = None
         self._engine = 0  # pid; 0 once it has ended
         self._child = 0  # pid of the command

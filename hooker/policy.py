@@ -20,6 +20,7 @@ from ipaddress import (
     ip_network,
 )
 
+from hooker import checks
 from hooker.errors import ConfigurationError
 
 Address = IPv4Address | IPv6Address
@@ -39,7 +40,13 @@ class Policy:
 
     def __post_init__(self) -> None:
         for port in self.ports:
-            _check_port(port, str(port))
+            checks.integer("port", port, 1, MAX_PORT, remedy=f"use 1 to {MAX_PORT}")
+        for prefix in self.prefixes:
+            if not isinstance(prefix, IPv4Network | IPv6Network):
+                raise ConfigurationError(
+                    f"prefix {prefix!r} is not a network",
+                    remedy="make it with ipaddress.ip_network(), or Policy.parse()",
+                )
 
     @classmethod
     def parse(cls, *, port: str | None = None, to: str | None = None) -> Policy:

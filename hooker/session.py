@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from hooker import keyfile, transports
+from hooker import checks, keyfile, transports
 from hooker.control import Snapshot
 from hooker.errors import CarrierError, ConfigurationError
 from hooker.events import Event, Kind, Role
@@ -47,6 +47,9 @@ class Options:
     verbose: bool = False
 
     def __post_init__(self) -> None:
+        if self.listen_port is not None:
+            checks.integer("port", self.listen_port, 0, 65535)
+        checks.real("busy_poll", self.busy_poll, 0, 0.01, unit="s")
         transports.get(self.transport)
         transports.check_congestion(self.congestion)
         if self.key_file is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hooker import checks
 from hooker.errors import ConfigurationError
 
 
@@ -21,8 +22,7 @@ _registry: dict[str, Transport] = {}
 
 def register(transport: Transport) -> Transport:
     """Raises ConfigurationError when the name or the number is taken or does not fit."""
-    if not 1 <= transport.wire_id <= 255:
-        raise ConfigurationError(f"transport {transport.name!r}: wire id {transport.wire_id} is not 1 to 255")
+    checks.integer(f"transport {transport.name!r}: wire id", transport.wire_id, 1, 255)
     for known in _registry.values():
         if known.name == transport.name or known.wire_id == transport.wire_id:
             raise ConfigurationError(f"transport {transport.name!r} collides with {known.name!r}")

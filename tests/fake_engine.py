@@ -86,9 +86,9 @@ def main() -> None:
     module.Hooker = Hooker  # type: ignore[attr-defined]
     module.Event = str  # type: ignore[attr-defined]
     sys.modules["hooker.engine"] = module
-    from hooker import cli
+    from hooker.__main__ import main as command
 
-    cli.main()
+    command()
 
 
 if __name__ == "__main__":

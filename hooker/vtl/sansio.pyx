@@ -20,6 +20,7 @@ from libc.string cimport memcpy, memset
 from hooker.vtl.api cimport *
 from hooker.vtl.endpoint cimport *
 
+from hooker import checks
 from hooker.vtl import congestion, events
 
 cdef enum:
@@ -49,6 +50,15 @@ DEFAULTS = {
     "keys": (),
     "key_update_after": 0,
     "fec": True,
+}
+RANGES = {                     # of the numbers among them
+    "max_datagram": (256, 65535),
+    "first_datagram": (0, 65535),
+    **dict.fromkeys(("stream_window", "assoc_window"), (1, 1 << 40)),
+    **dict.fromkeys(("stream_window_max", "assoc_window_max", "window_budget"), (0, 1 << 40)),
+    "max_ack_delay": (0, 1_000_000_000),
+    **dict.fromkeys(("keepalive", "dead_after", "idle_after", "handshake_timeout"), (0, 1 << 60)),
+    "key_update_after": (0, 1 << 60),
 }
 # with keys; not by what the processor does best, for equal seeds shall give equal bytes
 ENCRYPTED_VERSIONS = (0x101, 0x103, 0x102)
@@ -158,8 +168,8 @@ cdef class Endpoint:
         if c["congestion"] not in congestion.names():
             known = congestion.names()
             raise ValueError(f"unknown congestion controller {c['congestion']!r}; known: {known}")
-        if not 256 <= c["max_datagram"] <= 65535:
-            raise ValueError(f"max_datagram {c['max_datagram']} is not within 256 to 65535")
+        for setting, (low, high) in RANGES.items():
+            checks.integer(setting, c[setting], low, high)
         if not 1 <= len(c["versions"]) <= VTL_MAX_VERSIONS:
             raise ValueError(f"versions {c['versions']}: give 1 to {VTL_MAX_VERSIONS}")
         if len(c["keys"]) > VTL_MAX_KEYS or any(len(k) != VTL_KEY_SIZE for k in c["keys"]):

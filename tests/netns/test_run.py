@@ -157,6 +157,18 @@ def test_a_pipe_ends_when_the_command_closes_its_end() -> None:
         process.wait(20)
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_closed_for_the_command_too(closed: str, environment: Path) -> None:
+    """And what we open meanwhile does not take their place."""
+    look = 'for n in 0 1 2; do [ -e /proc/$$/fd/$n ]; echo $?; done >"$1"'
+    for name, prefix in (("plain", []), ("hooked", [*RUN, "--"])):
+        command = ["bash", "-c", f'exec "$@" {closed}', "-", *prefix, "sh", "-c", look, "-"]
+        done = subprocess.run([*command, str(environment / name)], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (environment / "hooked").read_text() == (environment / "plain").read_text()
+    assert log(environment) == ["start", "close"]
+
+
 def test_inherited_descriptors_reach_the_command() -> None:
     reader, writer = os.pipe()
     try:
@@ -417,6 +429,22 @@ def test_up_says_when_it_is_ready_and_ends_when_told(name: str, environment: Pat
         outer.remove()
 
 
+def test_up_goes_on_when_nobody_reads_what_it_says(environment: Path) -> None:
+    outer = cgroup.Cgroup.create()
+    try:
+        for closed in (">&-", "<&- >&- 2>&-", "> >(true)"):
+            command = ["bash", "-c", f'exec "$@" {closed}', "-", sys.executable, FAKE, "up", "-v"]
+            process = subprocess.Popen([*command, "--cgroup", str(outer.path)])
+            assert settle(lambda: log(environment)[-1:] == ["start"])
+            time.sleep(0.3)
+            assert process.poll() is None
+            process.terminate()
+            assert process.wait(10) == 0
+            assert log(environment)[-1:] == ["close"]
+    finally:
+        outer.remove()
+
+
 def test_up_killed_leaves_no_socket(environment: Path) -> None:
     outer = cgroup.Cgroup.create()
     try:
@@ -438,10 +466,17 @@ def test_up_killed_leaves_no_socket(environment: Path) -> None:
         (["--cgroup", "/no/such"], "does not exist"),
         (["--cgroup", "/tmp"], "cgroup v2"),
         (["--ready-fd", "99"], "99"),
+        (["--ready-fd", "0"], "for writing"),
     ],
 )
 def test_up_refuses_what_is_not_there(options: list[str], said: str, environment: Path) -> None:
-    done = subprocess.run([sys.executable, FAKE, "up", *options], capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [sys.executable, FAKE, "up", *options],
+        input="",  # a pipe, only to be read
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert said in done.stderr

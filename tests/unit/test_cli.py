@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import hooker
-from hooker import cli
+from hooker import HookerError, Policy, cli
 
 FAKE = Path(__file__).parent.parent / "fake_engine.py"
 
@@ -33,6 +35,10 @@ def call(*arguments: str, run_dir: Path | None = None) -> subprocess.CompletedPr
         (["run", "--transport", "quic", "--", "true"], "vtl"),
         (["run", "--nonsense", "--", "true"], "--nonsense"),
         (["run", "--linger", "-1", "--", "true"], "--linger"),
+        (["run", "--linger", "nan", "--", "true"], "--linger"),
+        (["run", "--busy-poll", "１０", "--", "true"], "--busy-poll"),
+        (["run", "--port", "80", "--port", "", "--", "true"], "empty port"),
+        (["up", "--ready-fd", "-1"], "--ready-fd"),
         (["up", "--listen-port", "-1"], "--listen-port"),
         (["up", "--listen-port", "65536"], "--listen-port"),
         (["up", "--transport", ""], "vtl"),
@@ -84,6 +90,63 @@ def test_output_that_cannot_be_written_is_no_traceback() -> None:
     command = ["bash", "-c", script, "-", sys.executable, str(FAKE)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert "Traceback" not in done.stdout + done.stderr
+
+
+INTERRUPTED = """
+import os, signal, sys
+where = sys.argv.pop(1)
+class Interrupt:
+    def find_spec(self, name, path, target=None):
+        if name == where:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored when we were started in the background
+sys.meta_path.insert(0, Interrupt())
+from hooker.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "where", ["hooker.cli", "click", "hooker.policy", "hooker.control", "hooker.status", "rich.table"]
+)
+def test_control_c_ends_by_the_signal_without_a_traceback(where: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, where, "status"]
+    environment = {**os.environ, "HOOKER_RUN_DIR": str(tmp_path / "run")}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (-signal.SIGINT, "", "")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_no_traceback(closed: str, tmp_path: Path) -> None:
+    """What cannot be written is a failure, for standard output; nothing else suffers."""
+    script = f'"$@" {closed}'
+    environment = {**os.environ, "HOOKER_RUN_DIR": str(tmp_path / "run")}
+    for arguments in (
+        ["status"],
+        ["status", "--json"],
+        ["--version"],
+        ["key"],
+        ["run", "--port", "x", "true"],
+    ):
+        command = ["bash", "-c", script, "-", sys.executable, str(FAKE), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment)
+        lost = " >&-" in f" {closed}"
+        assert done.returncode == (2 if arguments[0] == "run" else 1 if lost else 0), (arguments, done.stderr)
+        assert "Traceback" not in done.stderr
+        if lost and "2>&-" not in closed and arguments[0] != "run":
+            assert done.stderr == "hooker: Bad file descriptor\n"
+
+
+@pytest.mark.parametrize("command", ["run", "up"])
+def test_ports_and_hosts_given_more_than_once_add_up(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(cli, "require_root", lambda what: (_ for _ in ()).throw(HookerError(what)))
+    monkeypatch.setattr(cli, "Options", lambda **settings: seen.append(settings["policy"]))
+    arguments = ["--port", "80", "--to", "10.0.0.0/8", "--port=443,8000-8010", "--to", "fd00::/8,192.0.2.1"]
+    with pytest.raises(SystemExit):
+        cli.main([command, *arguments, *(["true"] if command == "run" else [])])
+    assert seen == [Policy.parse(port="80,443,8000-8010", to="10.0.0.0/8,fd00::/8,192.0.2.1")]
 
 
 def test_commands_that_hook_nothing_load_neither_bcc_nor_numpy() -> None:

@@ -1,0 +1,39 @@
+"""Entry point of the ``hooker`` command: what must be right before the rest is loaded.
+
+Nothing but these few lines runs while Ctrl-C would end in a traceback, or while the number of a closed
+standard stream could go to a pipe or socket of ours.
+"""
+
+import os
+import signal
+import sys
+
+
+def main() -> None:
+    """Run the command; exits with its status."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing to undo yet
+    hold_streams()
+    from hooker.cli import main as run
+
+    run()
+
+
+def hold_streams() -> None:
+    """Occupy the numbers of closed standard streams until exec(): using them fails, as if they were closed.
+
+    Standard error goes nowhere: what nobody can read is no failure.
+    """
+    for number, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, flags)  # gets the lowest free number, this one
+    if sys.stdout is None:  # the interpreter found it closed
+        sys.stdout = open(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)
+
+
+if __name__ == "__main__":
+    main()
