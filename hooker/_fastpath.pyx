@@ -377,6 +377,7 @@ cdef void let_go(worker *w) noexcept nogil:
     close_fd(&w.epoll_fd)
     close_fd(&w.wake_fd)
     close_fd(&w.notice_fd)
+    close_fd(&w.route_fd)
     w.live = w.peer_count = 0
 
 
@@ -392,7 +393,7 @@ cdef class Worker:
 
     def __cinit__(self):
         memset(&self.w, 0, sizeof(worker))
-        self.w.epoll_fd = self.w.wake_fd = self.w.notice_fd = self.w.redirect_fd = -1
+        self.w.epoll_fd = self.w.wake_fd = self.w.notice_fd = self.w.route_fd = self.w.redirect_fd = -1
         self.w.udp.fd[0] = self.w.udp.fd[1] = -1
         self.w.nudger.v4 = self.w.nudger.v6 = -1
 
@@ -503,6 +504,7 @@ cdef class Worker:
             raise OSError(errno, os.strerror(errno))
         w.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         w.notice_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        w.route_fd = os.eventfd(0, os.EFD_CLOEXEC)
         watch(w, w.wake_fd, TAG_WAKE)
         watch(w, w.ring_fd, TAG_RING)
         watch(w, w.redirect_fd, TAG_REDIRECT)
@@ -541,14 +543,12 @@ cdef class Worker:
         """Readable when events() has something."""
         return self.w.notice_fd
 
-    def wants_route(self):
-        """Whether the first candidate is here and the routing rule is not; True once. See fileno()."""
-        cdef bint wanted = self.w.route == ROUTE_WANTED and not self.w.route_told
-        self.w.route_told = self.w.route_told or wanted
-        return wanted
+    def route_fileno(self):
+        """Readable, and nobody reads it, once the first candidate is here: the routing rule is wanted."""
+        return self.w.route_fd
 
     def route_installed(self, bint ok):
-        """The routing rule is there: flows that wait for it go on. Not `ok`: they go back to TCP."""
+        """The routing rule is there: flows that wait for it go on. Not `ok`: they, and new ones, go back to TCP until it is."""
         cdef uint64_t one = 1
         hk_store32(&self.w.route, ROUTE_READY if ok else ROUTE_FAILED)
         write(self.w.wake_fd, &one, sizeof(one))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import select
 import socket
 import threading
 import time
@@ -21,11 +20,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from hooker import cgroup as cgroups
-from hooker import checks, keyfile, transports
+from hooker import checks, keyfile, rows, transports
 from hooker._fastpath import Worker
 from hooker.control import ControlServer
 from hooker.errors import CarrierError, ConfigurationError, KernelError, UsageError
-from hooker.events import Endpoint, Event, Kind, Role, State, address
+from hooker.events import Event, Kind
 from hooker.flowtable import fill_free
 from hooker.janitor import Janitor
 from hooker.kernel import RING_SIZE, KernelPrograms, netns_cookie
@@ -33,6 +32,7 @@ from hooker.layout import MARK_OWN
 from hooker.policy import Policy
 from hooker.probes import verdicts
 from hooker.routing import LocalRoute, datagram_sizes
+from hooker.threads import STOP_TIMEOUT, EngineThreads
 
 if TYPE_CHECKING:
     from hooker._fastpath import RawEvent, Tap
@@ -65,9 +65,11 @@ class Hooker:
     :param hold_time: seconds a new flow may wait for the peer's engine before it goes back to TCP.
     :param max_flows: size of the flow table; a power of two. Each engaged flow has a descriptor: the limit of
         the process (RLIMIT_NOFILE) is raised to it until close().
-    :param on_event: called with each Event, in a thread of the engine's own.
+    :param on_event: called with each Event, in a thread of the engine's own, which carries no data. What it
+        raises is reported once (``threading.excepthook``) and counted (``event_errors``). It may close().
     :param tap: called with each batch of what applications send: a NumPy array of frames and the payload they
-        point into, over the engine's own memory (``hooker.tap``). It runs in the worker and holds it up.
+        point into, over the engine's own memory (``hooker.tap``). It runs in the worker and holds it up, and
+        may ask this object nothing: flows(), snapshot() and so on raise UsageError there, as in a controller.
     :param control: serve `hooker status`.
     :param redirect: whether messages of non-blocking sockets take the redirect socket: "always", "never"
         (all data goes through the twins), or "auto": where the probes find that nobody can tell.
@@ -114,9 +116,11 @@ class Hooker:
         self.busy_poll = checks.real("busy_poll", busy_poll, 0, 0.01, unit="s; 0 always sleeps")
         self._probe = probe
         self._stack: ExitStack | None = None
+        self._threads: EngineThreads | None = None
+        self._owner = os.getpid()
         self._recent: deque[RawEvent] = deque(maxlen=RECENT)
         self._draining = threading.Lock()
-        self.route_error = ""
+        self._closing = threading.RLock()
 
     # ---- life ----
 
@@ -127,6 +131,7 @@ class Hooker:
         if os.geteuid() != 0:
             raise ConfigurationError("hooking needs root", remedy="run it with sudo")
         self.cgroup = cgroups.root() if self._cgroup_wanted is None else cgroups.check(self._cgroup_wanted)
+        self._owner = os.getpid()
         with ExitStack() as stack:
             self._start(stack)
             self._stack = stack.pop_all()
@@ -151,13 +156,20 @@ class Hooker:
         )
         self._kernel.set_redirect_socket(redirect.fileno())
         self._started = time.monotonic()
-        self._run_threads(stack)
-        if self._control:
-            server = ControlServer(self.snapshot, janitor=keeper)
-            server.start()
-            stack.callback(server.close)
+        self._netns = netns_cookie()
+        self._threads = EngineThreads(
+            self._worker,
+            install=self._route.install,
+            take=self._drain,
+            deliver=None if self.on_event is None else self._deliver,
+        )
+        stack.callback(self._threads.stop)
+        self._server = stack.enter_context(self._serve(keeper))
         self._kernel.attach(self.cgroup)
         stack.callback(self._kernel.detach)
+
+    def _serve(self, keeper: Janitor) -> contextlib.AbstractContextManager[ControlServer | None]:
+        return ControlServer(self.snapshot, janitor=keeper) if self._control else contextlib.nullcontext()
 
     def _judge_kernel(self) -> str:
         """Why messages are not redirected, or "". Raises KernelError when a required probe fails."""
@@ -201,27 +213,42 @@ class Hooker:
                 error.strerror or str(error), remedy="choose another port, or end the engine that has it"
             ) from None
 
-    def _run_threads(self, stack: ExitStack) -> None:
-        self._ending = os.eventfd(0, os.EFD_CLOEXEC)
-        stack.callback(os.close, self._ending)
-        events = threading.Thread(target=self._take_events, name="hooker-events", daemon=True)
-        worker = threading.Thread(target=self._work, name="hooker-worker", daemon=True)
-        events.start()
-        worker.start()
-
-        def end() -> None:
-            self._worker.stop()
-            worker.join(10)
-            os.eventfd_write(self._ending, 1)
-            events.join(10)
-
-        stack.callback(end)
-
     def close(self) -> None:
-        """Detach; held flows go back to TCP, engaged ones are reset. May be called twice."""
-        if self._stack is not None:
-            stack, self._stack = self._stack, None
-            stack.close()
+        """Detach; held flows go back to TCP, engaged ones are reset. Twice is harmless; ``on_event`` may.
+
+        Raises UsageError in a tap or a controller, which run in the worker, and when one of them does not
+        return: then nothing that the worker uses has been freed, and close() may be called again. In a forked
+        child it does nothing: the engine is its parent's.
+        """
+        if os.getpid() != self._owner:
+            return
+        here = self._threads.here() if self._threads else None
+        if self._threads and here is self._threads.worker:
+            raise UsageError(
+                "close() in a tap or a congestion controller would wait for itself",
+                remedy="call it in another thread",
+            )
+        if not self._closing.acquire(timeout=0 if here else 4 * STOP_TIMEOUT):
+            return  # somebody else is closing
+        try:
+            self._close()
+        finally:
+            self._closing.release()
+
+    def _close(self) -> None:
+        stack, self._stack = self._stack, None
+        if stack is None:
+            return
+        try:
+            self._kernel.detach()
+            if self._server is not None:
+                self._server.close()
+            if self._threads is not None:
+                self._threads.stop()
+        except BaseException:
+            self._stack = stack
+            raise
+        stack.close()
 
     def __enter__(self) -> Hooker:
         return self.start()
@@ -231,37 +258,11 @@ class Hooker:
     ) -> None:
         self.close()
 
-    def _work(self) -> None:
-        """The worker's thread. SCHED_BATCH: woken up, it does not interrupt an application that is running,
-        which goes on to write what makes the worker's batch larger."""
-        if os.sched_getscheduler(0) == os.SCHED_OTHER:
-            with contextlib.suppress(OSError):  # a sandbox may forbid it
-                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-        self._worker.run()
-
     # ---- events ----
 
-    def _take_events(self) -> None:
-        poll = select.poll()
-        poll.register(self._worker.fileno(), select.POLLIN)
-        poll.register(self._ending, select.POLLIN)
-        while True:
-            ready = dict(poll.poll())
-            if self._worker.wants_route():
-                self._install_route()
-            for raw in self._drain():
-                if self.on_event is not None:
-                    self.on_event(_event(raw))
-            if self._ending in ready:
-                return
-
-    def _install_route(self) -> None:
-        """The rule that brings marked packets to the twins: flows wait for it, or go back to TCP."""
-        try:
-            self._route.install()
-        except Exception as error:  # netlink's errors are no OSErrors
-            self.route_error = str(error)
-        self._worker.route_installed(not self.route_error)
+    def _deliver(self, raw: RawEvent) -> None:
+        if self.on_event is not None:
+            self.on_event(rows.event(raw))
 
     def _drain(self) -> list[RawEvent]:
         """What has happened since the last time; ends are kept, made readable when somebody looks."""
@@ -274,16 +275,17 @@ class Hooker:
 
     def flows(self) -> list[dict[str, Any]]:
         """Flows in the table: id, role, addresses, state, reason, bytes, backlog (bytes), spills."""
-        return [_flow(raw) for raw in self._worker.flows()]
+        return [rows.flow(raw) for raw in self._worker.flows()]
 
     def peers(self) -> list[dict[str, Any]]:
         """Associations that are up: address, port, flows, round-trip times (ms), windows and bytes."""
-        return [_peer(raw) for raw in self._worker.peers()]
+        return [rows.peer(raw) for raw in self._worker.peers()]
 
     def counters(self) -> dict[str, int]:
         """Counters of the kernel programs (``kernel.*``) and of the worker."""
         kernel = {f"kernel.{name}": value for name, value in self._kernel.counters().items()}
-        return kernel | self._worker.counters()
+        errors = self._threads.events.errors if self._threads else 0
+        return kernel | self._worker.counters() | {"event_errors": errors}
 
     def reasons(self) -> dict[str, int]:
         """Why flows stayed on TCP or ended: the kernel's verdicts and the engine's together."""
@@ -299,7 +301,7 @@ class Hooker:
         return {
             "engine": {
                 "pid": os.getpid(),
-                "netns": netns_cookie(),
+                "netns": self._netns,
                 "cgroup": str(self.cgroup),
                 "transport": self.transport.name,
                 "congestion": self.congestion,
@@ -307,12 +309,12 @@ class Hooker:
                 "encrypted": bool(self._keys),
                 "listen_port": self._worker.port,
                 "redirect": self.redirect_off or "on",
-                "route_error": self.route_error,
+                "route_error": self._threads.route.error if self._threads else "",
                 "uptime": time.monotonic() - self._started,
             },
             "peers": self.peers(),
             "flows": self.flows(),
-            "recent": [_recent(_event(raw)) for raw in list(self._recent)],
+            "recent": [rows.recent(rows.event(raw)) for raw in list(self._recent)],
             "reasons": self.reasons(),
             "counters": self.counters(),
         }
@@ -373,73 +375,3 @@ def _redirect_socket(stack: ExitStack) -> socket.socket:
         stack.enter_context(other)
     one.setblocking(False)
     return one
-
-
-def _event(raw: RawEvent) -> Event:
-    kind, reason, role, _, flow_id, local_ip, local_port, remote_ip, remote_port, out, into, at, held = raw
-    remote = Endpoint(address(remote_ip), remote_port)
-    if kind in (Kind.PEER_UP.value, Kind.PEER_DOWN.value):
-        return Event(Kind(kind), at, remote)
-    local = Endpoint(address(local_ip), local_port)
-    return Event(Kind(kind), at, remote, local, flow_id, Role(role), reason, held, out, into)
-
-
-def _flow(raw: tuple[Any, ...]) -> dict[str, Any]:
-    (
-        flow_id,
-        role,
-        state,
-        reason,
-        local_ip,
-        local_port,
-        remote_ip,
-        remote_port,
-        out,
-        into,
-        backlog,
-        spills,
-        ended,
-    ) = raw
-    return {
-        "flow_id": flow_id,
-        "role": Role(role).name.lower(),
-        "local": str(Endpoint(address(local_ip), local_port)),
-        "remote": str(Endpoint(address(remote_ip), remote_port)),
-        "state": "closed" if ended else State(state).name.lower(),
-        "reason": reason,
-        "bytes_sent": out,
-        "bytes_received": into,
-        "backlog": backlog,
-        "spills": spills,
-    }
-
-
-def _peer(raw: tuple[bytes, int, dict[str, int]]) -> dict[str, Any]:
-    packed, port, stats = raw
-    peer: dict[str, Any] = {
-        "address": str(address(packed)),
-        "port": port,
-        "state": "up",
-        "flows": stats["streams"],
-    }
-    for name, value in stats.items():
-        if name.endswith("_ns"):
-            peer[name.removesuffix("_ns") + "_ms"] = value / 1e6
-        elif name not in ("streams", "up"):
-            peer[name] = value
-    return peer
-
-
-def _recent(event: Event) -> dict[str, Any]:
-    assert event.role is not None
-    return {
-        "flow_id": event.flow_id,
-        "role": event.role.name.lower(),
-        "local": str(event.local),
-        "remote": str(event.remote),
-        "state": "released" if event.kind is Kind.FLOW_RELEASED else "closed",
-        "reason": event.reason,
-        "bytes_sent": event.bytes_sent,
-        "bytes_received": event.bytes_received,
-        "held": event.held,
-    }

@@ -46,6 +46,7 @@ cdef enum:
     ACK_AGAIN = 5                 # ms beside the round trip before the handshake's last ACK is said again
     TWIN_AGAIN = 10               # ms before a twin is tried again
     DOUBLINGS = 7                 # of either
+    ROUTE_WAIT = 4000             # ms that a committed OPEN waits for the routing rule: less than dead_after
     HALF_OPEN = 75000             # ms that a server with a full backlog may keep a connection half-open (tcp_synack_retries)
     LATE_LISTENER_GRACE = 50      # ms beside three round trips, for a server that has not answered in its SYN-ACK
 
@@ -195,11 +196,15 @@ cdef void want_route(worker *w) noexcept nogil:
     cdef uint64_t one = 1
     if w.route == ROUTE_NONE:
         hk_store32(&w.route, ROUTE_WANTED)
-        write(w.notice_fd, &one, sizeof(one))
+        write(w.route_fd, &one, sizeof(one))
 
 
 cdef inline bint routed(worker *w) noexcept nogil:
     return hk_load32(&w.route) == ROUTE_READY
+
+
+cdef inline bint unroutable(worker *w) noexcept nogil:
+    return hk_load32(&w.route) == ROUTE_FAILED
 
 
 cdef void on_syn(worker *w, const hk_event *e) noexcept nogil:
@@ -259,6 +264,9 @@ cdef void start_client(worker *w, flow *f) noexcept nogil:
     cdef vtl_addr a
     cdef vtl_assoc *assoc
     cdef vtl_open_info info
+    if unroutable(w):
+        release(w, f, R_NO_ROUTE, True)
+        return
     peer_address(w, &f.est, &a)
     assoc = vtl_connect(w.vtl, &a, w.now)
     if assoc == NULL:
@@ -360,6 +368,9 @@ cdef void answer(worker *w, flow *f, vtl_stream *s, const vtl_open_info *info) n
             info.server_nonce and info.server_nonce != f.est.server_nonce):
         vtl_reject(s, REJECT_NO_FLOW)
         return
+    if not routed(w):
+        wait_for_route(w, f, s, info)
+        return
     f.twin = twin_create(&f.est)
     if f.twin >= 0:
         f.stream = s
@@ -367,6 +378,18 @@ cdef void answer(worker *w, flow *f, vtl_stream *s, const vtl_open_info *info) n
     elif not info.committed or wait_for_twin(w, f, s, info) < 0:
         vtl_reject(s, REJECT_TWIN)
         release(w, f, R_TWIN, False)
+
+
+cdef void wait_for_route(worker *w, flow *f, vtl_stream *s, const vtl_open_info *info) noexcept nogil:
+    """Once we have answered, the client may engage and has no way back: so not before the twin can be reached."""
+    if f.route_by == 0:
+        f.route_by = w.now + (<uint64_t>ROUTE_WAIT * MILLISECOND if info.committed else w.hold_open)
+    if w.now < f.route_by and (info.committed or not unroutable(w)) and early_keep(w, s, info, f.route_by) == 0:
+        f.again_at = f.route_by
+        not_after(w, f.again_at)
+        return
+    vtl_reject(s, REJECT_TWIN)
+    release(w, f, R_NO_ROUTE, False)
 
 
 cdef int wait_for_twin(worker *w, flow *f, vtl_stream *s, const vtl_open_info *info) noexcept nogil:
@@ -441,26 +464,28 @@ cdef void on_rejected(worker *w, vtl_stream *s) noexcept nogil:
 
 cdef void on_confirmed(worker *w, vtl_stream *s) noexcept nogil:
     cdef flow *f = flow_of(s)
-    if f == NULL or f.state != HK_STATE_HELD:
-        return
-    f.confirmed = True
-    if routed(w):
+    if f != NULL and f.state == HK_STATE_HELD:
         engage(w, f)
-    else:
-        f.deadline = w.now + <uint64_t>HALF_OPEN * MILLISECOND
+
+
+cdef void meet_route(worker *w, flow *f) noexcept nogil:
+    if f.est.role == HK_ROLE_SERVER:
+        if f.route_by:
+            meet_early(w, f)
+    elif not routed(w):
+        cancel(w, f, R_NO_ROUTE)
+    elif f.accepted and f.stream != NULL:
+        confirm(w, f)
 
 
 cdef void flows_routed(worker *w) noexcept nogil:
-    """Flows that have only waited for the routing rule go on."""
+    """The routing rule is there, or could not be had: flows that wait for it go on, or back to TCP."""
     cdef flow *f = w.held
     cdef flow *following
-    while f != NULL and routed(w):
+    while f != NULL and (routed(w) or unroutable(w)):
         following = f.held_next
-        if f.state == HK_STATE_HELD and f.stream != NULL:
-            if f.confirmed:
-                engage(w, f)
-            elif f.accepted:
-                confirm(w, f)
+        if f.state == HK_STATE_HELD:
+            meet_route(w, f)
         f = following
 
 
@@ -519,6 +544,9 @@ cdef uint64_t flows_deadline(worker *w) noexcept nogil:
 
 
 cdef void hold_expired(worker *w, flow *f) noexcept nogil:
+    if f.est.role == HK_ROLE_CLIENT and f.accepted:
+        cancel(w, f, R_NO_ROUTE)         # the peer is not to blame
+        return
     if f.est.role == HK_ROLE_CLIENT:
         avoid(w, f, w.avoid_for, not vtl_is_up(vtl_stream_assoc(f.stream)))
         cancel(w, f, R_HOLD_TIMEOUT)

@@ -18,7 +18,7 @@ cdef enum:
 REASONS = (
     "", "peer-without-hooker", "hold-timeout", "rejected-by-peer", "released-by-peer", "twin-failed",
     "application-closed", "out-of-memory", "closed", "reset-by-application", "reset-by-peer", "peer-lost",
-    "engine-stopped", "protocol-error", "key-mismatch", "no-common-version",
+    "engine-stopped", "protocol-error", "key-mismatch", "no-common-version", "no-route",
 )
 
 

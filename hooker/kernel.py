@@ -12,6 +12,7 @@ import os
 import re
 import socket
 import struct
+import threading
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
@@ -76,6 +77,9 @@ class KernelPrograms:
         bcc = import_bcc()
         self.max_flows = max_flows
         self._links: list[int] = []
+        self._counting = threading.Lock()
+        self._counts: dict[str, int] = {}
+        self._closed = False
         self._lib = bcc.lib
         defines = {"HK_MAX_FLOWS": max_flows, **btf.tcp_macros(btf.load())}
         flags = [f"-D{name}={value}" for name, value in defines.items()]
@@ -159,12 +163,21 @@ class KernelPrograms:
             os.close(self._links.pop())
 
     def counters(self) -> dict[str, int]:
-        """The programs' counters by name, summed over CPUs."""
-        sums = self._bpf[b"hk_counters"]
-        return {text: int(sums.sum(i).value) for i, text in enumerate(counter_names())}
+        """The programs' counters by name, summed over CPUs; after close() as they were last."""
+        with self._counting:
+            if not self._closed:
+                sums = self._bpf[b"hk_counters"]
+                self._counts = {text: int(sums.sum(i).value) for i, text in enumerate(counter_names())}
+            return dict(self._counts)
 
     def close(self) -> None:
+        """Let go of programs and maps; the worker has ended. May be called twice."""
         self.detach()
+        self.counters()
+        with self._counting:
+            if self._closed:
+                return
+            self._closed = True
         while self._mapped:
             memory, first = self._mapped.pop()
             del first  # a mapping cannot be closed while something points into it

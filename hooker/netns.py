@@ -10,6 +10,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 CLONE_NEWNET = 0x40000000
@@ -24,14 +25,23 @@ def path(name: str) -> str:
 
 def enter(name: str) -> None:
     """Move the calling thread into the namespace *name*, for good."""
-    libc = ctypes.CDLL(None, use_errno=True)
     fd = os.open(path(name), os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if libc.setns(fd, CLONE_NEWNET):
-            errno = ctypes.get_errno()
-            raise OSError(errno, os.strerror(errno), path(name))
+        _setns(fd, path(name))
     finally:
         os.close(fd)
+
+
+def _setns(fd: int, what: str) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(fd, CLONE_NEWNET):
+        errno = ctypes.get_errno()
+        raise OSError(errno, os.strerror(errno), what)
+
+
+def own() -> int:
+    """Return a file descriptor of the calling thread's namespace, for ``inside()``."""
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def call(name: str, fn: Callable[[], T]) -> T:
@@ -39,17 +49,29 @@ def call(name: str, fn: Callable[[], T]) -> T:
 
     Sockets that *fn* opens stay in that namespace.
     """
+    return _in_thread(lambda: enter(name), fn)
+
+
+def inside(descriptor: int, fn: Callable[[], T]) -> T:
+    """As ``call()``, with the namespace's descriptor; on the spot where that is the caller's own."""
+    here, there = Path("/proc/thread-self/ns/net").stat(), os.fstat(descriptor)
+    if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
+        return fn()
+    return _in_thread(lambda: _setns(descriptor, "the network namespace"), fn)
+
+
+def _in_thread(go: Callable[[], None], fn: Callable[[], T]) -> T:
     results: list[T] = []
     errors: list[BaseException] = []
 
     def body() -> None:
         try:
-            enter(name)
+            go()
             results.append(fn())
         except BaseException as exc:  # handed to the caller
             errors.append(exc)
 
-    thread = threading.Thread(target=body, name=f"netns-{name}")
+    thread = threading.Thread(target=body, name="hooker-netns")
     thread.start()
     thread.join()
     if errors:

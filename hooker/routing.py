@@ -8,10 +8,11 @@ first candidate: a namespace with rules of its own looks up every route more slo
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from typing import Any
 
-from hooker import janitor
+from hooker import janitor, netns
 from hooker.errors import KernelError
 from hooker.janitor import Janitor, Undo
 from hooker.layout import MARK_BASE
@@ -26,12 +27,18 @@ NO_FAMILY = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP)  # a host without IPv6
 
 
 class LocalRoute:
-    """Route and, once installed, rule of one engine, in the current network namespace; a context manager."""
+    """Route and, once installed, rule of one engine, in the current network namespace; a context manager.
+
+    It belongs to the process that made it: a forked child leaves the context without effect.
+    """
 
     def __init__(self, keeper: Janitor) -> None:
         self._keeper = keeper
+        self._owner = os.getpid()
         self._undos: list[Undo] = []
+        self._promised: set[int] = set()  # families whose rule the janitor knows
         self._families: tuple[int, ...] = (4,)
+        self._left = False
         self.number = 0
 
     @property
@@ -39,6 +46,15 @@ class LocalRoute:
         return MARK_BASE + self.number
 
     def __enter__(self) -> LocalRoute:
+        self._namespace = netns.own()
+        try:
+            self._set_up()
+        except BaseException:
+            os.close(self._namespace)
+            raise
+        return self
+
+    def _set_up(self) -> None:
         from pyroute2 import IPRoute
 
         with IPRoute() as netlink:
@@ -49,18 +65,35 @@ class LocalRoute:
             except BaseException:
                 self._remove(netlink)
                 raise
-        return self
 
     def install(self) -> None:
-        """Add the rules. From any thread that is in the engine's network namespace."""
+        """Add the rules, from any thread. After a failure it may be tried again."""
+        netns.inside(self._namespace, self._install)
+
+    def _install(self) -> None:
         from pyroute2 import IPRoute
 
         with IPRoute() as netlink:
             for family in self._families:
+                if self._left:
+                    return
                 self._register_rule(family)
-                netlink.rule("add", **self._rule(family))
+                try:
+                    netlink.rule("add", **self._rule(family))
+                except Exception as error:
+                    if _code(error) != errno.EEXIST:  # from the time before
+                        raise
 
     def __exit__(self, *_: object) -> None:
+        if os.getpid() != self._owner:
+            return
+        self._left = True
+        try:
+            netns.inside(self._namespace, self._take_back)
+        finally:
+            os.close(self._namespace)
+
+    def _take_back(self) -> None:
         from pyroute2 import IPRoute
 
         with IPRoute() as netlink:
@@ -97,10 +130,13 @@ class LocalRoute:
         }
 
     def _register_rule(self, family: int) -> None:
+        if family in self._promised:
+            return
         rule = janitor.rule(
             family, priority=PRIORITY_BASE + self.number, table=TABLE_BASE + self.number, fwmark=self.mark
         )
         self._undos.append(self._keeper.register(rule, netns="/proc/thread-self/ns/net"))
+        self._promised.add(family)
 
     def _register_table(self, family: int) -> None:
         routes = janitor.route_table(family, TABLE_BASE + self.number)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import socket
 import sys
 import time
@@ -20,6 +22,7 @@ from hooker.policy import Policy
 LISTEN_PORT = 6253  # VTL's UDP port
 SETTLED = ("released", "closed")  # states of flows that need the engine no more
 POLL_INTERVAL = 0.02  # s
+PRINT_TIMEOUT = 1.0  # s that a line of --verbose waits for its reader
 
 
 class Engine(Protocol):
@@ -125,7 +128,18 @@ def drain(engine: Engine, timeout: float, stopped: Callable[[], bool]) -> bool:
 
 
 def _print_event(event: Event) -> None:
-    print(f"hooker: {describe(event)}", file=sys.stderr, flush=True)
+    """One write, past Python's buffer: a thread that nobody's reading stops would be left with its lock."""
+    if sys.stderr is None:
+        return
+    line = f"hooker: {describe(event)}\n".encode()
+    try:
+        descriptor = sys.stderr.fileno()
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        if poll.poll(PRINT_TIMEOUT * 1000):
+            os.write(descriptor, line)
+    except (OSError, ValueError):
+        pass  # its reader has gone, or it is closed: the connections go on
 
 
 def describe(event: Event) -> str:

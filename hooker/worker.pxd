@@ -36,7 +36,8 @@ cdef enum reason:              # why a flow is where it is; REASONS in flows.pyx
     R_PROTOCOL = 13
     R_KEY = 14                 # one engine has no key, or another one
     R_VERSION = 15             # no version of VTL is common
-    R_COUNT = 16
+    R_NO_ROUTE = 16            # the routing rule for the twins is not there
+    R_COUNT = 17
 
 cdef struct gather_list:       # parts of received datagrams that go to one twin together
     gather_list *next_free
@@ -69,7 +70,7 @@ cdef struct flow:
     uint64_t again_at          # client: say the handshake's last ACK again; server: try again to make the twin
     uint32_t tries
     bint accepted              # client: the peer's engine has the flow
-    bint confirmed             # server: the client is engaged
+    uint64_t route_by          # server: an OPEN waits for the routing rule until then; 0: none does
     flow *held_prev
     flow *held_next
     bint in_held
@@ -134,7 +135,7 @@ cdef enum route_state:         # of the routing rule for marked packets
     ROUTE_NONE = 0
     ROUTE_WANTED = 1           # the first candidate is here
     ROUTE_READY = 2
-    ROUTE_FAILED = 3
+    ROUTE_FAILED = 3           # it is tried again
 
 cdef struct worker_counters:
     uint64_t loops, frames, frame_bytes, redirect_reads, twin_reads, twin_read_bytes
@@ -148,8 +149,9 @@ cdef struct worker:
     uint64_t now
     poller poll
     int epoll_fd
-    int wake_fd
-    int notice_fd
+    int wake_fd                # for the loop: stop, or news of the route
+    int notice_fd              # for Python: there are notices
+    int route_fd               # for Python: the routing rule is wanted
     # the kernel side
     ring_reader ring
     int ring_fd
@@ -161,7 +163,6 @@ cdef struct worker:
     hk_flow *records
     uint32_t max_flows
     uint32_t route             # enum route_state
-    bint route_told            # Python knows that it is wanted
     # flows
     flow **flows               # by slot
     uint32_t live

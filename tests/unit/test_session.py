@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
 from ipaddress import ip_address
 
 import pytest
 
+from hooker import session
 from hooker.events import Endpoint, Event, Kind, Role
 from hooker.session import describe
 
@@ -29,3 +34,47 @@ NEAR, FAR = Endpoint(ip_address("10.0.0.1"), 4000), Endpoint(ip_address("fd00::2
 )
 def test_an_event_is_one_readable_line_from_client_to_server(event: Event, said: str) -> None:
     assert describe(event) == said
+
+
+@contextlib.contextmanager
+def stderr_pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
+    """Standard error is this pipe: (read end, write end). Within the test: pytest sets it, too."""
+    reader, writer = os.pipe()
+    monkeypatch.setattr(session, "PRINT_TIMEOUT", 0.05)
+    with os.fdopen(reader, "rb") as out, os.fdopen(writer, "w") as into:
+        monkeypatch.setattr(sys, "stderr", into)
+        yield out.fileno(), writer
+
+
+UP = Event(Kind.PEER_UP, 0.0, FAR)
+
+
+@pytest.mark.timeout(20)
+def test_an_event_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with stderr_pipe(monkeypatch) as (reader, _):
+        session._print_event(UP)
+        assert os.read(reader, 100) == b"hooker: peer up [fd00::2]:80\n"
+
+
+@pytest.mark.timeout(20)
+def test_a_reader_that_has_stopped_does_not_hold_up_what_comes_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    with stderr_pipe(monkeypatch) as (_, writer):
+        os.set_blocking(writer, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writer, bytes(4096))
+        os.set_blocking(writer, True)
+        session._print_event(UP)
+
+
+def test_a_standard_error_that_nobody_reads_or_that_is_closed_is_no_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as into:
+        monkeypatch.setattr(sys, "stderr", into)
+        session._print_event(UP)
+    session._print_event(UP)
+    monkeypatch.setattr(sys, "stderr", None)
+    session._print_event(UP)

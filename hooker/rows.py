@@ -1,0 +1,84 @@
+"""What the worker tells in tuples, made readable: events, and the plain data of ``snapshot()``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hooker.events import Endpoint, Event, Kind, Role, State, address
+
+if TYPE_CHECKING:
+    from hooker._fastpath import RawEvent, RawFlow
+
+
+def event(raw: RawEvent) -> Event:
+    """One notice of the worker's."""
+    kind, reason, role, _, flow_id, local_ip, local_port, remote_ip, remote_port, out, into, at, held = raw
+    remote = Endpoint(address(remote_ip), remote_port)
+    if kind in (Kind.PEER_UP.value, Kind.PEER_DOWN.value):
+        return Event(Kind(kind), at, remote)
+    local = Endpoint(address(local_ip), local_port)
+    return Event(Kind(kind), at, remote, local, flow_id, Role(role), reason, held, out, into)
+
+
+def flow(raw: RawFlow) -> dict[str, Any]:
+    """One flow of the table."""
+    (
+        flow_id,
+        role,
+        state,
+        reason,
+        local_ip,
+        local_port,
+        remote_ip,
+        remote_port,
+        out,
+        into,
+        backlog,
+        spills,
+        ended,
+    ) = raw
+    return {
+        "flow_id": flow_id,
+        "role": Role(role).name.lower(),
+        "local": str(Endpoint(address(local_ip), local_port)),
+        "remote": str(Endpoint(address(remote_ip), remote_port)),
+        "state": "closed" if ended else State(state).name.lower(),
+        "reason": reason,
+        "bytes_sent": out,
+        "bytes_received": into,
+        "backlog": backlog,
+        "spills": spills,
+    }
+
+
+def peer(raw: tuple[bytes, int, dict[str, int]]) -> dict[str, Any]:
+    """One association that is up; times in ms."""
+    packed, port, stats = raw
+    row: dict[str, Any] = {
+        "address": str(address(packed)),
+        "port": port,
+        "state": "up",
+        "flows": stats["streams"],
+    }
+    for name, value in stats.items():
+        if name.endswith("_ns"):
+            row[name.removesuffix("_ns") + "_ms"] = value / 1e6
+        elif name not in ("streams", "up"):
+            row[name] = value
+    return row
+
+
+def recent(ended: Event) -> dict[str, Any]:
+    """A flow that has ended, from the event that says so."""
+    assert ended.role is not None
+    return {
+        "flow_id": ended.flow_id,
+        "role": ended.role.name.lower(),
+        "local": str(ended.local),
+        "remote": str(ended.remote),
+        "state": "released" if ended.kind is Kind.FLOW_RELEASED else "closed",
+        "reason": ended.reason,
+        "bytes_sent": ended.bytes_sent,
+        "bytes_received": ended.bytes_received,
+        "held": ended.held,
+    }

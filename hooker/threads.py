@@ -1,0 +1,186 @@
+"""The threads of one engine, and their end.
+
+worker   the data path, without the GIL. A tap and controllers in Python run here. It waits in epoll, at most
+         until its next deadline.
+route    installs the routing rule when the first candidate comes, and runs no user's code. Flows wait for it
+         no longer than their hold; what it cannot install it tries again, in growing intervals.
+events   calls ``on_event``. What it does not take in time is dropped and counted (``notices_lost``).
+
+The end is bounded: what does not come back in STOP_TIMEOUT keeps what it uses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from hooker.errors import UsageError
+
+if TYPE_CHECKING:
+    from hooker._fastpath import RawEvent, Worker
+
+STOP_TIMEOUT = 10.0  # s, for each thread
+FIRST_RETRY, LAST_RETRY = 0.1, 30.0  # s between two attempts at the routing rule; doubles
+
+Deliver = Callable[["RawEvent"], object]
+
+
+class Ending:
+    """Says once, to all threads that poll it, that the engine ends."""
+
+    def __init__(self) -> None:
+        self._descriptor = os.eventfd(0, os.EFD_CLOEXEC)
+        self.said = False
+
+    def say(self) -> None:
+        """May be called twice."""
+        if not self.said:
+            self.said = True
+            os.eventfd_write(self._descriptor, 1)
+
+    def wait(self, *also: int, timeout: float | None = None) -> bool:
+        """Whether the engine ends. Returns when it does, when one of ``also`` is readable, or in time."""
+        if not self.said:
+            poll = select.poll()
+            for descriptor in (self._descriptor, *also):
+                poll.register(descriptor, select.POLLIN)
+            poll.poll(None if timeout is None else timeout * 1000)
+        return self.said
+
+    def close(self) -> None:
+        """When no thread looks at it any more."""
+        os.close(self._descriptor)
+
+
+class WorkerThread(threading.Thread):
+    """The data path."""
+
+    def __init__(self, worker: Worker) -> None:
+        super().__init__(name="hooker-worker", daemon=True)
+        self._worker = worker
+
+    def run(self) -> None:
+        """SCHED_BATCH: woken up, it does not interrupt an application that is running, which goes on to write
+        what makes the worker's batch larger."""
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
+            with contextlib.suppress(OSError):  # a sandbox may forbid it
+                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        self._worker.run()
+
+
+class RouteThread(threading.Thread):
+    """Installs the routing rule for the first candidate. ``error`` is why it is not there, or empty."""
+
+    def __init__(self, worker: Worker, ending: Ending, install: Callable[[], None]) -> None:
+        super().__init__(name="hooker-route", daemon=True)
+        self._worker = worker
+        self._ending = ending
+        self._install = install
+        self.error = ""
+
+    def run(self) -> None:
+        pause = FIRST_RETRY
+        ended = self._ending.wait(self._worker.route_fileno())
+        while not ended:
+            try:
+                self._install()
+                self.error = ""
+            except Exception as error:  # netlink's errors are no OSErrors
+                self.error = str(error) or type(error).__name__
+            self._worker.route_installed(not self.error)
+            if not self.error:
+                return
+            ended = self._ending.wait(timeout=pause)
+            pause = min(2 * pause, LAST_RETRY)
+
+
+class EventThread(threading.Thread):
+    """Takes the worker's notices and calls the user. ``errors``: what that raised; the first is reported."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        ending: Ending,
+        take: Callable[[], Iterable[RawEvent]],
+        deliver: Deliver | None,
+    ) -> None:
+        super().__init__(name="hooker-events", daemon=True)
+        self._worker = worker
+        self._ending = ending
+        self._take = take
+        self._deliver = deliver
+        self.errors = 0
+
+    def run(self) -> None:
+        ended = False
+        while not ended:
+            ended = self._ending.wait(self._worker.fileno())
+            for raw in self._take():
+                if self._deliver is not None:
+                    self._call(self._deliver, raw)
+
+    def _call(self, deliver: Deliver, raw: RawEvent) -> None:
+        try:
+            deliver(raw)
+        except BaseException:  # SystemExit too: it would end this thread, not the process
+            self.errors += 1
+            if self.errors == 1:
+                with contextlib.suppress(BaseException):  # standard error may be closed
+                    threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self)))
+
+
+class EngineThreads:
+    """All of them. ``install`` adds the routing rule, ``take`` empties the notices, ``deliver`` tells one."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        *,
+        install: Callable[[], None],
+        take: Callable[[], Iterable[RawEvent]],
+        deliver: Deliver | None,
+    ) -> None:
+        self._ending = Ending()
+        self._stopped = False
+        self._worker = worker
+        self.worker = WorkerThread(worker)
+        self.route = RouteThread(worker, self._ending, install)
+        self.events = EventThread(worker, self._ending, take, deliver)
+        for thread in (self.events, self.route, self.worker):
+            thread.start()
+
+    def stop(self) -> None:
+        """End them, the worker first; what it still tells is delivered. Twice is harmless; ``on_event`` may.
+
+        Raises UsageError when the worker does not end in STOP_TIMEOUT: it still uses what it was made from.
+        """
+        if self._stopped:
+            return
+        self._worker.stop()
+        if not _join(self.worker):
+            raise UsageError(
+                f"the worker has not stopped for {STOP_TIMEOUT:g} s: a tap or a controller does not return",
+                remedy="let it return, then close() again; nothing that it uses has been freed",
+            )
+        self._stopped = True
+        self._ending.say()
+        if all([_join(self.route), _join(self.events)]):
+            self._ending.close()
+
+    def here(self) -> threading.Thread | None:
+        """The one that is calling, if it is one of them."""
+        current = threading.current_thread()
+        return current if current in (self.worker, self.route, self.events) else None
+
+
+def _join(thread: threading.Thread) -> bool:
+    """Whether the thread has ended. The caller's own has not: it ends when it comes back from here."""
+    if thread is threading.current_thread():
+        return False
+    thread.join(STOP_TIMEOUT)
+    return not thread.is_alive()

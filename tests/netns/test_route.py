@@ -1,0 +1,217 @@
+"""The routing rule: flows wait for it, not for ever, and no code of the user's stands in its way."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from lone_worker import LoneWorker
+
+from hooker import Event, Hooker, Policy, netns
+from hooker.lab import Host, Lab
+from hooker.routing import LocalRoute
+
+pytestmark = pytest.mark.timeout(90)
+
+PORT = 5001
+Install = Callable[[LocalRoute], None]
+OTHER = 5002  # nobody listens there: it only makes the engines known to each other
+SERVER = f"""
+import socket
+s = socket.create_server(("", {PORT})); print("up", flush=True)
+while True:
+    c, _ = s.accept(); n = 0
+    while d := c.recv(1 << 16): n += len(d)
+    c.sendall(str(n).encode()); c.close()
+"""
+CLIENT = f"""
+import socket, sys
+s = socket.create_connection((sys.argv[1], {PORT}), timeout=20)
+s.sendall(bytes(300000)); s.shutdown(1); print(s.recv(100).decode())
+"""
+
+
+def started(host: Host, **options: Any) -> Hooker:
+    options = {"control": False, "policy": Policy(ports=frozenset({PORT, OTHER}))} | options
+    return netns.call(host.netns, lambda: Hooker(cgroup=host.cgroup, **options).start())
+
+
+@contextlib.contextmanager
+def engines(
+    lab: Lab, b: dict[str, Any] | None = None, install: Install | None = None, at: str = "b"
+) -> Iterator[list[Hooker]]:
+    """An engine on each host, and a server at b. The one ``at`` a host installs its rule by ``install``."""
+    with contextlib.ExitStack() as stack:
+        made = []
+        for host, options in ((lab.a, {}), (lab.b, b or {})):
+            with pytest.MonkeyPatch.context() as patch:
+                if install is not None and host.letter == at:
+                    patch.setattr(LocalRoute, "install", install)
+                made.append(started(host, **options))
+            stack.callback(made[-1].close)
+        serving(lab)
+        yield made
+
+
+def serving(lab: Lab) -> None:
+    server = lab.b.popen([sys.executable, "-c", SERVER], stdout=-1)
+    assert server.stdout is not None
+    server.stdout.readline()
+
+
+def transfer(lab: Lab) -> str:
+    return str(lab.a.run([sys.executable, "-c", CLIENT, lab.b.v4], text=True, timeout=40).stdout.strip())
+
+
+def make_known(lab: Lab) -> None:
+    """An association, without a flow at b: its engine tells PEER_UP, and wants no route yet."""
+    program = f"import socket\ntry: socket.create_connection({(lab.b.v4, OTHER)!r}, 3)\nexcept OSError: pass"
+    lab.a.run([sys.executable, "-c", program])
+    time.sleep(0.5)
+
+
+def rules(host: Host) -> int:
+    done = subprocess.run(["ip", "-n", host.netns, "rule"], capture_output=True, text=True, check=True)
+    return done.stdout.count("fwmark")
+
+
+REAL_INSTALL = LocalRoute.install
+
+
+def test_what_on_event_raises_stops_no_connection_and_is_told_once(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(threading, "excepthook", lambda failed: told.append(str(failed.exc_value)))
+
+    def on_event(event: Event) -> None:
+        raise RuntimeError(f"mine: {event.kind.name}")
+
+    with engines(lab, b={"on_event": on_event}) as (_, b):
+        make_known(lab)
+        assert told == ["mine: PEER_UP"]
+        for _ in range(2):
+            assert transfer(lab) == "300000"
+        assert b.counters()["engaged"] == 2
+        assert b.counters()["event_errors"] > 4
+        assert len(told) == 1
+
+
+def test_an_on_event_that_never_returns_stops_no_connection(lab: Lab) -> None:
+    leave = threading.Event()
+    with engines(lab, b={"on_event": lambda event: leave.wait(60)}) as (_, b):
+        make_known(lab)
+        try:
+            assert transfer(lab) == "300000"
+            assert b.counters()["engaged"] == 1
+        finally:
+            leave.set()
+
+
+def test_a_verbose_engine_whose_standard_error_nobody_reads_goes_on(lab: Lab) -> None:
+    reader, writer = os.pipe()
+    with contextlib.closing(started(lab.a)), contextlib.ExitStack() as stack:
+        command = [sys.executable, "-m", "hooker.cli", "up", "-v", "--cgroup", str(lab.b.cgroup)]
+        command += ["--port", str(PORT)]
+        up = lab.b.popen(command, hooked=False, stdout=-1, stderr=writer)
+        os.close(writer)
+        os.close(reader)
+        stack.callback(up.wait, 20)
+        stack.callback(up.terminate)
+        serving(lab)
+        assert up.stdout is not None
+        assert b"ready" in up.stdout.readline()
+        make_known(lab)
+        assert transfer(lab) == "300000"
+        up.terminate()
+        assert up.wait(20) == 0
+
+
+def test_the_wish_for_a_route_is_nobody_elses_news(lone: LoneWorker) -> None:
+    """Who reads the events, as `hooker status` does, does not take it away."""
+    identity = lone.take_slot()
+    lone.emit(type=2, slot=identity & 0xFFFFFFFF, flow_id=identity, client_nonce=1, role=2)
+    until(lambda: lone.flows() == 1, "no flow")
+    lone.worker.events()
+    assert select.select([lone.worker.route_fileno()], [], [], 10)[0]
+
+
+def test_reading_the_status_stops_no_connection(lab: Lab) -> None:
+    with engines(lab) as (_, b):
+        ended = threading.Event()
+
+        def look() -> None:
+            while not ended.is_set():
+                b.snapshot()
+
+        readers = [threading.Thread(target=look) for _ in range(2)]
+        for reader in readers:
+            reader.start()
+        try:
+            assert transfer(lab) == "300000"
+            assert b.counters()["engaged"] == 1
+        finally:
+            ended.set()
+            for reader in readers:
+                reader.join()
+
+
+@pytest.mark.parametrize("letter", ["a", "b"])
+def test_without_the_rule_flows_go_to_tcp_and_it_is_tried_again(lab: Lab, letter: str) -> None:
+    tried: list[float] = []
+
+    def install(self: LocalRoute) -> None:
+        tried.append(time.monotonic())
+        if len(tried) <= 3:
+            raise OSError(12, "no rule today")
+        REAL_INSTALL(self)
+
+    with engines(lab, install=install, at=letter) as made:
+        one = made["ab".index(letter)]
+        lab.meter.start()
+        begin = time.monotonic()
+        assert transfer(lab) == "300000"
+        assert time.monotonic() - begin < 10
+        assert lab.meter.read().tcp.payload >= 300000
+        assert one.reasons()["no-route"] == 1
+        until(lambda: one.snapshot()["engine"]["route_error"] == "", "it was not tried again")
+        assert len(tried) == 4
+        assert tried[3] - tried[2] > 0.3  # the pauses grow
+        assert rules(lab.a if letter == "a" else lab.b) == 1
+        if letter == "a":  # b's refusal is remembered by a, for a while
+            assert transfer(lab) == "300000"
+            assert one.counters()["engaged"] == 1
+
+
+def test_a_rule_that_takes_its_time_is_not_waited_for(lab: Lab) -> None:
+    """Netlink may hang behind somebody's lock. The client has a way back as long as b has not answered."""
+    leave = threading.Event()
+
+    def install(self: LocalRoute) -> None:
+        leave.wait(60)
+        REAL_INSTALL(self)
+
+    with engines(lab, install=install) as (a, b):
+        lab.meter.start()
+        try:
+            assert transfer(lab) == "300000"
+            assert lab.meter.read().tcp.payload >= 300000
+            assert b.reasons()["no-route"] == 1
+            assert a.counters()["engaged"] == 0
+        finally:
+            leave.set()
+
+
+def until(condition: Callable[[], object], what: str, limit: float = 20) -> None:
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
