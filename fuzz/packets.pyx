@@ -9,7 +9,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from hooker.vtl.api cimport *
 from hooker.vtl.endpoint cimport *
-from hooker.vtl.wire cimport HEADER_SIZE, PKT_DATA, load64, store64
+from hooker.vtl.wire cimport DATA_HEADER, HEADER_SIZE, PKT_DATA, PKT_SHORT, load32, load64, store64, write_header, write_short_header
 from fuzz.input cimport Input, next16, next32, next8
 from fuzz.side cimport *
 
@@ -45,11 +45,11 @@ cdef void flight(Side *source, Side *to, Known *k, uint64_t now) noexcept nogil:
     while side_build(source, now):
         for i in range(source.batch.dgram_len):
             n = datagram_copy(source, i, wire)
-            if (wire[0] & 15) == PKT_DATA and to is &victim:
-                k.theirs = load64(wire + 4)
-                k.number = load64(wire + 12)
-            elif (wire[0] & 15) == PKT_DATA:
-                k.ours = load64(wire + 4)
+            if wire[0] & 14 == PKT_DATA and to is &victim:
+                k.theirs = load64(wire + 1)
+                k.number = load32(wire + 9)
+            elif wire[0] & 14 == PKT_DATA:
+                k.ours = load64(wire + 1)
             vtl_recv(to.ep, wire, n, &source.addr, 0, now)
 
 
@@ -69,16 +69,17 @@ cdef void shake_hands(Known *k, bint victim_begins) noexcept nogil:
 cdef void known_packet(Input *i, const Known *k, uint64_t number, uint8_t type, uint64_t now) noexcept nogil:
     """A right header, and the input's bytes behind it."""
     cdef uint8_t wire[MAX_DATAGRAM]
-    cdef uint32_t n = next16(i) % (MAX_DATAGRAM - HEADER_SIZE)
+    cdef uint32_t n = next16(i) % (MAX_DATAGRAM - HEADER_SIZE), size = DATA_HEADER
     n = min(n, <uint32_t>i.n)
-    memset(wire, 0, HEADER_SIZE)
-    wire[0] = 0x10 | type
-    store64(wire + 4, k.theirs if type != 1 else 0)
-    store64(wire + 12, number)
-    memcpy(wire + HEADER_SIZE, i.p, n)
+    if type & PKT_SHORT:
+        write_short_header(wire, type, k.theirs, number)
+    else:
+        size = HEADER_SIZE
+        write_header(wire, type, k.theirs if type != 1 else 0, number)
+    memcpy(wire + size, i.p, n)
     i.p += n
     i.n -= n
-    deliver(wire, HEADER_SIZE + n, &peer.addr, now)
+    deliver(wire, size + n, &peer.addr, now)
 
 
 cdef void raw_packet(Input *i, const vtl_addr *source, uint64_t now) noexcept nogil:
@@ -113,7 +114,7 @@ cdef uint64_t step(Input *i, Known *k, uint64_t now) noexcept nogil:
     elif what == 7:
         known_packet(i, k, next32(i), PKT_DATA, now)
     elif what == 8:
-        known_packet(i, k, k.ours if next8(i) & 1 else k.number, next8(i) & 7, now)
+        known_packet(i, k, k.ours if next8(i) & 1 else k.number, next8(i) & 15, now)
     elif what == 9:
         raw_packet(i, &peer.addr, now)
     elif what == 10:

@@ -5,6 +5,7 @@ from libc.stdint cimport uint16_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset, strlen
 from hooker.vtl.endpoint cimport *
+from hooker.vtl.wire cimport DATA_HEADER
 from fuzz.input cimport next16, next8
 
 cdef enum:
@@ -479,7 +480,7 @@ cdef bint side_build(Side *k, uint64_t now) noexcept nogil:
         size = 0
         for j in range(b.dgram[i].first, b.dgram[i].first + b.dgram[i].count):
             size += <uint32_t>b.iov[j].iov_len
-        if size != b.dgram[i].size or size < 20 or size > k.cfg.max_datagram:
+        if size != b.dgram[i].size or size < DATA_HEADER or size > k.cfg.max_datagram:
             fail("a datagram of a wrong size")
     return True
 

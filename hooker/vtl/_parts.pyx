@@ -102,10 +102,22 @@ def read_header(bytes data not None):
 
 
 def write_header(uint8_t type, uint64_t dcid, uint64_t number):
-    """The 20 bytes every datagram begins with."""
+    """The 20 bytes that a datagram of the handshake, or a CLOSE, begins with."""
     cdef uint8_t out[wire.HEADER_SIZE]
     wire.write_header(out, type, dcid, number)
     return (<const char *>out)[:wire.HEADER_SIZE]
+
+
+def write_short_header(uint8_t type, uint64_t dcid, uint64_t number):
+    """The 13 bytes that DATA and STATELESS_RESET begin with."""
+    cdef uint8_t out[wire.DATA_HEADER]
+    wire.write_short_header(out, type, dcid, number)
+    return (<const char *>out)[:wire.DATA_HEADER]
+
+
+def expand(uint32_t low, uint64_t near):
+    """The number with these lower 32 bits that is nearest to `near`."""
+    return wire.expand(low, near)
 
 
 def frame_size(uint8_t type):

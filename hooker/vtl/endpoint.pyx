@@ -18,7 +18,7 @@ from hooker.vtl.handshake cimport *
 from hooker.vtl.keys cimport psk_init
 from hooker.vtl.lifecycle cimport reap
 from hooker.vtl.packet_in cimport packet_receive
-from hooker.vtl.path cimport path_receive
+from hooker.vtl.path cimport largest_received, path_receive
 from hooker.vtl.packet_out cimport answers_build, batch_room, packets_build
 from hooker.vtl.registry cimport *
 from hooker.vtl.sendbuf cimport sendbuf_write
@@ -132,7 +132,7 @@ cdef int on_data_packet(Endpoint *ep, Cursor *c, const Header *h, const vtl_addr
         return VTL_DROP_NO_ASSOC
     if not same_addr(&a.peer, src):
         return path_receive(a, c, h, src, now)
-    return packet_receive(a, c, h.number, now)
+    return packet_receive(a, c, h, expand(<uint32_t>h.number, largest_received(a)), now)
 
 
 cdef int dispatch(Endpoint *ep, const uint8_t *pkt, size_t n, const vtl_addr *src,

@@ -83,9 +83,9 @@ cdef Stateless *answer(Endpoint *ep, uint8_t type, const vtl_addr *to, uint64_t 
 cdef Stateless *answer_unproven(Endpoint *ep, uint8_t type, const vtl_addr *to, uint64_t dcid,
                                 uint64_t number) noexcept nogil:
     """An answer to the datagram in hand, whose source nobody has proven: RFC 9000 8."""
-    cdef uint32_t size = HEADER_SIZE
+    cdef uint32_t size = DATA_HEADER
     if type == PKT_COOKIE:
-        size += COOKIE_FIXED + 4 * ep.cfg.n_versions + (TAG_SIZE if ep.cfg.keys > 0 else 0)
+        size = HEADER_SIZE + COOKIE_FIXED + 4 * ep.cfg.n_versions + (TAG_SIZE if ep.cfg.keys > 0 else 0)
     if size > AMPLIFICATION * ep.source_size:
         ep.count.amplification_limited += 1
         return NULL
@@ -414,7 +414,7 @@ cdef void say_close(Assoc *a, uint32_t reason) noexcept nogil:
     store32(packet + HEADER_SIZE, reason)
     part.iov_base = packet
     part.iov_len = sizeof(packet)
-    if not keys_seal(a, &part, 1, sealed):
+    if not keys_seal(a, t.number, &part, 1, HEADER_SIZE, sealed):
         a.ep.answers -= 1
         return
     t.phase = sealed[1]
@@ -424,11 +424,13 @@ cdef void say_close(Assoc *a, uint32_t reason) noexcept nogil:
 
 cdef int on_stateless_reset(Endpoint *ep, const Header *h, const vtl_addr *src, uint64_t now) noexcept nogil:
     cdef Assoc *a = assoc_with_peer_cid(ep, src, h.dcid, True)
+    cdef uint64_t pn
     if a == NULL:
         a = assoc_with_peer_cid(ep, src, h.dcid, False)
     if a == NULL:
         return VTL_DROP_NO_ASSOC
-    if a.state != A_UP or h.number < a.first_up_pn or h.number >= a.rec.next_pn:
+    pn = expand(<uint32_t>h.number, a.rec.next_pn)
+    if a.state != A_UP or pn < a.first_up_pn or pn >= a.rec.next_pn:
         return VTL_DROP_PROTOCOL                # also: DATA that overtook its INIT
     if a.keys != NULL:
         assoc_doubt(a, DOWN_STATELESS_RESET, now)   # nobody can have signed it: only a question
@@ -445,7 +447,7 @@ cdef int on_close(Endpoint *ep, Cursor *c, const Header *h, uint64_t now) noexce
     if a.keys != NULL:
         if h.number < a.received_floor or ranges_contains(&a.received, h.number):
             return VTL_DROP_DUPLICATE
-        rc = keys_open(a, c, h.number, now)
+        rc = keys_open(a, c, h, h.number, now)
         if rc != VTL_OK:
             return rc
     if c.n < CLOSE_BODY:

@@ -23,13 +23,13 @@ cdef enum:
     NEXT = 2
 
 cdef const uint8_t *SALT = b"vtl-psk-1"
-cdef const uint8_t *HANDSHAKE = b"vtl1 handshake"
-cdef const uint8_t *ASSOCIATION = b"vtl1 association"
-cdef const uint8_t *INITIATOR = b"vtl1 initiator"
-cdef const uint8_t *RESPONDER = b"vtl1 responder"
-cdef const uint8_t *KEY = b"vtl1 key"
-cdef const uint8_t *IV = b"vtl1 iv"
-cdef const uint8_t *UPDATE = b"vtl1 update"
+cdef const uint8_t *HANDSHAKE = b"vtl2 handshake"
+cdef const uint8_t *ASSOCIATION = b"vtl2 association"
+cdef const uint8_t *INITIATOR = b"vtl2 initiator"
+cdef const uint8_t *RESPONDER = b"vtl2 responder"
+cdef const uint8_t *KEY = b"vtl2 key"
+cdef const uint8_t *IV = b"vtl2 iv"
+cdef const uint8_t *UPDATE = b"vtl2 update"
 
 
 # --- a pre-shared key
@@ -166,14 +166,16 @@ cdef bint keys_ready(Assoc *a) noexcept nogil:
 
 # --- packets
 
-cdef bint keys_seal(Assoc *a, iovec *part, uint32_t parts, uint8_t *out) noexcept nogil:
+cdef bint keys_seal(Assoc *a, uint64_t pn, iovec *part, uint32_t parts, uint32_t header, uint8_t *out) noexcept nogil:
     cdef Keys *k = a.keys
-    cdef uint8_t *header = <uint8_t *>part[0].iov_base
-    header[1] = k.tx_phase
-    memcpy(out, header, HEADER_SIZE)
-    part[0].iov_base = header + HEADER_SIZE
-    part[0].iov_len -= HEADER_SIZE
-    return aead_seal(k.tx.ctx, k.tx.iv, load64(header + 12), out, HEADER_SIZE, part, parts, out + HEADER_SIZE)
+    memcpy(out, part[0].iov_base, header)
+    if header == DATA_HEADER:
+        out[0] |= k.tx_phase
+    else:
+        out[1] = k.tx_phase
+    part[0].iov_base = <uint8_t *>part[0].iov_base + header
+    part[0].iov_len -= header
+    return aead_seal(k.tx.ctx, k.tx.iv, pn, out, header, part, parts, out + header)
 
 
 cdef int forged(Assoc *a) noexcept nogil:
@@ -184,16 +186,15 @@ cdef int forged(Assoc *a) noexcept nogil:
     return VTL_DROP_AUTH
 
 
-cdef int keys_open(Assoc *a, Cursor *c, uint64_t pn, uint64_t now) noexcept nogil:
+cdef int keys_open(Assoc *a, Cursor *c, const Header *h, uint64_t pn, uint64_t now) noexcept nogil:
     cdef Keys *k = a.keys
     cdef uint8_t *data = <uint8_t *>c.p
-    cdef uint8_t *header = data - HEADER_SIZE
     cdef int which = CURRENT
     if c.n < TAG_SIZE:
         return VTL_DROP_SHORT
-    if header[1] & 1 != k.rx_phase:
+    if h.phase != k.rx_phase:
         which = OLD if pn < k.rx_since and now < k.old_until else NEXT
-    if not aead_open(k.rx[which].ctx, k.rx[which].iv, pn, header, HEADER_SIZE, data, c.n):
+    if not aead_open(k.rx[which].ctx, k.rx[which].iv, pn, h.start, h.size, data, c.n):
         return forged(a)
     c.n -= TAG_SIZE
     if which == NEXT and not update_rx(a, pn, now):

@@ -43,7 +43,7 @@ cdef void frame_acked(void *ctx, const SentFrame *f) noexcept nogil:
     cdef Stream *s
     if f.type == FR_ACK:
         forget_received(a, f.offset)
-    elif f.type >= FR_STREAM:
+    elif f.type >= FR_OPEN:
         s = stream_find(a, f.id)
         if s != NULL:
             stream_frame_acked(s, f)
@@ -54,7 +54,7 @@ cdef void frame_lost(void *ctx, const SentFrame *f) noexcept nogil:
     cdef Stream *s
     if f.type == FR_MAX_DATA:
         a.window_due = True
-    elif f.type >= FR_STREAM:
+    elif f.type >= FR_OPEN:
         s = stream_find(a, f.id)
         if s != NULL:
             stream_frame_lost(s, f)
@@ -251,20 +251,22 @@ cdef int on_frame(Assoc *a, Cursor *c, uint64_t now) noexcept nogil:
     cdef const uint8_t *p
     cdef const uint8_t *body
     cdef Stream *s
+    cdef uint32_t n
     cdef int rc = VTL_OK
     if size == 0:
         return VTL_DROP_TYPE
     p = take(c, size)
     if p == NULL:
         return VTL_DROP_SHORT
-    if type == FR_STREAM:
-        body = take(c, load16(p + 2))
+    if type & ~(STREAM_FIN | STREAM_LEN) == FR_STREAM:
+        n = load16(p + STREAM_HEADER) if type & STREAM_LEN else <uint32_t>c.n
+        body = take(c, n)
         if body == NULL:
             return VTL_DROP_SHORT
-        s = peer_stream(a, load32(p + 4), &rc)
+        s = peer_stream(a, load32(p + 1), &rc)
         if s == NULL:
             return rc
-        return stream_on_data(s, load64(p + 8), body, load16(p + 2), p[1] & STREAM_FIN)
+        return stream_on_data(s, expand(load32(p + 5), s.recv_high), body, n, type & STREAM_FIN)
     if type == FR_ACK or type == FR_ACK_ECN:
         return on_ack(a, p, c, now)
     if type == FR_MAX_DATA:
@@ -278,7 +280,7 @@ cdef int on_frame(Assoc *a, Cursor *c, uint64_t now) noexcept nogil:
         path_on_challenge(a, load64(p + 8))
     elif type == FR_PATH_RESPONSE:
         path_on_response(a, load64(p + 8), now)
-    elif type >= FR_STREAM:
+    elif type >= FR_OPEN:
         s = peer_stream(a, load32(p + 4), &rc)
         return on_stream_frame(a, s, p, type) if s != NULL else rc
     return VTL_OK
@@ -315,21 +317,19 @@ cdef void repaired(Assoc *a, uint64_t now) noexcept nogil:
         return
     a.ep.count.packets_repaired += 1
     a.fec.rebuilding = True
-    packet_receive(a, &c, 0, now)
+    packet_receive(a, &c, NULL, 0, now)
     a.fec.rebuilding = False
 
 
-cdef int packet_receive(Assoc *a, Cursor *c, uint64_t pn, uint64_t now) noexcept nogil:
+cdef int packet_receive(Assoc *a, Cursor *c, const Header *h, uint64_t pn, uint64_t now) noexcept nogil:
     cdef uint32_t seen = 0      # frame types, a bit each
-    cdef size_t size = c.n + HEADER_SIZE
+    cdef size_t size = c.n + DATA_HEADER
     cdef int rc
     if not a.fec.rebuilding:
         if pn < a.received_floor or ranges_contains(&a.received, pn):
             return VTL_DROP_DUPLICATE
-        if pn >> 62:                                # RFC 9000 12.3
-            return VTL_DROP_PROTOCOL
         if a.keys != NULL:
-            rc = keys_open(a, c, pn, now)
+            rc = keys_open(a, c, h, pn, now)
             if rc != VTL_OK:
                 return rc
     if c.n == 0:
@@ -350,7 +350,7 @@ cdef int packet_receive(Assoc *a, Cursor *c, uint64_t pn, uint64_t now) noexcept
     a.unanswered = a.prove_by = 0
     assoc_touch(a)
     if a.fec.kept != NULL:
-        size -= keys_overhead(a) + HEADER_SIZE
+        size -= keys_overhead(a) + DATA_HEADER
         fec_keep(&a.fec, pn, c.p - size, size)
         repaired(a, now)
     return VTL_OK

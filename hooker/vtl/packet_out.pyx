@@ -105,7 +105,7 @@ cdef bint seal(Builder *d) noexcept nogil:
     """The datagram encrypted, in one piece; its plain parts make room for the next one's."""
     cdef vtl_batch *b = d.b
     cdef uint8_t *out = b.sealed + b.sealed_len
-    if not keys_seal(d.a, &b.iov[d.iov0], b.iov_len - d.iov0, out):
+    if not keys_seal(d.a, d.a.rec.next_pn, &b.iov[d.iov0], b.iov_len - d.iov0, DATA_HEADER, out):
         abandon(d)
         assoc_fail(d.a, DOWN_AEAD_LIMIT)
         return False
@@ -293,33 +293,40 @@ cdef inline bint splits_message(const Builder *d, const Stream *s, uint64_t limi
 
 
 cdef bint add_stream(Builder *d, Stream *s) noexcept nogil:
-    """One STREAM frame; False: no room for one."""
+    """One STREAM frame; False: no room for one. One that fills the packet needs no length, and is the last."""
     cdef Assoc *a = d.a
     cdef Segment g
     cdef uint64_t limit = min(s.send_max, s.out.next + (a.send_max - a.send_total))
-    cdef bint fin
+    cdef bint fin, last
     cdef uint8_t *p
-    cdef uint32_t n
+    cdef uint32_t n, head
     if d.limit - d.size <= STREAM_HEADER or splits_message(d, s, limit):
         return False
     if not sendbuf_peek(&s.out, limit, min(d.limit - d.size - STREAM_HEADER, 0xffff), &g):
         g.offset = s.out.next
         g.len = 0
         g.again = False
-    p = put(d, STREAM_HEADER)
+    last = d.size + STREAM_HEADER + STREAM_LENGTH + g.len > d.limit
+    head = STREAM_HEADER if last else STREAM_HEADER + STREAM_LENGTH
+    p = put(d, head)
     if p == NULL:
         return False
     n = gather(d, s, &g)
     if n == 0 and g.len > 0:
-        take_back(d, STREAM_HEADER)
+        take_back(d, head)
         return False
+    if last:
+        d.limit = d.size
     g.len = n
     sendbuf_commit(&s.out, &g)
     fin = s.flags & (S_FIN_QUEUED | S_FIN_SENT) == S_FIN_QUEUED and g.offset + n == s.out.end
     if fin:
         s.flags |= S_FIN_SENT
-    write_prefix(p, FR_STREAM, STREAM_FIN if fin else 0, n, s.id)
-    store64(p + 8, g.offset)
+    p[0] = FR_STREAM | (STREAM_FIN if fin else 0) | (0 if last else STREAM_LEN)
+    store32(p + 1, s.id)
+    store32(p + 5, <uint32_t>g.offset)
+    if not last:
+        store16(p + STREAM_HEADER, n)
     record(d, FR_STREAM, STREAM_FIN if fin else 0, s.id, g.offset, n)
     if g.again:
         a.stream_again += n
@@ -413,8 +420,8 @@ cdef bint build_packet(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
         return False
     begin(&d, b, a, packet_limit(a) - keys_overhead(a))
     d.limit -= REPAIR_HEADER if fec_covering(&a.fec) else 0     # its repair is to fit, too
-    p = put(&d, HEADER_SIZE)
-    write_header(p, PKT_DATA, a.peer_cid, a.rec.next_pn)
+    p = put(&d, DATA_HEADER)
+    write_short_header(p, PKT_DATA, a.peer_cid, a.rec.next_pn)
     if a.unacked > 0:
         add_ack(&d, now)
     if may:
@@ -422,11 +429,11 @@ cdef bint build_packet(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
         add_streams(&d)
         if a.probes > 0 and not d.eliciting:
             add_ping(&d)
-    if d.size == HEADER_SIZE:
+    if d.size == DATA_HEADER:
         abandon(&d)
         return False
     if d.eliciting and fec_covering(&a.fec):
-        fec_cover(&a.fec, a.rec.next_pn, &b.iov[d.iov0], b.iov_len - d.iov0, HEADER_SIZE, a.ep.cfg.max_datagram)
+        fec_cover(&a.fec, a.rec.next_pn, &b.iov[d.iov0], b.iov_len - d.iov0, DATA_HEADER, a.ep.cfg.max_datagram)
     return depart(&d, now)
 
 
@@ -439,12 +446,12 @@ cdef bint build_repair(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
             or (a.keys != NULL and not keys_ready(a))):
         return False
     begin(&d, b, a, a.max_datagram - keys_overhead(a))
-    p = put(&d, HEADER_SIZE + n)
+    p = put(&d, DATA_HEADER + n)
     if p == NULL:                                   # datagrams became smaller
         fec_forget(&a.fec)
         return False
-    write_header(p, PKT_DATA, a.peer_cid, a.rec.next_pn)
-    fec_write(&a.fec, p + HEADER_SIZE)
+    write_short_header(p, PKT_DATA, a.peer_cid, a.rec.next_pn)
+    fec_write(&a.fec, p + DATA_HEADER)
     record(&d, FR_REPAIR, 0, 0, 0, 0)
     a.ep.count.repairs_sent += 1
     return depart(&d, now)
@@ -458,10 +465,10 @@ cdef uint32_t build_path_frame(Assoc *a, vtl_batch *b, const vtl_addr *to, uint8
         return 0
     size -= keys_overhead(a)
     begin(&d, b, a, size)
-    p = put(&d, HEADER_SIZE + PATH_FRAME)
-    write_header(p, PKT_DATA, a.peer_cid, a.rec.next_pn)
-    write_prefix(p + HEADER_SIZE, type, 0, 0, 0)
-    store64(p + HEADER_SIZE + 8, data)
+    p = put(&d, DATA_HEADER + PATH_FRAME)
+    write_short_header(p, PKT_DATA, a.peer_cid, a.rec.next_pn)
+    write_prefix(p + DATA_HEADER, type, 0, 0, 0)
+    store64(p + DATA_HEADER + 8, data)
     if ping:
         put(&d, 1)[0] = FR_PING
     if d.size < size:
@@ -479,7 +486,7 @@ cdef bint build_mtu_probe(Assoc *a, vtl_batch *b, uint32_t size, uint64_t now) n
     if not recovery_room(&a.rec) or (a.keys != NULL and not keys_ready(a)):
         return False
     begin(&d, b, a, size - keys_overhead(a))
-    write_header(put(&d, HEADER_SIZE), PKT_DATA, a.peer_cid, a.rec.next_pn)
+    write_short_header(put(&d, DATA_HEADER), PKT_DATA, a.peer_cid, a.rec.next_pn)
     add_ping(&d)
     lend(&d, a.ep.zeros, d.limit - d.size)
     if a.keys != NULL and not seal(&d):
@@ -586,9 +593,11 @@ cdef void build_answer(Endpoint *ep, vtl_batch *b, const Stateless *t) noexcept 
         p = put(&d, HEADER_SIZE + t.close_n)
         memcpy(p + HEADER_SIZE, t.close, t.close_n)
     else:
-        p = put(&d, HEADER_SIZE)
-    write_header(p, t.type, t.dcid, t.number)
-    p[1] = t.phase
+        p = put(&d, DATA_HEADER)
+        write_short_header(p, t.type, t.dcid, t.number)
+    if not t.type & PKT_SHORT:
+        write_header(p, t.type, t.dcid, t.number)
+        p[1] = t.phase
     finish(&d, &t.to)
 
 

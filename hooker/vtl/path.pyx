@@ -32,10 +32,6 @@ cdef enum:
     PROVEN_FOR = 10000000000   # ns that an address we left needs no new proof
 
 
-cdef inline uint64_t largest_received(const Assoc *a) noexcept nogil:
-    return a.received.v[a.received.n - 1].end - 1 if a.received.n > 0 else 0
-
-
 cdef void challenge(Assoc *a, const vtl_addr *to, bint proven, uint64_t now) noexcept nogil:
     cdef OtherPath *p = &a.other
     cdef vtl_addr address = to[0]
@@ -95,12 +91,12 @@ cdef void seen(Assoc *a, const vtl_addr *src, uint64_t pn, size_t n, bint newest
 
 
 cdef int path_receive(Assoc *a, Cursor *c, const Header *h, const vtl_addr *src, uint64_t now) noexcept nogil:
-    cdef uint64_t largest = largest_received(a), pn = h.number
-    cdef size_t n = c.n + HEADER_SIZE
+    cdef uint64_t largest = largest_received(a), pn = expand(<uint32_t>h.number, largest)
+    cdef size_t n = c.n + h.size
     cdef int rc
     if not same_addr(&a.other.to, src) and not largest < pn <= largest + PLAUSIBLE:
         return VTL_DROP_NO_ASSOC
-    rc = packet_receive(a, c, pn, now)
+    rc = packet_receive(a, c, h, pn, now)
     if rc == VTL_OK and a.state == A_UP and not same_addr(&a.peer, src):
         seen(a, src, pn, n, pn > largest and a.frames_seen & ~<uint32_t>PROBING, now)
     return rc
@@ -138,7 +134,7 @@ cdef void send_challenge(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
         size = min(size, AMPLIFICATION * p.received - p.sent)
     p.next = now + (max(recovery_pto(&a.rec), MIN_WAIT) << min(p.tries, 8))
     p.due = False
-    if size < HEADER_SIZE + PATH_FRAME + keys_overhead(a):
+    if size < DATA_HEADER + PATH_FRAME + keys_overhead(a):
         a.ep.count.amplification_limited += 1
         return
     n = build_path_frame(a, b, &p.to, FR_PATH_CHALLENGE, p.challenge, <uint32_t>size, False, now)
@@ -152,7 +148,7 @@ cdef void send_challenge(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
 cdef void send_response(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
     """On the path in use the PING beside it says: I am still here."""
     cdef bint here = same_addr(&a.answer.to, &a.peer)
-    cdef uint32_t size = max(a.answer.size, HEADER_SIZE + PATH_FRAME + here + keys_overhead(a))
+    cdef uint32_t size = max(a.answer.size, DATA_HEADER + PATH_FRAME + here + keys_overhead(a))
     cdef uint32_t n = build_path_frame(a, b, &a.answer.to, FR_PATH_RESPONSE, a.answer.data, size, here, now)
     a.answer.due = False
     if same_addr(&a.answer.to, &a.other.to):

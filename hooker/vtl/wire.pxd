@@ -15,9 +15,11 @@ cdef extern from "<endian.h>" nogil:
 
 
 cdef enum:
-    WIRE_VERSION = 1            # the header's upper nibble
-    HEADER_SIZE = 20
-    STREAM_HEADER = 16
+    WIRE_VERSION = 2            # the header's upper nibble
+    HEADER_SIZE = 20            # of the handshake, and of CLOSE
+    DATA_HEADER = 13            # of DATA, and of STATELESS_RESET
+    STREAM_HEADER = 9           # without the length
+    STREAM_LENGTH = 2
     PATH_FRAME = 16             # PATH_CHALLENGE, PATH_RESPONSE
     FRAME_PREFIX = 8            # type, flags, 16-bit field, stream id
     ACK_HEADER = 20
@@ -32,16 +34,17 @@ cdef enum:
     INIT_MIN_SIZE = 128         # an INIT is never smaller, so no answer to it is larger than it
     VERSION_PLAIN = 0x001       # versions: the second byte says whether packets are encrypted,
     VERSION_ENCRYPTED = 0x100   # the low one then with which cipher
-    KEY_PHASE = 1               # bit of the header's second byte
+    KEY_PHASE = 1               # bit of DATA's first byte, of CLOSE's second
     AMPLIFICATION = 3           # bytes sent to an address that is not proven for one received, RFC 9000 8
 
 cdef enum packet_type:
     PKT_INIT = 1
     PKT_COOKIE = 2
     PKT_INIT_ACK = 3
-    PKT_DATA = 4
-    PKT_STATELESS_RESET = 5
     PKT_CLOSE = 6
+    PKT_DATA = 8                # and 9, the key phase being 1
+    PKT_STATELESS_RESET = 10
+    PKT_SHORT = 8               # bit of those with the short header
 
 cdef enum frame_type:
     FR_PADDING = 0x00
@@ -52,19 +55,20 @@ cdef enum frame_type:
     FR_PATH_RESPONSE = 0x05
     FR_ACK_ECN = 0x06
     FR_REPAIR = 0x07
-    FR_STREAM = 0x10
-    FR_OPEN = 0x11
+    FR_OPEN = 0x11              # from here on they name a stream
     FR_OPEN_ACK = 0x12
     FR_OPEN_REJECT = 0x13
     FR_CONFIRM = 0x14
     FR_CANCEL = 0x15
     FR_RESET_STREAM = 0x16
     FR_MAX_STREAM_DATA = 0x17
+    FR_STREAM = 0x18            # to 0x1b, by its flags
 
 cdef enum:
     ACK_ONLY = (1 << FR_PADDING) | (1 << FR_ACK) | (1 << FR_ACK_ECN)        # frames that elicit no ACK
     PROBING = (1 << FR_PADDING) | (1 << FR_PATH_CHALLENGE) | (1 << FR_PATH_RESPONSE)    # RFC 9000 9.1
-    STREAM_FIN = 0x01           # flag of STREAM
+    STREAM_FIN = 0x01           # flags of STREAM, in its type
+    STREAM_LEN = 0x02           # it has a length; without, it goes to the end of the packet
     OPEN_COMMITTED = 0x01       # flag of OPEN
 
 
@@ -77,7 +81,10 @@ cdef struct Header:
     uint8_t version
     uint8_t type
     uint64_t dcid
-    uint64_t number             # packet number of DATA; the other types say what it is
+    uint64_t number             # short header: lower half of a packet number; the other types say what it is
+    uint8_t phase               # of the keys: DATA, CLOSE
+    const uint8_t *start        # the header itself, and its size
+    uint8_t size
 
 
 cdef struct Versions:           # a list as it came: n, 24 bits reserved, and then or later 32·n
@@ -136,14 +143,35 @@ cdef inline const uint8_t *take(Cursor *c, size_t n) noexcept nogil:
     return p
 
 cdef inline bint read_header(Cursor *c, Header *h) noexcept nogil:
-    cdef const uint8_t *p = take(c, HEADER_SIZE)
-    if p == NULL:
+    cdef const uint8_t *p = c.p
+    cdef bint is_short = c.n > 0 and p[0] & PKT_SHORT
+    h.size = DATA_HEADER if is_short else HEADER_SIZE
+    if take(c, h.size) == NULL:
         return False
+    h.start = p
     h.version = p[0] >> 4
     h.type = p[0] & 15
-    h.dcid = load64(p + 4)
-    h.number = load64(p + 12)
+    if is_short:
+        h.phase = 0
+        if h.type == PKT_DATA | KEY_PHASE:
+            h.phase = 1
+            h.type = PKT_DATA
+        h.dcid = load64(p + 1)
+        h.number = load32(p + 9)
+    else:
+        h.phase = p[1] & KEY_PHASE
+        h.dcid = load64(p + 4)
+        h.number = load64(p + 12)
     return True
+
+cdef inline uint64_t expand(uint32_t low, uint64_t near) noexcept nogil:
+    """The number with these lower bits that is nearest to `near`: RFC 9000 A.3."""
+    cdef uint64_t x = (near & ~<uint64_t>0xffffffff) | low
+    if x + (<uint64_t>1 << 31) < near:
+        return x + (<uint64_t>1 << 32)
+    if x > near + (<uint64_t>1 << 31) and x >> 32:
+        return x - (<uint64_t>1 << 32)
+    return x
 
 cdef inline void write_header(uint8_t *p, uint8_t type, uint64_t dcid, uint64_t number) noexcept nogil:
     p[0] = (WIRE_VERSION << 4) | type
@@ -152,6 +180,11 @@ cdef inline void write_header(uint8_t *p, uint8_t type, uint64_t dcid, uint64_t 
     p[3] = 0
     store64(p + 4, dcid)
     store64(p + 12, number)
+
+cdef inline void write_short_header(uint8_t *p, uint8_t type, uint64_t dcid, uint64_t pn) noexcept nogil:
+    p[0] = (WIRE_VERSION << 4) | type
+    store64(p + 1, dcid)
+    store32(p + 9, <uint32_t>pn)
 
 cdef inline void write_prefix(uint8_t *p, uint8_t type, uint8_t flags, uint16_t small,
                               uint32_t id) noexcept nogil:
@@ -162,7 +195,9 @@ cdef inline void write_prefix(uint8_t *p, uint8_t type, uint8_t flags, uint16_t 
 
 cdef inline uint32_t frame_size(uint8_t type) noexcept nogil:
     """Bytes of a frame's fixed part; 0: no such type."""
-    if (type == FR_STREAM or type == FR_CANCEL or type == FR_MAX_STREAM_DATA or type == FR_MAX_DATA
+    if type & ~(STREAM_FIN | STREAM_LEN) == FR_STREAM:
+        return STREAM_HEADER + (STREAM_LENGTH if type & STREAM_LEN else 0)
+    if (type == FR_CANCEL or type == FR_MAX_STREAM_DATA or type == FR_MAX_DATA
             or type == FR_PATH_CHALLENGE or type == FR_PATH_RESPONSE):
         return 16
     if type == FR_ACK or type == FR_RESET_STREAM:

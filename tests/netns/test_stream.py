@@ -23,6 +23,17 @@ def test_bytes_arrive_once_and_in_order(pair: Pair, family: str, size: int) -> N
     assert received["error"] is None
 
 
+@pytest.mark.timeout(300)
+def test_more_bytes_than_32_bits_count(pair: Pair) -> None:
+    size = (1 << 32) + 100 * MB
+    with pair.engaged(payload=size):
+        server = peer(pair.b, "serve", any_address("v4"), 7009, "recv-all", "close")
+        client = peer(pair.a, "connect", pair.b.v4, 7009, f"send:{size}", "close")
+        sent, received = result(client, 240), result(server, 60)
+    same(sent, received)
+    assert received["error"] is None
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_both_directions_at_once(pair: Pair, family: str) -> None:
     size = 3 * MB

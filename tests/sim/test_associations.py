@@ -221,7 +221,7 @@ def test_a_restarted_peer_answers_with_a_stateless_reset() -> None:
 
 def test_stateless_resets_are_rate_limited() -> None:
     server = Endpoint(seed=1)
-    data = bytes([0x14, 0, 0, 0]) + (7).to_bytes(8, "big") + (1).to_bytes(8, "big") + b"\x01"
+    data = bytes([0x28]) + (7).to_bytes(8, "big") + (1).to_bytes(4, "big") + b"\x01"
     for _ in range(1000):
         assert server.receive_datagram(data, A, SECOND) == "no_assoc"
     answers = server.datagrams_to_send(SECOND)
@@ -236,11 +236,11 @@ def test_a_stateless_reset_needs_the_connection_id_and_a_packet_number() -> None
     sniffed: list[bytes] = []
     pair.a.endpoint.write(next(iter(pair.a.endpoint.flows)), b"x")
     sniffed = [d for d, _ in pair.a.endpoint.datagrams_to_send(pair.now)]
-    cid, number = sniffed[0][4:12], sniffed[0][12:20]
+    cid, number = sniffed[0][1:9], sniffed[0][9:13]
     wrong_cid = bytes([cid[0] ^ 1]) + cid[1:]
-    future = (int.from_bytes(number, "big") + 1000).to_bytes(8, "big")
+    future = (int.from_bytes(number, "big") + 1000).to_bytes(4, "big")
     for forged in (wrong_cid + number, cid + future):
-        packet = bytes([0x15, 0, 0, 0]) + forged
+        packet = bytes([0x2A]) + forged
         assert pair.a.endpoint.receive_datagram(packet, B, pair.now) in ("no_assoc", "protocol")
     assert pair.a.endpoint.associations
 

@@ -8,6 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from sim.exchange import Exchange, exchange, finish, payload
 from sim.network import MS, SECOND, A, B, Link, Pair
+from sim.wire import is_data
 
 from hooker.vtl._parts import hkdf_expand, hkdf_extract
 from hooker.vtl.sansio import ENCRYPTED_VERSIONS, Endpoint
@@ -62,19 +63,19 @@ def test_packets_are_what_the_specification_says(version: int, cipher: type) -> 
     flow, _ = pair.open()
     pair.a.endpoint.write(flow, b"attack at dawn")
     pair.run_for(0.1)
-    init = next(d for name, d in seen if d[0] == 0x11 and any(d[44:68]))
+    init = next(d for name, d in seen if d[0] == 0x21 and any(d[44:68]))
     ids = init[12:20] + init[44:52]
     prk = hkdf_extract(b"vtl-psk-1", KEY)
-    secret = hkdf_expand(prk, b"vtl1 association" + struct.pack("!I", version) + ids, 32)
+    secret = hkdf_expand(prk, b"vtl2 association" + struct.pack("!I", version) + ids, 32)
     texts = []
     for name, d in seen:
-        if d[0] != 0x14:
+        if not is_data(d):
             continue
-        role = b"vtl1 initiator" if name == "a" else b"vtl1 responder"
+        role = b"vtl2 initiator" if name == "a" else b"vtl2 responder"
         own = hkdf_expand(secret, role, 32)
-        key = hkdf_expand(own, b"vtl1 key", 16 if version == 0x101 else 32)
-        iv = int.from_bytes(hkdf_expand(own, b"vtl1 iv", 12), "big") ^ int.from_bytes(d[12:20], "big")
-        texts.append(cipher(key).decrypt(iv.to_bytes(12, "big"), d[20:], d[:20]))
+        key = hkdf_expand(own, b"vtl2 key", 16 if version == 0x101 else 32)
+        iv = int.from_bytes(hkdf_expand(own, b"vtl2 iv", 12), "big") ^ int.from_bytes(d[9:13], "big")
+        texts.append(cipher(key).decrypt(iv.to_bytes(12, "big"), d[13:], d[:13]))
     assert any(b"attack at dawn" in t for t in texts)
 
 
@@ -117,7 +118,7 @@ def test_both_need_the_key_or_nothing_comes_up(
         assert pair.a.flows[flow].resets == [0x10007]
         assert pair.a.endpoint.counters()["key_mismatches"] > 0
         assert pair.b.endpoint.associations == ()
-        assert all(d[0] in (0x11, 0x12) for _, d in seen)  # no DATA left, encrypted or not
+        assert all(d[0] in (0x21, 0x22) for _, d in seen)  # no DATA left, encrypted or not
     if ours and theirs and not comes_up:
         assert pair.b.endpoint.counters()["key_mismatches"] > 0
 
@@ -131,7 +132,7 @@ def test_a_forged_handshake_needs_more_than_one_accident() -> None:
     def flight(now: int) -> list[tuple[bytes, tuple[str, int], int]]:
         out = plain(now)
         for i, (d, to, ecn) in enumerate(out):
-            if d[0] == 0x12 and not once:
+            if d[0] == 0x22 and not once:
                 once.append(d)
                 out[i] = (d[:30] + bytes([d[30] ^ 1]) + d[31:], to, ecn)
         return out
@@ -142,7 +143,7 @@ def test_a_forged_handshake_needs_more_than_one_accident() -> None:
     assert pair.a.endpoint.drops()["auth"] == 1
 
 
-@pytest.mark.parametrize("at", [1, 20, 60, 300])
+@pytest.mark.parametrize("at", [0, 11, 20, 60, 300])
 def test_nothing_that_was_changed_is_taken(at: int) -> None:
     pair = keyed()
     flow, _ = pair.open()
@@ -218,7 +219,7 @@ def test_a_version_taken_away_by_one_who_changes_everything_is_noticed() -> None
         def flight(now: int, plain=plain) -> list[tuple[bytes, tuple[str, int], int]]:
             strong, weak = (v.to_bytes(4, "big") for v in (0x101, 0x103))
             out = plain(now)
-            return [(d.replace(strong, weak) if d[0] != 0x14 else d, *rest) for d, *rest in out]
+            return [(d.replace(strong, weak) if not is_data(d) else d, *rest) for d, *rest in out]
 
         host.flight = flight  # type: ignore[method-assign]
     flow = pair.a.endpoint.open(pair.a.endpoint.connect(B, 0), 0)
@@ -240,7 +241,7 @@ def test_key_update(version: int, loss: float) -> None:
     for name in "ab":
         assert stats(pair, name)["key_updates"] >= 5
         assert stats(pair, name)["forged"] == 0
-        phases = [d[1] & 1 for n, d in seen if n == name and d[0] == 0x14]
+        phases = [d[0] & 1 for n, d in seen if n == name and is_data(d)]
         assert 0 < sum(phases) < len(phases)
     assert abs(stats(pair, "a")["key_updates"] - stats(pair, "b")["key_updates"]) <= 1
 
@@ -262,9 +263,9 @@ def test_a_forged_close_is_not_believed_and_the_real_one_is() -> None:
     seen = record(pair)
     pair.open()
     pair.run_for(1)
-    init_ack = next(d for _, d in seen if d[0] == 0x13)
+    init_ack = next(d for _, d in seen if d[0] == 0x23)
     to_a, to_b = init_ack[4:12], init_ack[12:20]
-    plain = bytes([0x16, 0, 0, 0]) + to_b + to_a + struct.pack("!I", 9)
+    plain = bytes([0x26, 0, 0, 0]) + to_b + to_a + struct.pack("!I", 9)
     assert pair.b.receive(plain, A, pair.now) == "short"
     assert pair.b.receive(plain + bytes(16), A, pair.now) == "auth"
     pair.a.endpoint.close(pair.a.endpoint.associations[0], 9, pair.now)
@@ -278,7 +279,7 @@ def test_a_stateless_reset_is_a_question_only() -> None:
     pair.a.endpoint.write(flow, b"x")
     ((d, _),) = pair.a.datagrams(pair.now)
     pair.inject(pair.b, d, A)
-    assert pair.a.receive(bytes([0x15, 0, 0, 0]) + d[4:20], B, pair.now) == "ok"
+    assert pair.a.receive(bytes([0x2A]) + d[1:13], B, pair.now) == "ok"
     pair.run_for(2)
     assert pair.a.down_reasons() == []
     pair.b.endpoint = Endpoint(seed=99, keys=(KEY,))

@@ -127,7 +127,7 @@ def stolen(pair: Pair, frames: bytes, ahead: int = 1) -> bytes:
     pair.a.endpoint.write(flow, b"!")
     ((data, _),) = pair.a.endpoint.datagrams_to_send(pair.now)
     pair.b.receive(data, A, pair.now)
-    return data[:12] + struct.pack("!Q", struct.unpack("!Q", data[12:20])[0] + ahead) + frames
+    return data[:9] + struct.pack("!I", struct.unpack("!I", data[9:13])[0] + ahead) + frames
 
 
 def test_a_packet_with_a_forged_source_moves_nothing_and_stalls_nothing() -> None:
@@ -206,7 +206,7 @@ def test_a_packet_that_only_probes_starts_nothing() -> None:
     packet = stolen(pair, probe, 50)
     assert pair.b.receive(packet, STRANGER, pair.now) == "ok"
     sent = [d for d, to in pair.b.datagrams(pair.now) if to == STRANGER]
-    assert [d[20] for d in sent] == [5]  # PATH_RESPONSE, to whoever asked, not larger than the question
+    assert [d[13] for d in sent] == [5]  # PATH_RESPONSE, to whoever asked, not larger than the question
     assert sent[0][28:36] == packet[28:36]
     assert len(sent[0]) == len(packet)
     pair.run_for(3)

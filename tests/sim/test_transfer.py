@@ -7,7 +7,7 @@ from sim.exchange import exchange
 from sim.network import MS, SECOND, B, Link, Pair
 
 
-@pytest.mark.parametrize("size", [0, 1, 1435, 1436, 1437, 100_000, 3_000_000])
+@pytest.mark.parametrize("size", [0, 1, 1449, 1450, 1451, 100_000, 3_000_000])
 def test_bulk_both_directions_on_a_clean_path(size: int) -> None:
     pair = Pair(size)
     exchange(pair, size)

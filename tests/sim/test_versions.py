@@ -118,7 +118,7 @@ def test_amplificationlimit_of_every_answer_to_an_unproven_address() -> None:
     client = Endpoint(seed=2)
     client.connect(B, 0)
     ((init, _),) = client.datagrams_to_send(0)
-    data = bytes([0x14, 0, 0, 0]) + (7).to_bytes(8, "big") + (1).to_bytes(8, "big")
+    data = bytes([0x28]) + (7).to_bytes(8, "big") + (1).to_bytes(4, "big")
     for packet in (init[:128], init, data, data + bytes(100)):
         before = server.counters()
         server.receive_datagram(packet, ("10.3.3.3", 1), SECOND)

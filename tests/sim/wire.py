@@ -6,7 +6,8 @@ import struct
 from dataclasses import dataclass
 from typing import NamedTuple
 
-INIT, COOKIE, INIT_ACK, DATA, STATELESS_RESET, CLOSE = range(1, 7)
+INIT, COOKIE, INIT_ACK, CLOSE, DATA, STATELESS_RESET = 1, 2, 3, 6, 8, 10
+SHORT_HEADER = 13  # bytes
 
 
 class Ack(NamedTuple):
@@ -70,17 +71,22 @@ class WireError(Exception):
 
 
 def decode(datagram: bytes) -> Packet:
-    if len(datagram) < 20:
+    size = SHORT_HEADER if datagram and datagram[0] & 8 else 20
+    if len(datagram) < size:
         raise WireError("too short")
-    first, cid, number = struct.unpack_from("!B3xQQ", datagram)
-    if first >> 4 != 1:
+    first, cid, number = struct.unpack_from("!BQI" if size == SHORT_HEADER else "!B3xQQ", datagram)
+    if first >> 4 != 2:
         raise WireError("another layout")
-    packet = Packet(first & 15, cid, number, datagram[20:], [])
+    packet = Packet(DATA if is_data(datagram) else first & 15, cid, number, datagram[size:], [])
     if packet.kind == DATA:
         packet.frames = decode_frames(packet.body)
     elif packet.kind not in (INIT, COOKIE, INIT_ACK, STATELESS_RESET, CLOSE):
         raise WireError(f"packet type {packet.kind}")
     return packet
+
+
+def is_data(datagram: bytes) -> bool:
+    return datagram[0] & 0x0E == DATA
 
 
 def decode_frames(body: bytes) -> list[AnyFrame]:
@@ -100,6 +106,8 @@ def decode_frames(body: bytes) -> list[AnyFrame]:
 def _decode_frame(body: bytes, at: int) -> tuple[AnyFrame, int]:
     if body[at] in SHORT:
         return Frame(SHORT[body[at]]), at + 1
+    if body[at] & ~3 == 0x18:
+        return _decode_stream(body, at)
     kind, flags, small, id_ = struct.unpack_from("!BBHI", body, at)
     at += 8
     if kind in (0x02, 0x06):
@@ -110,18 +118,25 @@ def _decode_frame(body: bytes, at: int) -> tuple[AnyFrame, int]:
         if len(parity) != small:
             raise WireError("truncated REPAIR")
         return Repair(id_, first, covered, parity), at + 16 + small
-    if kind == 0x10:
-        (offset,) = struct.unpack_from("!Q", body, at)
-        data = body[at + 8 : at + 8 + small]
-        if len(data) != small:
-            raise WireError("truncated STREAM")
-        return Stream(id_, offset, data, bool(flags & 1)), at + 8 + small
     if kind not in FIXED:
         raise WireError(f"frame type {kind}")
     name, layout = FIXED[kind]
     return Frame(name, id_, struct.unpack_from("!" + layout, body, at), flags), at + struct.calcsize(
         "!" + layout
     )
+
+
+def _decode_stream(body: bytes, at: int) -> tuple[Stream, int]:
+    kind, id_, offset = struct.unpack_from("!BII", body, at)
+    at += 9
+    length = len(body) - at
+    if kind & 2:
+        (length,) = struct.unpack_from("!H", body, at)
+        at += 2
+    data = body[at : at + length]
+    if len(data) != length:
+        raise WireError("truncated STREAM")
+    return Stream(id_, offset, data, bool(kind & 1)), at + length
 
 
 def _decode_ack(body: bytes, at: int, n: int, delay: int, *, counted: bool) -> tuple[Ack, int]:
@@ -144,8 +159,8 @@ def _decode_ack(body: bytes, at: int, n: int, delay: int, *, counted: bool) -> t
 
 def encode(frame: AnyFrame) -> bytes:
     if isinstance(frame, Stream):
-        head = struct.pack("!BBHIQ", 0x10, frame.fin, len(frame.data), frame.id, frame.offset)
-        return head + frame.data
+        head = struct.pack("!BII", 0x1A | frame.fin, frame.id, frame.offset & 0xFFFFFFFF)
+        return head + struct.pack("!H", len(frame.data)) + frame.data
     if isinstance(frame, Ack):
         return _encode_ack(frame)
     if isinstance(frame, Repair):
@@ -169,4 +184,4 @@ def _encode_ack(ack: Ack) -> bytes:
 
 
 def data_packet(cid: int, number: int, frames: list[AnyFrame]) -> bytes:
-    return struct.pack("!B3xQQ", 0x10 | DATA, cid, number) + b"".join(map(encode, frames))
+    return struct.pack("!BQI", 0x20 | DATA, cid, number & 0xFFFFFFFF) + b"".join(map(encode, frames))

@@ -18,11 +18,13 @@ from hooker.vtl._parts import (
     RangeSet,
     Reassembly,
     SendBuffer,
+    expand,
     frame_size,
     read_header,
     read_init,
     siphash,
     write_header,
+    write_short_header,
 )
 from hooker.vtl.congestion import names
 
@@ -279,17 +281,34 @@ def test_a_send_buffer_respects_credit_and_prefers_what_was_lost() -> None:
 
 
 @BOUNDED
-@given(st.integers(0, 15), U64, U64)
+@given(st.integers(0, 7), U64, U64)
 def test_a_header_reads_as_written(kind: int, dcid: int, number: int) -> None:
     data = write_header(kind, dcid, number)
-    assert data == struct.pack("!BBHQQ", 0x10 | kind, 0, 0, dcid, number)
-    assert read_header(data) == (1, kind, dcid, number)
+    assert data == struct.pack("!BBHQQ", 0x20 | kind, 0, 0, dcid, number)
+    assert read_header(data) == (2, kind, dcid, number)
     assert all(read_header(data[:n]) is None for n in range(20))
+
+
+@BOUNDED
+@given(st.sampled_from([8, 10]), U64, U64)
+def test_a_short_header_has_the_lower_half_of_the_number(kind: int, dcid: int, number: int) -> None:
+    data = write_short_header(kind, dcid, number)
+    assert data == struct.pack("!BQI", 0x20 | kind, dcid, number % 2**32)
+    assert read_header(data) == (2, kind, dcid, number % 2**32)
+    assert all(read_header(data[:n]) is None for n in range(13))
+
+
+@BOUNDED
+@given(U64, st.integers(-(2**31), 2**31 - 1))
+def test_half_a_number_is_completed_near_another(near: int, away: int) -> None:
+    number = near + away
+    if 0 <= number < 2**62:
+        assert expand(number % 2**32, near) == number
 
 
 def test_frame_sizes_are_those_of_the_specification() -> None:
     rows = re.findall(r"^\| 0x(\w\w) \| \w+ \| (\d+)", SPECIFICATION.read_text(), re.MULTILINE)
-    assert len(rows) == 16
+    assert len(rows) == 19
     assert {t: s for t in range(256) if (s := frame_size(t))} == {int(t, 16): int(n) for t, n in rows}
 
 
