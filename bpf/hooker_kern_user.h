@@ -149,7 +149,7 @@ struct hk_event {
 	__u32 rtt_us;			/* of the TCP handshake */
 	__u32 ts_recent;		/* the peer's last timestamp (RFC 7323), with HK_TCP_TIMESTAMPS */
 	__u16 peer_port;		/* the peer engine's port; 0: not known */
-	__u16 pad;
+	__u16 mss;			/* the largest segment it takes, bytes of payload; 0: not known */
 	__u8 role;			/* HK_ROLE_CLIENT or HK_ROLE_SERVER */
 	__u8 snd_wscale;		/* of the application's socket */
 	__u8 rcv_wscale;

@@ -120,6 +120,7 @@ static __always_inline void hk_fill_tcp(struct hk_event *e, void *tp)
 	e->ts_recent = *(volatile u32 *)(tp + HK_TCP_TS_RECENT);
 	e->snd_wnd = *(volatile u32 *)(tp + HK_TCP_SND_WND);
 	e->rcv_wnd = *(volatile u32 *)(tp + HK_TCP_RCV_WND);
+	e->mss = *(volatile u16 *)(tp + HK_TCP_ADVMSS);
 	if (sack & HK_TCP_SACK_OK_MASK)
 		e->tcp_options |= HK_TCP_SACK;
 	if (flags & HK_TCP_TSTAMP_OK_MASK)

@@ -21,7 +21,9 @@ cdef enum:                       # <linux/tcp.h>; libc's header lacks some of th
     TCP_TIMESTAMP = 24
     TCP_REPAIR_WINDOW = 29
     TCP_MAXSEG = 2
-    LARGEST_MSS = 32767          # the kernel's limit for TCP_MAXSEG: on loopback larger segments are cheaper
+    LARGEST_MSS = 32767          # the kernel's limits for TCP_MAXSEG
+    LEAST_MSS = 88
+    DEFAULT_MSS = 536            # RFC 9293, 3.7.1
     LEAST_WINDOW = 65536
     RECEIVE_BUFFER = 131072      # bytes: what waits on loopback should be in the processor's cache still when it is read
     RECV_QUEUE = 1
@@ -106,6 +108,21 @@ cdef int set_windows(int fd, const hk_event *est) noexcept nogil:
     return setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &w, sizeof(w))
 
 
+cdef int segment_size(const hk_event *est) noexcept nogil:
+    """Bytes, as the peer's TCP would have it: what this host's TCP announced, and half of its window at most.
+
+    TCP sends no part of a segment while more than the window is left to send (RFC 9293, 3.8.6.2.1), so one of
+    loopback's size would wait for a window that a small receive buffer never gives. Nothing is lost by it: loopback
+    carries many segments in one packet.
+    """
+    cdef uint32_t n = est.mss if est.mss else DEFAULT_MSS
+    if est.rcv_wnd > DEFAULT_MSS and n > est.rcv_wnd // 2:
+        n = est.rcv_wnd // 2
+    if n < LEAST_MSS:
+        return LEAST_MSS
+    return n if n < LARGEST_MSS else LARGEST_MSS
+
+
 cdef int set_identity(int fd, bint v4) noexcept nogil:
     """Whose packets these are: not ours by address, ours by mark."""
     cdef linger reset_on_close
@@ -134,7 +151,7 @@ cdef int assemble(int fd, const hk_event *est, bint on_loopback) noexcept nogil:
         return -1
     if set_queue(fd, SEND_QUEUE, est.rcv_nxt) < 0 or set_queue(fd, RECV_QUEUE, est.snd_nxt) < 0:
         return -1
-    set_int(fd, IPPROTO_TCP, TCP_MAXSEG, LARGEST_MSS)
+    set_int(fd, IPPROTO_TCP, TCP_MAXSEG, segment_size(est))
     # Loopback needs no model of a path. Before connect(): bbr, once begun, leaves its pacing to what follows it.
     setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, b"reno", 4)
     n = fill_address(&a, est.key.local_ip, est.key.local_port)

@@ -87,6 +87,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         uint32_t rtt_us
         uint32_t ts_recent
         uint16_t peer_port
+        uint16_t mss
         uint8_t role
         uint8_t snd_wscale
         uint8_t rcv_wscale

@@ -6,6 +6,7 @@ what was sent and received (bytes, SHA-256), when (monotonic seconds), and which
 Actions: ``send:N`` (blocking), ``send-async:N`` (asyncio, level-triggered), ``send-edge:N``
 (edge-triggered epoll), ``send-urgent:N``, ``inline`` (urgent data into the stream), ``recv:N``,
 ``recv-all``, ``recv-all-blocking`` (without poll), ``duplex-blocking:N`` (two threads), ``echo-all``,
+``receive-buffer:N``, ``send-buffer:N`` (SO_RCVBUF and SO_SNDBUF of the connection),
 ``fin``, ``sleep:S``, ``wait-file:PATH``, ``touch:PATH``, ``congestion`` (note its name),
 ``rst`` (linger 0), ``close``, ``exit`` (without closing), ``wait-end``.
 """
@@ -198,6 +199,12 @@ class Connection:
     def do_inline(self, _: str) -> None:
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
 
+    def do_receive_buffer(self, value: str) -> None:
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, int(value))
+
+    def do_send_buffer(self, value: str) -> None:
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, int(value))
+
     def do_fin(self, _: str) -> None:
         self.sock.shutdown(socket.SHUT_WR)
 
@@ -242,7 +249,10 @@ def report(result: dict[str, object]) -> None:
 
 def make_socket(args: argparse.Namespace) -> socket.socket:
     family = socket.AF_INET6 if ":" in args.address else socket.AF_INET
-    return socket.socket(family, socket.SOCK_STREAM, IPPROTO_MPTCP if args.kind == "mptcp" else 0)
+    sock = socket.socket(family, socket.SOCK_STREAM, IPPROTO_MPTCP if args.kind == "mptcp" else 0)
+    if args.receive_buffer:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, args.receive_buffer)
+    return sock
 
 
 def bound(sock: socket.socket) -> socket.socket:
@@ -310,6 +320,7 @@ def main() -> None:
     parser.add_argument("--kind", choices=["tcp", "mptcp", "fastopen", "deferred"], default="tcp")
     parser.add_argument("--backlog", type=int, default=512)
     parser.add_argument("--accept-after", type=float, default=0, help="seconds")
+    parser.add_argument("--receive-buffer", type=int, help="bytes, set before listen() and connect()")
     parser.add_argument("--block", type=int, default=BLOCK, help="bytes of one send call")
     args = parser.parse_args()
     pool()
