@@ -12,13 +12,14 @@ import os
 import re
 import select
 import socket
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hooker import janitor
+from hooker import janitor, trust
 from hooker.errors import ConfigurationError
 from hooker.janitor import Janitor, Undo
 from hooker.rundir import run_directory
@@ -136,10 +137,18 @@ def _sockets() -> Iterator[Path]:
     by_pid = []
     for path in run_directory().glob("*.sock"):
         match = NAME.fullmatch(path.name)
-        if match is not None:
+        if match is not None and _is_own_socket(path):
             by_pid.append((int(match[1]), path.name, path))
     for _, _, path in sorted(by_pid):
         yield path
+
+
+def _is_own_socket(path: Path) -> bool:
+    try:
+        info = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISSOCK(info.st_mode) and trust.trusted(info.st_uid)
 
 
 def _answers(path: Path) -> bool:

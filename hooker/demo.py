@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from hooker import start
 from hooker.errors import HookerError
 from hooker.lab import Host, Lab
 from hooker.lab_apps import HTTP_PORT, sha256, start_nginx, write_random
@@ -119,8 +120,8 @@ class Demo:
         url = f"http://{self.lab.b.v4}:{HTTP_PORT}/file"
         self.lab.meter.start()
         begin = time.monotonic()
-        curl = ["curl", "-sS", "--max-time", "60", "-o", str(target), url]
-        done = self.lab.a.run(curl, timeout=70, check=False, text=True)
+        curl = [start.tool("curl"), "-q", "-sS", "--max-time", "60", "-o", str(target), url]
+        done = self.lab.a.run(curl, timeout=70, check=False, text=True, env=start.environment())
         seconds = time.monotonic() - begin
         time.sleep(0.05)  # the last acknowledgements
         wire = self.lab.meter.read()

@@ -152,7 +152,8 @@ def _programs() -> Any:
     with _captured_stderr() as text:
         try:
             headers.activate()
-            return _bcc().BPF(text=PROGRAMS.encode(), cflags=["-Wno-macro-redefined"])
+            with headers.compiling():
+                return _bcc().BPF(text=PROGRAMS.encode(), cflags=["-Wno-macro-redefined"])
         except Failed:
             raise
         except Exception as error:

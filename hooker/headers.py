@@ -11,14 +11,17 @@ name first, so that a reader never sees half of one.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import shutil
 import sysconfig
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+from hooker import start, trust
 from hooker.errors import ConfigurationError
 from hooker.rundir import run_directory
 
@@ -58,6 +61,7 @@ def activate() -> Path:
     """Point BCC at the tree, unless the user has named a kernel tree already; return the one in use."""
     named = os.environ.get(ENVIRONMENT)
     if named:
+        _check_named(named)
         return Path(named)
     tree = prepare()
     os.environ[ENVIRONMENT] = str(tree)
@@ -77,6 +81,7 @@ def prepare(
     release = os.uname().release
     tree = base / f"headers-{_fingerprint(include, asm, arch, release)}"
     if tree.is_dir():
+        trust.check_directory(tree, "header tree")
         return tree
     draft = Path(tempfile.mkdtemp(prefix=".headers-", dir=base))
     try:
@@ -88,6 +93,34 @@ def prepare(
         if not tree.is_dir():  # not just another process that was faster
             raise ConfigurationError(f"cannot make the header tree {tree}: {error.strerror}") from None
     return tree
+
+
+def _check_named(tree: str) -> None:
+    """A tree that another user could change would be compiled into the kernel."""
+    try:
+        real = trust.real_path(Path(tree).resolve(strict=True), f"{ENVIRONMENT} {tree}")
+    except OSError as error:
+        raise ConfigurationError(
+            f"{ENVIRONMENT} {tree}: {error.strerror}", remedy=f"unset {ENVIRONMENT}"
+        ) from None
+    trust.check_directory(real, ENVIRONMENT)
+
+
+@contextlib.contextmanager
+def compiling() -> Iterator[None]:
+    """Hide from BCC's compiler, which works in this process, what would lead it to other include files.
+
+    First of all the working directory: BCC puts it at the head of the search path.
+    """
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if start.for_compilers(name)}
+    before = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.chdir("/")
+        yield
+    finally:
+        os.fchdir(before)
+        os.close(before)
+        os.environ.update(hidden)
 
 
 def _find_asm(include: Path, machine: str) -> tuple[str, Path]:

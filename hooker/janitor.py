@@ -15,10 +15,13 @@ performs what is still registered, the last first, and exits.
 
 from __future__ import annotations
 
+import fcntl
+import importlib.util
 import json
 import os
 import select
 import signal
+import site
 import socket
 import subprocess
 import sys
@@ -161,17 +164,30 @@ class Janitor:
 
 
 def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:
-    # the search path is handed over because the helper starts without the environment's packages
-    settings = json.dumps({"owner": os.getpid(), "socket": theirs.fileno(), "path": sys.path})
-    return subprocess.Popen(
-        [sys.executable or "/usr/bin/python3", "-I", "-S", str(HERE), settings],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=None if os.environ.get("HOOKER_JANITOR_DEBUG") else subprocess.DEVNULL,
-        pass_fds=(theirs.fileno(),),
-        start_new_session=True,
-        cwd="/",
-    )
+    from hooker import start
+
+    # above the standard streams: their numbers are the helper's own, even where the owner has closed them
+    channel = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 3)
+    settings = json.dumps({"owner": os.getpid(), "socket": channel, "netlink": _netlink_directory()})
+    try:
+        return subprocess.Popen(
+            [start.interpreter(), "-I", "-S", str(HERE), settings],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=None if os.environ.get("HOOKER_JANITOR_DEBUG") else subprocess.DEVNULL,
+            pass_fds=(channel,),
+            start_new_session=True,
+            env=start.environment(),
+            cwd="/",
+        )
+    finally:
+        os.close(channel)
+
+
+def _netlink_directory() -> str | None:
+    """Where this process has pyroute2 from: the one directory that the helper needs beside its own."""
+    found = importlib.util.find_spec("pyroute2")
+    return str(Path(found.origin).parent.parent) if found is not None and found.origin else None
 
 
 # ---- the helper's side ----------------------------------------------------------------------
@@ -181,7 +197,7 @@ def _main(settings: dict[str, Any]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     registered = _listen(socket.socket(fileno=settings["socket"]), _open_owner(settings["owner"]))
-    _make_importable(settings["path"])
+    _make_importable(settings["netlink"])
     _perform(registered)
 
 
@@ -193,9 +209,10 @@ def _perform(registered: dict[int, Action]) -> None:
             print(f"hooker: cannot undo {action}: {error!r}", file=sys.stderr)
 
 
-def _make_importable(path: list[str]) -> None:
+def _make_importable(netlink: str | None) -> None:
     """Let ``hooker.cgroup`` be imported without the package's own ``__init__`` and all it loads."""
-    sys.path[:] = path
+    site.main()  # the interpreter's own packages; left out at the start, for speed
+    sys.path += [netlink] if netlink else []
     package = types.ModuleType("hooker")
     package.__path__ = [str(HERE.parent)]
     sys.modules["hooker"] = package

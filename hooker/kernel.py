@@ -84,7 +84,8 @@ class KernelPrograms:
         defines = {"HK_MAX_FLOWS": max_flows, **btf.tcp_macros(btf.load())}
         flags = [f"-D{name}={value}" for name, value in defines.items()]
         try:
-            self._bpf = bcc.BPF(text=source().encode(), cflags=[*flags, "-Wno-macro-redefined"])
+            with headers.compiling():
+                self._bpf = bcc.BPF(text=source().encode(), cflags=[*flags, "-Wno-macro-redefined"])
         except Exception as error:
             raise KernelError(f"the kernel programs do not compile: {error}") from None
         self._intercept = self._load("hk_intercept", bcc.BPF.SOCK_OPS)

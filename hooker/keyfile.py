@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 import secrets
-import stat
 from pathlib import Path
 
+from hooker import trust
 from hooker.errors import ConfigurationError
 
 PREFIX = "vtl-psk-1:"
@@ -34,7 +33,8 @@ def make() -> str:
 def read(path: str | Path) -> tuple[bytes, ...]:
     """The keys of a file, 32 bytes each; at least one.
 
-    Raises ConfigurationError: the file is missing, unreadable, open to others, or has anything else in it.
+    Raises ConfigurationError: the file is missing, unreadable, open to others or another user's, or has
+    anything else in it.
     """
     keys = [_parse(path, number, line) for number, line in enumerate(_lines(path), 1) if _counts(line)]
     if not keys:
@@ -50,16 +50,7 @@ def read(path: str | Path) -> tuple[bytes, ...]:
 
 def _lines(path: str | Path) -> list[str]:
     try:
-        # not to wait for a writer, should it be a pipe
-        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if not stat.S_ISREG(mode):
-                raise ConfigurationError(f"key file {path} is not a regular file", remedy="name a file")
-            if mode & 0o077:
-                raise ConfigurationError(
-                    f"key file {path} is open to other users (mode {stat.S_IMODE(mode):04o})",
-                    remedy=f"chmod 600 {path}",
-                )
+        with open(trust.open_file(path, f"key file {path}", deny=0o077), "rb") as file:
             text = file.read(MAX_FILE + 1)
     except FileNotFoundError:
         raise ConfigurationError(f"there is no key file {path}", remedy=f"hooker key > {path}") from None

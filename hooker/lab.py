@@ -30,7 +30,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Literal
 
-from hooker import cgroup, netns
+from hooker import cgroup, netns, start
 from hooker import janitor as undo
 from hooker.janitor import Janitor, Undo
 from hooker.lab_engine import EngineProcess
@@ -44,7 +44,7 @@ CGROUP_PREFIX = "hooker-lab-"
 STOP_GRACE = 3.0  # s between SIGTERM and SIGKILL
 
 # Joins a cgroup and a namespace, then becomes the command: the pid is the command's own.
-_ENTER = 'echo $$ >"$1/cgroup.procs" && ns=$2 && shift 2 && exec nsenter --net="$ns" -- "$@"'
+_ENTER = 'echo $$ >"$1/cgroup.procs" && ns=$2 enter=$3 && shift 3 && exec "$enter" --net="$ns" -- "$@"'
 
 _numbers = itertools.count()
 
@@ -66,6 +66,7 @@ class Host:
         """Return the command line that runs *cmd* on this host."""
         cgroup = self.cgroup if hooked else self.lab.cgroup / "aux"
         enter = ["/bin/sh", "-c", _ENTER, "hooker-lab", str(cgroup), netns.path(self.netns)]
+        enter.append(start.tool("nsenter"))
         return [*enter, *map(str, cmd)]
 
     def popen(self, cmd: Sequence[str | Path], hooked: bool = True, **kwargs: Any) -> subprocess.Popen[Any]:

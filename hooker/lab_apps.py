@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hooker import start
+
 if TYPE_CHECKING:
     from hooker.lab import Host
 
@@ -73,20 +75,22 @@ def start_nginx(
         text = text.replace(f"listen {port};", "")
     conf.write_text(text)
     with (directory / "nginx.log").open("wb") as log:
-        host.popen(["nginx", "-p", directory, "-c", conf], hooked, stdout=log, stderr=log)
+        command = [start.tool("nginx"), "-p", str(directory), "-c", str(conf)]
+        host.popen(command, hooked, stdout=log, stderr=log, env=start.environment())
     host.wait_listening(port)
     return directory / "www"
 
 
 def start_iperf3(host: Host, port: int = 5201, hooked: bool = True, prefix: tuple[str, ...] = ()) -> None:
     """Start an iperf3 server on *host*, run by the command *prefix* if there is one."""
-    host.popen([*prefix, "iperf3", "-s", "-p", str(port)], hooked, stdout=-3, stderr=-3)
+    command = [*prefix, start.tool("iperf3"), "-s", "-p", str(port)]
+    host.popen(command, hooked, stdout=-3, stderr=-3, env=start.environment())
     host.wait_listening(port)
 
 
 def start_redis(host: Host, port: int = 6379, hooked: bool = True) -> None:
     """Start a redis server without persistence on *host*."""
     options = ["--save", "", "--appendonly", "no", "--protected-mode", "no", "--bind", "* -::*"]
-    command = ["redis-server", "--port", str(port), *options]
-    host.popen(command, hooked, stdout=-3, stderr=-3, cwd=host.lab.tmp)
+    command = [start.tool("redis-server"), "--port", str(port), *options]
+    host.popen(command, hooked, stdout=-3, stderr=-3, cwd=host.lab.tmp, env=start.environment())
     host.wait_listening(port)

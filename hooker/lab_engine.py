@@ -6,17 +6,15 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hooker import control
+from hooker import control, start
 
 if TYPE_CHECKING:
     from hooker.lab import Host
 
-ROOT = Path(__file__).resolve().parent.parent
 READY_TIMEOUT = 30.0  # s; BCC compiles the kernel programs at start
 
 
@@ -49,10 +47,11 @@ class EngineProcess:
         return self.proc.pid
 
     def _start(self, args: tuple[str, ...], ready: int) -> subprocess.Popen[Any]:
-        cmd = [sys.executable, "-m", "hooker.cli", "up", "--cgroup", str(self.host.cgroup)]
+        cmd = start.module("hooker", "up", "--cgroup", str(self.host.cgroup))
         cmd += ["--listen-port", str(self.port), "--ready-fd", str(ready), *args]
+        own: dict[str, Any] = {"env": start.environment(), "cwd": "/", "pass_fds": (ready,)}
         with self.log.open("wb") as log:
-            return self.host.popen(cmd, hooked=False, stdout=log, stderr=log, pass_fds=(ready,), cwd=ROOT)
+            return self.host.popen(cmd, hooked=False, stdout=log, stderr=log, **own)
 
     def _wait_ready(self, reader: int) -> None:
         with os.fdopen(reader, "rb", buffering=0) as pipe:

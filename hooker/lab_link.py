@@ -14,10 +14,9 @@ import os
 import struct
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hooker import checks, netns
+from hooker import checks, netns, start
 from hooker._link import Wire
 from hooker.errors import ConfigurationError
 
@@ -129,9 +128,8 @@ class LinkEmulator:
             for host in lab.hosts:
                 taps.append(netns.call(host.netns, lambda: _open_tap(interface)))
             fds = (memory, *taps)
-            command = [sys.executable, "-m", "hooker.lab_link", *map(str, fds), str(lab.mtu), str(link.seed)]
-            root = Path(__file__).resolve().parent.parent
-            self.proc = lab.a.popen(command, hooked=False, pass_fds=fds, cwd=root)
+            command = start.module("hooker.lab_link", *map(str, fds), str(lab.mtu), str(link.seed))
+            self.proc = lab.a.popen(command, hooked=False, pass_fds=fds, cwd="/", env=start.environment())
         finally:
             for fd in (memory, *taps):
                 os.close(fd)

@@ -7,15 +7,12 @@ at any speed. On request it loses packets of a class, to stand for a path that b
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
-from hooker import netns
+from hooker import headers, kernel, netns
 
-SOURCE = Path(__file__).resolve().parent.parent / "bpf" / "meter.c"
 INGRESS, EGRESS = 0xFFFFFFF2, 0xFFFFFFF3  # TC_H_CLSACT | TC_H_MIN_INGRESS, TC_H_MIN_EGRESS
 CLASSES = ("tcp", "vtl", "other")
 DROPPABLE = (*CLASSES, "syn-option")  # a SYN with an experimental TCP option
@@ -129,15 +126,9 @@ class WireMeter:
 
 
 def _load() -> Any:
-    try:
-        from hooker import headers  # type: ignore[attr-defined,unused-ignore]
-
-        headers.activate()
-    except ImportError:
-        os.environ.setdefault("BCC_KERNEL_SOURCE", "/tmp/lab-headers")
-    from bcc import BPF
-
-    return BPF(src_file=str(SOURCE).encode(), cflags=["-Wno-macro-redefined"])
+    bcc = kernel.import_bcc()
+    with headers.compiling():
+        return bcc.BPF(text=kernel.source("meter.c").encode(), cflags=["-Wno-macro-redefined"])
 
 
 def _attach(interface: str, programs: dict[int, int]) -> None:

@@ -19,16 +19,16 @@ import select
 import socket
 import struct
 import subprocess
-import sys
 import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
-from hooker import janitor
+from hooker import janitor, start, trust
 from hooker.cgroup import Cgroup
 from hooker.errors import HookerError
 from hooker.janitor import Janitor
@@ -37,6 +37,7 @@ from hooker.policy import Policy
 from hooker.rundir import run_directory
 
 CLONE_NEWNET = 0x40000000
+MAX_VERDICT = 1 << 20  # bytes
 PORT = 5001
 TIMEOUT = 10.0  # s, of any one socket operation
 PROMPT = 0.15  # s: less than any timer of TCP's
@@ -381,9 +382,12 @@ def _all() -> list[ProbeResult]:
 
 def run_all(timeout: float = 300.0) -> list[ProbeResult]:
     """Every probe, in a process of its own. Needs root; takes seconds; minutes on an emulated processor."""
-    command = [sys.executable, "-m", "hooker.probes"]
+    command = start.module("hooker.probes")
+    quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+        done = subprocess.run(
+            command, env=start.environment(), cwd="/", timeout=timeout, check=False, **quiet
+        )
     except subprocess.TimeoutExpired:
         return [ProbeResult("engine", False, True, f"the probes did not end within {timeout:.0f} s")]
     lines = done.stdout.strip().splitlines()
@@ -397,13 +401,27 @@ def verdicts(*, fresh: bool = False) -> list[ProbeResult]:
     """As run_all(), but tried once only (unless ``fresh``) for a kernel, a boot and these programs."""
     path = run_directory() / f"probes-{_machine()}.json"
     if not fresh:
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            return [ProbeResult(**row) for row in json.loads(path.read_text())]
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # no verdict, or not ours
+            return _read(path)
     results = run_all()
     if all(result.ok for result in results if result.required):  # a failure may have been the moment's
         temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps([asdict(result) for result in results]))
+        temporary.unlink(missing_ok=True)  # of a process that was killed and had the same pid
+        with temporary.open("x") as file:
+            file.write(json.dumps([asdict(result) for result in results]))
         temporary.replace(path)
+    return results
+
+
+def _read(path: Path) -> list[ProbeResult]:
+    """A verdict that is kept. Raises ConfigurationError (a ValueError) when it is not to be believed."""
+    with open(trust.open_file(path, f"verdict {path}"), "rb") as file:
+        rows = json.loads(file.read(MAX_VERDICT))
+    results = [ProbeResult(**row) for row in rows]
+    if [(result.name, result.required) for result in results] != [(name, need) for name, _, need in PROBES]:
+        raise ValueError("a verdict about other probes")
+    if any(type(result.ok) is not bool for result in results):
+        raise TypeError("a verdict that is neither yes nor no")
     return results
 
 

@@ -93,9 +93,25 @@ def test_an_unknown_machine_lists_the_known_ones(include: Path, base: Path) -> N
     assert "aarch64" in caught.value.remedy
 
 
-def test_a_tree_the_user_named_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(headers.ENVIRONMENT, "/somewhere")
-    assert headers.activate() == Path("/somewhere")
+def test_a_tree_the_user_named_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(headers.ENVIRONMENT, str(tmp_path))
+    assert headers.activate() == tmp_path
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tree_that_others_could_change_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, include: Path, base: Path
+) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    tree.chmod(0o777)
+    monkeypatch.setenv(headers.ENVIRONMENT, str(tree))
+    with pytest.raises(ConfigurationError, match="only this user"):
+        headers.activate()
+    made = headers.prepare(base, include=include, machine="x86_64")
+    made.chmod(0o777)
+    with pytest.raises(ConfigurationError, match="only this user"):
+        headers.prepare(base, include=include, machine="x86_64")
 
 
 def test_activate_points_bcc_at_the_tree(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
