@@ -17,6 +17,7 @@ OUT = ROOT / "build" / "fuzz"
 LIB = OUT / "lib"
 PROGRAM = OUT / "fuzz"
 SANITIZERS = "address,undefined"
+CORE = ("vtl", "tcp")
 FACES = ("sansio", "_loopback", "_parts")  # for Python
 DIRECTIVES = {"language_level": "3", "wraparound": False, "cdivision": True, "boundscheck": False}
 FLAGS = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-strict-aliasing", "-fno-sanitize-recover=undefined"]
@@ -28,7 +29,7 @@ class BuildError(Exception):
 
 def sources() -> list[Path]:
     """The core and the targets, as far as they need no more than each other."""
-    core = [p for p in (ROOT / "hooker" / "vtl").rglob("*.pyx") if p.stem not in FACES]
+    core = [p for d in CORE for p in (ROOT / "hooker" / d).rglob("*.pyx") if p.stem not in FACES]
     return sorted([*core, ROOT / "hooker" / "frames.pyx", *(ROOT / "fuzz").glob("*.pyx")])
 
 
