@@ -235,38 +235,65 @@ def check_transparent() -> str:
 
 
 def check_routing() -> str:
-    """In a child, in a network namespace of its own, which ends with it."""
+    """In a network namespace of its own."""
+    _in_new_namespace(_try_routing)
+    return "rule by fwmark, local default route"
+
+
+def check_tun() -> str:
+    """In a network namespace of its own."""
+    from hooker.tun import device
+
+    os.close(device._open_file())
+    _in_new_namespace(_try_tun)
+    return "a device with offloads, up, and a route to it"
+
+
+def _in_new_namespace(attempt: Callable[[], None]) -> None:
+    """Run it in a child that enters a nameless network namespace; both end together."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _try_routing(writer)
+        _report(attempt, writer)
     os.close(writer)
     with os.fdopen(reader) as report:
         text = report.read()
     os.waitpid(child, 0)
     if text != "ok":
         raise Failed(text or "the check died", NEWER_KERNEL)
-    return "rule by fwmark, local default route"
 
 
-def _try_routing(writer: int) -> None:
+def _report(attempt: Callable[[], None], writer: int) -> None:
     text = "ok"
     try:
         if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
             raise OSError(ctypes.get_errno(), "cannot make a network namespace")
-        from pyroute2 import IPRoute
-
-        with IPRoute() as ipr:
-            ipr.link("set", index=1, state="up")
-            for family in (socket.AF_INET, socket.AF_INET6) if _has_ipv6() else (socket.AF_INET,):
-                ipr.rule("add", family=family, priority=100, table=100, fwmark=1)
-                ipr.route("add", family=family, table=100, dst="default", oif=1, type="local", scope=254)
+        attempt()
     except BaseException as error:
         text = f"{type(error).__name__}: {error}"
     finally:
         os.write(writer, text.encode())
         os._exit(0)
+
+
+def _try_routing() -> None:
+    from pyroute2 import IPRoute
+
+    with IPRoute() as ipr:
+        ipr.link("set", index=1, state="up")
+        for family in (socket.AF_INET, socket.AF_INET6) if _has_ipv6() else (socket.AF_INET,):
+            ipr.rule("add", family=family, priority=100, table=100, fwmark=1)
+            ipr.route("add", family=family, table=100, dst="default", oif=1, type="local", scope=254)
+
+
+def _try_tun() -> None:
+    from pyroute2 import IPRoute
+
+    from hooker.tun import Device
+
+    with Device("hkdoctor0") as made, IPRoute() as ipr:
+        ipr.route("add", table=100, dst="0.0.0.0/0", oif=made.index, scope=253)
 
 
 def check_udp_offload() -> str:
@@ -311,6 +338,7 @@ CHECKS: list[tuple[str, bool, str, Probe]] = [  # name, required, remedy of an u
     ("TCP_REPAIR", True, NEWER_KERNEL, check_repair),
     ("IP_TRANSPARENT", True, AS_ROOT, check_transparent),
     ("policy routing", True, NEWER_KERNEL, check_routing),
+    ("TUN", False, "modprobe tun; a kernel with CONFIG_TUN", check_tun),
     ("UDP GSO and GRO", False, "use Linux 5.0 or later; without it VTL is slower", check_udp_offload),
     ("inet_diag", False, "modprobe tcp_diag; without it the low-latency path stays off", check_inet_diag),
 ]

@@ -1,0 +1,19 @@
+# Reading and writing packets of a TUN device: one system call each, as the kernel has it, many at a time for the caller.
+
+from libc.stdint cimport uint8_t, uint32_t
+from hooker.tcp.twin cimport twin_segment
+
+cdef enum:
+    SLOT = 65792                # bytes of a packet and its offload header at most, a multiple of a cache line
+
+cdef struct tun_counters:
+    unsigned long long read_packets
+    unsigned long long read_bytes
+    unsigned long long written_packets
+    unsigned long long written_bytes
+    unsigned long long dropped  # by the kernel: no memory, or the device is down
+
+# Reads what waits, at most `room` packets, each into a slot of its own; their sizes. -errno when the device is gone.
+cdef int tun_read(int fd, uint8_t *slots, uint32_t *sizes, int room, tun_counters *c) noexcept nogil
+# False: not taken. TCP repairs it.
+cdef bint tun_write(int fd, const twin_segment *s, tun_counters *c) noexcept nogil

@@ -1,0 +1,137 @@
+"""Policy routing: segments of marked sockets go to the device.
+
+When the engine is killed the device goes, and its routes with it: the mark's table is empty, the rule finds
+nothing, and the sockets are on the wire again at their next segment. Only the rule is left to the janitor.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from types import TracebackType
+from typing import Any
+
+from hooker import janitor
+from hooker.errors import KernelError
+from hooker.janitor import Janitor, Undo
+from hooker.tun.device import SCOPE_LINK, Device
+
+FAMILIES = {4: (socket.AF_INET, "0.0.0.0/0"), 6: (socket.AF_INET6, "::/0")}
+BY_KERNEL = 2  # RTPROT_KERNEL: systemd-networkd removes rules and routes of others
+LAST = 4096  # metric of what is found when the device is gone
+NO_FAMILY = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP)  # a host without IPv6
+GONE = (errno.ENOENT, errno.ESRCH, errno.ENODEV)
+
+
+class Way:
+    """Rule and routes of one mark, in the network namespace of the calling thread.
+
+    Args:
+        keeper: undoes the rule when this process is killed.
+        device: where marked segments go.
+        mark: of the sockets (SO_MARK).
+        table, priority: of the rule; the table is the engine's own.
+        rto_min: ms, the least retransmission timeout of sockets on the device; 0: the kernel's. While the
+            transport repairs, TCP should not; it also bounds the silence after a kill.
+        initcwnd: segments, the window at the beginning and after an idle time; 0: the kernel's.
+        pinned: such flows never go to the wire: without the device their segments are discarded.
+
+    Raises:
+        KernelError: the table is in use, or the kernel refuses.
+    """
+
+    def __init__(
+        self,
+        keeper: Janitor,
+        device: Device,
+        *,
+        mark: int,
+        table: int,
+        priority: int,
+        rto_min: int = 0,
+        initcwnd: int = 0,
+        pinned: bool = False,
+    ) -> None:
+        self._keeper, self._device = keeper, device
+        self.mark, self.table, self.priority = mark, table, priority
+        metrics = [("RTAX_RTO_MIN", rto_min), ("RTAX_INITCWND", initcwnd)]
+        self._metrics = [(name, value) for name, value in metrics if value]
+        self._pinned = pinned
+        self._undos: list[Undo] = []
+
+    def __enter__(self) -> Way:
+        from pyroute2 import IPRoute
+
+        with IPRoute() as netlink:
+            try:
+                for family in FAMILIES:
+                    self._lay(netlink, family)
+            except BaseException:
+                self._remove(netlink)
+                raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        from pyroute2 import IPRoute
+
+        with IPRoute() as netlink:
+            self._remove(netlink)
+
+    def _lay(self, netlink: Any, family: int) -> None:
+        """Routes first: a marked socket never finds half of them."""
+        try:
+            self._claim(netlink, family)
+        except Exception as error:  # netlink's errors are no OSErrors
+            if family == 6 and _code(error) in NO_FAMILY:
+                return
+            raise
+        rule = janitor.rule(family, priority=self.priority, table=self.table, fwmark=self.mark)
+        self._undos.append(self._keeper.register(rule, netns="/proc/thread-self/ns/net"))
+        netlink.rule("add", **self._rule(family))
+
+    def _claim(self, netlink: Any, family: int) -> None:
+        number, everywhere = FAMILIES[family]
+        routes = janitor.route_table(family, self.table)  # also refuses the system's own tables
+        if any(netlink.route("dump", family=number, table=self.table)):
+            remedy = f"ip route show table {self.table}"
+            raise KernelError(f"routing table {self.table} is in use", remedy=remedy)
+        self._undos.append(self._keeper.register(routes, netns="/proc/thread-self/ns/net"))
+        common: dict[str, Any] = {"family": number, "dst": everywhere, "table": self.table}
+        common["proto"] = BY_KERNEL
+        if self._pinned:
+            netlink.route("add", type="blackhole", priority=LAST, **common)
+        if family == 4:
+            common["scope"] = SCOPE_LINK
+        if self._metrics:
+            common["metrics"] = {"attrs": self._metrics}
+        netlink.route("add", oif=self._device.index, **common)
+
+    def _rule(self, family: int) -> dict[str, Any]:
+        return {
+            "family": FAMILIES[family][0],
+            "priority": self.priority,
+            "fwmark": self.mark,
+            "fwmask": 0xFFFFFFFF,
+            "table": self.table,
+            "protocol": BY_KERNEL,
+        }
+
+    def _remove(self, netlink: Any) -> None:
+        for family, (number, _) in FAMILIES.items() if self._undos else ():
+            for action in (
+                lambda f=family: netlink.rule("del", **self._rule(f)),
+                lambda n=number: netlink.flush_routes(family=n, table=self.table),
+            ):
+                try:
+                    action()
+                except Exception as error:
+                    if _code(error) not in (*GONE, *NO_FAMILY):
+                        raise
+        while self._undos:
+            self._undos.pop().done()
+
+
+def _code(error: BaseException) -> int:
+    return int(getattr(error, "code", None) or getattr(error, "errno", None) or 0)
