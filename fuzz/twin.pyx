@@ -1,7 +1,7 @@
 """A local TCP that says anything, a remote one that tells anything, and packets that are none, into one twin.
 
 What must hold: what it says is a segment of the connection, within the local TCP's window, and acknowledges
-nothing that was not both sent and told; what is read lies within the packet; made and read again it is the same.
+nothing that was not both sent and told; what is read lies within the packet, and made again it is the same.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -9,11 +9,13 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
 from hooker.tcp.numbers cimport FAR, is_far, position_of
 from hooker.tcp.segment cimport (
-    FLAG_ACK, HAS_SACK, HAS_TIMESTAMPS, MAX_HEADERS, MAX_PACKET, SEGMENT_OK, Segment, segment_build, segment_parse,
+    FLAG_ACK, HAS_SACK, HAS_TIMESTAMPS, MAX_HEADERS, MAX_PACKET, SEGMENT_OK, Segment, segment_build,
+    segment_parse,
 )
 from hooker.tcp.twin cimport (
-    ack_extra, delivery, heard, twin, twin_ack, twin_acked, twin_deliver, twin_echo, twin_expired, twin_finished, twin_hear,
-    twin_hear_ack, twin_init, twin_matches, twin_probe, twin_reset, twin_segment, twin_stamp, twin_start,
+    ack_extra, delivery, heard, twin, twin_ack, twin_acked, twin_deliver, twin_echo, twin_expired,
+    twin_finished, twin_hear, twin_hear_ack, twin_init, twin_matches, twin_probe, twin_reset, twin_segment,
+    twin_stamp, twin_start,
     twin_withdraw, twin_wants_ack,
 )
 from fuzz.input cimport Input, next8, next16, next32
@@ -150,7 +152,8 @@ cdef void spoken(Bed *b, Input *i) noexcept nogil:
         s.ts_value, s.ts_echo = b.t.ts_echo + next8(i), b.t.ts_said + next8(i)
     s.sacks = next8(i) % 4
     for k in range(s.sacks):
-        s.sack[k][0], s.sack[k][1] = near(i, b.t.down_acked, b.t.remote_isn), near(i, b.t.down_acked, b.t.remote_isn)
+        s.sack[k][0] = near(i, b.t.down_acked, b.t.remote_isn)
+        s.sack[k][1] = near(i, b.t.down_acked, b.t.remote_isn)
     if s.sacks:
         s.options |= HAS_SACK
     remake(b, &s, n & 1)

@@ -28,7 +28,8 @@ cdef inline uint64_t sum_bytes(const uint8_t *p, size_t n, uint64_t total) noexc
         total += half
     return total
 
-cdef inline uint64_t sum_pseudo(const uint8_t *src, const uint8_t *dst, size_t address, uint32_t length) noexcept nogil:
+cdef inline uint64_t sum_pseudo(const uint8_t *src, const uint8_t *dst, size_t address,
+                                uint32_t length) noexcept nogil:
     """The pseudo-header of TCP over IPv4 or IPv6, for up to 65,535 bytes."""
     cdef uint64_t total = <uint64_t>htobe16(PROTOCOL_TCP) + htobe16(<uint16_t>length)
     return sum_bytes(src, address, sum_bytes(dst, address, total))

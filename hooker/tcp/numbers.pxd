@@ -1,5 +1,5 @@
-# Positions: 64-bit places in one direction of a connection. 0 is the SYN, 1 the first byte, the FIN has one too.
-# A sequence number becomes the position nearest to one that is known; what is further away than FAR is not believed.
+# Positions: 64-bit places in one direction of a connection. 0 is the SYN, 1 the first byte, the FIN has one
+# too. A sequence number becomes the position nearest to one that is known, or NOWHERE beyond FAR.
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 

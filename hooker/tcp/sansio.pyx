@@ -1,4 +1,4 @@
-"""Segments and twins in Python's hands, for tests and for trying things: bytes and times in, bytes and times out."""
+"""Segments and twins in Python's hands, for tests and experiments: bytes and times in and out."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -10,19 +10,22 @@ from hooker.tcp.fields import REFUSALS, Heard, Refused, Segment
 
 _WHAT = (
     (tw.HEARD_DATA, "data"), (tw.HEARD_NEW, "new"), (tw.HEARD_FIN, "fin"), (tw.HEARD_PUSH, "push"),
-    (tw.HEARD_URGENT, "urgent"), (tw.HEARD_ACK, "ack"), (tw.HEARD_EDGE, "edge"), (tw.HEARD_DUPLICATE, "duplicate"),
-    (tw.HEARD_PROBE, "probe"), (tw.HEARD_STALE, "stale"), (tw.HEARD_AHEAD, "ahead"), (tw.HEARD_AGAIN, "again"),
-    (tw.HEARD_RESET, "reset"), (tw.HEARD_NO_SOCKET, "no-socket"), (tw.HEARD_CHALLENGE, "challenge"),
+    (tw.HEARD_URGENT, "urgent"), (tw.HEARD_ACK, "ack"), (tw.HEARD_EDGE, "edge"),
+    (tw.HEARD_DUPLICATE, "duplicate"), (tw.HEARD_PROBE, "probe"), (tw.HEARD_STALE, "stale"),
+    (tw.HEARD_AHEAD, "ahead"), (tw.HEARD_AGAIN, "again"), (tw.HEARD_RESET, "reset"),
+    (tw.HEARD_NO_SOCKET, "no-socket"), (tw.HEARD_CHALLENGE, "challenge"),
     (tw.HEARD_SYN, "syn"), (tw.HEARD_DROPPED, "dropped"),
 )
 _TOLD = {
-    tw.TOLD_NOTHING: "nothing", tw.TOLD_NEWS: "news", tw.TOLD_DUE: "due", tw.TOLD_BEYOND: "beyond", tw.TOLD_FAR: "far",
+    tw.TOLD_NOTHING: "nothing", tw.TOLD_NEWS: "news", tw.TOLD_DUE: "due", tw.TOLD_BEYOND: "beyond",
+    tw.TOLD_FAR: "far",
 }
 TWIN_SIZE = sizeof(tw.twin)
 
 
 cdef int read(bytes packet, sg.Segment *s) except -1:
-    cdef sg.refusal r = sg.segment_parse(<const uint8_t *>PyBytes_AS_STRING(packet), PyBytes_GET_SIZE(packet), s)
+    cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(packet)
+    cdef sg.refusal r = sg.segment_parse(p, PyBytes_GET_SIZE(packet), s)
     if r != sg.SEGMENT_OK:
         raise Refused(REFUSALS[<int>r])
     return 0
@@ -35,13 +38,15 @@ def parse(bytes packet not None):
     read(packet, &s)
     n = sg.address_size(s.version)
     return Segment(
-        src=(<const char *>s.src)[:n], dst=(<const char *>s.dst)[:n], src_port=s.src_port, dst_port=s.dst_port,
+        src=(<const char *>s.src)[:n], dst=(<const char *>s.dst)[:n],
+        src_port=s.src_port, dst_port=s.dst_port,
         seq=s.seq, ack=s.ack, flags=s.flags, window=s.window, data=(<const char *>s.data)[:s.length],
         urgent=s.urgent, mss=s.mss if s.options & sg.HAS_MSS else None,
         wscale=s.wscale if s.options & sg.HAS_WSCALE else None,
         sack_permitted=bool(s.options & sg.HAS_SACK_PERMITTED),
         timestamps=(s.ts_value, s.ts_echo) if s.options & sg.HAS_TIMESTAMPS else None,
-        sacks=tuple([(s.sack[i][0], s.sack[i][1]) for i in range(s.sacks)]), ecn=s.ecn, gso_size=s.gso_size,
+        sacks=tuple([(s.sack[i][0], s.sack[i][1]) for i in range(s.sacks)]),
+        ecn=s.ecn, gso_size=s.gso_size,
     )
 
 
@@ -59,7 +64,8 @@ def build(segment not None, *, bint partial=False):
     s.src, s.dst = <const uint8_t *>PyBytes_AS_STRING(src), <const uint8_t *>PyBytes_AS_STRING(dst)
     s.data, s.length = <const uint8_t *>PyBytes_AS_STRING(data), len(data)
     s.src_port, s.dst_port = segment.src_port, segment.dst_port
-    s.seq, s.ack, s.flags, s.window, s.urgent = segment.seq, segment.ack, segment.flags, segment.window, segment.urgent
+    s.seq, s.ack, s.flags = segment.seq, segment.ack, segment.flags
+    s.window, s.urgent = segment.window, segment.urgent
     s.ecn, s.gso_size = segment.ecn & 3, segment.gso_size
     set_options(&s, segment)
     return (<const char *>head)[:sg.segment_build(&s, partial, head)] + data
@@ -90,12 +96,12 @@ cdef bytes packet_of(const tw.twin_segment *s):
 
 
 cdef class Twin:
-    """One twin. Times are ns of any clock, positions as in ``Heard``; packets begin with a ``virtio_net_hdr``.
+    """One twin. Times are ns of any clock, positions as in ``Heard``; packets have a ``virtio_net_hdr``.
 
     Args:
         local, remote: (packed address, port) of the TCP it talks to, and of the one it plays.
         local_isn, remote_isn: their initial sequence numbers.
-        sent, acked, edge: what the local TCP has sent, what of it is acknowledged, and up to where it may send.
+        sent, acked, edge: what the local TCP has sent, what of it is acknowledged, up to where it may send.
         received, window: what the local TCP has received, and the bytes that it takes more.
         mss: bytes of data in one segment on the wire.
         local_wscale, remote_wscale: by how much each shifts the windows it says.
@@ -104,9 +110,10 @@ cdef class Twin:
 
     cdef tw.twin t
 
-    def __init__(self, local, remote, *, uint32_t local_isn, uint32_t remote_isn, uint64_t sent=1, uint64_t acked=1,
-                 uint64_t edge=65536, uint64_t received=1, uint64_t window=65535, uint32_t mss=1448,
-                 uint8_t local_wscale=0, uint8_t remote_wscale=0, timestamps=None, bint sack=True):
+    def __init__(self, local, remote, *, uint32_t local_isn, uint32_t remote_isn, uint64_t sent=1,
+                 uint64_t acked=1, uint64_t edge=65536, uint64_t received=1, uint64_t window=65535,
+                 uint32_t mss=1448, uint8_t local_wscale=0, uint8_t remote_wscale=0, timestamps=None,
+                 bint sack=True):
         cdef tw.twin_start s
         cdef bytes a = local[0], b = remote[0]
         if len(a) != len(b) or len(a) not in (4, 16):
@@ -145,15 +152,16 @@ cdef class Twin:
         tw.twin_hear_ack(&self.t, ack, window, now, &h)
         return heard_of(&h)
 
-    def deliver(self, uint64_t position, bytes data not None, uint64_t now, *, bint fin=False, bint push=False,
-                urgent=None, bint ce=False, timestamp=None):
-        """Packets for the local TCP, and how many bytes it had no room for (a FIN is one); old ones count as taken."""
+    def deliver(self, uint64_t position, bytes data not None, uint64_t now, *, bint fin=False,
+                bint push=False, urgent=None, bint ce=False, timestamp=None):
+        """Packets for the local TCP, and how many bytes it had no room for; a FIN is one."""
         cdef tw.delivery d
         cdef tw.twin_segment out
         packets = []
         memset(&d, 0, sizeof(d))
         d.position, d.data, d.length = position, <const uint8_t *>PyBytes_AS_STRING(data), len(data)
-        d.flags = (tw.DELIVER_FIN if fin else 0) | (tw.DELIVER_PUSH if push else 0) | (tw.DELIVER_CE if ce else 0)
+        d.flags = ((tw.DELIVER_FIN if fin else 0) | (tw.DELIVER_PUSH if push else 0)
+                   | (tw.DELIVER_CE if ce else 0))
         if timestamp is not None:
             d.flags |= tw.DELIVER_TIMESTAMP
             d.ts = timestamp
@@ -165,7 +173,7 @@ cdef class Twin:
         return packets, d.length + (1 if d.flags & tw.DELIVER_FIN else 0)
 
     def acked(self, uint64_t position, uint64_t edge):
-        """What the remote TCP has acknowledged and takes: "nothing", "news", "due", or dropped: "beyond", "far"."""
+        """What the remote TCP has acknowledged and takes: "nothing", "news", "due"; or dropped."""
         return _TOLD[<int>tw.twin_acked(&self.t, position, edge)]
 
     def withdraw(self, uint64_t edge):
@@ -173,7 +181,7 @@ cdef class Twin:
         tw.twin_withdraw(&self.t, edge)
 
     def echo(self, uint32_t ts):
-        """The local TCP's timestamp that is echoed to it from now on; one that it has not said is not believed."""
+        """The local TCP's timestamp to echo from now on; one that it has not said is not believed."""
         tw.twin_echo(&self.t, ts)
 
     def stamp(self, uint32_t ts):
@@ -239,5 +247,6 @@ cdef heard_of(const tw.heard *h):
         data=(<const char *>h.data)[:h.length], ack=h.ack, edge=h.edge, urgent=h.urgent,
         again=(h.again_from, h.again_to) if h.what & tw.HEARD_AGAIN else None,
         sacks=tuple([(h.sack[i][0], h.sack[i][1]) for i in range(h.sacks)]),
-        timestamps=(h.ts_value, h.ts_echo) if h.what & tw.HEARD_TIMESTAMPS else None, flags=h.flags, ecn=h.ecn,
+        timestamps=(h.ts_value, h.ts_echo) if h.what & tw.HEARD_TIMESTAMPS else None,
+        flags=h.flags, ecn=h.ecn,
     )

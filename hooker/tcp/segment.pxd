@@ -1,7 +1,7 @@
 # TCP segments as a TUN device with IFF_VNET_HDR carries them: struct virtio_net_hdr, then the IP packet.
 #
-# Reading is bounds-checked by a cursor; what a segment says is in host byte order afterwards, its addresses and
-# data still lie in the packet. A packet has at most 64 KiB, one segment of TSO too.
+# Reading is bounds-checked by a cursor; what a segment says is in host byte order afterwards, its addresses
+# and data still lie in the packet. A packet has at most 64 KiB, one segment of TSO too.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
@@ -75,6 +75,6 @@ cdef inline uint32_t address_size(uint8_t version) noexcept nogil:
     return 4 if version == 4 else 16
 
 cdef refusal segment_parse(const uint8_t *packet, size_t n, Segment *out) noexcept nogil
-# Writes all in front of the data, VNET_HEADER first; the number of bytes, at most MAX_HEADERS. `partial` leaves the
-# sum over the data to the kernel (NEEDS_CSUM). With a gso_size below the length it is one segment of TSO.
+# Writes all in front of the data, VNET_HEADER first; returns its size, at most MAX_HEADERS. `partial` leaves
+# the sum over the data to the kernel (NEEDS_CSUM). With a gso_size below the length it is one segment of TSO.
 cdef uint32_t segment_build(const Segment *s, bint partial, uint8_t *out) noexcept nogil

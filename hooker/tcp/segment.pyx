@@ -1,8 +1,8 @@
 """Reads and makes TCP segments over IPv4 and IPv6, as a TUN device with IFF_VNET_HDR carries them.
 
-A packet is read in order: offload header, IP, TCP, options; each step takes its bytes from the cursor or refuses.
-What the kernel has only half summed (NEEDS_CSUM) is not summed again; all else must have a right checksum.
-Options follow Linux: an option whose length cannot be ends the list, what came before it counts.
+A packet is read in order: offload header, IP, TCP, options; each step takes its bytes from the cursor or
+refuses. What the kernel has only half summed (NEEDS_CSUM) is not summed again; all else must have a right
+checksum. Options follow Linux: one whose length cannot be ends the list, what came before it counts.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t

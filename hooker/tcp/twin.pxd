@@ -1,9 +1,9 @@
 # The twin: towards this host's TCP it is the remote end of one connection. docs/twin.md has the rules.
 #
-# `up` is the direction from the local TCP to the remote one, `down` the other. The owner of the twin tells it what
-# the remote TCP has acknowledged and which window it opened, and gives it bytes for the local TCP; the twin tells
-# the owner what the local TCP said, and makes segments for it. Nothing here has a descriptor, a clock or memory
-# besides the struct: bytes stay with the owner.
+# `up` is the direction from the local TCP to the remote one, `down` the other. The owner of the twin tells it
+# what the remote TCP has acknowledged and which window it opened, and gives it bytes for the local TCP; the
+# twin tells the owner what the local TCP said, and makes segments for it. Nothing here has a descriptor, a
+# clock or memory besides the struct: bytes stay with the owner.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from hooker.tcp.numbers cimport FAR, NOWHERE
@@ -165,17 +165,22 @@ cdef bint twin_deliver(twin *t, delivery *d, uint64_t now, twin_segment *out) no
 
 # The remote TCP has acknowledged up to `position`, and takes bytes up to `edge` (or the owner promises to).
 cdef told twin_acked(twin *t, uint64_t position, uint64_t edge) noexcept nogil
-cdef void twin_withdraw(twin *t, uint64_t edge) noexcept nogil                # takes a promise back
-# Which of the local TCP's timestamps is echoed to it, where the owner knows better: of a repeated segment that it has
-# passed on, or what the remote TCP has echoed. One that the local TCP has not said is not believed.
+# Takes a promise back.
+cdef void twin_withdraw(twin *t, uint64_t edge) noexcept nogil
+# Which of the local TCP's timestamps is echoed to it, where the owner knows better: of a repeated segment that
+# it has passed on, or what the remote TCP has echoed. One that the local TCP has not said is not believed.
 cdef void twin_echo(twin *t, uint32_t ts) noexcept nogil
-cdef void twin_stamp(twin *t, uint32_t ts) noexcept nogil                     # a timestamp that the remote TCP sent
-cdef bint twin_wants_ack(const twin *t) noexcept nogil                        # TOLD_NEWS or more, and not said yet
-cdef void twin_ack(twin *t, const ack_extra *x, twin_segment *out) noexcept nogil     # x may be NULL
-
-cdef void twin_probe(const twin *t, twin_segment *out) noexcept nogil         # makes the local TCP say where it stands
+# A timestamp that the remote TCP sent.
+cdef void twin_stamp(twin *t, uint32_t ts) noexcept nogil
+# TOLD_NEWS or more, and not said yet.
+cdef bint twin_wants_ack(const twin *t) noexcept nogil
+# `x` may be NULL.
+cdef void twin_ack(twin *t, const ack_extra *x, twin_segment *out) noexcept nogil
+# Makes the local TCP say where it stands.
+cdef void twin_probe(const twin *t, twin_segment *out) noexcept nogil
 cdef void twin_reset(twin *t, twin_segment *out) noexcept nogil
 
 # After the deadline: which bytes the local TCP should be given again. False: none.
 cdef bint twin_expired(twin *t, uint64_t now, uint64_t *again_from, uint64_t *again_to) noexcept nogil
-cdef bint twin_finished(const twin *t) noexcept nogil                         # both FINs are acknowledged, or a RST came
+# Both FINs are acknowledged, or a RST came.
+cdef bint twin_finished(const twin *t) noexcept nogil

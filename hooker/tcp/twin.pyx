@@ -2,31 +2,31 @@
 
 What it says to the local TCP, and why that is safe (docs/twin.md):
 
-1. It never acknowledges what the remote TCP has not acknowledged to the other engine, nor what the local TCP has
-   not sent: what is told beyond that is dropped.
+1. It never acknowledges what the remote TCP has not acknowledged to the other engine, nor what the local TCP
+   has not sent: what is told beyond that is dropped.
 2. It gives the local TCP only bytes that its owner brings, within the window that TCP has opened.
-3. All else is self-healing: an ACK of ours that is lost comes again when the local TCP repeats itself (HEARD_STALE),
-   a lost window by its probe, bytes it did not take by `deadline` or three duplicate ACKs.
+3. All else is self-healing: an ACK of ours that is lost comes again when the local TCP repeats itself
+   (HEARD_STALE), a lost window by its probe, bytes it did not take by `deadline` or three duplicate ACKs.
 4. A number that is further than 2^30 from those known is not believed and changes nothing.
 5. Timestamps: it says the remote one's that the local TCP has echoed, so never one that the other end has not
    reached, and never an older one. It echoes that of the segment whose bytes are acknowledged, a repeated
    segment's only if the owner says so: a retransmission that was needless is undone then (RFC 3522).
-6. The acknowledgement is coalesced: due after ACK_EVERY bytes or half the window, else when the owner is idle.
+6. The acknowledgement is coalesced: due after ACK_EVERY bytes or half the window, else when idle.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 from hooker.tcp.numbers cimport FAR, NOWHERE, is_far, is_newer, position_of
 from hooker.tcp.segment cimport (
-    ECN_CE, FLAG_ACK, FLAG_CWR, FLAG_ECE, FLAG_FIN, FLAG_PSH, FLAG_RST, FLAG_SYN, FLAG_URG, HAS_SACK, HAS_TIMESTAMPS,
-    IPV4_HEADER, IPV6_HEADER, MAX_OPTIONS, MAX_PACKET, MAX_SACKS, MAX_WSCALE, TCP_HEADER, Segment, address_size,
-    segment_build,
+    ECN_CE, FLAG_ACK, FLAG_CWR, FLAG_ECE, FLAG_FIN, FLAG_PSH, FLAG_RST, FLAG_SYN, FLAG_URG, HAS_SACK,
+    HAS_TIMESTAMPS, IPV4_HEADER, IPV6_HEADER, MAX_OPTIONS, MAX_PACKET, MAX_SACKS, MAX_WSCALE, TCP_HEADER,
+    Segment, address_size, segment_build,
 )
 
 cdef enum:
     ACK_EVERY = 400000          # bytes: one ACK for each segment costs the local TCP half as much again
     MOST_SAID = 65535           # of a window, before it is shifted
-    MIN_MSS = 48                # RFC 9293 3.7.1 has no lower bound; below this headers are most of the traffic
+    MIN_MSS = 48                # below it is a trick to make us send headers only; Linux's least is 48 too
     DUPLICATES = 3              # RFC 5681 3.2
     RETRY = 300000000           # ns: longer than a delayed ACK, which Linux bounds by 200 ms
     MAX_RETRY_SHIFT = 5         # so at most 9.6 s
@@ -38,7 +38,9 @@ cdef bint twin_init(twin *t, const twin_start *s) noexcept nogil:
         return False
     if s.local_wscale > MAX_WSCALE or s.remote_wscale > MAX_WSCALE or s.window > FAR:
         return False
-    if s.acked == 0 or s.received == 0 or s.acked > s.sent or s.edge < s.acked or is_far(s.sent, s.acked) or is_far(s.edge, s.acked):
+    if s.acked == 0 or s.received == 0 or s.acked > s.sent or s.edge < s.acked:
+        return False
+    if is_far(s.sent, s.acked) or is_far(s.edge, s.acked):
         return False
     t.version, t.mss = s.version, s.mss
     memcpy(t.local, s.local, 16)
@@ -148,7 +150,7 @@ cdef void hear_timestamps(twin *t, const Segment *s, uint64_t seq, bint fresh, h
 
 
 cdef void hear_reset(twin *t, const Segment *s, uint64_t seq, heard *h) noexcept nogil:
-    """RFC 9293 3.10.7.4: within the window that it was given; an abort stands at its snd_nxt, or at the edge."""
+    """RFC 9293 3.10.7.4: within the window that it was given; an abort is at its snd_nxt, or at the edge."""
     if seq < t.up_said or seq > max(t.up_seen, t.up_said_edge):
         h.what = HEARD_DROPPED
         return
@@ -190,7 +192,8 @@ cdef bint is_consistent(const twin *t, const Segment *s, uint64_t seq) noexcept 
     return not s.flags & FLAG_FIN or end >= t.up_seen
 
 
-cdef void hear_segment(twin *t, const Segment *s, uint64_t seq, uint64_t ack, uint64_t now, heard *h) noexcept nogil:
+cdef void hear_segment(twin *t, const Segment *s, uint64_t seq, uint64_t ack, uint64_t now,
+                       heard *h) noexcept nogil:
     cdef uint64_t edge = ack + (<uint64_t>s.window << t.local_wscale)
     cdef bint carries = s.length > 0 or s.flags & FLAG_FIN
     cdef bint fresh = seq >= t.up_seen

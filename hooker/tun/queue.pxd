@@ -1,4 +1,4 @@
-# Reading and writing packets of a TUN device: one system call each, as the kernel has it, many at a time for the caller.
+# Reading and writing packets of a TUN device: one system call each, as the kernel has it; many for each call.
 
 from libc.stdint cimport uint8_t, uint32_t
 from hooker.tcp.twin cimport twin_segment
@@ -13,7 +13,7 @@ cdef struct tun_counters:
     unsigned long long written_bytes
     unsigned long long dropped  # by the kernel: no memory, or the device is down
 
-# Reads what waits, at most `room` packets, each into a slot of its own; their sizes. -errno when the device is gone.
+# Reads what waits, at most `room` packets, each into a slot of its own. -errno when the device is gone.
 cdef int tun_read(int fd, uint8_t *slots, uint32_t *sizes, int room, tun_counters *c) noexcept nogil
 # False: not taken. TCP repairs it.
 cdef bint tun_write(int fd, const twin_segment *s, tun_counters *c) noexcept nogil
