@@ -1,4 +1,4 @@
-"""VTL's core knows no socket, no clock and no event loop."""
+"""VTL's core and the flow protocol know no socket, no clock and no event loop."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 VTL = Path(__file__).parents[2] / "hooker" / "vtl"
+FLOW = VTL.parent / "flow"
+MODULES = sorted([*VTL.glob("*.p[yx]*"), *FLOW.glob("*.p[yx]*")])
 FORBIDDEN = {"socket", "_socket", "time", "asyncio", "select", "selectors"}
 C_HEADERS = re.compile(r"<(?:time|sys/time|sys/socket|sys/epoll|netinet/\w+|poll)\.h>")
 IMPORT = re.compile(r"^\s*(?:from|import|cimport)\s+([\w.]+)", re.MULTILINE)
 
 
-@pytest.mark.parametrize("path", sorted(VTL.glob("*.p[yx]*")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.name)
 def test_no_module_imports_io_or_time(path: Path) -> None:
     text = path.read_text()
     roots = {name.split(".")[0] for name in IMPORT.findall(text)}
@@ -34,3 +36,10 @@ def test_importing_the_core_loads_no_io_or_time() -> None:
     loaded = set(run.stdout.split())
     assert "hooker.vtl.endpoint" in loaded
     assert not loaded & FORBIDDEN
+
+
+@pytest.mark.parametrize("path", sorted(FLOW.glob("*.p[yx]*")), ids=lambda p: p.name)
+def test_the_flow_protocol_imports_nothing_of_the_engine(path: Path) -> None:
+    ours = {name for name in IMPORT.findall(path.read_text()) if name.startswith("hooker")}
+    no_protocol = {"hooker.includes.bytes", "hooker.vtl.aead"}  # loads and stores; HMAC
+    assert {name for name in ours if not name.startswith("hooker.flow")} <= no_protocol

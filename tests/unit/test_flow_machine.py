@@ -1,0 +1,323 @@
+"""One flow at one host: what each word and segment does. The whole is looked at in tests/sim/flow."""
+
+from __future__ import annotations
+
+import pytest
+
+from hooker.flow.face import Machine, answer_to_unknown
+from hooker.flow.messages import MessageError, decode, encode
+from hooker.flow.states import Action, Event, Reason, Role, State
+
+TOKEN, PEER = 7, 9
+WINDOW = 1000
+A = Action
+
+
+def message(kind: str, epoch: int = 1, **fields: int | bytes) -> bytes:
+    return encode(kind, epoch=epoch, token=TOKEN, **fields)  # type: ignore[arg-type]
+
+
+def engaged(role: Role = Role.CLIENT, **options: float) -> Machine:
+    """At time 0, nothing sent, the peer's final position known."""
+    m = Machine(role, token=TOKEN, **options)  # type: ignore[arg-type]
+    if role is Role.CLIENT:
+        assert m.local(Event.START, 0) & A.SEND_OPEN
+        assert m.message(message("accept", own_token=PEER), 0) == A.MARK
+    else:
+        assert m.message(message("open", own_token=PEER), 0) == A.MARK | A.SEND_ACCEPT
+    assert m.segment(1, 0, 1, WINDOW, 0) & A.SEND_ENGAGED
+    assert m.message(message("engaged", position=1, flags=3), 0) == A.SEND_ENGAGED | A.SEND_ACKED
+    assert m.state is State.ENGAGED
+    return m
+
+
+def test_a_flow_engages_and_then_waits_for_nothing() -> None:
+    for role in Role:
+        assert engaged(role).message(message("acked", position=1, edge=500), 0) == A.INJECT_ACK
+        m = engaged(role)
+        m.message(message("acked", position=1, edge=500), 0)
+        assert m.deadline is None
+
+
+def test_open_is_tried_three_times_and_then_it_is_tcp() -> None:
+    m = Machine(Role.CLIENT, rtt=0.05)
+    assert m.local(Event.START, 0) == A.SEND_OPEN
+    at = []
+    while m.state is State.OPENING:
+        assert m.deadline is not None
+        at.append(round(m.deadline, 3))
+        actions = m.timer(m.deadline)
+        assert actions == (A.SEND_OPEN if len(at) < 4 else A.REPORT)
+    assert at == [0.1, 0.3, 0.7, 1.5]
+    assert (m.state, m.reason, m.deadline) == (State.TCP, Reason.NO_ANSWER, None)
+    late = m.message(message("accept", own_token=PEER), 2)
+    assert late == A.SEND_LEAVE  # the server must not wait for us
+
+
+def test_an_unknown_connection_there_may_be_one_that_is_not_there_yet() -> None:
+    m = Machine(Role.CLIENT)
+    m.local(Event.START, 0)
+    assert m.message(message("reject", position=1), 0) == 0
+    assert m.state is State.OPENING
+    assert m.message(message("reject", position=2), 0) == A.REPORT
+    assert (m.state, m.reason) == (State.TCP, Reason.REJECTED)
+
+
+def test_the_same_open_gets_the_same_answer_and_a_newer_one_begins_over() -> None:
+    m = engaged(Role.SERVER)
+    assert m.message(message("open", own_token=PEER), 1) == A.SEND_ACCEPT
+    assert m.message(message("open", own_token=PEER + 1), 1) == 0
+    assert m.state is State.ENGAGED
+    assert m.message(message("open", epoch=2, own_token=PEER), 1) == A.MARK | A.SEND_ACCEPT
+    assert (m.state, m.numbers["epoch"]) == (State.ARMED, 2)
+    assert m.message(message("leave"), 1) == 0  # of the old epoch
+    assert m.message(message("data", position=1, data=b"x"), 1) == 0
+    assert m.message(message("open", epoch=1, own_token=PEER), 1) == 0
+
+
+def test_an_epoch_is_never_used_twice() -> None:
+    m = Machine(Role.CLIENT, token=TOKEN)
+    for epoch in range(1, 256):
+        assert m.local(Event.START, 0) == A.SEND_OPEN
+        assert decode(m.compose("open", 0))["epoch"] == epoch
+        m.message(message("leave", epoch=epoch), 0)
+    assert m.local(Event.START, 0) == A.REPORT
+    assert (m.state, m.reason) == (State.TCP, Reason.EPOCHS_USED_UP)
+
+
+def test_a_socket_that_does_not_come_through_hk0_is_probed_and_given_up() -> None:
+    m = Machine(Role.SERVER)
+    m.message(message("open", own_token=PEER), 0)
+    probes = 0
+    while m.state is State.ARMED:
+        assert m.deadline is not None
+        probes += bool(m.timer(m.deadline) & A.INJECT_PROBE)
+        assert m.deadline is not None
+    assert probes == 5
+    assert (m.state, m.reason) == (State.LEFT, Reason.NOT_THROUGH_HK0)
+
+
+def test_nothing_is_injected_before_a_segment_has_come_through_hk0() -> None:
+    m = Machine(Role.SERVER, token=TOKEN)
+    m.message(message("open", own_token=PEER), 0)
+    assert m.message(message("data", position=1, data=b"abc"), 0) == A.KEEP | A.INJECT_PROBE
+    assert m.segment(1, 0, 1, WINDOW, 0) & (A.SEND_ENGAGED | A.BRIDGE) == A.SEND_ENGAGED
+    assert m.state is State.ENGAGED
+
+
+def test_data_goes_where_the_window_says() -> None:
+    m = engaged(promise=500, rtt=1.0)
+    m.segment(1, 0, 1, WINDOW + 1, 0)  # the window moves
+    assert decode(m.compose("acked", 0))["edge"] == 1 + WINDOW + 1 + 500
+    end = 1 + WINDOW + 1
+    assert m.message(message("data", position=end - 2, data=b"ab"), 0) == A.INJECT
+    assert m.message(message("data", position=end - 2, data=b"abcd"), 0) == A.INJECT | A.KEEP
+    assert m.message(message("data", position=end, data=b"ab"), 0) == A.KEEP
+    assert m.message(message("data", position=end + 500, data=b"ab"), 0) == A.INJECT_PROBE
+    assert m.message(message("data", position=end, flags=1), 0) == A.INJECT
+    assert m.message(message("data", position=end + 2**30 + 1, data=b"ab"), 0) == 0
+    assert m.message(message("data", position=0, data=b"a"), 0) == A.SEND_ACKED
+
+
+def test_a_promise_ends_when_the_reader_pauses_or_closes_its_window() -> None:
+    m = engaged(promise=500, rtt=0.1)
+    m.segment(1, 0, 1, WINDOW + 1, 1)
+    assert decode(m.compose("acked", 1))["edge"] == 1 + WINDOW + 1 + 500
+    assert m.deadline == pytest.approx(1.1)
+    assert m.timer(1.1) & A.SEND_ACKED
+    assert decode(m.compose("acked", 1.1))["edge"] == 1 + WINDOW + 1
+    m.segment(1, 0, 2 + WINDOW, 0, 2)  # moved, and full
+    assert decode(m.compose("acked", 2))["edge"] == 2 + WINDOW
+
+
+def test_an_acknowledgement_never_exceeds_what_was_sent() -> None:
+    m = engaged()
+    assert m.segment(1, 10, 1, WINDOW, 0) & A.SEND_DATA
+    m.message(message("acked", position=15, edge=100, serial=1), 0)
+    assert m.numbers["snd_una"] == 11
+    assert m.segment(11, 3, 1, WINDOW, 0) & A.INJECT_ACK
+    assert m.numbers["snd_una"] == 14
+    assert m.message(message("acked", position=1 << 31, edge=100, serial=2), 0) == 0
+
+
+def test_an_overtaken_window_is_not_opened_again() -> None:
+    m = engaged()
+    m.segment(1, 10, 1, WINDOW, 0)
+    assert m.message(message("acked", position=5, edge=5, serial=8), 0) == A.INJECT_ACK
+    assert m.message(message("acked", position=5, edge=500, serial=7), 0) == 0
+    assert m.numbers["peer_edge"] == 5
+    assert (
+        m.message(message("acked", position=6, edge=500, serial=7), 0) == A.INJECT_ACK
+    )  # progress is never old
+
+
+def test_the_first_retransmission_stays_here_where_the_transport_repairs() -> None:
+    for repairs in (True, False):
+        m = engaged(repairs=repairs)
+        m.message(message("acked", position=1, edge=500, serial=1), 0)
+        sent = [bool(m.segment(1, 10, 1, WINDOW, 0) & A.SEND_DATA) for _ in range(3)]
+        assert sent == [True, not repairs, True]
+    m = engaged(repairs=True)
+    m.segment(1, 10, 1, WINDOW, 0)
+    m.message(message("refused", position=1), 0)
+    assert m.segment(1, 10, 1, WINDOW, 0) & A.SEND_DATA
+
+
+def test_keepalive_and_window_probes_are_answered_by_the_far_kernel_only() -> None:
+    m = engaged()
+    m.message(message("acked", position=1, edge=500, serial=1), 0)
+    assert m.segment(0, 0, 1, WINDOW, 0) & A.SEND_PROBE
+    assert m.deadline is not None  # who probes wants an answer
+    assert m.message(message("probe"), 0) == A.INJECT_PROBE
+    m.segment(1, 10, 1, WINDOW, 0)
+    assert not m.segment(5, 0, 1, WINDOW, 0) & A.SEND_PROBE  # an ACK at the end of a window that was shrunk
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        (lambda m: m.segment(1, 0, 50, WINDOW, 0), Reason.WIRE_ACK),
+        (lambda m: m.message(message("leave"), 0), Reason.PEER_LEFT),
+        (lambda m: m.message(message("leave", flags=1), 0), Reason.UNKNOWN_THERE),
+        (lambda m: m.local(Event.DOWN, 0), Reason.TRANSPORT_DOWN),
+        (lambda m: m.local(Event.STOP, 0), Reason.ENGINE_STOPS),
+        (lambda m: m.local(Event.PEER_DEAD, 0), Reason.ENGINE_GONE),
+    ],
+)
+def test_what_a_free_flow_leaves_for_a_pinned_one_ends_for(what, reason: Reason) -> None:  # type: ignore[no-untyped-def]
+    m = engaged()
+    actions = what(m)
+    assert actions & (A.UNMARK | A.WIRE_ACK | A.WIRE_OLDEST | A.REPORT | A.ABORT) == (
+        A.UNMARK | A.WIRE_ACK | A.WIRE_OLDEST | A.REPORT
+    )
+    assert (m.state, m.reason) == (State.LEFT, reason)
+    m = engaged()
+    m.pin()
+    actions = what(m)
+    if reason is Reason.TRANSPORT_DOWN:  # an outage is survived, as TCP survives it
+        assert (actions, m.state) == (0, State.ENGAGED)
+        return
+    assert actions & (A.UNMARK | A.BRIDGE | A.WIRE_OLDEST | A.ABORT | A.SEND_RESET) == A.ABORT | A.SEND_RESET
+    assert (m.state, m.reason) == (State.CLOSED, reason)
+    assert m.message(message("data", position=1, data=b"x"), 0) == A.SEND_RESET
+
+
+def test_a_silent_peer_is_left_after_four_times_t_and_a_pinned_flow_goes_on_asking() -> None:
+    for pinned in (False, True):
+        m = engaged()
+        if pinned:
+            m.pin()
+        m.segment(1, 10, 1, WINDOW, 0)
+        for _ in range(3):
+            assert m.deadline is not None
+            last = m.deadline
+            assert m.timer(last) & A.SEND_PING
+        assert m.deadline is not None
+        end = m.deadline
+        m.timer(end)
+        assert m.state is (State.ENGAGED if pinned else State.LEFT)
+        assert pinned or end == pytest.approx(0.24)
+
+
+def test_what_anybody_could_have_sent_is_only_a_question() -> None:
+    m = engaged()
+    m.message(message("acked", position=1, edge=500, serial=1), 0)
+    assert m.local(Event.DOUBT, 1) == A.SEND_PING
+    assert m.message(message("pong"), 1) == 0
+    assert (m.state, m.deadline) == (State.ENGAGED, None)
+
+
+def test_acks_that_nothing_elicited_are_a_question() -> None:
+    m = engaged()
+    m.message(message("acked", position=1, edge=500, serial=1), 0)
+    assert not m.segment(1, 0, 1, WINDOW, 5) & A.SEND_PING
+    assert m.segment(1, 0, 1, WINDOW, 6) & A.SEND_PING
+
+
+def test_a_peer_that_answers_and_never_acknowledges_is_left() -> None:
+    m = engaged()
+    m.message(message("acked", position=1, edge=500, serial=1), 0)
+    for _ in range(6):
+        m.segment(1, 10, 1, WINDOW, 0)
+        m.message(message("pong"), 0)
+    assert m.state is State.ENGAGED
+    m.segment(1, 10, 1, WINDOW, 0)
+    assert (m.state, m.reason) == (State.LEFT, Reason.NO_PROGRESS)
+
+
+def test_a_reset_is_told_and_told_again() -> None:
+    m = engaged()
+    assert m.segment(1, 0, 1, 0, 0, rst=True) == A.SEND_RESET | A.REPORT
+    assert (m.state, m.reason) == (State.CLOSED, Reason.RESET_HERE)
+    assert m.message(message("data", position=1, data=b"x"), 0) == A.SEND_RESET
+    assert m.message(message("leave"), 0) == A.WIRE_RST
+    there = engaged()
+    assert there.message(message("reset"), 0) == A.INJECT_RST
+    assert there.segment(1, 0, 1, WINDOW, 0) & A.INJECT_RST  # a challenge ACK names the right number
+
+
+def test_a_closed_flow_answers_for_a_minute() -> None:
+    m = engaged()
+    m.segment(1, 1, 6, WINDOW, 0)
+    m.local(Event.CLOSE, 0)
+    assert m.message(message("data", position=5, flags=1), 1) == A.SEND_ACKED
+    assert m.message(message("data", position=6, flags=1), 1) == A.SEND_LEAVE
+    assert m.message(message("leave"), 1) == 0
+    assert m.segment(2, 0, 6, WINDOW, 1) == A.BRIDGE
+    assert m.deadline == 60
+    assert m.timer(60) == A.FORGET
+    assert (m.state, m.deadline) == (State.GONE, None)
+
+
+def test_early_data_goes_to_the_wire_if_nobody_takes_it() -> None:
+    m = Machine(Role.CLIENT, token=TOKEN, early=True, rtt=0.02)
+    m.local(Event.START, 0)
+    m.message(message("accept", own_token=PEER), 0)
+    m.segment(1, 10, 1, WINDOW, 0)
+    assert m.segment(11, 10, 1, WINDOW, 0) == A.SEND_DATA
+    assert m.deadline == pytest.approx(0.03)
+    assert m.timer(0.03) & A.WIRE_EARLY
+    assert m.segment(21, 10, 1, WINDOW, 0.03) == A.BRIDGE
+    m.message(message("engaged"), 0.04)
+    assert decode(m.compose("engaged", 0.04))["position"] == 31
+
+
+def test_a_pinned_flow_waits_for_its_peer_and_then_ends() -> None:
+    for role in Role:
+        m = Machine(role, pinned=True)
+        assert m.local(Event.START, 0) & A.MARK
+        assert m.segment(1, 10, 1, WINDOW, 0) == A.BRIDGE  # without its payload
+        while m.state is State.OPENING:
+            assert m.deadline is not None
+            actions = m.timer(m.deadline)
+        assert actions == A.ABORT | A.REPORT
+        assert (m.state, m.reason) == (State.CLOSED, Reason.NO_ANSWER)
+
+
+def test_whoever_asks_for_a_flow_that_is_not_here_hears_so() -> None:
+    for kind in ("ping", "accept", "engaged", "data", "acked", "probe", "refused", "reset"):
+        answer = answer_to_unknown(message(kind, epoch=3))
+        assert answer is not None
+        fields = decode(answer)
+        assert (fields["kind"], fields["flags"], fields["token"], fields["epoch"]) == ("leave", 1, TOKEN, 3)
+    for kind in ("pong", "leave", "reject", "hello"):
+        assert answer_to_unknown(message(kind)) is None
+    assert answer_to_unknown(encode("ping")) is None  # of no flow
+    answer = answer_to_unknown(encode("open", epoch=3, token=1, own_token=PEER))
+    assert answer is not None
+    assert decode(answer)["kind"] == "reject"
+    assert decode(answer)["token"] == PEER
+
+
+def test_misuse_is_named() -> None:
+    m = Machine(Role.CLIENT)
+    with pytest.raises(ValueError, match="has a method of its own"):
+        m.local(Event.TIMER, 0)
+    with pytest.raises(MessageError, match="no message of a flow is called 'hello'"):
+        m.compose("hello", 0)
+    with pytest.raises(KeyError, match="no such field: trise"):
+        m.configure(trise=3)
+    with pytest.raises(ValueError, match="a flow has 120 bytes, this has 3"):
+        m.thaw(b"abc")
+    with pytest.raises(MessageError):
+        m.message(b"abc", 0)
