@@ -20,15 +20,16 @@ from hooker.frames cimport frame_entry, frames_init
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport *
 from hooker.polling cimport clock_ns, poll_init, wait_events
+from hooker.lock cimport lock_give, lock_init, lock_take
 from hooker.nudge cimport nudger_close, nudger_open
 from hooker.ringbuf cimport ring_attach, ring_detach, ring_next, ring_release
 from hooker.slab cimport pool_free, pool_init, pool_release, slab
 from hooker.vtl.api cimport *
+from hooker.view cimport view_counters, view_flows, view_notices, view_peers, view_reasons
 from hooker.vtl.endpoint cimport *
 from hooker.worker cimport *
 
-from hooker.flowtable import REASONS
-from hooker.errors import KernelError
+from hooker.errors import KernelError, UsageError
 from hooker.transports import check_congestion
 
 cdef enum:
@@ -46,9 +47,6 @@ cdef enum:
     TAG_REDIRECT = 3
     TAG_UDP4 = 4
     TAG_UDP6 = 5
-
-NANOSECOND = 1e-9
-
 
 cdef extern from "<sys/random.h>" nogil:
     ssize_t getrandom(void *buf, size_t n, unsigned int flags)
@@ -300,9 +298,9 @@ cdef void round(worker *w) noexcept nogil:
     cdef uint64_t ns = wait_for(w)
     cdef int n, i
     arm_redirect(w)
-    pthread_mutex_unlock(&w.lock)
+    lock_give(&w.lock)
     n = wait_events(&w.poll, &w.ring, w.epoll_fd, events, EVENTS, ns)
-    pthread_mutex_lock(&w.lock)
+    lock_take(&w.lock)
     w.now = clock_ns()
     w.n.loops += 1
     take_kernel_events(w)
@@ -332,22 +330,18 @@ cdef void wake_python(worker *w) noexcept nogil:
 
 cdef void run(worker *w) noexcept nogil:
     cdef int i
-    pthread_mutex_lock(&w.lock)
-    while not w.stop:
+    lock_take(&w.lock)
+    while not hk_load32(&w.stop):
         round(w)
     w.now = clock_ns()
     flows_stop(w)
     for i in range(4):                    # tell the peers; what is lost they find out by time
         send_datagrams(w)
     wake_python(w)
-    pthread_mutex_unlock(&w.lock)
+    lock_give(&w.lock)
 
 
 # ---- Python's side -----------------------------------------------------------------------------------
-
-cdef bytes ip_bytes(const uint8_t *ip):
-    return (<const char *>ip)[:16]
-
 
 cdef int watch(worker *w, int fd, uint64_t tag) except -1:
     cdef epoll_event ev
@@ -359,18 +353,13 @@ cdef int watch(worker *w, int fd, uint64_t tag) except -1:
 
 
 cdef void close_fd(int *fd) noexcept nogil:
-    if fd[0] >= 0:
-        close(fd[0])
-    fd[0] = -1
+    cdef int number = fd[0]
+    fd[0] = -1                    # first: its number may be another file's as soon as it is closed
+    if number >= 0:
+        close(number)
 
 
-cdef void let_go(worker *w) noexcept nogil:
-    if w.vtl != NULL:
-        vtl_endpoint_free(w.vtl)
-    w.vtl = NULL
-    early_free(w)
-    flows_free(w)
-    delivery_free(w)
+cdef void close_files(worker *w) noexcept nogil:
     ring_detach(&w.ring)
     udp_close(&w.udp)
     nudger_close(&w.nudger)
@@ -378,7 +367,27 @@ cdef void let_go(worker *w) noexcept nogil:
     close_fd(&w.wake_fd)
     close_fd(&w.notice_fd)
     close_fd(&w.route_fd)
+
+
+cdef void let_go(worker *w) noexcept nogil:
+    """Under the lock. What is freed may call Python: a controller ends with its association."""
+    cdef vtl_endpoint *vtl = w.vtl
+    w.vtl = NULL
     w.live = w.peer_count = 0
+    if vtl != NULL:
+        vtl_endpoint_free(vtl)
+    early_free(w)
+    flows_free(w)
+    delivery_free(w)
+    close_files(w)
+
+
+cdef void forget(worker *w) noexcept nogil:
+    cdef uint32_t i
+    for i in range(w.max_flows if w.flows != NULL else 0):
+        if w.flows[i] != NULL:
+            close_fd(&w.flows[i].twin)
+    close_files(w)
 
 
 cdef class Worker:
@@ -393,6 +402,7 @@ cdef class Worker:
 
     def __cinit__(self):
         memset(&self.w, 0, sizeof(worker))
+        lock_init(&self.w.lock)
         self.w.epoll_fd = self.w.wake_fd = self.w.notice_fd = self.w.route_fd = self.w.redirect_fd = -1
         self.w.udp.fd[0] = self.w.udp.fd[1] = -1
         self.w.nudger.v4 = self.w.nudger.v6 = -1
@@ -405,7 +415,6 @@ cdef class Worker:
         cdef worker *w = &self.w
         cdef uint16_t bound = 0
         cdef int r
-        pthread_mutex_init(&w.lock, NULL)
         w.ring_fd, w.free_fd, w.avoid_fd, w.sockets_fd = ring_fd, free_fd, avoid_fd, sockets_fd
         w.redirect_fd = redirect_fd
         w.adopt_fd = adopt_fd
@@ -514,12 +523,22 @@ cdef class Worker:
         return 0
 
     def close(self):
-        """Let go of sockets, maps and flows; run() has returned. May be called twice."""
+        """Let go of sockets, maps and flows. May be called twice. Raises UsageError as long as run() has not returned."""
+        if self.w.running:
+            raise UsageError("the worker still runs and uses what would be freed", remedy="stop() it first")
+        with nogil:
+            lock_take(&self.w.lock)
         let_go(&self.w)
+        lock_give(&self.w.lock)
+
+    def forget(self):
+        """In a forked child: close its copies. With them the twins would outlive an engine that is killed, and
+        applications wait for it."""
+        forget(&self.w)
 
     def __dealloc__(self):
         cdef worker *w = &self.w
-        let_go(w)
+        let_go(w)                        # nobody runs it: run() would hold a reference
         pool_free(&w.slabs)              # not before: a tap may have kept views
         free(w.notices)
         free(w.frames)
@@ -529,14 +548,18 @@ cdef class Worker:
         free(w.batch.sealed)
 
     def run(self):
-        """The loop; blocks without the GIL until stop()."""
+        """The loop; blocks without the GIL until stop(). Raises UsageError when it runs already or is closed."""
+        if self.w.running or self.w.vtl == NULL:
+            raise UsageError("the worker runs already, or is closed")
+        self.w.running = True
         with nogil:
             run(&self.w)
+        self.w.running = False
 
     def stop(self):
         """End run() soon: held flows go back to TCP, engaged ones are reset."""
         cdef uint64_t one = 1
-        self.w.stop = True
+        hk_store32(&self.w.stop, True)
         write(self.w.wake_fd, &one, sizeof(one))
 
     def fileno(self):
@@ -556,81 +579,21 @@ cdef class Worker:
     def events(self, size_t most=NOTICES):
         """Events since the last call, the last `most` of them: list of (kind, reason, role, state, flow_id, local_ip, local_port,
         remote_ip, remote_port, bytes_out, bytes_in, time, held) — addresses as 16 bytes, times in seconds."""
-        cdef worker *w = &self.w
-        cdef uint64_t tail = w.notice_tail, head = hk_load64(&w.notice_head)
-        cdef uint64_t junk
-        cdef notice *n
-        read(w.notice_fd, &junk, sizeof(junk))
-        if head - tail > most:
-            tail = head - most
-        out = []
-        while tail != head:
-            n = &w.notices[tail & (NOTICES - 1)]
-            out.append((n.kind, REASONS[n.why], n.role, n.state, n.flow_id, ip_bytes(n.key.local_ip),
-                        n.key.local_port, ip_bytes(n.key.remote_ip), n.key.remote_port, n.bytes_out, n.bytes_in,
-                        n.at_ns * NANOSECOND, n.waited_ns * NANOSECOND))
-            tail += 1
-        hk_store64(&w.notice_tail, tail)
-        return out
+        return view_notices(&self.w, most)
 
     def flows(self):
         """One tuple a flow: (flow_id, role, state, reason, local_ip, local_port, remote_ip, remote_port,
-        bytes_out, bytes_in, backlog, spills, ended)."""
-        cdef worker *w = &self.w
-        cdef flow *f
-        cdef uint32_t i
-        out = []
-        with nogil:
-            pthread_mutex_lock(&w.lock)
-        for i in range(w.max_flows if w.flows != NULL else 0):
-            f = w.flows[i]
-            if f != NULL:
-                out.append((f.id, f.est.role, f.state, REASONS[f.why], ip_bytes(f.est.key.local_ip),
-                            f.est.key.local_port, ip_bytes(f.est.key.remote_ip), f.est.key.remote_port,
-                            f.bytes_out, f.bytes_in, f.backlog, f.rec.spills, bool(f.ended)))
-        pthread_mutex_unlock(&w.lock)
-        return out
+        bytes_out, bytes_in, backlog, spills, ended). Raises UsageError in a tap or a controller, as do the next two."""
+        return view_flows(&self.w)
 
     def peers(self):
         """One tuple an association that is up: (ip as 16 bytes, port, statistics by name; *_ns nanoseconds)."""
-        cdef worker *w = &self.w
-        cdef vtl_assoc_stats st
-        cdef uint32_t i
-        out = []
-        with nogil:
-            pthread_mutex_lock(&w.lock)
-        for i in range(w.peer_count):
-            vtl_assoc_get_stats(w.peers[i], &st)
-            out.append((ip_bytes(vtl_peer(w.peers[i]).ip), vtl_peer(w.peers[i]).port, st))
-        pthread_mutex_unlock(&w.lock)
-        return out
+        return view_peers(&self.w)
 
     def counters(self):
         """Counts since the start, by name."""
-        cdef worker *w = &self.w
-        cdef worker_counters n
-        cdef vtl_counters core
-        cdef uint64_t forged = 0
-        memset(&core, 0, sizeof(core))
-        with nogil:
-            pthread_mutex_lock(&w.lock)
-            n = w.n
-            if w.vtl != NULL:
-                vtl_get_counters(w.vtl, &core)
-                forged = vtl_drops(w.vtl, VTL_DROP_AUTH)
-            pthread_mutex_unlock(&w.lock)
-        out = {k: v for k, v in (<dict>n).items() if k != "reasons"}
-        out.update(
-            polls_hit=w.poll.hits, polls_missed=w.poll.misses, polls_crowded=w.poll.crowded,
-            udp_send_calls=w.udp.send_calls, udp_recv_calls=w.udp.recv_calls, udp_send_errors=w.udp.send_errors,
-            datagrams_sent=w.udp.datagrams_sent, datagrams_received=w.udp.datagrams_received,
-            gso=int(w.udp.gso), flows=w.live, slabs=w.slabs.made,
-        )
-        out.update({f"vtl.{name}": count for name, count in (<dict>core).items()})
-        out["vtl.forged"] = forged
-        return out
+        return view_counters(&self.w)
 
     def reasons(self):
         """How many flows ended or stayed on TCP for each reason."""
-        cdef int i
-        return {REASONS[i]: self.w.n.reasons[i] for i in range(1, R_COUNT) if self.w.n.reasons[i]}
+        return view_reasons(&self.w)

@@ -14,6 +14,7 @@ import select
 import socket
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,7 @@ from hooker.rundir import run_directory
 Snapshot = dict[str, Any]
 
 NAME = re.compile(r"(\d+)(?:-\d+)?\.sock")  # pid, and a number for a process's further engines
+ACCEPT_PAUSE = 0.1  # s, after a connection could not be accepted
 SEND_TIMEOUT = 1.0  # s, for one reply; a client that does not read holds up the others so long
 QUERY_TIMEOUT = 3.0  # s, for an engine to answer
 MAX_REPLY = 64 << 20  # bytes
@@ -36,7 +38,7 @@ class ControlServer:
     """Answers with ``snapshot()`` on ``<run directory>/<pid>.sock`` until closed; a context manager.
 
     ``snapshot`` is called in a thread of the server's own. With a janitor, the socket goes even if the
-    process is killed.
+    process is killed. It belongs to the process that started it: in a forked child close() does nothing.
     """
 
     def __init__(self, snapshot: Callable[[], Snapshot], *, janitor: Janitor | None = None) -> None:
@@ -48,7 +50,10 @@ class ControlServer:
 
     def start(self) -> None:
         """Listen. Raises ConfigurationError when the socket cannot be made."""
+        self._owner = os.getpid()
+        self._closing = False
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.setblocking(False)  # a client may be gone before it is accepted
         os.fchmod(self._socket.fileno(), 0o600)  # before bind(): there is no moment with other rights
         self._bind()
         self._socket.listen(8)
@@ -58,17 +63,22 @@ class ControlServer:
 
     def close(self) -> None:
         """Stop answering and remove the socket. May be called twice."""
-        if self._thread is None:
+        if self._thread is None or os.getpid() != self._owner:
             return
+        thread, self._thread = self._thread, None
+        self._closing = True
         os.eventfd_write(self._wake, 1)
-        self._thread.join(2 * SEND_TIMEOUT)
-        self._thread = None
-        os.close(self._wake)
-        self._socket.close()
+        thread.join(2 * SEND_TIMEOUT)  # if it does not end by then, it closes what it uses when it does
         if self.path is not None:
             self.path.unlink(missing_ok=True)
         if self._undo is not None:
             self._undo.done()
+
+    def forget(self) -> None:
+        """In a forked child: close its copies, or a client would wait for a parent that is dead."""
+        if self._thread is not None:
+            os.close(self._wake)
+            self._socket.close()
 
     def _bind(self) -> None:
         directory = run_directory()
@@ -90,17 +100,22 @@ class ControlServer:
         raise ConfigurationError(f"no free name for a control socket in {directory}")
 
     def _serve(self) -> None:
-        listener = self._socket.fileno()
-        while True:
-            ready = select.select([listener, self._wake], [], [])[0]
-            if self._wake in ready:
-                return
+        poll = select.poll()  # select() knows descriptors below 1024 only
+        poll.register(self._socket, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        while not self._closing:
+            poll.poll()
             try:
                 connection, _ = self._socket.accept()
-            except OSError:
+            except BlockingIOError:
+                continue
+            except OSError:  # out of descriptors, which does not end by asking again at once
+                time.sleep(ACCEPT_PAUSE)
                 continue
             with connection:
                 self._answer(connection)
+        os.close(self._wake)
+        self._socket.close()
 
     def _answer(self, connection: socket.socket) -> None:
         connection.settimeout(SEND_TIMEOUT)

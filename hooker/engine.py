@@ -12,6 +12,7 @@ import resource
 import socket
 import threading
 import time
+import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -42,6 +43,17 @@ ENDS = (Kind.FLOW_RELEASED.value, Kind.FLOW_CLOSED.value)
 REDIRECT_CHOICES = ("auto", "always", "never")
 SPARE_DESCRIPTORS = 1024  # beside those of the flows
 RECENT = 1024  # ended flows that snapshot() still shows
+
+
+_running: weakref.WeakSet[Hooker] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for engine in list(_running):
+        engine._forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
 
 
 class Hooker:
@@ -135,6 +147,7 @@ class Hooker:
         with ExitStack() as stack:
             self._start(stack)
             self._stack = stack.pop_all()
+        _running.add(self)
         return self
 
     def _start(self, stack: ExitStack) -> None:
@@ -248,7 +261,15 @@ class Hooker:
         except BaseException:
             self._stack = stack
             raise
+        _running.discard(self)
         stack.close()
+
+    def _forget(self) -> None:
+        """In a forked child: its copies of descriptors must not keep alive what ends with its parent."""
+        self._kernel.detach()
+        self._worker.forget()
+        if self._server is not None:
+            self._server.forget()
 
     def __enter__(self) -> Hooker:
         return self.start()

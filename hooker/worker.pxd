@@ -4,7 +4,8 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from hooker.carriers.udp cimport udp_carrier
 from hooker.frames cimport frame_entry, frame_parser
 from hooker.includes.hk cimport hk_event, hk_flow, hk_key, hk_peer
-from hooker.includes.linux cimport iovec, pthread_mutex_t
+from hooker.includes.linux cimport iovec
+from hooker.lock cimport worker_lock
 from hooker.nudge cimport nudger
 from hooker.polling cimport poller
 from hooker.ringbuf cimport ring_reader
@@ -144,8 +145,9 @@ cdef struct worker_counters:
     uint64_t reasons[R_COUNT]
 
 cdef struct worker:
-    pthread_mutex_t lock       # held by the loop except while it waits
-    bint stop
+    worker_lock lock           # held by the loop except while it waits
+    uint32_t stop
+    uint32_t running           # run() has begun and not returned
     uint64_t now
     poller poll
     int epoll_fd

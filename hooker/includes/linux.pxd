@@ -183,6 +183,8 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_init(pthread_mutex_t *m, void *attr)
     int pthread_mutex_lock(pthread_mutex_t *m)
     int pthread_mutex_unlock(pthread_mutex_t *m)
+    int pthread_mutex_clocklock(pthread_mutex_t *m, int clock, const timespec *until)
+    unsigned long pthread_self()
 
 cdef extern from * nogil:
     """
