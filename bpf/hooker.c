@@ -7,6 +7,7 @@
 #include "siphash.h"
 #include "policy.h"
 #include "option.h"
+#include "socket.h"
 #include "intercept.c"
 #include "adopt.c"
 #include "redirect.c"

@@ -39,6 +39,10 @@ struct hk_option {
 #define HK_MODE_PASS 0			/* bytes go to the twin through TCP's own queue */
 #define HK_MODE_REDIRECT 1		/* bytes go to the redirect socket, framed */
 
+#define HK_APP_CLOSED 1			/* in order, or by a reset or an error that it knows of */
+#define HK_APP_ABORTED 2		/* by itself, with a RST on the wire */
+#define HK_APP_LINGERS 3		/* a TIME_WAIT is left, with the mark, or what will become one */
+
 struct hk_flow {
 	/* written by the kernel programs */
 	__u64 flow_id;			/* generation << 32 | slot */
@@ -51,7 +55,7 @@ struct hk_flow {
 	__u32 wire_released;		/* the peer said so in a TCP option */
 	__u32 spills;
 	__u32 acked;			/* the handshake's last ACK went out, with the option */
-	__u32 app_closed;		/* the application's socket reached CLOSE */
+	__u32 app_closed;		/* the application's socket reached CLOSE: HK_APP_* */
 	/* written by the engine */
 	__u64 consumed;			/* redirected bytes that no longer use credit */
 	__u64 resume;			/* bytes read from the twin: position in the TCP stream */
@@ -102,10 +106,11 @@ struct hk_config {
 	__u8 any_prefix;
 	__u8 no_ipv6;			/* it did not work in the start-up probe */
 	__u8 busy;			/* there has been a candidate: segments may have to be held; set by the programs */
-	__u8 pad[1];
+	__u8 closing;			/* the engine is about to end: no new flows */
 };
 
 #define HK_MARK_BASE 0x484b0000		/* mark of hooked application sockets: base + engine number */
+#define HK_MARK_OTHER 0x100		/* a bit of it that routing does not look at */
 #define HK_MARK_MASK 0xffff0000		/* any socket with our base is not hooked again */
 #define HK_MARK_OWN 0x484bffff		/* the engines' own sockets */
 
@@ -172,6 +177,8 @@ struct hk_event {
 	X(HK_C_PREFIX, "address-not-in-policy") \
 	X(HK_C_NO_IPV6, "ipv6-does-not-work-here") \
 	X(HK_C_AVOIDED, "peer-remembered-as-tcp") \
+	X(HK_C_MARKED, "socket-with-mark") \
+	X(HK_C_BOUND, "socket-bound-to-device") \
 	X(HK_C_MPTCP, "mptcp") \
 	X(HK_C_FASTOPEN, "tcp-fast-open") \
 	X(HK_C_SYN_UNANSWERED, "syn-with-option-unanswered") \

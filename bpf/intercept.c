@@ -12,14 +12,6 @@
 
 #define HK_AVOID_SYN_NS 600000000000ULL	/* a path that drops our SYN: 10 min */
 
-static __always_inline void hk_cb_flags(struct bpf_sock_ops *s, u32 set)
-{
-	u32 ours = BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG |
-		   BPF_SOCK_OPS_PARSE_UNKNOWN_HDR_OPT_CB_FLAG;
-
-	bpf_sock_ops_cb_flags_set(s, (s->bpf_sock_ops_cb_flags & ~ours) | set);
-}
-
 /*
  * Engines of other namespaces, and one of a cgroup further down, see the same sockets. The flags are one set per
  * socket, so who does not hook a socket must not touch them. The innermost cgroup's program runs first: a server's
@@ -59,6 +51,15 @@ static __always_inline int hk_is_mptcp(struct bpf_sock *sk)
 	return 1;
 }
 
+/* An application that chooses the route of its packets means the wire. */
+static __always_inline int hk_is_steered(struct bpf_sock *sk)
+{
+	if (!sk->mark && !sk->bound_dev_if)
+		return 0;
+	hk_count(sk->mark ? HK_C_MARKED : HK_C_BOUND);
+	return 1;
+}
+
 static __always_inline void hk_emit_syn(struct hk_key *k)
 {
 	struct hk_event *e = hk_event_new(HK_EVENT_SYN);
@@ -72,12 +73,16 @@ static __always_inline void hk_emit_syn(struct hk_key *k)
 static __always_inline void hk_connect(struct bpf_sock_ops *s, struct hk_config *c, struct bpf_sock *sk)
 {
 	struct hk_key k = {};
-	struct hk_sock *st;
+	struct hk_sock *st = hk_socks.sk_storage_get(sk, 0, 0);
 
+	if (st) {			/* used again, after an attempt that came to nothing */
+		hk_cb_flags(s, 0);
+		hk_socks.sk_storage_delete(sk);
+	}
 	if (hk_excluded(s, c, sk) || !hk_port_matters(c, bpf_ntohl(s->remote_port)) || hk_is_mptcp(sk))
 		return;
 	hk_addresses(s, &k);
-	if (!hk_candidate(c, &k))
+	if (!hk_candidate(c, &k) || hk_is_steered(sk))
 		return;
 	if (hk_avoided(&k)) {
 		hk_count(HK_C_AVOIDED);
@@ -99,8 +104,8 @@ static __always_inline void hk_listen(struct bpf_sock_ops *s, struct hk_config *
 {
 	u16 port = s->local_port;
 
-	if ((sk->mark & HK_MARK_MASK) == HK_MARK_BASE || !hk_port_listed(c, port))
-		return;
+	if (sk->mark || sk->bound_dev_if || !hk_port_listed(c, port))
+		return;				/* its connections would not be hooked: say nothing to their clients */
 	if (c->netns_cookie && bpf_get_netns_cookie(s) != c->netns_cookie)
 		return;
 	if (bpf_skc_to_mptcp_sock(sk))
@@ -136,49 +141,6 @@ static __always_inline void hk_slot_init(struct hk_flow *f, u64 id)
 	f->mode = HK_MODE_PASS;
 	f->marked = f->wire_released = f->spills = f->acked = f->app_closed = 0;
 	f->state = HK_STATE_HELD;	/* the engine's from now on */
-}
-
-/* ---- congestion control of the application's socket ----
- * Engaged, it talks over loopback, where a model of a path only costs. bbr's pacing cannot be turned off once it has
- * begun, so a socket that is held does not begin it; when the flow is left to TCP it gets back what it had.
- */
-#define HK_SOL_TCP 6
-#define HK_TCP_CONGESTION 13
-
-static __always_inline int hk_congestion_is(const char *name, const char *what)	/* its first three letters */
-{
-	return name[0] == what[0] && name[1] == what[1] && name[2] == what[2];
-}
-
-static __always_inline void hk_set_reno(struct bpf_sock_ops *s)
-{
-	char reno[HK_CC_NAME] = "reno";
-
-	bpf_setsockopt(s, HK_SOL_TCP, HK_TCP_CONGESTION, reno, sizeof(reno));
-}
-
-static __always_inline void hk_congestion_hold(struct bpf_sock_ops *s, struct hk_sock *st)
-{
-	char name[HK_CC_NAME] = {};
-
-	if (bpf_getsockopt(s, HK_SOL_TCP, HK_TCP_CONGESTION, name, sizeof(name)) || !hk_congestion_is(name, "bbr"))
-		return;
-	__builtin_memcpy(st->congestion, name, sizeof(name));
-	hk_set_reno(s);
-}
-
-static __always_inline void hk_congestion_restore(struct bpf_sock_ops *s, struct hk_sock *st)
-{
-	char name[HK_CC_NAME] = {};
-
-	if (!st->congestion[0])
-		return;
-	/* unless the application has chosen another one meanwhile */
-	if (!bpf_getsockopt(s, HK_SOL_TCP, HK_TCP_CONGESTION, name, sizeof(name)) && hk_congestion_is(name, "ren")) {
-		__builtin_memcpy(name, st->congestion, sizeof(name));
-		bpf_setsockopt(s, HK_SOL_TCP, HK_TCP_CONGESTION, name, sizeof(name));
-	}
-	st->congestion[0] = 0;
 }
 
 /* From here on nothing of the flow's data may reach the wire until the engine has decided. */
@@ -219,7 +181,7 @@ static __always_inline void hk_hold(struct bpf_sock_ops *s, struct bpf_sock *sk,
 	e->rtt_us = s->srtt_us >> 3;
 	e->role = st->role;
 	hk_fill_tcp(e, tp);
-	hk_congestion_hold(s, st);
+	hk_congestion_reno(s, st, 1);
 	hk_count(HK_C_HELD);
 	hk_cb_flags(s, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG |
 		    (st->role == HK_ROLE_SERVER ? BPF_SOCK_OPS_PARSE_UNKNOWN_HDR_OPT_CB_FLAG : 0));
@@ -274,7 +236,7 @@ static __always_inline void hk_passive(struct bpf_sock_ops *s, struct hk_config 
 	if (o.transport != c->transport || !o.nonce || hk_excluded(s, c, sk) || hk_is_mptcp(sk))
 		return;
 	hk_addresses(s, &k);
-	if (!hk_candidate(c, &k))
+	if (!hk_candidate(c, &k) || hk_is_steered(sk))
 		return;
 	st = hk_socks.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!st)
@@ -336,11 +298,9 @@ static __always_inline int hk_segment_option(struct bpf_sock_ops *s, struct hk_c
 	state = f->state;
 	if (state == HK_STATE_ENGAGED) {
 		if (!f->marked) {
-			int mark = c->mark;
-
-			if (bpf_setsockopt(s, 1 /* SOL_SOCKET */, 36 /* SO_MARK */, &mark, sizeof(mark)))
+			if (hk_set_mark(s, c->mark))
 				return 0;	/* the egress program drops it; tried again */
-			hk_set_reno(s);
+			hk_congestion_reno(s, st, 0);
 			f->marked = 1;
 		}
 		hk_cb_flags(s, BPF_SOCK_OPS_STATE_CB_FLAG);
@@ -364,8 +324,8 @@ static __always_inline int hk_option_for(struct bpf_sock_ops *s, struct hk_confi
 	struct hk_option o;
 
 	if (!sk) {			/* SYN-ACK: no full socket yet */
-		if (c->netns_cookie && bpf_get_netns_cookie(s) != c->netns_cookie)
-			return 0;	/* another engine's */
+		if (c->closing || (c->netns_cookie && bpf_get_netns_cookie(s) != c->netns_cookie))
+			return 0;	/* nobody's, or another engine's */
 		if (hk_option_load(s, &o, BPF_LOAD_HDR_OPT_TCP_SYN) || hk_option_role(&o) != HK_ROLE_CLIENT ||
 		    o.transport != c->transport || !hk_has_room())
 			return 0;
@@ -464,29 +424,38 @@ static __always_inline void hk_parse(struct bpf_sock_ops *s, struct bpf_sock *sk
 	hk_submit(e, 1);
 }
 
-static __always_inline void hk_state_changed(struct bpf_sock_ops *s, struct bpf_sock *sk)
+static __always_inline void hk_emit_closed(struct hk_sock *st, u32 old_state, int urgent)
 {
-	struct hk_sock *st;
-	struct hk_event *e;
-	struct hk_flow *f;
+	struct hk_event *e = hk_event_new(HK_EVENT_CLOSED);
 
-	if (s->args[1] != BPF_TCP_CLOSE)
-		return;
-	st = hk_socks.sk_storage_get(sk, 0, 0);
-	if (!st || !st->flow_id)
-		return;
-	f = hk_flow_of(st);
-	if (f)
-		f->app_closed = 1;
-	e = hk_event_new(HK_EVENT_CLOSED);
 	if (!e) {
 		hk_count(HK_C_EVENT_LOST);	/* the worker's sweep finds the flag */
 		return;
 	}
 	e->slot = st->slot;
 	e->flow_id = st->flow_id;
-	e->old_state = s->args[0];
-	hk_submit(e, 0);
+	e->old_state = old_state;
+	hk_submit(e, urgent);
+}
+
+static __always_inline void hk_state_changed(struct bpf_sock_ops *s, struct hk_config *c, struct bpf_sock *sk)
+{
+	void *tp = bpf_skc_to_tcp_sock(sk);
+	u32 old_state = s->args[0], how;
+	struct hk_sock *st;
+	struct hk_flow *f;
+
+	if (s->args[1] != BPF_TCP_CLOSE || !tp)
+		return;
+	st = hk_socks.sk_storage_get(sk, 0, 0);
+	if (!st || !st->flow_id)
+		return;
+	how = hk_how_closed(tp, old_state);
+	f = hk_flow_of(st);
+	if (f)
+		f->app_closed = how;
+	hk_emit_closed(st, old_state, how == HK_APP_ABORTED);
+	hk_give_back(s, c, sk, st);
 }
 
 int hk_intercept(struct bpf_sock_ops *s)
@@ -513,7 +482,7 @@ int hk_intercept(struct bpf_sock_ops *s)
 		hk_write(s, c);
 		return 1;
 	}
-	if (!sk)
+	if (!sk || (c->closing && s->op != BPF_SOCK_OPS_STATE_CB))
 		return 1;
 	switch (s->op) {
 	case BPF_SOCK_OPS_TCP_CONNECT_CB:
@@ -532,7 +501,7 @@ int hk_intercept(struct bpf_sock_ops *s)
 		hk_parse(s, sk);
 		break;
 	case BPF_SOCK_OPS_STATE_CB:
-		hk_state_changed(s, sk);
+		hk_state_changed(s, c, sk);
 		break;
 	}
 	return 1;

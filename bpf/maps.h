@@ -15,7 +15,8 @@ struct hk_sock {			/* per hooked socket, gone with it */
 	u8 syn_sent;			/* so often, with our option */
 	u8 left;			/* stays on TCP, reason counted */
 	u8 pad[5];
-	char congestion[HK_CC_NAME];	/* what it had before it was held, if that paces; else empty */
+	char congestion[HK_CC_NAME];	/* what it had before we set reno, else empty */
+	u32 app_mark[2];		/* the application's SO_MARK: [1] if our mark has HK_MARK_OTHER, else [0] */
 };
 
 BPF_SK_STORAGE(hk_socks, struct hk_sock);

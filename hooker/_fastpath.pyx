@@ -41,12 +41,19 @@ cdef enum:
     SCRATCH = 512 * 192          # bytes of headers and control frames in a batch
     BUILDS = 16                  # batches in one round
     SWEEP = 1000000000           # ns
+    SETTLE = 500                 # ms that resets may take over loopback, at the end
     TAG_TWIN = 0                 # epoll tags: a slot, or one of these in the upper half
     TAG_WAKE = 1
     TAG_RING = 2                 # only wakes: the ring is looked at in each round
     TAG_REDIRECT = 3
     TAG_UDP4 = 4
     TAG_UDP6 = 5
+
+
+
+cdef extern from "<unistd.h>" nogil:
+    int usleep(unsigned int us)
+
 
 cdef extern from "<sys/random.h>" nogil:
     ssize_t getrandom(void *buf, size_t n, unsigned int flags)
@@ -337,6 +344,10 @@ cdef void run(worker *w) noexcept nogil:
     flows_stop(w)
     for i in range(4):                    # tell the peers; what is lost they find out by time
         send_datagrams(w)
+    for i in range(SETTLE):
+        if flows_settled(w):
+            break
+        usleep(1000)
     wake_python(w)
     lock_give(&w.lock)
 

@@ -110,6 +110,8 @@ def tcp_macros(btf: Btf) -> dict[str, int]:
     return {
         "HK_TCP_WRITE_SEQ": byte("write_seq"),
         "HK_SOCK_SOCKET": byte("inet_conn.icsk_inet.sk.sk_socket"),
+        "HK_SOCK_ERR": byte("inet_conn.icsk_inet.sk.sk_err"),
+        "HK_SOCK_FLAGS": byte("inet_conn.icsk_inet.sk.__sk_common.skc_flags"),
         "HK_SOCKET_FILE": btf.field("socket", "file")[0] // 8,
         "HK_FILE_FLAGS": btf.field("file", "f_flags")[0] // 8,
         "HK_TCP_ULP_OPS": byte("inet_conn.icsk_ulp_ops"),

@@ -179,7 +179,7 @@ class Hooker:
         stack.callback(self._threads.stop)
         self._server = stack.enter_context(self._serve(keeper))
         self._kernel.attach(self.cgroup)
-        stack.callback(self._kernel.detach)
+        stack.callback(self._kernel.refuse_flows)  # before the flows end; the programs are detached after it
 
     def _serve(self, keeper: Janitor) -> contextlib.AbstractContextManager[ControlServer | None]:
         return ControlServer(self.snapshot, janitor=keeper) if self._control else contextlib.nullcontext()
@@ -342,7 +342,8 @@ class Hooker:
 
 
 STAYED_ON_TCP = (
-    "loopback", "ipv6-does-not-work-here", "peer-remembered-as-tcp", "mptcp", "tcp-fast-open",
+    "loopback", "ipv6-does-not-work-here", "peer-remembered-as-tcp", "mptcp", "socket-with-mark",
+    "socket-bound-to-device", "tcp-fast-open",
     "syn-with-option-unanswered", "no-option-space", "option-echoed", "option-malformed", "flow-table-full",
     "event-ring-full",
 )  # fmt: skip

@@ -36,3 +36,4 @@ cdef uint64_t flows_deadline(worker *w) noexcept nogil
 cdef void flows_on_timer(worker *w) noexcept nogil
 cdef void flows_sweep(worker *w) noexcept nogil                   # what an event was lost for, or never comes
 cdef void flows_stop(worker *w) noexcept nogil
+cdef bint flows_settled(worker *w) noexcept nogil                  # no application's socket has anything of ours

@@ -23,7 +23,7 @@ from hooker.flowtable cimport *
 from hooker.includes.bpf cimport BPF_MAP_UPDATE_ELEM, hk_bpf_elem
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport *
-from hooker.nudge cimport announce, nudge
+from hooker.nudge cimport announce, forget, nudge
 from hooker.polling cimport clock_ns
 from hooker.services cimport service_accepted, service_accepts, service_rejected
 from hooker.twin cimport twin_abort, twin_create, twin_discard, twin_finish
@@ -139,9 +139,11 @@ cdef void end(worker *w, flow *f, int why) noexcept nogil:
 
 
 cdef void reset_application(worker *w, flow *f, int why) noexcept nogil:
-    if f.twin >= 0:
+    if f.twin >= 0 and hk_load32(&f.rec.app_closed) == HK_APP_ABORTED:
+        twin_discard(f.twin)      # without a word: the addresses may be another connection's already
+    elif f.twin >= 0:
         twin_abort(f.twin)
-        f.twin = -1
+    f.twin = -1
     delivery_drop(w, f)
     w.n.resets += 1
     end(w, f, why)
@@ -167,12 +169,20 @@ cdef void close_twin(flow *f) noexcept nogil:
     f.twin = -1
 
 
+cdef void end_time_wait(worker *w, flow *f) noexcept nogil:
+    """Nothing of ours outlives the flow: both FINs are acknowledged, and there is no path with old segments."""
+    if f.fin_sent and f.twin < 0 and hk_load32(&f.rec.app_closed) == HK_APP_LINGERS:
+        f.fin_sent = False
+        forget(&w.nudger, &f.est, f.est.rcv_nxt + <uint32_t>f.bytes_in + 1, f.est.snd_nxt + <uint32_t>f.resume + 1)
+
+
 cdef void flow_fin(worker *w, flow *f) noexcept nogil:
     """All bytes of the peer have been handed over: say so to the application, if it is there to hear it."""
     f.fin_done = True
     if f.eof and not f.late and hk_load32(&f.rec.app_closed):
         close_twin(f)             # spares it TIME_WAIT, and both sockets the exchange of FIN and ACK
     else:
+        f.fin_sent = True
         shutdown(f.twin, SHUT_WR)
     flow_check_end(w, f)
 
@@ -181,6 +191,7 @@ cdef void flow_check_end(worker *w, flow *f) noexcept nogil:
     if f.stream == NULL and f.eof and f.fin_done:
         if f.twin >= 0:
             close_twin(f)
+            end_time_wait(w, f)
         end(w, f, R_CLOSED)
 
 
@@ -355,8 +366,11 @@ cdef void app_closed(worker *w, flow *f) noexcept nogil:
                 drop_stream(f)
         release(w, f, R_APP_CLOSED, False)
     elif f.state == HK_STATE_ENGAGED and not f.ended:
-        f.hup = True                    # its FIN or RST is at the twin already
+        f.hup = True                    # its FIN is at the twin already
         collect_twin(w, f)
+        if hk_load32(&f.rec.app_closed) == HK_APP_ABORTED and not f.ended:
+            flow_app_reset(w, f)
+    end_time_wait(w, f)
     maybe_done(w, f)
 
 
@@ -622,3 +636,12 @@ cdef void flows_stop(worker *w) noexcept nogil:
             flow_abort(w, f, R_ENGINE_STOPPED)
     for i in range(w.peer_count, 0, -1):
         vtl_close(w.peers[i - 1], 0, w.now)      # assoc_down takes it off the list
+
+
+cdef bint flows_settled(worker *w) noexcept nogil:
+    """After flows_stop: the resets have arrived, so the programs have given all sockets back."""
+    cdef uint32_t i
+    for i in range(w.max_flows):
+        if w.flows[i] != NULL and hk_load32(&w.flows[i].rec.marked) and not hk_load32(&w.flows[i].rec.app_closed):
+            return False
+    return True

@@ -158,8 +158,15 @@ class KernelPrograms:
         finally:
             os.close(target)
 
+    def refuse_flows(self) -> None:
+        """New connections are left to TCP; sockets of flows that exist are still looked after."""
+        table = self._bpf[b"hk_conf"]
+        c = table[ctypes.c_int(0)]
+        c.closing = 1
+        table[ctypes.c_int(0)] = c
+
     def detach(self) -> None:
-        """New connections are not seen any more; flows that exist go on. May be called twice."""
+        """Nothing is seen any more. May be called twice."""
         while self._links:
             os.close(self._links.pop())
 

@@ -1,4 +1,4 @@
-from libc.stdint cimport uint16_t
+from libc.stdint cimport uint16_t, uint32_t
 from hooker.includes.hk cimport hk_event
 
 cdef struct nudger:
@@ -10,3 +10,5 @@ cdef void nudger_close(nudger *n) noexcept nogil
 cdef int nudge(nudger *n, const hk_event *est) noexcept nogil      # 0, or -errno; to the application's socket
 # To the peer's host: an ACK with the option.
 cdef int announce(nudger *n, const hk_event *est, int role, int transport, uint16_t port) noexcept nogil
+# To this host: a RST that ends what is left of the application's socket.
+cdef int forget(nudger *n, const hk_event *est, uint32_t seq, uint32_t ack) noexcept nogil

@@ -7,6 +7,9 @@ repeats what the application's TCP knows already, the window included (ten segme
 
 announce(): an ACK to the peer's host with the VTL option. The handshake's last ACK, when it waits for data that
 is held back, or may have been lost; or the word that the client has left the flow to TCP.
+
+forget(): a RST that ends the TIME_WAIT of an application's socket (RFC 1337: its sequence number is exact). TIME_WAIT
+keeps the socket's mark, so its answers would never reach the peer, whose next connection with these ports would hang.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
@@ -18,6 +21,7 @@ from hooker.includes.linux cimport *
 
 cdef enum:
     TCP_HEADER = 20
+    FLAG_RST = 0x04
     FLAG_ACK = 0x10
     INITIAL_WINDOW = 14600       # bytes: ten segments, RFC 6928
     IPV6_HDRINCL_ = 36
@@ -32,6 +36,7 @@ cdef struct segment:             # one ACK: who says what to whom
     uint32_t ack
     uint32_t window              # as it stands in the header
     const uint8_t *option        # HK_OPT_LEN bytes, or NULL
+    uint8_t flags
 
 
 cdef inline uint32_t sum16(const uint8_t *p, size_t n, uint32_t acc) noexcept nogil:
@@ -66,7 +71,7 @@ cdef size_t write_tcp(uint8_t *t, const segment *g, bint v4) noexcept nogil:
     put16(t + 2, g.dst_port)
     put32(t + 4, g.seq)
     put32(t + 8, g.ack)
-    t[13] = FLAG_ACK
+    t[13] = g.flags
     put16(t + 14, 1 if g.window == 0 else 65535 if g.window > 65535 else g.window)
     if g.option != NULL:
         memcpy(t + n, g.option, HK_OPT_LEN)
@@ -154,6 +159,7 @@ cdef int nudge(nudger *n, const hk_event *est) noexcept nogil:
     if est.tcp_options & HK_TCP_WSCALE:
         g.window >>= est.snd_wscale
     g.option = NULL
+    g.flags = FLAG_ACK
     return send_segment(n, &g)
 
 
@@ -174,4 +180,15 @@ cdef int announce(nudger *n, const hk_event *est, int role, int transport, uint1
     if est.tcp_options & HK_TCP_WSCALE:
         g.window >>= est.rcv_wscale
     g.option = option
+    g.flags = FLAG_ACK
+    return send_segment(n, &g)
+
+
+cdef int forget(nudger *n, const hk_event *est, uint32_t seq, uint32_t ack) noexcept nogil:
+    cdef segment g
+    g.src, g.src_port = est.key.remote_ip, est.key.remote_port
+    g.dst, g.dst_port = est.key.local_ip, est.key.local_port
+    g.seq, g.ack, g.window = seq, ack, 0
+    g.option = NULL
+    g.flags = FLAG_RST | FLAG_ACK
     return send_segment(n, &g)

@@ -100,6 +100,7 @@ cdef struct flow:
     bint prompt                # twin_prompt() was called
     bint fin                   # the peer's FIN came
     bint fin_done              # and was handed to the application
+    bint fin_sent              # by the twin
     # for people
     uint64_t opened_ns
     uint64_t engaged_ns

@@ -14,6 +14,9 @@ cdef extern from "hooker_kern_user.h" nogil:
         HK_STATE_HELD
         HK_STATE_ENGAGED
         HK_STATE_RELEASED
+        HK_APP_CLOSED
+        HK_APP_ABORTED
+        HK_APP_LINGERS
         HK_MODE_PASS
         HK_MODE_REDIRECT
         HK_FRAME_MAGIC

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What we set on an application's socket while its flow is engaged, and take back when it is closed: nothing of ours
+ * outlives the flow, since the socket may (connect(AF_UNSPEC), then listen() or connect() again).
+ */
+
+#define HK_SOL_SOCKET 1
+#define HK_SO_MARK 36
+#define HK_SOL_TCP 6
+#define HK_TCP_CONGESTION 13
+#define HK_SOCK_DONE 2		/* 1 << SOCK_DONE: the peer's FIN has come */
+
+static __always_inline void hk_cb_flags(struct bpf_sock_ops *s, u32 set)
+{
+	u32 ours = BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG |
+		   BPF_SOCK_OPS_PARSE_UNKNOWN_HDR_OPT_CB_FLAG;
+
+	bpf_sock_ops_cb_flags_set(s, (s->bpf_sock_ops_cb_flags & ~ours) | set);
+}
+
+static __always_inline int hk_is_our_mark(struct hk_config *c, u32 mark)
+{
+	return (mark & ~HK_MARK_OTHER) == c->mark;
+}
+
+static __always_inline int hk_set_mark(struct bpf_sock_ops *s, int mark)
+{
+	return bpf_setsockopt(s, HK_SOL_SOCKET, HK_SO_MARK, &mark, sizeof(mark));
+}
+
+/* ---- congestion control ----
+ * Engaged, the socket talks over loopback, where a model of a path only costs. bbr's pacing cannot be turned off once
+ * it has begun, so a socket that is held does not begin it; others change when they are engaged.
+ */
+static __always_inline int hk_congestion_is(const char *name, const char *what)	/* its first three letters */
+{
+	return name[0] == what[0] && name[1] == what[1] && name[2] == what[2];
+}
+
+static __always_inline void hk_congestion_reno(struct bpf_sock_ops *s, struct hk_sock *st, int only_bbr)
+{
+	char name[HK_CC_NAME] = {}, reno[HK_CC_NAME] = "reno";
+
+	if (bpf_getsockopt(s, HK_SOL_TCP, HK_TCP_CONGESTION, name, sizeof(name)) || hk_congestion_is(name, "ren") ||
+	    (only_bbr && !hk_congestion_is(name, "bbr")))
+		return;
+	__builtin_memcpy(st->congestion, name, sizeof(name));
+	bpf_setsockopt(s, HK_SOL_TCP, HK_TCP_CONGESTION, reno, sizeof(reno));
+}
+
+static __always_inline void hk_congestion_restore(struct bpf_sock_ops *s, struct hk_sock *st)
+{
+	char name[HK_CC_NAME] = {};
+
+	if (!st->congestion[0])
+		return;
+	/* unless the application has chosen another one meanwhile */
+	if (!bpf_getsockopt(s, HK_SOL_TCP, HK_TCP_CONGESTION, name, sizeof(name)) && hk_congestion_is(name, "ren")) {
+		__builtin_memcpy(name, st->congestion, sizeof(name));
+		bpf_setsockopt(s, HK_SOL_TCP, HK_TCP_CONGESTION, name, sizeof(name));
+	}
+	st->congestion[0] = 0;
+}
+
+/* ---- the end ---- */
+
+/*
+ * HK_APP_*. An abort's RST comes after this callback, and goes where TCP's would, to the peer's host: a connection
+ * with the same ports may follow it at once. A socket that is reset or times out has an error already.
+ */
+static __always_inline u32 hk_how_closed(void *tp, u32 old_state)
+{
+	void *so = *(void * volatile *)(tp + HK_SOCK_SOCKET);
+	u64 flags = *(volatile u64 *)(tp + HK_SOCK_FLAGS);
+
+	if (*(volatile u32 *)(tp + HK_SOCK_ERR))
+		return HK_APP_CLOSED;
+	if (old_state == BPF_TCP_CLOSING || (old_state == BPF_TCP_FIN_WAIT2 && (!so || flags & HK_SOCK_DONE)))
+		return HK_APP_LINGERS;
+	if (so && (old_state == BPF_TCP_ESTABLISHED || old_state == BPF_TCP_CLOSE_WAIT ||
+		   old_state == BPF_TCP_FIN_WAIT1 || old_state == BPF_TCP_FIN_WAIT2))
+		return HK_APP_ABORTED;
+	return HK_APP_CLOSED;
+}
+
+static __always_inline void hk_give_back(struct bpf_sock_ops *s, struct hk_config *c, struct bpf_sock *sk,
+					 struct hk_sock *st)
+{
+	u32 mark = sk->mark;
+
+	if (hk_is_our_mark(c, mark))
+		hk_set_mark(s, st->app_mark[mark & HK_MARK_OTHER ? 1 : 0]);
+	hk_congestion_restore(s, st);
+	hk_cb_flags(s, 0);
+	hk_socks.sk_storage_delete(sk);
+}
