@@ -1,6 +1,7 @@
 """Build of the Cython engine: every ``.pyx`` below ``hooker/`` becomes one extension module.
 
-Built in place, the fuzzers' targets are built as well, for the tests that replay their corpus.
+All of them are listed here: what is built without one of them would be a package without an engine. Built in
+place, the fuzzers' targets are built as well, for the tests that replay their corpus.
 
 ``HOOKER_DEBUG=1`` builds with line tracing, bounds assertions and annotated HTML.
 """
@@ -12,14 +13,84 @@ import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 
 ROOT = Path(__file__).parent
 DEBUG = os.environ.get("HOOKER_DEBUG") == "1"
+DESCRIBING = {"egg_info", "dist_info", "sdist"}  # commands that compile nothing
+PACKAGES = [*find_packages(str(ROOT), include=["hooker", "hooker.*"]), "hooker.bpf"]
+ENGINE = [
+    "_fastpath",
+    "_link",
+    "carriers.udp",
+    "collection",
+    "delivery",
+    "early",
+    "flow.face",
+    "flow.machine",
+    "flow.messages",
+    "flow.proof",
+    "flows",
+    "flowtable",
+    "frames",
+    "layout",
+    "nudge",
+    "polling",
+    "ringbuf",
+    "services",
+    "slab",
+    "tap",
+    "tcp.sansio",
+    "tcp.segment",
+    "tcp.twin",
+    "tun.queue",
+    "twin",
+    "view",
+    "vtl._loopback",
+    "vtl._parts",
+    "vtl.aead",
+    "vtl.congestion",
+    "vtl.controllers.auto",
+    "vtl.controllers.bbr",
+    "vtl.controllers.cubic",
+    "vtl.controllers.fixed",
+    "vtl.controllers.newreno",
+    "vtl.controllers.python",
+    "vtl.endpoint",
+    "vtl.fec",
+    "vtl.handshake",
+    "vtl.keys",
+    "vtl.lifecycle",
+    "vtl.packet_in",
+    "vtl.packet_out",
+    "vtl.path",
+    "vtl.pmtu",
+    "vtl.ranges",
+    "vtl.reassembly",
+    "vtl.recovery",
+    "vtl.registry",
+    "vtl.sansio",
+    "vtl.sendbuf",
+    "vtl.siphash",
+    "vtl.stream",
+    "vtl.timers",
+    "vtl.wire",
+]
+
+
+def engine_sources() -> list[Path]:
+    """Those of ``ENGINE``. Refuses to go on when a file is missing or is not in the list."""
+    wanted = {ROOT / "hooker" / f"{name.replace('.', '/')}.pyx" for name in ENGINE}
+    found = set((ROOT / "hooker").rglob("*.pyx"))
+    for path in sorted(wanted - found):
+        sys.exit(f"setup.py: {path.relative_to(ROOT)} is missing: this is not the whole source")
+    for path in sorted(found - wanted):
+        sys.exit(f"setup.py: {path.relative_to(ROOT)} is new: add it to ENGINE in setup.py")
+    return sorted(found)
 
 
 def extensions() -> list[Extension]:
-    sources = sorted((ROOT / "hooker").rglob("*.pyx"))
+    sources = engine_sources()
     if "--inplace" in sys.argv:
         sources += sorted((ROOT / "fuzz").glob("*.pyx"))
     return [
@@ -36,8 +107,10 @@ def extensions() -> list[Extension]:
     ]
 
 
-setup(
-    ext_modules=cythonize(
+def modules() -> list[Extension]:
+    if DESCRIBING.intersection(sys.argv):
+        return extensions()
+    return cythonize(
         extensions(),
         nthreads=os.cpu_count() or 1,
         annotate=DEBUG,
@@ -52,4 +125,6 @@ setup(
             "embedsignature": True,
         },
     )
-)
+
+
+setup(packages=PACKAGES, ext_modules=modules(), options={"build_ext": {"parallel": os.cpu_count() or 1}})
