@@ -22,6 +22,7 @@ from hooker.errors import ConfigurationError, KernelError
 CGROUP2_SUPER_MAGIC = 0x63677270  # linux/magic.h
 NAME = re.compile(r"hooker-(\d+)-[0-9a-f]{8}")  # owner's pid, random
 POLL_INTERVAL = 0.01  # s
+SWEEP_AGE = 60.0  # s
 
 # the same numbers on every architecture (they were added after the tables were unified)
 _NR_FSOPEN, _NR_FSCONFIG, _NR_FSMOUNT = 430, 431, 432
@@ -124,21 +125,31 @@ class Cgroup:
     relative: str
 
     @classmethod
-    def create(cls, parent: str | None = None) -> Cgroup:
-        """Make ``hooker-<pid>-<random>`` below ``parent`` (this process's own group by default).
+    def named(cls, parent: str | None = None) -> Cgroup:
+        """``hooker-<pid>-<random>`` below ``parent`` (this process's own group by default), not made yet.
 
-        Below the own group, so that resource limits go on applying. Raises ConfigurationError.
+        Below the own group, so that resource limits go on applying. An owner that may be killed registers its
+        removal with a janitor before ``make()``.
         """
         base = of_process() if parent is None else parent.strip("/")
-        group = cls(f"{base}/hooker-{os.getpid()}-{secrets.token_hex(4)}".lstrip("/"))
+        return cls(f"{base}/hooker-{os.getpid()}-{secrets.token_hex(4)}".lstrip("/"))
+
+    @classmethod
+    def create(cls, parent: str | None = None) -> Cgroup:
+        """``named()`` and ``make()`` in one, for those that nobody kills."""
+        return cls.named(parent).make()
+
+    def make(self) -> Cgroup:
+        """Make it, and remove what dead owners have left beside it. Raises ConfigurationError."""
         try:
-            group.path.mkdir()
+            self.path.mkdir()
         except OSError as error:
             raise ConfigurationError(
-                f"cannot make cgroup {group.path}: {error.strerror}",
+                f"cannot make cgroup {self.path}: {error.strerror}",
                 remedy="run as root, in a group that may have children",
             ) from None
-        return group
+        _sweep(self.path.parent)
+        return self
 
     @property
     def path(self) -> Path:
@@ -183,15 +194,32 @@ class Cgroup:
         return True
 
 
-def remove_stale(*, force: bool = False) -> list[str]:
-    """Remove groups of ours whose owner is dead; the relative paths of those that went.
+def _sweep(parent: Path) -> None:
+    """Remove empty groups of dead owners: of those whose janitor was killed, too.
+
+    Not the young ones: their owner may live in another pid namespace and be about to fill them.
+    """
+    for directory in parent.glob("hooker-*"):
+        try:
+            match = NAME.fullmatch(directory.name)
+            if match is None or Path(f"/proc/{match[1]}").exists():
+                continue
+            if time.time() - directory.stat().st_mtime > SWEEP_AGE and not any(map(_pids, _tree(directory))):
+                for inner in _tree(directory):
+                    _rmdir(inner)
+        except OSError:
+            pass  # gone already
+
+
+def remove_stale(*, force: bool = False, below: Path | None = None) -> list[str]:
+    """Remove groups of ours whose owner is dead, or those of them ``below``; the relative paths of what went.
 
     A group with processes in it is left alone unless ``force``: its owner may live in another pid
     namespace, where the number in the name means another process.
     """
     base = root()
     removed = []
-    for directory in list(_tree(base)):
+    for directory in list(_tree(below or base)):
         match = NAME.fullmatch(directory.name)
         if match is None or Path(f"/proc/{match[1]}").exists():
             continue

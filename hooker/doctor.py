@@ -20,8 +20,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hooker import bpf_calls, cgroup, headers
+from hooker import bpf_calls, cgroup, headers, janitor
 from hooker.errors import HookerError
+from hooker.janitor import Janitor
 
 KERNEL_FLOOR = (6, 1)
 KERNEL_RECOMMENDED = (6, 6)  # FIN and poll faults of sockmap are fixed
@@ -186,16 +187,15 @@ def check_links() -> str:
     """Attach to a child cgroup, never the root."""
     bpf = _programs().load_func(b"probe_sock_ops", _bcc().BPF.SOCK_OPS)
     egress = _programs().load_func(b"probe_cgroup_skb", _bcc().BPF.CGROUP_SKB)
-    group = cgroup.Cgroup.create()
-    try:
-        target = os.open(group.path, os.O_RDONLY)
+    group = cgroup.Cgroup.named()
+    with Janitor() as keeper:  # removes it, however this ends
+        keeper.register(janitor.cgroup(group.relative))
+        target = os.open(group.make().path, os.O_RDONLY)
         try:
             os.close(bpf_calls.link_cgroup(bpf.fd, target, bpf_calls.CGROUP_SOCK_OPS))
             os.close(bpf_calls.link_cgroup(egress.fd, target, bpf_calls.CGROUP_INET_EGRESS))
         finally:
             os.close(target)
-    finally:
-        group.remove()
     return "sock_ops and egress, in a child cgroup"
 
 

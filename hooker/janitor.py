@@ -37,6 +37,8 @@ Action = dict[str, Any]
 MAX_MESSAGE = 65536  # bytes of one JSON message
 RESERVED_TABLES = (0, 253, 254, 255)  # unspec, default, main, local: never flushed
 CLOSE_TIMEOUT = 10.0  # s
+UNDO_TIMEOUT = 30.0  # s, until a control group is empty: nobody waits for it
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
 HERE = Path(__file__).resolve()
 
 
@@ -169,6 +171,8 @@ def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:
     # above the standard streams: their numbers are the helper's own, even where the owner has closed them
     channel = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 3)
     settings = json.dumps({"owner": os.getpid(), "socket": channel, "netlink": _netlink_directory()})
+    # until the helper ignores them: what is registered must not die with an impatient owner
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
     try:
         return subprocess.Popen(
             [start.interpreter(), "-I", "-S", str(HERE), settings],
@@ -181,6 +185,7 @@ def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:
             cwd="/",
         )
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(channel)
 
 
@@ -194,7 +199,7 @@ def _netlink_directory() -> str | None:
 
 
 def _main(settings: dict[str, Any]) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     registered = _listen(socket.socket(fileno=settings["socket"]), _open_owner(settings["owner"]))
     _make_importable(settings["netlink"])
@@ -294,7 +299,7 @@ def _undo_routes(action: Action) -> None:
 def _undo_cgroup(action: Action) -> None:
     from hooker.cgroup import Cgroup
 
-    Cgroup(action["relative"]).remove(kill=action["kill"], timeout=5.0)
+    Cgroup(action["relative"]).remove(kill=action["kill"], timeout=UNDO_TIMEOUT)
 
 
 def _undo_file(action: Action) -> None:

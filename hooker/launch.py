@@ -223,9 +223,10 @@ def _engine_main(options: Options, life: int, writer: int, linger: float, mask: 
 def _serve(
     options: Options, life: int, report: _Report, linger: float, stopped: list[int], helper: Janitor
 ) -> None:
-    group = Cgroup.create()
+    group = Cgroup.named()
     undo = helper.register(janitor.cgroup(group.relative))
     try:
+        group.make()
         with running(options, group.path) as engine:
             report.send({"cgroup": group.relative})
             while not stopped and not select.select([life], [], [], 1.0)[0]:

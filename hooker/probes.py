@@ -367,17 +367,18 @@ def _try(name: str, probe: Callable[[_Host, _Host], str], required: bool, a: _Ho
 def _all() -> list[ProbeResult]:
     """In this process, which is then in a namespace of its own."""
     with Janitor() as keeper:
-        group = Cgroup.create()
+        group = Cgroup.named()
         undo = keeper.register(janitor.cgroup(group.relative))
         try:
+            group.make()
             group.add()
             with _hosts(group) as (a, b):
                 return [_try(name, probe, required, a, b) for name, probe, required in PROBES]
         except (HookerError, OSError) as error:
             return [ProbeResult("engine", False, True, str(error), getattr(error, "remedy", ""))]
         finally:
-            group.remove()
-            undo.done()
+            if group.remove():
+                undo.done()
 
 
 def run_all(timeout: float = 300.0) -> list[ProbeResult]:

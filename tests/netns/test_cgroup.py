@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -121,12 +122,59 @@ def test_only_groups_of_dead_owners_are_stale(group: Cgroup, sleeper: subprocess
     for made in (stale, busy, foreign):
         made.path.mkdir()
     busy.add(sleeper.pid)
-    assert cgroup.remove_stale() == [stale.relative]
+    assert cgroup.remove_stale(below=group.path) == [stale.relative]
     assert busy.path.exists()
     assert foreign.path.exists()
     assert group.path.exists()
-    assert busy.relative in cgroup.remove_stale(force=True)
+    assert cgroup.remove_stale(force=True, below=group.path) == [busy.relative]
     assert sleeper.poll() is None
+
+
+def test_making_a_group_sweeps_what_dead_owners_left_beside_it(
+    group: Cgroup, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = Cgroup(f"{group.relative}/hooker-{dead_pid()}-0123abcd")
+    busy = Cgroup(f"{group.relative}/hooker-{dead_pid()}-89abcdef")
+    for made in (left, busy):
+        made.path.mkdir()
+    busy.add(sleeper.pid)
+    Cgroup.create(group.relative)
+    assert left.path.exists()  # it is young
+    monkeypatch.setattr(cgroup, "SWEEP_AGE", -1.0)
+    mine = Cgroup.create(group.relative)
+    assert not left.path.exists()
+    assert busy.path.exists()
+    assert mine.path.exists()
+
+
+KILLED = """
+import os, signal, sys, types
+from pathlib import Path
+real = Path.mkdir
+def mkdir(self, *arguments, **settings):
+    real(self, *arguments, **settings)
+    if self.name.startswith(f"hooker-{os.getpid()}-"):
+        print(self, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+Path.mkdir = mkdir
+from hooker import doctor, launch, probes
+from hooker.janitor import Janitor
+doctor._bcc = lambda: types.SimpleNamespace(BPF=types.SimpleNamespace(SOCK_OPS=1, CGROUP_SKB=2))
+doctor._programs = lambda: types.SimpleNamespace(load_func=lambda *_: None)
+"""
+
+
+@pytest.mark.parametrize(
+    "work",
+    ["doctor.check_links()", "probes._all()", "launch._serve(launch.Options(), 0, None, 1.0, [], Janitor())"],
+)
+def test_an_owner_killed_as_soon_as_its_group_is_there_leaves_none(work: str) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED + work], capture_output=True, text=True, timeout=60)
+    assert done.returncode == -9, done.stderr
+    deadline = time.monotonic() + 20
+    while Path(done.stdout.strip()).exists():
+        assert time.monotonic() < deadline, f"left behind: {done.stdout}"
+        time.sleep(0.05)
 
 
 def test_a_group_named_by_a_user_must_exist_and_be_version_2(group: Cgroup) -> None:
