@@ -86,7 +86,7 @@ cdef void take_frames(worker *w, slab *s, uint8_t *data, size_t n) noexcept nogi
     while at < n and not w.parser.broken:
         count = frames_parse(&w.parser, data + at, n - at, w.frames, FRAMES, &used)
         if w.tap != NULL:
-            tap_frames(w.tap, w.owner, s, data + at, w.frames, count)
+            tap_frames(w.tap, w.owner, s, data + at, w.frames, count, &w.n.tap_errors)
         for i in range(count):
             take_frame(w, s, data + at, &w.frames[i])
         at += used
@@ -162,7 +162,7 @@ cdef void show_read(worker *w, flow *f, slab *s, size_t n) noexcept nogil:
     e.offset = 0
     e.length = <uint32_t>n
     e.flags = FRAME_FIRST | FRAME_LAST
-    tap_frames(w.tap, w.owner, s, s.base + s.used, &e, 1)
+    tap_frames(w.tap, w.owner, s, s.base + s.used, &e, 1, &w.n.tap_errors)
 
 
 cdef int read_twin(worker *w, flow *f, size_t most) noexcept nogil:

@@ -82,6 +82,7 @@ class Hooker:
     :param tap: called with each batch of what applications send: a NumPy array of frames and the payload they
         point into, over the engine's own memory (``hooker.tap``). It runs in the worker and holds it up, and
         may ask this object nothing: flows(), snapshot() and so on raise UsageError there, as in a controller.
+        What it raises is reported once (``sys.excepthook``) and counted (``tap_errors``).
     :param control: serve `hooker status`.
     :param redirect: whether messages of non-blocking sockets take the redirect socket: "always", "never"
         (all data goes through the twins), or "auto": where the probes find that nobody can tell.

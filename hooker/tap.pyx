@@ -56,7 +56,7 @@ cdef object _call(object callback, object owner, slab *s, uint8_t *data, frame_e
 
 
 cdef void tap_frames(
-    void *callback, void *owner, slab *s, uint8_t *data, frame_entry *frames, uint32_t count
+    void *callback, void *owner, slab *s, uint8_t *data, frame_entry *frames, uint32_t count, uint64_t *errors
 ) noexcept nogil:
     if count == 0:
         return
@@ -64,4 +64,14 @@ cdef void tap_frames(
         try:
             _call(<object>callback, <object>owner, s, data, frames, count)
         except BaseException:
-            sys.excepthook(*sys.exc_info())   # a tap cannot stop the data: it is told, and the data goes on
+            errors[0] += 1
+            if errors[0] == 1:
+                _report()
+
+
+cdef void _report() noexcept:
+    """A tap cannot stop the data: it is told once (a log that nobody reads would stop the worker), and the data goes on."""
+    try:
+        sys.excepthook(*sys.exc_info())
+    except BaseException:
+        pass                                  # standard error may be closed

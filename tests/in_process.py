@@ -40,12 +40,16 @@ def started(host: Host, **options: Any) -> Hooker:
 
 @contextlib.contextmanager
 def engines(
-    lab: Lab, b: dict[str, Any] | None = None, install: Install | None = None, at: str = "b"
+    lab: Lab,
+    b: dict[str, Any] | None = None,
+    at_a: dict[str, Any] | None = None,
+    install: Install | None = None,
+    at: str = "b",
 ) -> Iterator[list[Hooker]]:
     """An engine on each host, and a server at b. The one ``at`` a host installs its rule by ``install``."""
     with contextlib.ExitStack() as stack:
         made = []
-        for host, options in ((lab.a, {}), (lab.b, b or {})):
+        for host, options in ((lab.a, at_a or {}), (lab.b, b or {})):
             with pytest.MonkeyPatch.context() as patch:
                 if install is not None and host.letter == at:
                     patch.setattr(LocalRoute, "install", install)

@@ -75,6 +75,21 @@ def test_a_tap_that_asks_the_engine_is_refused_and_the_data_goes_on(lab: Lab) ->
     assert asker.was_refused(), asker.errors
 
 
+def test_what_a_tap_raises_is_told_once_and_the_data_goes_on(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: told.append(str(error)))
+
+    def tap(*_: object) -> None:
+        raise RuntimeError("mine")
+
+    with engines(lab, at_a={"tap": tap}) as (a, _):
+        assert transfer(lab) == "300000"
+        assert a.counters()["tap_errors"] > 1
+    assert told == ["mine"]
+
+
 def test_a_controller_that_asks_the_engine_is_refused_and_the_data_goes_on(
     lab: Lab, asking_controller: Asker
 ) -> None:
