@@ -31,6 +31,7 @@ NAME = re.compile(r"(\d+)(?:-\d+)?\.sock")  # pid, and a number for a process's 
 ACCEPT_PAUSE = 0.1  # s, after a connection could not be accepted
 SEND_TIMEOUT = 1.0  # s, for one reply; a client that does not read holds up the others so long
 QUERY_TIMEOUT = 3.0  # s, for an engine to answer
+REPLY_TIMEOUT = 30.0  # s, for all of its answer
 MAX_REPLY = 64 << 20  # bytes
 
 
@@ -192,7 +193,10 @@ def _query(path: Path) -> Snapshot | None:
 def _read(client: socket.socket) -> Snapshot | None:
     parts: list[bytes] = []
     size = 0
+    until = time.monotonic() + REPLY_TIMEOUT
     while chunk := client.recv(65536):
+        if time.monotonic() > until:
+            return None
         parts.append(chunk)
         size += len(chunk)
         if size > MAX_REPLY:

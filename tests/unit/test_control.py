@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import socket
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +84,43 @@ def test_an_engine_that_cannot_answer_does_not_hide_the_others(
     with socket.socket(socket.AF_UNIX) as mute, ControlServer(snapshot):
         mute.bind(str(run_dir / "1.sock"))
         mute.listen()
+        assert snapshots() == [snapshot()]
+
+
+@pytest.mark.timeout(30)
+def test_an_engine_that_answers_without_end_does_not_hide_the_others(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "REPLY_TIMEOUT", 0.3)
+    run_dir.mkdir(mode=0o700)
+    ended = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            while not ended.wait(0.05):
+                connection.sendall(b" ")
+
+    with socket.socket(socket.AF_UNIX) as endless, ControlServer(snapshot):
+        endless.bind(str(run_dir / "1.sock"))
+        endless.listen()
+        thread = threading.Thread(target=drip, args=(endless,))
+        thread.start()
+        assert snapshots() == [snapshot()]
+        ended.set()
+        thread.join()
+
+
+@pytest.mark.timeout(30)
+def test_a_server_among_many_descriptors_answers(run_dir: Path) -> None:
+    """select() knows those below 1024 only."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    with contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(1100):
+            stack.enter_context(open(os.devnull))
+        stack.enter_context(ControlServer(snapshot))
         assert snapshots() == [snapshot()]
 
 
