@@ -9,8 +9,8 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
 from hooker.tcp.numbers cimport FAR, is_far, position_of
 from hooker.tcp.segment cimport (
-    FLAG_ACK, HAS_SACK, HAS_TIMESTAMPS, MAX_HEADERS, MAX_PACKET, SEGMENT_OK, Segment, segment_build,
-    segment_parse,
+    FLAG_ACK, HAS_SACK, HAS_TIMESTAMPS, MAX_HEADERS, MAX_PACKET, SEGMENT_OK, VNET_HEADER, Segment,
+    cut_room, segment_build, segment_cut, segment_parse,
 )
 from hooker.tcp.twin cimport (
     ack_extra, delivery, heard, twin, twin_ack, twin_acked, twin_deliver, twin_echo, twin_expired,
@@ -71,6 +71,22 @@ cdef void remake(Bed *b, const Segment *s, bint partial) noexcept nogil:
         fail("a segment changed on its way")
 
 
+cdef void cut_up(Bed *b, const Segment *s, uint32_t size) noexcept nogil:
+    """What goes to a wire is read again, complete."""
+    cdef Segment piece
+    cdef uint32_t at = 0, n, mss = cut_room(s, size)
+    while failure() == NULL:
+        memset(b.scratch, 0, VNET_HEADER)
+        n = segment_cut(s, at, size, b.scratch + VNET_HEADER)
+        if segment_parse(b.scratch, VNET_HEADER + n, &piece) != SEGMENT_OK:
+            fail("a packet for a wire is refused")
+        elif piece.length != min(mss, s.length - at) or memcmp(piece.data, s.data + at, piece.length):
+            fail("a packet for a wire has other bytes")
+        at += mss
+        if at >= s.length:
+            return
+
+
 cdef void check_said(Bed *b, const twin_segment *out) noexcept nogil:
     cdef Segment s
     cdef uint64_t seq, ack
@@ -129,6 +145,7 @@ cdef void raw_packet(Bed *b, Input *i) noexcept nogil:
             fail("data outside of the packet")
         else:
             remake(b, &s, n & 1)
+            cut_up(b, &s, 2 * n)
             twin_matches(&b.t, &s)
             hear(b, &s, copy, n)
     free(copy)

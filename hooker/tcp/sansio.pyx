@@ -1,5 +1,6 @@
 """Segments and twins in Python's hands, for tests and experiments: bytes and times in and out."""
 
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -69,6 +70,22 @@ def build(segment not None, *, bint partial=False):
     s.ecn, s.gso_size = segment.ecn & 3, segment.gso_size
     set_options(&s, segment)
     return (<const char *>head)[:sg.segment_build(&s, partial, head)] + data
+
+
+def cut(bytes packet not None, uint32_t size):
+    """The IP packets that a wire carries for a packet of the device; each has ``size`` bytes at most."""
+    cdef sg.Segment s
+    cdef uint32_t at = 0, n
+    cdef bytearray out
+    packets = []
+    size = min(size, <uint32_t>sg.MAX_PACKET)
+    read(packet, &s)
+    out = bytearray(sg.MAX_READ_HEADERS + sg.MAX_PACKET)
+    while at < s.length or not packets:
+        n = sg.segment_cut(&s, at, size, <uint8_t *>PyByteArray_AS_STRING(out))
+        packets.append(bytes(out[:n]))
+        at += min(sg.cut_room(&s, size), s.length - at)
+    return packets
 
 
 cdef int set_options(sg.Segment *s, segment) except -1:

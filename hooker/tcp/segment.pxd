@@ -12,6 +12,7 @@ cdef enum:
     TCP_HEADER = 20
     MAX_OPTIONS = 40            # bytes of TCP options
     MAX_HEADERS = 110           # in front of the data of a segment that we make: 10 + 40 + 20 + 40
+    MAX_READ_HEADERS = 16484    # of one that was read: IPv6, eight extension headers of 2,048 bytes, TCP
     MAX_PACKET = 65535          # bytes of an IP packet
     MAX_SACKS = 4               # blocks in one option
     MAX_EXTENSIONS = 8          # IPv6 extension headers in one packet: more are refused
@@ -51,6 +52,8 @@ cdef struct Segment:
     const uint8_t *src          # 4 or 16 bytes
     const uint8_t *dst
     const uint8_t *data
+    const uint8_t *ip           # of one that was read: where its headers begin
+    const uint8_t *tcp
     uint32_t length             # of data
     uint32_t seq
     uint32_t ack
@@ -78,3 +81,11 @@ cdef refusal segment_parse(const uint8_t *packet, size_t n, Segment *out) noexce
 # Writes all in front of the data, VNET_HEADER first; returns its size, at most MAX_HEADERS. `partial` leaves
 # the sum over the data to the kernel (NEEDS_CSUM). With a gso_size below the length it is one segment of TSO.
 cdef uint32_t segment_build(const Segment *s, bint partial, uint8_t *out) noexcept nogil
+# One packet for a wire of a segment that was read, with its data from `at` on: headers as they are but for what
+# must differ, all checksums, no offload header. Returns its size, at most `size`, or the headers and one byte (up
+# to MAX_READ_HEADERS + 1). Headers vary, with SACK for instance, so it is not told how much data goes in.
+cdef uint32_t segment_cut(const Segment *s, uint32_t at, uint32_t size, uint8_t *out) noexcept nogil
+cdef inline uint32_t cut_room(const Segment *s, uint32_t size) noexcept nogil:
+    """Bytes of data in each but the last packet of a segment that is cut."""
+    cdef uint32_t headers = <uint32_t>(s.data - s.ip)
+    return size - headers if size > headers else 1

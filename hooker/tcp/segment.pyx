@@ -192,6 +192,7 @@ cdef refusal segment_parse(const uint8_t *packet, size_t n, Segment *out) noexce
     if r != SEGMENT_OK:
         return r
     tcp = c.p
+    out.ip, out.tcp = packet + VNET_HEADER, tcp
     r = read_tcp(&c, out)
     if r != SEGMENT_OK:
         return r
@@ -304,3 +305,47 @@ cdef uint32_t segment_build(const Segment *s, bint partial, uint8_t *out) noexce
         v.hdr_len = <uint16_t>header
     memcpy(out, &v, VNET_HEADER)
     return VNET_HEADER + header
+
+
+# ---- cutting ---------------------------------------------------------------------------------------------
+
+cdef uint8_t cut_flags(const Segment *s, uint32_t at, uint32_t n) noexcept nogil:
+    """As a network card cuts: CWR with the first packet, FIN and PSH with the last."""
+    cdef uint8_t flags = s.flags
+    if at > 0:
+        flags &= ~FLAG_CWR
+    if at + n < s.length:
+        flags &= ~(FLAG_FIN | FLAG_PSH)
+    if s.urgent <= at:
+        flags &= ~FLAG_URG
+    return flags
+
+
+cdef void fix_ip(const Segment *s, uint8_t *ip, uint32_t size) noexcept nogil:
+    """The length, and what depends on it."""
+    cdef uint16_t sum
+    if s.version == 6:
+        store16(ip + 4, <uint16_t>(size - IPV6_HEADER))
+        return
+    store16(ip + 2, <uint16_t>size)
+    store16(ip + 10, 0)
+    sum = ~fold(sum_bytes(ip, (ip[0] & 15) * 4, 0))
+    memcpy(ip + 10, &sum, 2)
+
+
+cdef uint32_t segment_cut(const Segment *s, uint32_t at, uint32_t size, uint8_t *out) noexcept nogil:
+    cdef uint32_t n = min(cut_room(s, size), s.length - at), start = <uint32_t>(s.tcp - s.ip)
+    cdef uint32_t headers = <uint32_t>(s.data - s.ip)
+    cdef uint32_t length = headers - start + n
+    cdef uint8_t *tcp = out + start
+    cdef uint16_t sum
+    memcpy(out, s.ip, headers)
+    memcpy(out + headers, s.data + at, n)
+    fix_ip(s, out, headers + n)
+    store32(tcp + 4, s.seq + at)
+    tcp[13] = cut_flags(s, at, n)
+    store16(tcp + 18, s.urgent - <uint16_t>at if tcp[13] & FLAG_URG else 0)
+    store16(tcp + 16, 0)
+    sum = ~fold(sum_bytes(tcp, length, sum_pseudo(s.src, s.dst, address_size(s.version), length)))
+    memcpy(tcp + 16, &sum, 2)
+    return headers + n

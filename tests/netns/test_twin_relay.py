@@ -52,7 +52,9 @@ class Bed:
         self.relay.wait()
 
     @contextlib.contextmanager
-    def connection(self, family: int = 4, room: int = 0) -> Iterator[tuple[socket.socket, socket.socket]]:
+    def connection(
+        self, family: int = 4, room: int = 0, marked: bool = True
+    ) -> Iterator[tuple[socket.socket, socket.socket]]:
         """A client at a and its server's end at b, marked before they say a word; `room`: of the server's."""
         a, b = self.lab.a, self.lab.b
         with b.socket(FAMILY[family]) as listener, a.socket(FAMILY[family]) as client:
@@ -64,7 +66,8 @@ class Bed:
             server, _ = listener.accept()
             with server:
                 for s in (client, server):
-                    s.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
+                    if marked:
+                        mark(s)
                     s.settimeout(60)
                 yield client, server
 
@@ -323,6 +326,69 @@ def test_keepalive_is_answered_by_the_far_end_and_by_nobody_else() -> None:
         with pytest.raises(OSError) as dead:
             client.recv(1)
         assert dead.value.errno == errno.ETIMEDOUT
+
+
+def mark(s: socket.socket, value: int = MARK) -> None:
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, value)
+
+
+@both_families
+@pytest.mark.parametrize("gap", [-1.0, -0.2, 0.0, 0.2, 1.0])
+def test_a_connection_engages_in_mid_flow(family: int, gap: float) -> None:
+    """The client is marked `gap` seconds before the server; meanwhile its segments go on to the wire."""
+    with bed() as made, made.connection(family, marked=False) as (client, server):
+        receivers = Receiver(server), Receiver(client)
+        senders = Sender(client, 1 << 40, end=False), Sender(server, 1 << 40, end=False)
+        eventually(lambda: all(r.received > MB for r in receivers))
+        first, second = (client, server) if gap >= 0 else (server, client)
+        mark(first)
+        time.sleep(abs(gap) / 2)
+        between = [r.received for r in receivers]
+        time.sleep(abs(gap) / 2)
+        if abs(gap) == 1:
+            assert all(r.received > before for r, before in zip(receivers, between, strict=True))
+        mark(second)
+        eventually(lambda: wire_is_silent(made))
+        before = [r.received for r in receivers]
+        eventually(lambda: all(r.received > b + MB for r, b in zip(receivers, before, strict=True)))
+        for sender in senders:
+            sender.size = 0
+        for sender, receiver, s in zip(senders, receivers, (client, server), strict=True):
+            sender.join(30)
+            s.shutdown(socket.SHUT_WR)
+            assert receiver.digest() == sender.digest()
+            assert receiver.received == sender.sent
+
+
+@both_families
+@pytest.mark.parametrize("gap", [-0.5, 0.0, 0.5])
+def test_a_connection_leaves_in_mid_flow(family: int, gap: float) -> None:
+    """The engines have left; the client loses its mark `gap` seconds before the server."""
+    with bed() as made, made.connection(family) as (client, server):
+        engage(client, server)
+        receivers = Receiver(server), Receiver(client)
+        senders = Sender(client, 1 << 40, end=False), Sender(server, 1 << 40, end=False)
+        eventually(lambda: all(r.received > 8 * MB for r in receivers))
+        os.kill(made.relay.pid, signal.SIGUSR2)
+        first, second = (client, server) if gap >= 0 else (server, client)
+        for s in (first, second):
+            before = [r.received for r in receivers]
+            eventually(lambda b=before: all(r.received > n + MB for r, n in zip(receivers, b, strict=True)))
+            mark(s, 0)
+            time.sleep(abs(gap))
+        for sender in senders:
+            sender.size = 0
+        for sender, receiver, s in zip(senders, receivers, (client, server), strict=True):
+            sender.join(30)
+            s.shutdown(socket.SHUT_WR)
+            assert receiver.digest() == sender.digest()
+            assert receiver.received == sender.sent
+
+
+def wire_is_silent(made: Bed) -> bool:
+    made.lab.meter.start()
+    time.sleep(0.2)
+    return bool(made.lab.meter.read().tcp.payload < LITTLE)
 
 
 # ---- the way back -------------------------------------------------------------------------------------

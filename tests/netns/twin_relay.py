@@ -3,19 +3,22 @@
     python twin_relay.py NETNS_A NETNS_B MARK DELAY LOSS
 
 It takes a flow's numbers from the handshake on the wire, and carries (position, bytes) and (acknowledged,
-window edge) between two twins, late and lossy if told so; what is lost, the kernels repair. SIGUSR1 makes it
-deaf: nothing crosses any more. It is meant to be killed.
+window edge) between two twins, late and lossy if told so; what is lost, the kernels repair. Until both
+sockets are marked, the segments of one go on to the wire. SIGUSR1 makes it deaf: nothing crosses any more.
+SIGUSR2 makes it leave: all goes on to the wire. It is meant to be killed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import heapq
 import itertools
 import random
 import select
 import signal
 import socket
+import struct
 import sys
 import time
 from dataclasses import dataclass, field
@@ -24,7 +27,7 @@ from typing import Any
 from hooker import netns
 from hooker.janitor import Janitor
 from hooker.tcp.fields import ACK, SYN, Heard, Refused, Segment
-from hooker.tcp.sansio import Twin, parse
+from hooker.tcp.sansio import Twin, cut, parse
 from hooker.tun import Device, Way
 from hooker.tun.queue import Queue
 
@@ -32,6 +35,9 @@ TABLE, PRIORITY = 0x7702, 91
 PROBE_EVERY = 0.03  # s, while a socket's segments have not come through its device
 KEPT = 4 << 20  # bytes for one kernel that it has not acknowledged
 ETH_P_ALL = 3
+SO_ATTACH_FILTER = 26
+MTU = 1500  # of the lab's wire
+KEEP: list[Any] = []  # memory that the kernel reads
 End = tuple[bytes, int]  # packed address, port
 
 
@@ -57,12 +63,15 @@ class Relay:
     """Both hosts' devices, all flows, and the transport between them."""
 
     def __init__(self, names: list[str], delay: float, loss: float) -> None:
-        self.delay, self.loss, self.deaf = delay, loss, False
+        self.delay, self.loss = delay, loss
+        self.deaf = self.left = False
         self.devices = [netns.call(name, Device) for name in names]
         self.queues = [Queue(d.descriptors[0]) for d in self.devices]
         self.wire = netns.call(names[0], lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM))
         self.wire.bind(("eth0", ETH_P_ALL))
         self.wire.setblocking(False)
+        self.wire.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, only_syns())
+        self.raw = [{family: raw_socket(name, family) for family in (4, 6)} for name in names]
         self.syns: dict[tuple[End, End], Segment] = {}
         self.sides: dict[tuple[End, End], Side] = {}  # by (local, remote)
         self.messages: list[Any] = []
@@ -109,8 +118,17 @@ class Relay:
             return
         side.through = True
         h = side.twin.hear(packet, time.monotonic_ns())
-        if side.other.through:
+        if side.other.through and not self.left:
             self.heard(side, h)
+        else:
+            self.bridge(host, packet, s)
+
+    def bridge(self, host: int, packet: bytes, s: Segment) -> None:
+        """To the wire, cut as a network card would: the other socket is not marked yet."""
+        family = 4 if len(s.dst) == 4 else 6
+        where = socket.inet_ntop(socket.AF_INET if family == 4 else socket.AF_INET6, s.dst)
+        for piece in cut(packet, MTU):
+            self.raw[host][family].sendto(piece, (where, 0))
 
     def heard(self, side: Side, h: Heard) -> None:
         if "data" in h.what or "urgent" in h.what:
@@ -209,6 +227,8 @@ class Relay:
 
     def idle(self) -> None:
         """Nothing waits to be read: say what may be said late."""
+        if self.left:
+            return
         now = time.monotonic()
         for side in self.sides.values():
             if side.told:
@@ -219,7 +239,7 @@ class Relay:
             lost = side.twin.expired(time.monotonic_ns())
             if lost:
                 self.again(side, *lost)
-            if not side.through and now >= side.probe_at:
+            if side.other.through and not side.through and now >= side.probe_at:
                 side.probe_at = now + PROBE_EVERY
                 self.write(side, side.twin.probe())
 
@@ -234,10 +254,42 @@ class Relay:
             for host, queue in enumerate(self.queues):
                 for packet in queue.read():
                     self.hear(host, packet)
+            if self.left:
+                self.messages.clear()
             while self.messages and self.messages[0][0] <= time.monotonic():
                 _, _, side, what, args = heapq.heappop(self.messages)
                 self.told(side, what, args)
             self.idle()
+
+
+def raw_socket(name: str, family: int) -> socket.socket:
+    """For whole packets, headers included."""
+    kind = socket.AF_INET if family == 4 else socket.AF_INET6
+    made = netns.call(name, lambda: socket.socket(kind, socket.SOCK_RAW, socket.IPPROTO_RAW))
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 << 20)
+    return made
+
+
+def only_syns() -> bytes:
+    """A socket filter, from the IP header on: TCP without IP options or extension headers, with SYN."""
+    code = [
+        (0x30, 0, 0, 0),  # version
+        (0x74, 0, 0, 4),
+        (0x15, 4, 0, 6),
+        (0x30, 0, 0, 9),  # IPv4: protocol, then flags
+        (0x15, 0, 6, 6),
+        (0x30, 0, 0, 33),
+        (0x05, 0, 0, 3),
+        (0x30, 0, 0, 6),  # IPv6
+        (0x15, 0, 2, 6),
+        (0x30, 0, 0, 53),
+        (0x45, 1, 0, SYN),
+        (0x06, 0, 0, 0),
+        (0x06, 0, 0, 0xFFFFFFFF),
+    ]
+    program = b"".join(struct.pack("=HBBI", *step) for step in code)
+    KEEP.append(ctypes.create_string_buffer(program))
+    return struct.pack("HxxxxxxP", len(code), ctypes.addressof(KEEP[-1]))
 
 
 def twin_of(mine: Segment, other: Segment) -> Twin:
@@ -262,6 +314,7 @@ def twin_of(mine: Segment, other: Segment) -> Twin:
 def main(names: list[str], mark: int, delay: float, loss: float) -> None:
     """Entry point: does not return."""
     relay = Relay(names, delay, loss)
+    signal.signal(signal.SIGUSR2, lambda *_: setattr(relay, "left", True))
     signal.signal(signal.SIGUSR1, lambda *_: setattr(relay, "deaf", True))
     with Janitor() as keeper:
         for name, device in zip(names, relay.devices, strict=True):

@@ -11,7 +11,7 @@ TCP = Path(__file__).parents[2] / "hooker" / "tcp"
 FILES = sorted(path for path in TCP.glob("*.p[yx]*") if path.suffix in (".py", ".pyx", ".pxd"))
 IMPORT = re.compile(r"^\s*(?:from|c?import)\s+([\w.]+)", re.MULTILINE)
 KNOWN = re.compile(
-    r"(hooker\.tcp|hooker\.includes\.bytes|libc\.(stdint|string)|cpython\.bytes|typing|__future__)\b"
+    r"(hooker\.tcp|hooker\.includes\.bytes|libc\.(stdint|string)|cpython\.byte(s|array)|typing|__future__)\b"
 )
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hooker.tcp.fields import ACK, PSH, SYN, Refused, Segment
-from hooker.tcp.sansio import build, parse
+from hooker.tcp.fields import ACK, CWR, FIN, PSH, SYN, URG, Refused, Segment
+from hooker.tcp.sansio import build, cut, parse
 
 VNET, V4, V6 = 10, 20, 40
 U16, U32 = st.integers(0, 2**16 - 1), st.integers(0, 2**32 - 1)
@@ -251,6 +251,40 @@ def test_a_whole_tso_segment_goes_in_and_out() -> None:
         whole = Segment(bytes(size), bytes(size), 1, 2, 3, 4, data=bytes(range(256)) * 255, gso_size=1448)
         assert parse(build(whole, partial=True)) == whole
         assert parse(build(whole)) == whole
+
+
+@given(segments(), st.integers(0, 3000), st.booleans())
+def test_packets_for_a_wire_are_the_segment_cut(segment: Segment, size: int, partial: bool) -> None:
+    packet = build(segment, partial=partial)
+    headers = len(packet) - VNET - len(segment.data)
+    mss = max(1, size - headers)
+    packets = cut(packet, size)
+    assert all(len(p) <= max(size, headers + 1) for p in packets)
+    pieces = [parse(bytes(VNET) + p) for p in packets]  # all checksums are there
+    assert b"".join(p.data for p in pieces) == segment.data
+    assert len(pieces) == max(1, -(-len(segment.data) // mss))
+    at = 0
+    for piece in pieces:
+        first, last = at == 0, at + len(piece.data) == len(segment.data)
+        kept = (
+            0xFF
+            & ~(0 if first else CWR)
+            & ~(0 if last else FIN | PSH)
+            & ~(URG if segment.urgent <= at else 0)
+        )
+        assert piece.flags == segment.flags & kept
+        assert piece.urgent == (segment.urgent - at if piece.flags & URG else 0)
+        assert piece.seq == (segment.seq + at) & 0xFFFFFFFF
+        same = {"seq": segment.seq, "flags": segment.flags, "data": segment.data, "urgent": segment.urgent}
+        assert piece._replace(**same, gso_size=segment.gso_size) == segment
+        at += len(piece.data)
+
+
+def test_headers_that_are_unknown_to_us_go_along_to_the_wire() -> None:
+    packet = extended((60, bytes(7)))
+    (made,) = cut(packet, 100)
+    assert made[: V6 + 8] == packet[VNET : VNET + V6 + 8]
+    assert parse(bytes(VNET) + made).data == b"hello"
 
 
 def test_more_sacks_than_there_is_room_for_are_left_out() -> None:
