@@ -27,6 +27,7 @@ class Worker:
         peer_port: int,
         transport: int,
         hold_time: float,
+        mark: int = ...,
         avoid_time: float = 60.0,
         dead_after: float = 5.0,
         datagrams: tuple[int, int] = (1472, 1472),

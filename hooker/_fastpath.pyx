@@ -422,7 +422,7 @@ cdef class Worker:
                  int adopt_fd, int redirect_fd, size_t records, size_t attention, uint32_t max_flows, uint16_t port, uint16_t peer_port, uint8_t transport,
                  double hold_time, double avoid_time=60.0, double dead_after=5.0, tuple datagrams=(1472, 1472), congestion="auto",
                  tuple keys=(), bint fec=True,
-                 double busy_poll=0.0, bint listening=True, tap=None):
+                 int mark=0, double busy_poll=0.0, bint listening=True, tap=None):
         cdef worker *w = &self.w
         cdef uint16_t bound = 0
         cdef int r
@@ -432,6 +432,7 @@ cdef class Worker:
         w.records = <hk_flow *>records
         w.max_flows = max_flows
         w.peer_port = peer_port
+        w.mark = mark
         w.transport = transport
         w.hold_client = <uint64_t>(hold_time * 1e9)
         w.hold_server = <uint64_t>((hold_time + dead_after + 2.0) * 1e9)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 6253  # UDP, where engines listen for VTL
 ENDS = (Kind.FLOW_RELEASED.value, Kind.FLOW_CLOSED.value)
 REDIRECT_CHOICES = ("auto", "always", "never")
+LOOPBACK_TIMEOUT = 2.0  # s for a connection of this host to itself
 SPARE_DESCRIPTORS = 1024  # beside those of the flows
 RECENT = 1024  # ended flows that snapshot() still shows
 
@@ -214,6 +215,7 @@ class Hooker:
                 peer_port=DEFAULT_PORT if self.listen_port == 0 else self.listen_port,
                 transport=self.transport.wire_id,
                 hold_time=self.hold_time,
+                mark=self._route.mark,
                 datagrams=datagram_sizes(),
                 congestion=self.congestion,
                 fec=self.fec,
@@ -393,7 +395,14 @@ def _redirect_socket(stack: ExitStack) -> socket.socket:
         listener.listen(1)
         one = stack.enter_context(socket.socket())
         one.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK_OWN)
-        one.connect(listener.getsockname())
+        one.settimeout(LOOPBACK_TIMEOUT)
+        try:
+            one.connect(listener.getsockname())
+        except TimeoutError:
+            raise ConfigurationError(
+                "packets from this host to itself are dropped",
+                remedy="let the firewall pass what goes over lo",
+            ) from None
         other, _ = listener.accept()
         stack.enter_context(other)
     one.setblocking(False)

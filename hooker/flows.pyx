@@ -25,6 +25,7 @@ from hooker.includes.hk cimport *
 from hooker.includes.linux cimport *
 from hooker.nudge cimport announce, forget, nudge
 from hooker.polling cimport clock_ns
+from hooker.reach cimport twin_reached
 from hooker.services cimport service_accepted, service_accepts, service_rejected
 from hooker.twin cimport twin_abort, twin_create, twin_discard, twin_finish
 from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_open_info, vtl_stream
@@ -292,6 +293,10 @@ cdef void start_client(worker *w, flow *f) noexcept nogil:
         if f.twin < 0:
             release(w, f, R_TWIN, True)
             return
+        if not twin_reached(w, f):
+            avoid(w, f, w.avoid_for, False)
+            release(w, f, R_PATH, True)
+            return
         info.committed = True
         w.n.committed += 1
     f.stream = vtl_open(assoc, &info, f, w.now)
@@ -386,7 +391,10 @@ cdef void answer(worker *w, flow *f, vtl_stream *s, const vtl_open_info *info) n
         wait_for_route(w, f, s, info)
         return
     f.twin = twin_create(&f.est)
-    if f.twin >= 0:
+    if f.twin >= 0 and not twin_reached(w, f):
+        vtl_reject(s, REJECT_TWIN)
+        release(w, f, R_PATH, False)
+    elif f.twin >= 0:
         f.stream = s
         vtl_accept(s, f)
     elif not info.committed or wait_for_twin(w, f, s, info) < 0:
@@ -448,6 +456,10 @@ cdef void confirm(worker *w, flow *f) noexcept nogil:
     if f.twin < 0:
         f.twin = -1
         cancel(w, f, R_TWIN)
+        return
+    if not twin_reached(w, f):
+        avoid(w, f, w.avoid_for, False)
+        cancel(w, f, R_PATH)
         return
     vtl_confirm(f.stream)
     engage(w, f)

@@ -19,6 +19,7 @@ REASONS = (
     "", "peer-without-hooker", "hold-timeout", "rejected-by-peer", "released-by-peer", "twin-failed",
     "application-closed", "out-of-memory", "closed", "reset-by-application", "reset-by-peer", "peer-lost",
     "engine-stopped", "protocol-error", "key-mismatch", "no-common-version", "no-route",
+    "local-path-blocked",
 )
 
 

@@ -10,5 +10,7 @@ cdef void nudger_close(nudger *n) noexcept nogil
 cdef int nudge(nudger *n, const hk_event *est) noexcept nogil      # 0, or -errno; to the application's socket
 # To the peer's host: an ACK with the option.
 cdef int announce(nudger *n, const hk_event *est, int role, int transport, uint16_t port) noexcept nogil
+# To this host, with a mark: as if from the application's socket, and of no effect.
+cdef int knock(nudger *n, const hk_event *est, int mark) noexcept nogil
 # To this host: a RST that ends what is left of the application's socket.
 cdef int forget(nudger *n, const hk_event *est, uint32_t seq, uint32_t ack) noexcept nogil

@@ -184,6 +184,26 @@ cdef int announce(nudger *n, const hk_event *est, int role, int transport, uint1
     return send_segment(n, &g)
 
 
+cdef void set_mark(nudger *n, int mark) noexcept nogil:
+    setsockopt(n.v4, SOL_SOCKET, SO_MARK, &mark, sizeof(mark))
+    if n.v6 >= 0:
+        setsockopt(n.v6, SOL_SOCKET, SO_MARK, &mark, sizeof(mark))
+
+
+cdef int knock(nudger *n, const hk_event *est, int mark) noexcept nogil:
+    cdef segment g
+    cdef int r
+    g.src, g.src_port = est.key.local_ip, est.key.local_port
+    g.dst, g.dst_port = est.key.remote_ip, est.key.remote_port
+    g.seq, g.ack, g.window = est.snd_nxt, est.rcv_nxt - 2, 1
+    g.option = NULL
+    g.flags = FLAG_ACK
+    set_mark(n, mark)
+    r = send_segment(n, &g)
+    set_mark(n, HK_MARK_OWN)
+    return r
+
+
 cdef int forget(nudger *n, const hk_event *est, uint32_t seq, uint32_t ack) noexcept nogil:
     cdef segment g
     g.src, g.src_port = est.key.remote_ip, est.key.remote_port

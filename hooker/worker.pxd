@@ -16,6 +16,7 @@ cdef enum:
     GATHER = 256               # parts of one sendmsg() to a twin
     FRAMES = 4096              # entries of the frame table
     NOTICES = 16384            # events waiting for Python; a power of two
+    REACHED = 1024             # remembered by reach.pyx; a power of two
     SERVICES = 4096            # remembered; a power of two
     OPEN_BUCKETS = 256         # of the table of early OPENs
     PEERS = 4096               # associations that people are shown
@@ -38,7 +39,8 @@ cdef enum reason:              # why a flow is where it is; REASONS in flows.pyx
     R_KEY = 14                 # one engine has no key, or another one
     R_VERSION = 15             # no version of VTL is common
     R_NO_ROUTE = 16            # the routing rule for the twins is not there
-    R_COUNT = 17
+    R_PATH = 17                # marked segments do not reach the twin: DNAT, a firewall
+    R_COUNT = 18
 
 cdef struct gather_list:       # parts of received datagrams that go to one twin together
     gather_list *next_free
@@ -204,6 +206,9 @@ cdef struct worker:
     uint64_t accept_ns         # how long services take to accept, smoothed
     uint64_t avoid_for
     nudger nudger
+    int mark                   # of hooked application sockets
+    hk_peer reached[REACHED]   # twins for these are reached,
+    uint64_t reached_until[REACHED]
     notice *notices
     uint64_t notice_head
     uint64_t notice_tail

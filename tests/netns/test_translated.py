@@ -1,0 +1,100 @@
+"""Where this host's own rules keep marked segments from the twin, connections are TCP, at once and counted."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from support import PLAIN, Pair
+
+from hooker.lab import INTERFACE, Host, Lab
+
+pytestmark = pytest.mark.timeout(90)
+PORT = 7980
+SERVICE = "10.9.9.9"
+SERVER = """
+import socket, sys
+listener = socket.create_server(("0.0.0.0", int(sys.argv[1])))
+while True:
+    s, _ = listener.accept()
+    while data := s.recv(65536):
+        s.sendall(data)
+    s.close()
+"""
+CLIENT = """
+import os, socket, sys, time
+start = time.monotonic()
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 20)
+data, got = os.urandom(50000), b""
+s.sendall(data)
+while len(got) < len(data):
+    part = s.recv(65536)
+    assert part
+    got += part
+assert got == data
+print(time.monotonic() - start)
+"""
+
+
+def rules(host: Host, text: str) -> None:
+    try:
+        done = host.run(["nft", text], check=False, hooked=False)
+    except FileNotFoundError:
+        pytest.skip("no nft here")
+    if done.returncode:
+        pytest.skip(f"no nftables here: {done.stderr!r}")
+
+
+def echo(pair: Pair, target: str) -> float:
+    done = pair.a.run([sys.executable, "-c", CLIENT, target, str(PORT)], timeout=40)
+    return float(done.stdout)
+
+
+def serve(host: Host) -> subprocess.Popen[bytes]:
+    process = host.popen([sys.executable, "-c", SERVER, str(PORT)])
+    host.wait_listening(PORT)
+    return process
+
+
+def stays_on_tcp(pair: Pair, target: str, who: str) -> None:
+    serve(pair.b)
+    with pair.over_tcp(payload=300_000):
+        took = [echo(pair, target) for _ in range(3)]
+    assert max(took) < 10, took
+    if pair.client and pair.server:
+        reasons = (pair.client if who == "a" else pair.server).status()["reasons"]
+        assert reasons["local-path-blocked"] == 1
+        assert pair.client.status()["reasons"]["peer-remembered-as-tcp"] == 2, "the service is remembered"
+
+
+def test_a_service_address_that_the_client_translates(lab: Lab) -> None:
+    """As kube-proxy does, for TCP and UDP."""
+    lab.a.run(["ip", "route", "add", SERVICE, "dev", INTERFACE], hooked=False)
+    rules(
+        lab.a,
+        "add table ip n; add chain ip n o { type nat hook output priority -100; };"
+        f"add rule ip n o ip daddr {SERVICE} dnat to {lab.b.v4}",
+    )
+    with Pair.open(lab) as pair:
+        stays_on_tcp(pair, SERVICE, "a")
+
+
+FIREWALL = (
+    "add table inet f; add chain inet f o { type filter hook output priority 0; policy drop; };"
+    f'add rule inet f o oifname "{INTERFACE}" accept'
+)
+
+
+@pytest.mark.parametrize("who", ["a", "b"])
+def test_a_firewall_that_lets_out_by_one_interface_only(lab: Lab, who: str) -> None:
+    with Pair.open(lab) as pair:
+        rules(lab.a if who == "a" else lab.b, FIREWALL)
+        stays_on_tcp(pair, pair.b.v4, who)
+
+
+@pytest.mark.skipif(PLAIN, reason="needs engines")
+def test_an_engine_behind_such_a_firewall_says_so_and_does_not_start(lab: Lab) -> None:
+    rules(lab.a, FIREWALL)
+    with pytest.raises(RuntimeError, match="dropped"):
+        lab.a.hooker()
