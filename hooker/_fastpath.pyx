@@ -25,7 +25,7 @@ from hooker.nudge cimport nudger_close, nudger_open
 from hooker.ringbuf cimport ring_attach, ring_detach, ring_next, ring_release
 from hooker.slab cimport pool_free, pool_init, pool_release, slab
 from hooker.vtl.api cimport *
-from hooker.view cimport view_counters, view_flows, view_notices, view_peers, view_reasons
+from hooker.view cimport view_counters, view_ended, view_flows, view_notices, view_peers, view_reasons
 from hooker.vtl.endpoint cimport *
 from hooker.worker cimport *
 
@@ -609,3 +609,7 @@ cdef class Worker:
     def reasons(self):
         """How many flows ended or stayed on TCP for each reason."""
         return view_reasons(&self.w)
+
+    def ended(self):
+        """Of these, how many had run over the transport."""
+        return view_ended(&self.w)

@@ -173,6 +173,8 @@ def status(as_json: bool) -> int:
     from hooker.control import snapshots
 
     found = snapshots()
+    if not found:
+        require_root("hooker status")  # engines are root's, and answer nobody else
     if as_json:
         print(json.dumps({"engines": found}))
     else:

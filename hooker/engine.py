@@ -319,7 +319,10 @@ class Hooker:
         return dict(reasons)
 
     def snapshot(self) -> dict[str, Any]:
-        """All of it as plain data: engine, peers, flows, recent (ended flows), reasons, counters."""
+        """All of it as plain data: engine, peers, flows, recent (ended flows), reasons, ended, counters.
+
+        ``ended`` are those of the ``reasons`` for which flows ended that had run over the transport.
+        """
         if self.on_event is None:
             self._drain()
         return {
@@ -340,6 +343,7 @@ class Hooker:
             "flows": self.flows(),
             "recent": [rows.recent(rows.event(raw)) for raw in list(self._recent)],
             "reasons": self.reasons(),
+            "ended": self._worker.ended(),
             "counters": self.counters(),
         }
 

@@ -134,6 +134,7 @@ cdef void end(worker *w, flow *f, int why) noexcept nogil:
     if f.state == HK_STATE_ENGAGED:
         f.why = why
         w.n.reasons[why] += 1
+        w.n.ended[why] += 1
         w.n.closed += 1
         tell(w, f, N_CLOSED)
     maybe_done(w, f)

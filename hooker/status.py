@@ -15,7 +15,7 @@ NONE = "no engine is running"
 
 
 def show(snapshots: list[Snapshot], console: Console) -> None:
-    """Tables of engines, peers, flows, and the reasons of flows left to TCP."""
+    """Tables of engines, peers, flows, and the reasons of flows left to TCP and of those that have ended."""
     if not snapshots:
         console.print(NONE)
         return
@@ -30,13 +30,15 @@ def show(snapshots: list[Snapshot], console: Console) -> None:
         )
         _print(console, "peers", _peers(snapshot.get("peers", [])))
         _print(console, "flows", _flows(snapshot.get("flows", [])))
-        _print(console, "left on TCP", _reasons(snapshot.get("reasons", {})))
+        ended = snapshot.get("ended", {})
+        stayed = {name: count - ended.get(name, 0) for name, count in snapshot.get("reasons", {}).items()}
+        _print(console, "left on TCP", _reasons(stayed))
+        _print(console, f"ended after running over {engine['transport']}", _reasons(ended))
 
 
 def _print(console: Console, title: str, table: Table) -> None:
     if table.row_count:
-        table.title = title
-        table.title_justify = "left"
+        console.print(Text(title, style="italic"))  # as the table's own it would be folded to its width
         console.print(table)
 
 

@@ -154,7 +154,7 @@ cdef dict view_counters(worker *w):
             vtl_get_counters(w.vtl, &core)
             forged = vtl_drops(w.vtl, VTL_DROP_AUTH)
         lock_give(&w.lock)
-    out = {k: v for k, v in (<dict>n).items() if k != "reasons"}
+    out = {k: v for k, v in (<dict>n).items() if k not in ("reasons", "ended")}
     out.update(
         polls_hit=w.poll.hits, polls_missed=w.poll.misses, polls_crowded=w.poll.crowded,
         udp_send_calls=w.udp.send_calls, udp_recv_calls=w.udp.recv_calls, udp_send_errors=w.udp.send_errors,
@@ -169,6 +169,11 @@ cdef dict view_counters(worker *w):
 cdef dict view_reasons(worker *w):
     cdef int i
     return {REASONS[i]: w.n.reasons[i] for i in range(1, R_COUNT) if w.n.reasons[i]}
+
+
+cdef dict view_ended(worker *w):
+    cdef int i
+    return {REASONS[i]: w.n.ended[i] for i in range(1, R_COUNT) if w.n.ended[i]}
 
 
 # ---- notices -----------------------------------------------------------------------------------------

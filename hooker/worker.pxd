@@ -146,6 +146,7 @@ cdef struct worker_counters:
     uint64_t twin_writes, twin_write_bytes, adopted, adopt_blocking, adopt_refused, backlog_bytes_peak, unknown_flow_frames, bad_frames
     uint64_t datagrams_dropped, nudges, committed, engaged, released, closed, resets, twins_retried, acks_again, urgent, notices_lost, slabs_exhausted, tap_errors
     uint64_t reasons[R_COUNT]
+    uint64_t ended[R_COUNT]    # of these, flows that had run over the transport
 
 cdef struct worker:
     worker_lock lock           # held by the loop except while it waits

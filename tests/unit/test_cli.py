@@ -59,11 +59,12 @@ def test_bad_input_is_one_line_and_status_2(
     assert said in output.err
 
 
-@pytest.mark.parametrize("arguments", [["run", "--", "true"], ["up"]])
+@pytest.mark.parametrize("arguments", [["run", "--", "true"], ["up"], ["status"], ["status", "--json"]])
 def test_without_root_it_says_so(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr("hooker.control.snapshots", list)
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)
     assert caught.value.code == 2

@@ -59,6 +59,17 @@ def test_engine_peers_flows_and_reasons_are_shown() -> None:
     assert "none" not in shown
 
 
+def test_flows_that_ran_over_the_transport_are_not_left_on_tcp() -> None:
+    shown = text(
+        {"engine": ENGINE, "reasons": {"closed": 7, "peer-lost": 3}, "ended": {"closed": 7, "peer-lost": 1}}
+    )
+    left, ended = shown.split("ended after running over vtl")
+    assert "left on TCP" in left
+    assert "closed" not in left
+    assert [line.split() for line in left.splitlines()[-1:]] == [["peer-lost", "2"]]
+    assert ["closed", "7"] in [line.split() for line in ended.splitlines()]
+
+
 def test_an_idle_engine_has_no_empty_tables() -> None:
     assert len(text({"engine": ENGINE, "peers": [], "flows": [], "reasons": {}}).splitlines()) == 1
 
