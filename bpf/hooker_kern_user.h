@@ -97,7 +97,8 @@ struct hk_peer {			/* a service left to TCP for a while; port 0: the whole host 
 
 struct hk_config {
 	__u64 netns_cookie;		/* only this namespace's sockets; 0: any */
-	__u64 secret[2];		/* SipHash key of the server nonces */
+	__u64 server_secret[2];		/* SipHash key of the nonces in SYN-ACKs */
+	__u64 client_secret[2];		/* of those in SYNs: not the same, for clients choose what servers hash */
 	__u32 mark;			/* of hooked application sockets */
 	__u32 pad_mark;
 	__u16 port;			/* the engine's VTL port */
@@ -146,7 +147,7 @@ struct hk_event {
 	__u64 flow_id;
 	struct hk_key key;
 	__u64 client_nonce;
-	__u64 server_nonce;		/* 0: the client has not seen one */
+	__u64 server_nonce;		/* 0: the SYN-ACK had none */
 	__u32 snd_nxt;			/* of the application's socket at ESTABLISHED */
 	__u32 rcv_nxt;
 	__u32 snd_wnd;			/* what the peer's TCP granted it, bytes; 0: not known yet */

@@ -93,7 +93,7 @@ static __always_inline void hk_connect(struct bpf_sock_ops *s, struct hk_config 
 		return;
 	__builtin_memset(st, 0, sizeof(*st));
 	st->role = HK_ROLE_CLIENT;
-	st->client_nonce = ((u64)bpf_get_prandom_u32() << 32 | bpf_get_prandom_u32()) | 1;
+	st->client_nonce = hk_client_nonce(c, &k, bpf_get_socket_cookie(s), bpf_ktime_get_ns());
 	hk_count(HK_C_CANDIDATE);
 	c->busy = 1;
 	hk_cb_flags(s, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
@@ -225,9 +225,12 @@ static __always_inline void hk_passive(struct bpf_sock_ops *s, struct hk_config 
 	struct hk_option o;
 	struct hk_sock *st;
 	struct hk_key k = {};
+	u64 nonce = 0;
+	u32 answered;
 
 	if (!hk_port_listed(c, s->local_port) || hk_is_foreign(s, c))
 		return;				/* its flags, too, are another engine's */
+	answered = s->bpf_sock_ops_cb_flags & BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;	/* the listener's */
 	if (hk_option_load(s, &o, 0) || hk_option_role(&o) != HK_ROLE_CLIENT) {
 		hk_cb_flags(s, 0);
 		return;
@@ -245,7 +248,9 @@ static __always_inline void hk_passive(struct bpf_sock_ops *s, struct hk_config 
 	st->role = HK_ROLE_SERVER;
 	st->client_nonce = o.nonce;
 	c->busy = 1;
-	hk_hold(s, sk, st, hk_server_nonce(c, o.nonce, k.remote_port), bpf_ntohs(o.port_be));
+	if (answered)
+		nonce = hk_server_nonce(c, &k, o.nonce);
+	hk_hold(s, sk, st, nonce, bpf_ntohs(o.port_be));
 }
 
 /* ---- header options ------------------------------------------------------------------------------- */
@@ -364,12 +369,14 @@ static __always_inline void hk_write(struct bpf_sock_ops *s, struct hk_config *c
 	struct hk_sock *st;
 
 	if (!sk) {
+		struct hk_key k = {};
+
 		if (c->netns_cookie && bpf_get_netns_cookie(s) != c->netns_cookie)
 			return;
 		if (hk_option_load(s, &o, BPF_LOAD_HDR_OPT_TCP_SYN))
 			return;
-		hk_option_store(s, c, HK_ROLE_SERVER,
-				hk_server_nonce(c, o.nonce, bpf_ntohl(s->remote_port)));
+		hk_addresses(s, &k);
+		hk_option_store(s, c, HK_ROLE_SERVER, hk_server_nonce(c, &k, o.nonce));
 		return;
 	}
 	st = hk_socks.sk_storage_get(sk, 0, 0);

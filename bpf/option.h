@@ -36,8 +36,23 @@ static __always_inline int hk_option_role(struct hk_option *o)
 	return o->version_role & 0xf;
 }
 
-/* What the server answers with: only who has seen the SYN-ACK can know it. Never 0. */
-static __always_inline u64 hk_server_nonce(struct hk_config *c, u64 client_nonce, u16 client_port)
+/* Of a connection that begins: no two sockets begin with the same words, and nobody else has the key. Never 0. */
+static __always_inline u64 hk_client_nonce(struct hk_config *c, struct hk_key *k, u64 socket, u64 now)
 {
-	return hk_siphash(c->secret[0], c->secret[1], client_nonce, client_port) | 1;
+	u64 words[7] = { [5] = socket, [6] = now };
+
+	__builtin_memcpy(words, k, sizeof(*k));
+	return hk_siphash(c->client_secret, words, 7) | 1;
+}
+
+/*
+ * What the server answers with: only who has got the SYN-ACK can know it. Both addresses and ports are in it, so the same
+ * client nonce sent from elsewhere gets another answer. No state: the ACK's is worked out again, with SYN cookies too.
+ */
+static __always_inline u64 hk_server_nonce(struct hk_config *c, struct hk_key *k, u64 client_nonce)
+{
+	u64 words[6] = { [5] = client_nonce };
+
+	__builtin_memcpy(words, k, sizeof(*k));
+	return hk_siphash(c->server_secret, words, 6) | 1;
 }

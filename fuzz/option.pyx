@@ -7,7 +7,7 @@ in for. Input: flags, then the options.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from hooker.includes.hk cimport (
-    HK_OPT_EXID, HK_OPT_KIND, HK_OPT_LEN, HK_OPT_VERSION, HK_ROLE_CLIENT, HK_ROLE_RELEASED, HK_TRANSPORT_VTL,
+    HK_OPT_EXID, HK_OPT_KIND, HK_OPT_LEN, HK_OPT_VERSION, HK_ROLE_CLIENT, HK_ROLE_RELEASED, HK_TRANSPORT_VTL, hk_key,
 )
 from fuzz.input cimport Input, next16, next32, next8
 from fuzz.side cimport fail, failure, forget_failure
@@ -26,14 +26,16 @@ cdef extern from "fuzz/user_option.h" nogil:
         uint16_t port_be
         uint64_t nonce
     struct hk_config:
-        uint64_t secret[2]
+        uint64_t server_secret[2]
+        uint64_t client_secret[2]
         uint16_t port
         uint8_t transport
     unsigned int fuzz_bad_options
     int hk_option_store(bpf_sock_ops *s, hk_config *c, uint8_t role, uint64_t nonce)
     int hk_option_load(bpf_sock_ops *s, hk_option *o, uint64_t flags)
     int hk_option_role(hk_option *o)
-    uint64_t hk_server_nonce(hk_config *c, uint64_t client_nonce, uint16_t client_port)
+    uint64_t hk_client_nonce(hk_config *c, hk_key *k, uint64_t socket, uint64_t now)
+    uint64_t hk_server_nonce(hk_config *c, hk_key *k, uint64_t client_nonce)
 
 
 cdef int find(const bpf_sock_ops *s) noexcept nogil:
@@ -82,10 +84,12 @@ cdef void store(bpf_sock_ops *s, Input *i) noexcept nogil:
     """What was stored behind other options loads as it was, if those are well-formed."""
     cdef hk_config c
     cdef hk_option o
+    cdef hk_key k
     cdef uint8_t role = HK_ROLE_CLIENT + next8(i) % HK_ROLE_RELEASED
     cdef uint64_t nonce = <uint64_t>next32(i) << 32 | next32(i)
     cdef int end = s.len
     memset(&c, 0, sizeof(c))
+    memset(&k, 0, sizeof(k))
     c.transport = HK_TRANSPORT_VTL
     c.port = next16(i)
     if s.no_syn or hk_option_store(s, &c, role, nonce) != 0 or find(s) != end:
@@ -94,8 +98,8 @@ cdef void store(bpf_sock_ops *s, Input *i) noexcept nogil:
         fail("the option does not load as it was stored")
     if o.transport != c.transport or (o.port_be >> 8 | (o.port_be & 255) << 8) != c.port:
         fail("transport or port are not those stored")
-    if hk_server_nonce(&c, nonce, c.port) == 0:
-        fail("a server nonce of 0")
+    if hk_server_nonce(&c, &k, nonce) == 0 or hk_client_nonce(&c, &k, nonce, c.port) == 0:
+        fail("a nonce of 0")
 
 
 cdef api int one_option(const uint8_t *data, size_t n) noexcept nogil:
@@ -147,3 +151,14 @@ def loaded(bytes options not None):
     if hk_option_load(&s, &o, 0) != 0:
         return None
     return hk_option_role(&o), o.transport, o.port_be >> 8 | (o.port_be & 255) << 8, o.nonce
+
+
+def nonces(bytes server_secret not None, bytes client_secret not None, bytes key not None, first, second):
+    """(server's, client's) nonce as bpf/option.h makes them: of an hk_key; the client's nonce, or socket and time."""
+    cdef hk_config c
+    cdef hk_key k
+    memset(&c, 0, sizeof(c))
+    memcpy(c.server_secret, <const char *>server_secret, sizeof(c.server_secret))
+    memcpy(c.client_secret, <const char *>client_secret, sizeof(c.client_secret))
+    memcpy(&k, <const char *>key, sizeof(k))
+    return hk_server_nonce(&c, &k, first), hk_client_nonce(&c, &k, first, second)

@@ -126,7 +126,8 @@ class KernelPrograms:
         table = self._bpf[b"hk_conf"]
         c = table.Leaf()
         c.netns_cookie = netns_cookie()
-        c.secret[0], c.secret[1] = struct.unpack("QQ", os.urandom(16))
+        for secret in (c.server_secret, c.client_secret):
+            secret[0], secret[1] = struct.unpack("QQ", os.urandom(16))
         c.mark, c.port, c.transport = mark, port, transport.wire_id
         c.any_port, c.any_prefix = not policy.ports, not policy.prefixes
         c.no_ipv6 = not ipv6

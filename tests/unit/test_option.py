@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import struct
 
-from fuzz.option import loaded, stored
+from fuzz.option import loaded, nonces, stored
 from hypothesis import given
 from hypothesis import strategies as st
+
+from hooker.vtl._parts import siphash
 
 KIND, LENGTH, EXID, VERSION, TRANSPORT = 253, 16, 0x484B, 1, 1
 ROLES, PORTS, NONCES = st.integers(1, 3), st.integers(0, 2**16 - 1), st.integers(0, 2**64 - 1)
@@ -51,3 +53,21 @@ def test_another_version_length_or_exid_is_not_ours(
 def test_any_options_are_read_without_harm(options: bytes) -> None:
     found = loaded(options)
     assert found is None or option(found[0], found[2], found[3])[:5] in options
+
+
+@given(
+    st.binary(min_size=16, max_size=16),
+    st.binary(min_size=16, max_size=16),
+    st.binary(min_size=40, max_size=40),
+    NONCES,
+    NONCES,
+)
+def test_nonces_are_keyed_hashes_of_both_addresses_and_ports(
+    servers: bytes, clients: bytes, key: bytes, first: int, second: int
+) -> None:
+    """`key` is a hk_key; siphash() is the engine's, and tested against others'."""
+    words = struct.pack("=QQ", first, second)
+    assert nonces(servers, clients, key, first, second) == (
+        siphash(servers, key + words[:8]) | 1,
+        siphash(clients, key + words) | 1,
+    )
