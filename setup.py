@@ -65,6 +65,7 @@ ENGINE = [
     "vtl.packet_out",
     "vtl.path",
     "vtl.pmtu",
+    "vtl.proof",
     "vtl.ranges",
     "vtl.reassembly",
     "vtl.recovery",

@@ -9,7 +9,12 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from hooker.vtl.api cimport *
 from hooker.vtl.endpoint cimport *
-from hooker.vtl.wire cimport DATA_HEADER, HEADER_SIZE, PKT_DATA, PKT_SHORT, load32, load64, store64, write_header, write_short_header
+from hooker.vtl.core cimport Assoc
+from hooker.vtl.proof cimport PROOF_OPEN_ACK, proof_of
+from hooker.vtl.wire cimport (
+    DATA_HEADER, FR_OPEN_ACK, HEADER_SIZE, PKT_DATA, PKT_SHORT, frame_size, load32, load64, store64, write_header,
+    write_short_header,
+)
 from fuzz.input cimport Input, next16, next32, next8
 from fuzz.side cimport *
 
@@ -18,11 +23,13 @@ cdef enum:
     MAX_DATAGRAM = 1500
 
 cdef Side victim, peer         # large; one input at a time
+cdef Assoc victims             # as the liar sees it
 
 
 cdef struct Known:             # what the liar knows
     uint64_t theirs, ours      # connection ids
     uint64_t number            # the last packet number used
+    bint began                 # the victim began the association
 
 
 cdef void deliver(const uint8_t *data, uint32_t n, const vtl_addr *source, uint64_t now) noexcept nogil:
@@ -59,11 +66,22 @@ cdef void shake_hands(Known *k, bint victim_begins) noexcept nogil:
     cdef Side *second = &peer if victim_begins else &victim
     cdef uint32_t i
     memset(&info, 0, sizeof(info))
-    info.client_nonce = 1
+    info.locator = 1
     vtl_connect(first.ep, &second.addr, 0)
+    k.began = victim_begins
     for i in range(4):
         flight(first, second, k, i)
         flight(second, first, k, i)
+
+
+cdef void prove(uint8_t *frame, uint32_t n, const Known *k) noexcept nogil:
+    """The liar knows the flows' key, too: an OPEN_ACK that comes first has a good proof."""
+    cdef uint64_t key[2]
+    if n < frame_size(FR_OPEN_ACK) or frame[0] != FR_OPEN_ACK:
+        return
+    key[0] = key[1] = 0
+    victims.cid, victims.peer_cid, victims.initiator = k.theirs, k.ours, k.began
+    store64(frame + 8, proof_of(&victims, key, PROOF_OPEN_ACK, 0, load32(frame + 4)))
 
 
 cdef void known_packet(Input *i, const Known *k, uint64_t number, uint8_t type, uint64_t now) noexcept nogil:
@@ -77,6 +95,7 @@ cdef void known_packet(Input *i, const Known *k, uint64_t number, uint8_t type, 
         size = HEADER_SIZE
         write_header(wire, type, k.theirs if type != 1 else 0, number)
     memcpy(wire + size, i.p, n)
+    prove(wire + size, n, k)
     i.p += n
     i.n -= n
     deliver(wire, size + n, &peer.addr, now)

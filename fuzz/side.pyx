@@ -107,13 +107,13 @@ cdef void on_opened(void *ctx, vtl_stream *s, const vtl_open_info *info) noexcep
     if F(s) != NULL:
         fail("a flow was opened twice")
         return
-    f = place_for(k, info.client_nonce)
+    f = place_for(k, info.locator)
     if f == NULL:                               # an engine knows each connection once
         vtl_reject(s, 1)
         return
     f.used = True
     f.s = s
-    f.nonce = <uint32_t>info.client_nonce
+    f.nonce = <uint32_t>info.locator
     say(k, b"opened", f, info.committed)
     vtl_stream_set_user(s, f)
     if k.reflexes & R_ACCEPT:
@@ -359,8 +359,8 @@ cdef void open_flow(Side *k, vtl_assoc *a, bint committed, uint64_t now) noexcep
     if k.opened == MAX_FLOWS or a == NULL:
         return
     f = &k.own[k.opened]
-    info.client_nonce = k.opened + 1
-    info.server_nonce = 0
+    memset(&info, 0, sizeof(info))
+    info.locator = k.opened + 1
     info.committed = committed
     f.s = vtl_open(a, &info, f, now)
     if f.s == NULL:

@@ -11,12 +11,12 @@ from hooker.vtl.endpoint cimport vtl_reject
 from hooker.worker cimport OPEN_BUCKETS, waiting_open, worker
 
 
-cdef inline waiting_open **bucket(worker *w, uint64_t nonce) noexcept nogil:
-    return &w.opens[(nonce ^ (nonce >> 32)) & (OPEN_BUCKETS - 1)]
+cdef inline waiting_open **bucket(worker *w, uint64_t locator) noexcept nogil:
+    return &w.opens[locator & (OPEN_BUCKETS - 1)]
 
 
 cdef int early_keep(worker *w, vtl_stream *s, const vtl_open_info *info, uint64_t until) noexcept nogil:
-    cdef waiting_open **b = bucket(w, info.client_nonce)
+    cdef waiting_open **b = bucket(w, info.locator)
     cdef waiting_open *o
     if w.open_count == w.max_flows:
         return -1
@@ -40,11 +40,11 @@ cdef void unlink(worker *w, waiting_open **p) noexcept nogil:
     free(o)
 
 
-cdef vtl_stream *early_take(worker *w, uint64_t client_nonce, vtl_open_info *info) noexcept nogil:
-    cdef waiting_open **p = bucket(w, client_nonce)
+cdef vtl_stream *early_take(worker *w, uint64_t locator, vtl_open_info *info) noexcept nogil:
+    cdef waiting_open **p = bucket(w, locator)
     cdef vtl_stream *s
     while p[0] != NULL:
-        if p[0].info.client_nonce == client_nonce:
+        if p[0].info.locator == locator:
             s = p[0].stream
             info[0] = p[0].info
             unlink(w, p)

@@ -285,8 +285,8 @@ cdef void start_client(worker *w, flow *f) noexcept nogil:
     if assoc == NULL:
         release(w, f, R_MEMORY, True)
         return
-    info.client_nonce = f.est.client_nonce
-    info.server_nonce = f.est.server_nonce
+    info.locator = f.locator
+    memcpy(info.key, f.key, sizeof(f.key))
     info.committed = False
     schedule_ack(w, f)
     if may_commit(w, f, assoc):
@@ -318,10 +318,17 @@ cdef void start_server(worker *w, flow *f) noexcept nogil:
 
 
 cdef void meet_early(worker *w, flow *f) noexcept nogil:
+    """Who only guessed, or repeats what he saw, may have come before the client: he is refused, and the next one heard."""
     cdef vtl_open_info info
-    cdef vtl_stream *s = early_take(w, f.est.client_nonce, &info)
-    if s != NULL:
-        answer(w, f, s, &info)
+    cdef vtl_stream *s = early_take(w, f.locator, &info)
+    while s != NULL:
+        if not flow_proven(f, s, &info):
+            refuse(w, s)
+        else:
+            answer(w, f, s, &info)
+            if f.stream == NULL:
+                return            # it waits again, or the flow is not ours any more
+        s = early_take(w, f.locator, &info)
 
 
 cdef void on_wire_released(worker *w, const hk_event *e) noexcept nogil:
@@ -383,9 +390,8 @@ cdef void app_closed(worker *w, flow *f) noexcept nogil:
 # ---- from VTL ----------------------------------------------------------------------------------------
 
 cdef void answer(worker *w, flow *f, vtl_stream *s, const vtl_open_info *info) noexcept nogil:
-    """OPEN for a flow we hold: a twin, then OPEN_ACK."""
-    if f.state != HK_STATE_HELD or f.stream != NULL or f.est.role != HK_ROLE_SERVER or (
-            info.server_nonce and info.server_nonce != f.est.server_nonce):
+    """OPEN, with its proof, for a flow of ours: a twin, then OPEN_ACK."""
+    if f.state != HK_STATE_HELD or f.stream != NULL:
         vtl_reject(s, REJECT_NO_FLOW)
         return
     if not routed(w):
@@ -415,6 +421,12 @@ cdef void wait_for_route(worker *w, flow *f, vtl_stream *s, const vtl_open_info 
     release(w, f, R_NO_ROUTE, False)
 
 
+cdef void refuse(worker *w, vtl_stream *s) noexcept nogil:
+    """Who opened it has not seen the handshake: nothing of the flow changes."""
+    w.n.unproven += 1
+    vtl_reject(s, REJECT_NO_FLOW)
+
+
 cdef int wait_for_twin(worker *w, flow *f, vtl_stream *s, const vtl_open_info *info) noexcept nogil:
     """The client has no way back, and what is in the way (descriptors, memory, TIME_WAIT) may go away."""
     cdef uint64_t until = w.now + <uint64_t>HALF_OPEN * MILLISECOND
@@ -428,10 +440,13 @@ cdef int wait_for_twin(worker *w, flow *f, vtl_stream *s, const vtl_open_info *i
 
 
 cdef void on_opened(worker *w, vtl_stream *s, const vtl_open_info *info) noexcept nogil:
-    cdef flow *f = nonce_find(w, info.client_nonce)
+    cdef flow *f = flow_by_locator(w, info.locator)
     vtl_stream_set_user(s, NULL)
     if f != NULL:
-        answer(w, f, s, info)
+        if flow_proven(f, s, info):
+            answer(w, f, s, info)
+        else:
+            refuse(w, s)
         return
     # The handshake's last ACK may be behind us, or the backlog full: who is committed waits as long as TCP would.
     if early_keep(w, s, info, w.now + (<uint64_t>HALF_OPEN * MILLISECOND if info.committed else w.hold_open)) < 0:

@@ -1,4 +1,4 @@
-"""The flow table: slots, the index by client nonce, the list of those with a timer, and what Python is told.
+"""The flow table: slots, the index by locator, the list of those with a timer, and what Python is told.
 
 A slot is the kernel's from the stack of free ids until the connection is established, then a flow's, and goes
 back with the next generation when the flow is over and the application's socket is closed.
@@ -6,14 +6,18 @@ back with the next generation when the flow is over and the application's socket
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memcpy
 from hooker.delivery cimport delivery_drop
 from hooker.includes.bpf cimport BPF_MAP_UPDATE_ELEM, hk_bpf_elem
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport *
+from hooker.vtl.api cimport vtl_open_info, vtl_stream
+from hooker.vtl.endpoint cimport vtl_locator, vtl_peer, vtl_prove, vtl_stream_assoc
+from hooker.vtl.wire cimport store32
 from hooker.worker cimport *
 
 cdef enum:
-    NONCE_BUCKETS = 65536
+    LOCATOR_BUCKETS = 65536
 
 REASONS = (
     "", "peer-without-hooker", "hold-timeout", "rejected-by-peer", "released-by-peer", "twin-failed",
@@ -25,10 +29,10 @@ REASONS = (
 
 cdef int flows_init(worker *w) noexcept nogil:
     w.flows = <flow **>calloc(w.max_flows, sizeof(flow *))
-    w.by_nonce = <flow **>calloc(NONCE_BUCKETS, sizeof(flow *))
+    w.by_locator = <flow **>calloc(LOCATOR_BUCKETS, sizeof(flow *))
     w.given_back = <uint32_t *>calloc(w.max_flows, sizeof(uint32_t))
     w.flow_timer = <uint64_t>-1
-    return 0 if w.flows != NULL and w.by_nonce != NULL and w.given_back != NULL else -1
+    return 0 if w.flows != NULL and w.by_locator != NULL and w.given_back != NULL else -1
 
 
 cdef void flows_free(worker *w) noexcept nogil:
@@ -39,10 +43,10 @@ cdef void flows_free(worker *w) noexcept nogil:
                 delivery_drop(w, w.flows[i])
                 free(w.flows[i])
     free(w.flows)
-    free(w.by_nonce)
+    free(w.by_locator)
     free(w.given_back)
     w.flows = NULL
-    w.by_nonce = NULL
+    w.by_locator = NULL
     w.given_back = NULL
 
 
@@ -73,29 +77,48 @@ cdef void tell(worker *w, flow *f, uint8_t kind) noexcept nogil:
     hk_store64(&w.notice_head, w.notice_head + 1)
 
 
-cdef inline flow **nonce_bucket(worker *w, uint64_t nonce) noexcept nogil:
-    return &w.by_nonce[(nonce ^ (nonce >> 32)) & (NONCE_BUCKETS - 1)]
+cdef void set_key(flow *f) noexcept nogil:
+    """What the handshake showed to its two ends: both nonces. If the SYN-ACK had none, the client's and both initial
+    sequence numbers: those a peer can guess more easily, so then its address must be right as well."""
+    cdef const hk_event *e = &f.est
+    cdef bint client = e.role == HK_ROLE_CLIENT
+    memcpy(f.key, &e.client_nonce, 8)
+    memcpy(f.key + 8, &e.server_nonce, 8)
+    if e.server_nonce == 0:
+        store32(f.key + 8, (e.snd_nxt if client else e.rcv_nxt) - 1)
+        store32(f.key + 12, (e.rcv_nxt if client else e.snd_nxt) - 1)
+    f.locator = vtl_locator(f.key)
 
 
-cdef void nonce_add(worker *w, flow *f) noexcept nogil:
-    cdef flow **b = nonce_bucket(w, f.est.client_nonce)
-    f.nonce_next = b[0]
+cdef bint flow_proven(const flow *f, vtl_stream *s, const vtl_open_info *info) noexcept nogil:
+    if not vtl_prove(s, info, f.key):
+        return False
+    return f.est.server_nonce != 0 or memcmp(vtl_peer(vtl_stream_assoc(s)).ip, f.est.key.remote_ip, 16) == 0
+
+
+cdef inline flow **locator_bucket(worker *w, uint64_t locator) noexcept nogil:
+    return &w.by_locator[locator & (LOCATOR_BUCKETS - 1)]
+
+
+cdef void locator_add(worker *w, flow *f) noexcept nogil:
+    cdef flow **b = locator_bucket(w, f.locator)
+    f.locator_next = b[0]
     b[0] = f
 
 
-cdef void nonce_remove(worker *w, flow *f) noexcept nogil:
-    cdef flow **p = nonce_bucket(w, f.est.client_nonce)
+cdef void locator_remove(worker *w, flow *f) noexcept nogil:
+    cdef flow **p = locator_bucket(w, f.locator)
     while p[0] != NULL:
         if p[0] == f:
-            p[0] = f.nonce_next
+            p[0] = f.locator_next
             return
-        p = &p[0].nonce_next
+        p = &p[0].locator_next
 
 
-cdef flow *nonce_find(worker *w, uint64_t nonce) noexcept nogil:
-    cdef flow *f = nonce_bucket(w, nonce)[0]
-    while f != NULL and f.est.client_nonce != nonce:
-        f = f.nonce_next
+cdef flow *flow_by_locator(worker *w, uint64_t locator) noexcept nogil:
+    cdef flow *f = locator_bucket(w, locator)[0]
+    while f != NULL and f.locator != locator:
+        f = f.locator_next
     return f
 
 
@@ -167,10 +190,11 @@ cdef flow *new_flow(worker *w, const hk_event *e) noexcept nogil:
     f.twin = -1
     f.state = HK_STATE_HELD
     f.opened_ns = w.now
+    set_key(f)
     w.flows[e.slot] = f
     w.live += 1
     if e.role == HK_ROLE_SERVER:
-        nonce_add(w, f)
+        locator_add(w, f)
     held_add(w, f)
     tell(w, f, N_OPENED)
     return f
@@ -195,7 +219,7 @@ cdef void flows_reap(worker *w) noexcept nogil:
             maybe_done(w, f)
             continue
         if f.est.role == HK_ROLE_SERVER:
-            nonce_remove(w, f)
+            locator_remove(w, f)
         delivery_drop(w, f)
         w.flows[f.slot] = NULL
         w.live -= 1

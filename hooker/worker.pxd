@@ -56,6 +56,8 @@ cdef struct block:             # of bytes the application has not taken yet
 
 cdef struct flow:
     hk_event est               # what the handshake was
+    uint8_t key[16]            # what only its two ends know of it
+    uint64_t locator           # what names that key in an OPEN
     hk_flow *rec               # the record shared with the kernel programs
     vtl_stream *stream
     uint64_t id
@@ -77,7 +79,7 @@ cdef struct flow:
     flow *held_prev
     flow *held_next
     bint in_held
-    flow *nonce_next           # chain of the table by client nonce
+    flow *locator_next         # chain of the table by locator
     # application → peer
     uint64_t received          # redirected bytes that came
     uint64_t resume            # bytes read from the twin
@@ -144,7 +146,7 @@ cdef enum route_state:         # of the routing rule for marked packets
 cdef struct worker_counters:
     uint64_t loops, frames, frame_bytes, redirect_reads, twin_reads, twin_read_bytes
     uint64_t twin_writes, twin_write_bytes, adopted, adopt_blocking, adopt_refused, backlog_bytes_peak, unknown_flow_frames, bad_frames
-    uint64_t datagrams_dropped, nudges, committed, engaged, released, closed, resets, twins_retried, acks_again, urgent, notices_lost, slabs_exhausted, tap_errors
+    uint64_t datagrams_dropped, nudges, committed, unproven, engaged, released, closed, resets, twins_retried, acks_again, urgent, notices_lost, slabs_exhausted, tap_errors
     uint64_t reasons[R_COUNT]
     uint64_t ended[R_COUNT]    # of these, flows that had run over the transport
 
@@ -173,11 +175,11 @@ cdef struct worker:
     flow **flows               # by slot
     uint32_t live
     uint32_t *given_back       # by slot: the generation that was given back last
-    flow **by_nonce
+    flow **by_locator          # servers' flows
     flow *held
     uint64_t swept             # when the flows were last looked over
     uint64_t flow_timer        # no deadline of a flow or an early OPEN is before this
-    waiting_open *opens[OPEN_BUCKETS]   # by client nonce
+    waiting_open *opens[OPEN_BUCKETS]   # by locator
     uint32_t open_count
     hk_peer services[SERVICES] # that have accepted
     flow *retry

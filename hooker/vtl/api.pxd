@@ -29,9 +29,10 @@ cdef extern from *:            # opaque; the structures are in core.pxd
     ctypedef struct vtl_stream     # one flow's byte stream, both directions
 
 
-cdef struct vtl_open_info:     # what an OPEN frame carries
-    uint64_t client_nonce      # from the SYN (or ACK) option
-    uint64_t server_nonce      # from the SYN-ACK option; 0: the opener has not seen one
+cdef struct vtl_open_info:     # of an OPEN
+    uint64_t locator           # what names the flow to who knows its key
+    uint8_t key[16]            # what both ends of the flow know, and nobody else; the acceptor says its own with vtl_prove()
+    uint64_t proof             # that the opener knows it; VTL's own work
     bint committed             # the opener is engaged already; there is no way back for it
 
 

@@ -62,6 +62,9 @@ cdef enum down_reason:         # assoc_down()
     DOWN_AEAD_LIMIT = 0x10008  # no more may be encrypted or tried with these keys
 
 cdef enum:
+    REJECT_UNPROVEN = 0x10009  # rejected(): who accepts has not seen the handshake
+
+cdef enum:
     MAX_ASSOCS = 1 << 16       # of one endpoint
     MAX_PER_PEER = 16          # associations with one address and port that the peer began
     MAX_STREAMS = 1 << 17      # of one association
@@ -88,7 +91,8 @@ cdef struct Stream:
     Stream *next_finished
     bint in_active, in_blocked, in_ctrl, in_acked
     uint32_t quantum           # datagrams left in its turn
-    uint64_t client_nonce, server_nonce
+    uint64_t locator           # of the flow, and what proves that one has seen its handshake
+    uint64_t key[2]
     SendBuf out
     uint64_t send_max          # the peer's MAX_STREAM_DATA
     Reassembly in_

@@ -44,6 +44,9 @@ cdef void *vtl_user(const vtl_assoc *a) noexcept nogil
 
 # OPEN goes out at once, or when the association comes up.
 cdef vtl_stream *vtl_open(vtl_assoc *a, const vtl_open_info *info, void *user, uint64_t now) noexcept nogil
+cdef uint64_t vtl_locator(const uint8_t *key) noexcept nogil                      # of a flow with that key
+# Whether the peer whose OPEN that was knows the flow's key; if so, our OPEN_ACK will say that we do.
+cdef bint vtl_prove(vtl_stream *s, const vtl_open_info *info, const uint8_t *key) noexcept nogil
 cdef void vtl_accept(vtl_stream *s, void *user) noexcept nogil
 cdef void vtl_reject(vtl_stream *s, uint32_t code) noexcept nogil
 cdef void vtl_confirm(vtl_stream *s) noexcept nogil

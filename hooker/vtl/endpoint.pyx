@@ -20,6 +20,7 @@ from hooker.vtl.lifecycle cimport reap
 from hooker.vtl.packet_in cimport packet_receive
 from hooker.vtl.path cimport largest_received, path_receive
 from hooker.vtl.packet_out cimport answers_build, batch_room, packets_build
+from hooker.vtl.proof cimport PROOF_OPEN, proof_key, proof_locator, proof_of
 from hooker.vtl.registry cimport *
 from hooker.vtl.sendbuf cimport sendbuf_write
 from hooker.vtl.stream cimport *
@@ -337,10 +338,23 @@ cdef vtl_stream *vtl_open(vtl_assoc *assoc, const vtl_open_info *info, void *use
     a.next_id += 1
     s.user = user
     s.flags = S_LOCAL | S_ANNOUNCED | (S_COMMITTED if info.committed else 0)
-    s.client_nonce = info.client_nonce
-    s.server_nonce = info.server_nonce
+    s.locator = info.locator
+    proof_key(s.key, info.key)
     stream_control(s, P_OPEN)
     return <vtl_stream *>s
+
+
+cdef uint64_t vtl_locator(const uint8_t *key) noexcept nogil:
+    cdef uint64_t k[2]
+    proof_key(k, key)
+    return proof_locator(k)
+
+
+cdef bint vtl_prove(vtl_stream *stream, const vtl_open_info *info, const uint8_t *key) noexcept nogil:
+    cdef Stream *s = S(stream)
+    cdef uint8_t flags = OPEN_COMMITTED if info.committed else 0
+    proof_key(s.key, key)
+    return info.proof == proof_of(s.assoc, s.key, PROOF_OPEN, flags, s.id)
 
 
 cdef void vtl_accept(vtl_stream *s, void *user) noexcept nogil:

@@ -37,9 +37,9 @@ class FlowEvent(Event):
 class FlowOpened(FlowEvent):
     """The peer opened a flow: accept or reject it, now or later."""
 
-    client_nonce: int
-    server_nonce: int
+    locator: int
     committed: bool
+    proof: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,7 +216,7 @@ cdef int on_stream_frame(Assoc *a, Stream *s, const uint8_t *p, uint8_t type) no
     if type == FR_OPEN:
         stream_on_open(s, load64(p + 8), load64(p + 16), p[1] & OPEN_COMMITTED)
     elif type == FR_OPEN_ACK:
-        stream_on_open_ack(s)
+        stream_on_open_ack(s, load64(p + 8))
     elif type == FR_OPEN_REJECT:
         stream_on_reject(s, load32(p + 8))
     elif type == FR_CONFIRM:

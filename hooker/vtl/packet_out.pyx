@@ -15,6 +15,7 @@ from hooker.vtl.keys cimport keys_overhead, keys_ready, keys_seal, psk_sign
 from hooker.vtl.pacing cimport pacing_ready, pacing_spend
 from hooker.vtl.path cimport path_build
 from hooker.vtl.pmtu cimport packet_limit, pmtu_build, pmtu_due, pmtu_room
+from hooker.vtl.proof cimport PROOF_OPEN, PROOF_OPEN_ACK, proof_of
 from hooker.vtl.recovery cimport (
     MAX_PACKET_FRAMES, SENT_ECT, SENT_PROBE, recovery_add_frame, recovery_limited, recovery_room, recovery_sent,
 )
@@ -209,9 +210,11 @@ cdef bint add_fixed(Builder *d, uint8_t type, Stream *s) noexcept nogil:
     write_prefix(p, type, 0, 0, s.id)
     if type == FR_OPEN:
         p[1] = OPEN_COMMITTED if s.flags & S_COMMITTED else 0
-        store64(p + 8, s.client_nonce)
-        store64(p + 16, s.server_nonce)
+        store64(p + 8, s.locator)
+        store64(p + 16, proof_of(d.a, s.key, PROOF_OPEN, p[1], s.id))
         s.flags |= S_OPEN_SENT
+    elif type == FR_OPEN_ACK:
+        store64(p + 8, proof_of(d.a, s.key, PROOF_OPEN_ACK, 0, s.id))
     elif type == FR_OPEN_REJECT:
         store32(p + 8, s.code)
     elif type == FR_CANCEL:

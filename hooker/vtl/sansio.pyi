@@ -1,6 +1,6 @@
 from typing import Final, Literal, TypedDict, overload
 
-from hooker.vtl.events import Event
+from hooker.vtl.events import Event, FlowOpened
 
 Address = tuple[str, int]
 
@@ -79,10 +79,11 @@ class Endpoint:
         assoc: int,
         now: int,
         *,
-        client_nonce: int = 0,
-        server_nonce: int = 0,
+        locator: int | None = None,
+        key: bytes = ...,
         committed: bool = False,
     ) -> int: ...
+    def prove(self, event: FlowOpened, key: bytes) -> bool: ...
     def accept(self, flow: int) -> None: ...
     def reject(self, flow: int, code: int) -> None: ...
     def confirm(self, flow: int) -> None: ...

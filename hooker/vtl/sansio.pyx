@@ -62,6 +62,7 @@ RANGES = {                     # of the numbers among them
 }
 # with keys; not by what the processor does best, for equal seeds shall give equal bytes
 ENCRYPTED_VERSIONS = (0x101, 0x103, 0x102)
+NO_KEY = bytes(16)             # of flows whose ends need no proof
 
 
 cdef vtl_addr pack_addr(object addr) except *:
@@ -78,6 +79,13 @@ cdef vtl_addr pack_addr(object addr) except *:
 cdef object unpack_addr(const vtl_addr *a):
     ip = ipaddress.IPv6Address((<const char *>a.ip)[:16])
     return str(ip.ipv4_mapped or ip), a.port
+
+
+cdef int fill_key(uint8_t *out, bytes key) except -1:
+    if len(key) != 16:
+        raise ValueError(f"the key of a flow has 16 bytes, not {len(key)}")
+    memcpy(out, PyBytes_AS_STRING(key), 16)
+    return 0
 
 
 cdef inline uintptr_t flow_of(vtl_stream *s) noexcept nogil:
@@ -102,7 +110,7 @@ cdef void on_down(void *ctx, vtl_assoc *a, uint32_t reason) noexcept with gil:
 cdef void on_opened(void *ctx, vtl_stream *s, const vtl_open_info *i) noexcept with gil:
     cdef Endpoint self = <Endpoint>ctx
     flow = self._new_flow(s)
-    self._emit(events.FlowOpened(self._of(s), flow, i.client_nonce, i.server_nonce, bool(i.committed)))
+    self._emit(events.FlowOpened(self._of(s), flow, i.locator, bool(i.committed), i.proof))
 
 cdef void on_accepted(void *ctx, vtl_stream *s) noexcept with gil:
     (<Endpoint>ctx)._flow_event(events.FlowAccepted, s)
@@ -349,17 +357,26 @@ cdef class Endpoint:
         """Ends an association and all its flows, and tells the peer."""
         vtl_close(self._assoc(assoc), reason, now)
 
-    def open(self, assoc, uint64_t now, *, client_nonce=0, server_nonce=0, committed=False):
-        """Opens a flow; returns its handle."""
+    def open(self, assoc, uint64_t now, *, locator=None, bytes key=NO_KEY, committed=False):
+        """Opens a flow; returns its handle. ``key``: 16 bytes that only its two ends know; ``locator``: None for
+        that of the key."""
         cdef vtl_open_info info
         cdef vtl_stream *s
-        info.client_nonce = client_nonce
-        info.server_nonce = server_nonce
+        fill_key(info.key, key)
+        info.locator = vtl_locator(info.key) if locator is None else locator
         info.committed = committed
         s = vtl_open(self._assoc(assoc), &info, NULL, now)
         if s == NULL:
             raise ConnectionError("the association is down, or has no room for another flow")
         return self._new_flow(s)
+
+    def prove(self, event, bytes key not None):
+        """Whether who caused that :class:`events.FlowOpened` knows the flow's key; if so, accept() will say that we do."""
+        cdef vtl_open_info info
+        cdef uint8_t k[16]
+        fill_key(k, key)
+        info.proof, info.committed = event.proof, event.committed
+        return bool(vtl_prove(self._flow(event.flow), &info, k))
 
     def accept(self, flow):
         """Accepts a flow the peer opened."""

@@ -30,9 +30,8 @@ cdef void stream_finish(Stream *s) noexcept nogil
 # What the peer's frames do; the result is a vtl_drop code.
 cdef int stream_on_data(Stream *s, uint64_t offset, const uint8_t *data, uint32_t n, bint fin) noexcept nogil
 cdef int stream_on_reset(Stream *s, uint32_t code, uint64_t final_size, bint cancel) noexcept nogil
-cdef void stream_on_open(Stream *s, uint64_t client_nonce, uint64_t server_nonce,
-                         bint committed) noexcept nogil
-cdef void stream_on_open_ack(Stream *s) noexcept nogil
+cdef void stream_on_open(Stream *s, uint64_t locator, uint64_t proof, bint committed) noexcept nogil
+cdef void stream_on_open_ack(Stream *s, uint64_t proof) noexcept nogil
 cdef void stream_on_reject(Stream *s, uint32_t code) noexcept nogil
 cdef void stream_on_confirm(Stream *s) noexcept nogil
 

@@ -11,6 +11,7 @@ from hooker.vtl.api cimport vtl_open_info, vtl_sink, vtl_stream
 from hooker.vtl.core cimport *
 from hooker.vtl.credit cimport credit_measure
 from hooker.vtl.endpoint cimport VTL_DROP_MEMORY, VTL_DROP_PROTOCOL, VTL_OK
+from hooker.vtl.proof cimport PROOF_OPEN_ACK, proof_of
 from hooker.vtl.reassembly cimport (
     reassembly_advance, reassembly_clear, reassembly_peek, reassembly_store,
 )
@@ -252,17 +253,15 @@ cdef int stream_on_reset(Stream *s, uint32_t code, uint64_t final_size, bint can
 
 # --- opening
 
-cdef void stream_on_open(Stream *s, uint64_t client_nonce, uint64_t server_nonce,
-                         bint committed) noexcept nogil:
+cdef void stream_on_open(Stream *s, uint64_t locator, uint64_t proof, bint committed) noexcept nogil:
     cdef vtl_sink *k = &s.assoc.ep.sink
     cdef vtl_open_info info
     if s.flags & (S_ANNOUNCED | S_DEAD | S_LOCAL):
         return
     s.flags |= S_ANNOUNCED | (S_COMMITTED if committed else 0)
-    s.client_nonce = client_nonce
-    s.server_nonce = server_nonce
-    info.client_nonce = client_nonce
-    info.server_nonce = server_nonce
+    s.locator = info.locator = locator
+    memset(info.key, 0, sizeof(info.key))
+    info.proof = proof
     info.committed = committed
     k.opened(k.ctx, s_pub(s), &info)
 
@@ -280,9 +279,12 @@ cdef void stream_accept(Stream *s) noexcept nogil:
         deliver(s)
 
 
-cdef void stream_on_open_ack(Stream *s) noexcept nogil:
+cdef void stream_on_open_ack(Stream *s, uint64_t proof) noexcept nogil:
     cdef vtl_sink *k = &s.assoc.ep.sink
     if s.flags & (S_ACCEPTED | S_DEAD) or not s.flags & S_LOCAL:
+        return
+    if proof != proof_of(s.assoc, s.key, PROOF_OPEN_ACK, 0, s.id):
+        stream_on_reject(s, REJECT_UNPROVEN)    # whoever has the peer's address: not the end of this connection
         return
     s.flags |= S_ACCEPTED
     k.accepted(k.ctx, s_pub(s))

@@ -198,7 +198,7 @@ cdef inline uint32_t frame_size(uint8_t type) noexcept nogil:
     if type & ~(STREAM_FIN | STREAM_LEN) == FR_STREAM:
         return STREAM_HEADER + (STREAM_LENGTH if type & STREAM_LEN else 0)
     if (type == FR_CANCEL or type == FR_MAX_STREAM_DATA or type == FR_MAX_DATA
-            or type == FR_PATH_CHALLENGE or type == FR_PATH_RESPONSE):
+            or type == FR_PATH_CHALLENGE or type == FR_PATH_RESPONSE or type == FR_OPEN_ACK):
         return 16
     if type == FR_ACK or type == FR_RESET_STREAM:
         return 20
@@ -208,7 +208,7 @@ cdef inline uint32_t frame_size(uint8_t type) noexcept nogil:
         return 24
     if type == FR_OPEN_REJECT:
         return 12
-    if type == FR_OPEN_ACK or type == FR_CONFIRM:
+    if type == FR_CONFIRM:
         return FRAME_PREFIX
     return 1 if type == FR_PADDING or type == FR_PING else 0
 

@@ -20,7 +20,7 @@ class Exchange:
     ) -> None:
         self.pair = pair
         self.there, self.back = payload(there, 2 * seed + 1), payload(back, 2 * seed + 2)
-        self.flow, self.peer = pair.open(assoc, client_nonce=seed)
+        self.flow, self.peer = pair.open(assoc, locator=seed)
         for host, handle, data in ((pair.a, self.flow, self.there), (pair.b, self.peer, self.back)):
             host.endpoint.write(handle, data)
             host.endpoint.fin(handle)

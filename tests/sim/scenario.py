@@ -180,7 +180,7 @@ class Scenario:
         end = plan.opener
         host, now = end.host, self.pair.now + end.host.ahead
         assoc = host.endpoint.connect(plan.acceptor.host.address, now)
-        end.handle = host.endpoint.open(assoc, now, client_nonce=plan.nonce, committed=plan.committed)
+        end.handle = host.endpoint.open(assoc, now, locator=plan.nonce, committed=plan.committed)
         self.by_flow[host, end.handle] = (plan, end)
         if plan.committed:
             self._write(end)
@@ -190,7 +190,7 @@ class Scenario:
             self._later(lambda: self._alive(end) and host.endpoint.cancel(end.handle))
 
     def _opened(self, host: Host, event: ev.FlowOpened) -> None:
-        plan = self.plans[event.client_nonce]
+        plan = self.plans[event.locator]
         end = plan.acceptor
         assert end.host is host
         if end.handle:  # its answer was lost, and then the association was closed: the opener tries again

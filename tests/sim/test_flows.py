@@ -17,9 +17,9 @@ def others(log: list[str]) -> list[str]:
 
 def test_an_uncommitted_flow_is_opened_accepted_and_confirmed() -> None:
     pair = Pair(1)
-    flow, peer = pair.open(client_nonce=2**63 + 5, server_nonce=77)
+    flow, peer = pair.open(locator=2**63 + 5)
     opened = next(e for e in pair.b.events if isinstance(e, ev.FlowOpened))
-    assert (opened.client_nonce, opened.server_nonce, opened.committed) == (2**63 + 5, 77, False)
+    assert (opened.locator, opened.committed) == (2**63 + 5, False)
     assert pair.a.flows[flow].log == ["FlowAccepted"]
     assert pair.b.flows[peer].log == ["FlowOpened", "FlowConfirmed"]
 
@@ -267,7 +267,7 @@ def test_three_hundred_streams_at_once(loss: float) -> None:
     rng = random.Random(4)
     data = {}
     for _ in range(300):
-        flow = pair.a.endpoint.open(assoc, pair.now, client_nonce=len(data), committed=True)
+        flow = pair.a.endpoint.open(assoc, pair.now, locator=len(data), committed=True)
         data[flow] = rng.randbytes(rng.choice([0, 1, 100, 5000, 30_000]))
         if data[flow]:
             pair.a.endpoint.write(flow, data[flow])
@@ -280,7 +280,7 @@ def test_three_hundred_streams_at_once(loss: float) -> None:
     pair.b.on_opened = echo
     pair.run(lambda: len(data) == sum(f.closed for f in pair.b.flows.values()))
     pair.run(lambda: all(pair.a.flows[f].closed for f in data))
-    by_nonce = {e.client_nonce: e.flow for e in pair.b.events if isinstance(e, ev.FlowOpened)}
+    by_nonce = {e.locator: e.flow for e in pair.b.events if isinstance(e, ev.FlowOpened)}
     for nonce, flow in enumerate(data):
         assert pair.b.flows[by_nonce[nonce]].received == data[flow]
 

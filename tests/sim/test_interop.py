@@ -61,18 +61,18 @@ def test_multiplexing() -> None:
 
     def serve(event: ev.FlowOpened) -> None:
         pair.b.endpoint.accept(event.flow)
-        pair.b.endpoint.write(event.flow, data[event.client_nonce])
+        pair.b.endpoint.write(event.flow, data[event.locator])
         pair.b.endpoint.fin(event.flow)
 
     pair.b.on_opened = serve
     flows = {}
     for n in data:
-        flows[n] = pair.a.endpoint.open(assoc, pair.now, client_nonce=n, committed=True)
+        flows[n] = pair.a.endpoint.open(assoc, pair.now, locator=n, committed=True)
         pair.a.endpoint.write(flows[n], data[n][::-1])
         pair.a.endpoint.fin(flows[n])
     pair.run(lambda: all(pair.a.flows[f].closed for f in flows.values()) and not pair.b.endpoint.flows)
     assert all(pair.a.flows[flows[n]].received == data[n] for n in data)
-    served = {e.flow: e.client_nonce for e in pair.b.events if isinstance(e, ev.FlowOpened)}
+    served = {e.flow: e.locator for e in pair.b.events if isinstance(e, ev.FlowOpened)}
     assert {bytes(pair.b.flows[f].received) for f in served} == {d[::-1] for d in data.values()}
     assert all(pair.b.flows[f].received == data[n][::-1] for f, n in served.items())
     assert len(pair.a.endpoint.associations) == 1

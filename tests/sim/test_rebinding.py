@@ -218,7 +218,7 @@ def test_a_packet_that_only_probes_starts_nothing() -> None:
 def test_an_initiator_that_moves_during_the_handshake_keeps_its_flows(ms: int, to: Address) -> None:
     """Once, too: an association half made is not made a second time, with its flows opened again."""
     pair = runner(1)
-    flow = pair.a.endpoint.open(pair.a.connect(B, 0), 0, client_nonce=1, committed=True)
+    flow = pair.a.endpoint.open(pair.a.connect(B, 0), 0, locator=1, committed=True)
     pair.a.endpoint.write(flow, payload(50_000, 1))
     pair.a.endpoint.fin(flow)
     pair.after(ms / 1000, lambda: setattr(pair.a, "address", to))

@@ -36,11 +36,11 @@ class TwoEndpoints(RuleBasedStateMachine):
         return self.pair.a if side == "a" else self.pair.b
 
     def opened(self, host: Host, event: ev.FlowOpened) -> None:
-        if (host.name, event.client_nonce) in self.handle:  # tried again after its association was lost
-            assert host.flows[self.handle[host.name, event.client_nonce]].closed
+        if (host.name, event.locator) in self.handle:  # tried again after its association was lost
+            assert host.flows[self.handle[host.name, event.locator]].closed
             host.endpoint.reject(event.flow, 1)
             return
-        self.handle[host.name, event.client_nonce] = event.flow
+        self.handle[host.name, event.locator] = event.flow
         host.endpoint.accept(event.flow)
 
     def arrived(self, host: Host, event: ev.DataReceived) -> None:
@@ -66,9 +66,7 @@ class TwoEndpoints(RuleBasedStateMachine):
         if (side, nonce) in self.handle:
             return
         assoc = host.endpoint.connect(B if side == "a" else A, self.pair.now)
-        self.handle[side, nonce] = host.endpoint.open(
-            assoc, self.pair.now, client_nonce=nonce, committed=True
-        )
+        self.handle[side, nonce] = host.endpoint.open(assoc, self.pair.now, locator=nonce, committed=True)
 
     @rule(side=SIDES, pick=st.integers(0, 50), size=st.sampled_from([1, 100, 1500, 6000, 30_000]))
     def write(self, side: str, pick: int, size: int) -> None:

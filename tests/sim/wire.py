@@ -44,7 +44,7 @@ FIXED = {  # type: name, what stands behind the prefix
     0x04: ("PATH_CHALLENGE", "Q"),
     0x05: ("PATH_RESPONSE", "Q"),
     0x11: ("OPEN", "QQ"),
-    0x12: ("OPEN_ACK", ""),
+    0x12: ("OPEN_ACK", "Q"),
     0x13: ("OPEN_REJECT", "I"),
     0x14: ("CONFIRM", ""),
     0x15: ("CANCEL", "Q"),
