@@ -36,6 +36,7 @@ ENGINE = [
     "layout",
     "nudge",
     "polling",
+    "reach",
     "ringbuf",
     "services",
     "slab",
