@@ -1,4 +1,4 @@
-"""Where this host's own rules keep marked segments from the twin, connections are TCP, at once and counted."""
+"""Where this host's own rules keep marked segments from the twin, connections are TCP, at once, counted."""
 
 from __future__ import annotations
 
