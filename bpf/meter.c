@@ -85,6 +85,18 @@ static __always_inline void hk_parse_l4(struct __sk_buff *skb, u32 off, u8 proto
     }
 }
 
+static __always_inline void hk_parse_v6(struct __sk_buff *skb, u32 off, u8 next, u32 port,
+                                        struct hk_meter_packet *out) {
+    u8 extension[2];
+    for (int i = 0; i < 4 && (next == 0 || next == 43 || next == 60); i++) {
+        if (bpf_skb_load_bytes(skb, off, extension, 2))
+            return;
+        next = extension[0];
+        off += (extension[1] + 1) * 8;
+    }
+    hk_parse_l4(skb, off, next, port, out);
+}
+
 static __always_inline void hk_parse(struct __sk_buff *skb, u32 port, struct hk_meter_packet *out) {
     u8 first, proto;
     if (skb->protocol == bpf_htons(ETH_P_IP)) {
@@ -95,7 +107,7 @@ static __always_inline void hk_parse(struct __sk_buff *skb, u32 port, struct hk_
     } else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
         if (bpf_skb_load_bytes(skb, ETH_HLEN + 6, &proto, 1))
             return;
-        hk_parse_l4(skb, ETH_HLEN + 40, proto, port, out);
+        hk_parse_v6(skb, ETH_HLEN + 40, proto, port, out);
     }
 }
 
