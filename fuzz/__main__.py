@@ -23,9 +23,10 @@ TARGETS = {
     "machine": "two endpoints, their applications and a bad network",
     "frames": "the redirect socket's frames",
     "option": "the TCP option, by the kernel programs' own header",
+    "flow": "messages and segments, all arbitrary, into one flow's state machine",
     "twin": "packets, a local TCP and a remote one, all arbitrary, into one twin",
 }
-MAX_LEN = {"packets": 4096, "machine": 2048, "frames": 1024, "option": 64, "twin": 2048}
+MAX_LEN = {"packets": 4096, "machine": 2048, "frames": 1024, "option": 64, "flow": 1024, "twin": 2048}
 SLOWEST = 20  # seconds one input may take
 
 

@@ -76,9 +76,9 @@ cdef class Machine:
         flow_timer(&self.f, &self.c, ticks(now), &self.out)
         return self.out.actions
 
-    def marked(self, uint32_t snd_nxt) -> None:
-        """The kernel program has set the mark; nothing beyond snd_nxt was sent before."""
-        flow_marked(&self.f, snd_nxt)
+    def marked(self, uint32_t snd_una, uint32_t snd_nxt, uint32_t rcv_nxt) -> None:
+        """The kernel program has done MARK; the kernel's numbers of that moment."""
+        flow_marked(&self.f, snd_una, snd_nxt, rcv_nxt)
 
     def injected(self, uint32_t end, double now) -> None:
         """What was kept has gone to the kernel, up to `end`."""

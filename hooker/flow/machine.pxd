@@ -198,8 +198,8 @@ cdef void flow_segment(Flow *f, const FlowConfig *c, const Segment *s, uint64_t 
 cdef void flow_message(Flow *f, const FlowConfig *c, const Message *m, uint64_t now, Outcome *out) noexcept nogil
 cdef void flow_timer(Flow *f, const FlowConfig *c, uint64_t now, Outcome *out) noexcept nogil
 cdef uint64_t flow_deadline(const Flow *f) noexcept nogil
-# The kernel program has set the mark: nothing beyond snd_nxt was sent before.
-cdef void flow_marked(Flow *f, uint32_t snd_nxt) noexcept nogil
+# The kernel program has done MARK. Its numbers of that moment: whatever went by TCP before is behind them.
+cdef void flow_marked(Flow *f, uint32_t snd_una, uint32_t snd_nxt, uint32_t rcv_nxt) noexcept nogil
 cdef void flow_injected(Flow *f, uint32_t end, uint64_t now) noexcept nogil   # of what was kept
 cdef void flow_not_taken(Flow *f, uint32_t position) noexcept nogil           # the transport was full
 cdef void flow_compose(Flow *f, uint8_t type, uint64_t now, Message *m) noexcept nogil    # all but proof and payload

@@ -178,11 +178,23 @@ cdef inline bint note_numbers(Flow *f, const Segment *s, uint64_t now) noexcept 
     return same
 
 
+cdef inline bint possible(const Flow *f, const Segment *s) noexcept nogil:
+    if s.length > FAR or s.window > FAR or not near(s.position, f.snd_nxt) or not near(s.ack, f.rcv_ack):
+        return False
+    # while we bridge only, acknowledgements pass us by, and gigabytes may
+    return (f.state != ST_ARMED and f.state != ST_BRIDGE and f.state != ST_ENGAGED
+            or near(s.position + s.length, f.snd_una) and near(f.snd_nxt, f.snd_una))
+
+
 cdef void flow_segment(Flow *f, const FlowConfig *c, const Segment *s, uint64_t now, Outcome *out) noexcept nogil:
     cdef flow_event what = EV_SEGMENT
     cdef bint fresh, same
     begin(f, out)
-    if not near(s.position, f.snd_nxt) or not near(s.ack, f.rcv_ack) or s.length > FAR or s.window > FAR:
+    if not possible(f, s):
+        if f.state == ST_ARMED:
+            out.actions |= DO_BRIDGE            # bridging needs no numbers, engaging does
+        elif f.state != ST_ENGAGED:
+            step(f, c, EV_SEGMENT, WHY_NONE, now, out)
         return
     fresh = after(s.position + s.length, f.snd_nxt)
     same = note_numbers(f, s, now)
@@ -273,10 +285,16 @@ cdef void count_lone(Flow *f, const FlowConfig *c, const Segment *s, bint same, 
             f.wait_at = min(f.wait_at, now + interval(f, c, 0))
 
 
-cdef void flow_marked(Flow *f, uint32_t snd_nxt) noexcept nogil:
-    if near(snd_nxt, f.snd_nxt) and after(snd_nxt, f.snd_nxt):
-        f.snd_nxt = snd_nxt
-    f.wire_high = f.snd_nxt
+cdef void flow_marked(Flow *f, uint32_t snd_una, uint32_t snd_nxt, uint32_t rcv_nxt) noexcept nogil:
+    if f.state == ST_BRIDGE or f.state == ST_ENGAGED:      # a segment was faster
+        if near(snd_nxt, f.snd_una) and after(snd_nxt, f.snd_nxt):
+            f.snd_nxt = snd_nxt
+        if near(snd_nxt, f.snd_una) and after(snd_nxt, f.wire_high):
+            f.wire_high = snd_nxt
+        return
+    f.snd_una = f.peer_acked = f.peer_edge = snd_una
+    f.snd_nxt = f.wire_high = snd_nxt
+    f.rcv_ack = f.rcv_edge = f.told_edge = f.injected = rcv_nxt
 
 
 cdef void flow_injected(Flow *f, uint32_t end, uint64_t now) noexcept nogil:

@@ -78,7 +78,7 @@ class Action(IntFlag):
     SEND_PONG = auto()
     SEND_RESET = auto()
     SEND_LEAVE = auto()
-    MARK = auto()  # the kernel program is to mark the socket, and to say its snd_nxt then
+    MARK = auto()  # the kernel program is to mark the socket, and to say snd_una, snd_nxt, rcv_nxt then
     UNMARK = auto()
     BRIDGE = auto()  # this segment goes to the wire, cut to MSS; of a pinned flow without payload
     WIRE_OLDEST = auto()  # the oldest unacknowledged segment goes to the wire

@@ -140,6 +140,33 @@ def test_an_acknowledgement_never_exceeds_what_was_sent() -> None:
     assert m.message(message("acked", position=1 << 31, edge=100, serial=2), 0) == 0
 
 
+def test_a_flow_engages_again_after_gigabytes_on_tcp() -> None:
+    m = engaged()
+    m.message(message("leave"), 0)
+    m.local(Event.UNMARKED, 0)
+    assert m.local(Event.START, 1) == A.SEND_OPEN
+    m.message(message("accept", epoch=2, own_token=PEER), 1)
+    sent, got = 3 << 30, 7 << 28
+    assert m.segment(sent, 10, got, WINDOW, 1) == A.BRIDGE  # where are we?
+    assert m.state is State.ARMED
+    m.marked(sent, sent + 10, got)
+    assert m.segment(sent, 10, got, WINDOW, 1) & A.SEND_ENGAGED
+    m.message(message("engaged", epoch=2, flags=3, position=got), 1)
+    assert m.segment(sent + 10, 10, got, WINDOW, 1) & A.SEND_DATA
+    m.message(message("acked", epoch=2, position=sent + 20, edge=sent + 500), 1)
+    assert m.numbers["snd_una"] == sent + 20
+
+
+def test_what_cannot_be_is_bridged_or_dropped_and_changes_nothing() -> None:
+    m = engaged()
+    before = m.freeze()
+    assert m.segment(1 << 31, 10, 1, WINDOW, 1) == 0
+    assert m.segment(1, 10, 1 << 31, WINDOW, 1) == 0
+    assert m.freeze() == before
+    m.message(message("leave"), 0)
+    assert m.segment(1 << 31, 10, 1, WINDOW, 1) == A.BRIDGE | A.UNMARK
+
+
 def test_an_overtaken_window_is_not_opened_again() -> None:
     m = engaged()
     m.segment(1, 10, 1, WINDOW, 0)

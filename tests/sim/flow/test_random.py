@@ -136,7 +136,7 @@ def finish(world: World) -> None:
 
 
 TestTwoHosts = TwoHosts.TestCase
-TestTwoHosts.settings = settings(max_examples=250, stateful_step_count=60)
+TestTwoHosts.settings = settings(max_examples=150, stateful_step_count=60)
 
 
 # ---- from seeds -------------------------------------------------------------------------------

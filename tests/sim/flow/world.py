@@ -225,7 +225,7 @@ class World:
         if host.machine is None:
             return
         if host.mark:
-            host.machine.marked(host.kernel.snd_nxt)
+            host.machine.marked(host.kernel.snd_una, host.kernel.snd_nxt, host.kernel.rcv_nxt)
         else:
             self._act(host, host.machine.local(Event.UNMARKED, self.now))
 
