@@ -27,7 +27,7 @@ from hooker.nudge cimport announce, forget, nudge
 from hooker.polling cimport clock_ns
 from hooker.reach cimport twin_reached
 from hooker.services cimport service_accepted, service_accepts, service_rejected
-from hooker.twin cimport twin_abort, twin_create, twin_discard, twin_finish
+from hooker.twin cimport twin_abort, twin_create, twin_discard, twin_finish, twin_unsent
 from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_open_info, vtl_stream
 from hooker.vtl.endpoint cimport (
     VTL_DOWN_KEY, VTL_DOWN_VERSION,
@@ -73,12 +73,18 @@ cdef void watch_twin_room(worker *w, flow *f) noexcept nogil:
         watch_twin(w, f, EPOLL_CTL_MOD)
 
 
+cdef uint32_t given(flow *f) noexcept nogil:
+    """How far the twin has come: bytes it has sent to the application, and its FIN."""
+    cdef int unsent = twin_unsent(f.twin) if f.twin >= 0 else 0
+    return <uint32_t>(f.bytes_in + f.fin_done - unsent)
+
+
 cdef bint nudge_if_held_back(worker *w, flow *f) noexcept nogil:
     hk_fence()                    # the state first, then the count: the egress program does it the other way round
     if not hk_load64(&f.rec.held_drops):
         return False
     w.n.nudges += 1
-    nudge(&w.nudger, &f.est)
+    nudge(&w.nudger, &f.est, given(f))
     return True
 
 
@@ -349,7 +355,7 @@ cdef void on_stray(worker *w, const hk_event *e) noexcept nogil:
     cdef flow *f = flow_by_id(w, e.flow_id)
     if f != NULL and f.state == HK_STATE_ENGAGED:
         w.n.nudges += 1
-        nudge(&w.nudger, &f.est)
+        nudge(&w.nudger, &f.est, given(f))
 
 
 cdef void drop_stream(flow *f) noexcept nogil:

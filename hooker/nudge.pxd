@@ -7,7 +7,8 @@ cdef struct nudger:
 
 cdef int nudger_open(nudger *n) noexcept nogil                     # 0, or -errno
 cdef void nudger_close(nudger *n) noexcept nogil
-cdef int nudge(nudger *n, const hk_event *est) noexcept nogil      # 0, or -errno; to the application's socket
+# 0, or -errno; to the application's socket. `given`: bytes (FIN: one more) that the twin has sent to it.
+cdef int nudge(nudger *n, const hk_event *est, uint32_t given) noexcept nogil
 # To the peer's host: an ACK with the option.
 cdef int announce(nudger *n, const hk_event *est, int role, int transport, uint16_t port) noexcept nogil
 # To this host, with a mark: as if from the application's socket, and of no effect.

@@ -2,7 +2,8 @@
 
 nudge(): a segment that the egress program dropped is tried again only after a retransmission timeout, or when
 any acceptable segment arrives (RFC 9293, 3.10.7.4; Linux pushes pending frames after each ACK it takes). So the
-host sends the application's socket one: an ACK from the remote address, with the numbers the handshake left. It
+host sends the application's socket one: an ACK from the remote address, with the numbers the handshake left, plus what the
+twin has sent since: an older sequence number is none that TCP accepts. It
 repeats what the application's TCP knows already, the window included (ten segments where that is not known).
 
 announce(): an ACK to the peer's host with the VTL option. The handshake's last ACK, when it waits for data that
@@ -150,11 +151,11 @@ cdef int send_segment(nudger *n, const segment *g) noexcept nogil:
     return send_v6(n.v6, g)
 
 
-cdef int nudge(nudger *n, const hk_event *est) noexcept nogil:
+cdef int nudge(nudger *n, const hk_event *est, uint32_t given) noexcept nogil:
     cdef segment g
     g.src, g.src_port = est.key.remote_ip, est.key.remote_port
     g.dst, g.dst_port = est.key.local_ip, est.key.local_port
-    g.seq, g.ack = est.rcv_nxt, est.snd_nxt
+    g.seq, g.ack = est.rcv_nxt + given, est.snd_nxt
     g.window = est.snd_wnd if est.snd_wnd else INITIAL_WINDOW
     if est.tcp_options & HK_TCP_WSCALE:
         g.window >>= est.snd_wscale

@@ -8,3 +8,4 @@ cdef void twin_discard(int fd) noexcept nogil                  # close without a
 cdef void twin_finish(int fd) noexcept nogil                   # close in order (both FINs are out)
 cdef void twin_abort(int fd) noexcept nogil                    # close with RST
 cdef int twin_available(int fd) noexcept nogil                 # bytes that can be read, or -errno
+cdef int twin_unsent(int fd) noexcept nogil                    # bytes it has not sent yet, and a FIN

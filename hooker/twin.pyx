@@ -21,6 +21,7 @@ cdef enum:                       # <linux/tcp.h>; libc's header lacks some of th
     TCP_TIMESTAMP = 24
     TCP_REPAIR_WINDOW = 29
     TCP_MAXSEG = 2
+    SIOCOUTQNSD = 0x894B         # <linux/sockios.h>
     LARGEST_MSS = 32767          # the kernel's limits for TCP_MAXSEG
     LEAST_MSS = 88
     DEFAULT_MSS = 536            # RFC 9293, 3.7.1
@@ -212,3 +213,9 @@ cdef int twin_available(int fd) noexcept nogil:
     if ioctl(fd, FIONREAD, &n) < 0:
         return -errno
     return n
+
+
+cdef int twin_unsent(int fd) noexcept nogil:
+    """Bytes (and a FIN) it has not sent yet."""
+    cdef int n = 0
+    return n if ioctl(fd, SIOCOUTQNSD, &n) == 0 else 0
