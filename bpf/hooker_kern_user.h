@@ -115,6 +115,7 @@ struct hk_config {
 #define HK_MARK_MASK 0xffff0000		/* any socket with our base is not hooked again */
 #define HK_MARK_OWN 0x484bffff		/* the engines' own sockets */
 
+#define HK_TRANSPORT_NONE 0		/* the server's: there is an engine, but not for this service */
 #define HK_TRANSPORT_VTL 1
 
 /* ---- what the worker says of itself ---- */
@@ -183,6 +184,7 @@ struct hk_event {
 	X(HK_C_MPTCP, "mptcp") \
 	X(HK_C_FASTOPEN, "tcp-fast-open") \
 	X(HK_C_SYN_UNANSWERED, "syn-with-option-unanswered") \
+	X(HK_C_DEFERRED, "service-defers-accept") \
 	X(HK_C_NO_SPACE, "no-option-space") \
 	X(HK_C_ECHO, "option-echoed") \
 	X(HK_C_BAD_OPTION, "option-malformed") \

@@ -102,6 +102,7 @@ static __always_inline void hk_connect(struct bpf_sock_ops *s, struct hk_config 
 
 static __always_inline void hk_listen(struct bpf_sock_ops *s, struct hk_config *c, struct bpf_sock *sk)
 {
+	void *tp = bpf_skc_to_tcp_sock(sk);
 	u16 port = s->local_port;
 
 	if (sk->mark || sk->bound_dev_if || !hk_port_listed(c, port))
@@ -110,6 +111,8 @@ static __always_inline void hk_listen(struct bpf_sock_ops *s, struct hk_config *
 		return;
 	if (bpf_skc_to_mptcp_sock(sk))
 		return;
+	if (tp)
+		hk_set_deferring(port, *(volatile u8 *)(tp + HK_TCP_DEFER_ACCEPT));
 	hk_cb_flags(s, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 }
 
@@ -194,6 +197,23 @@ leave:
 	hk_cb_flags(s, 0);
 }
 
+/*
+ * The SYN that was sent without our option is the only one that was answered. Was it the only one sent so, then the path
+ * drops the option, probably, and the service is left to TCP. Were there more, then the server was busy or away, which has
+ * nothing to do with us. A second service like that, where no connection had an answer with the option, and it is the host.
+ */
+static __always_inline void hk_option_missed(struct bpf_sock_ops *s, struct hk_sock *st)
+{
+	struct hk_key k = {};
+	struct hk_option o;
+
+	hk_addresses(s, &k);
+	if (!hk_option_load(s, &o, 0) && hk_option_role(&o) == HK_ROLE_SERVER)
+		hk_remember(&k);		/* it came, late */
+	else if (st->plain_syns == 1)
+		hk_avoid_service(&k, HK_AVOID_SYN_NS);
+}
+
 static __always_inline void hk_active(struct bpf_sock_ops *s, struct hk_config *c, struct bpf_sock *sk)
 {
 	struct hk_sock *st = hk_socks.sk_storage_get(sk, 0, 0);
@@ -204,10 +224,18 @@ static __always_inline void hk_active(struct bpf_sock_ops *s, struct hk_config *
 	if (!st)
 		return;
 	if (st->left || !st->syn_sent) {
+		if (st->plain_syns)
+			hk_option_missed(s, st);
 		hk_cb_flags(s, 0);
 		return;
 	}
 	r = hk_option_load(s, &o, 0);
+	if (!r && hk_option_role(&o) == HK_ROLE_SERVER && o.transport == HK_TRANSPORT_NONE) {
+		hk_count(HK_C_DEFERRED);
+		st->left = 1;
+		hk_cb_flags(s, 0);
+		return;
+	}
 	if (!r && hk_option_role(&o) == HK_ROLE_SERVER && o.transport == c->transport) {
 		hk_addresses(s, &k);
 		hk_remember(&k);
@@ -257,22 +285,24 @@ static __always_inline void hk_passive(struct bpf_sock_ops *s, struct hk_config 
 
 static __always_inline int hk_syn_option(struct bpf_sock_ops *s, struct hk_sock *st)
 {
-	if (st->left)
+	if (st->left) {
+		st->plain_syns += st->plain_syns < 2;
 		return 0;
+	}
 	if (s->skb_len > 0) {			/* data in the SYN */
 		st->left = 1;
 		hk_count(HK_C_FASTOPEN);
 		return 0;
 	}
-	if (st->syn_sent) {			/* unanswered: this path may drop our option */
+	if (st->syn_sent) {			/* unanswered: this path may drop our option, or nobody has room for us */
 		struct hk_key k = {};
 
 		hk_addresses(s, &k);
 		if (st->syn_sent == 1 && hk_is_known(&k))
 			return 1;		/* it did not before: an ordinary loss, probably */
 		st->left = 1;
+		st->plain_syns = 1;
 		hk_count(HK_C_SYN_UNANSWERED);
-		hk_avoid_peer(&k, HK_AVOID_SYN_NS);
 		return 0;
 	}
 	return 1;
@@ -375,6 +405,10 @@ static __always_inline void hk_write(struct bpf_sock_ops *s, struct hk_config *c
 			return;
 		if (hk_option_load(s, &o, BPF_LOAD_HDR_OPT_TCP_SYN))
 			return;
+		if (hk_is_deferring(s->local_port)) {
+			hk_option_put(s, c, HK_ROLE_SERVER, HK_TRANSPORT_NONE, 0);
+			return;
+		}
 		hk_addresses(s, &k);
 		hk_option_store(s, c, HK_ROLE_SERVER, hk_server_nonce(c, &k, o.nonce));
 		return;

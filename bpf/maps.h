@@ -5,6 +5,7 @@
 #endif
 
 #define HK_CC_NAME 16
+#define HK_ANSWERED 0x10000		/* with the option: the path takes it */
 
 struct hk_sock {			/* per hooked socket, gone with it */
 	u64 flow_id;			/* 0: not established yet */
@@ -14,7 +15,8 @@ struct hk_sock {			/* per hooked socket, gone with it */
 	u8 role;
 	u8 syn_sent;			/* so often, with our option */
 	u8 left;			/* stays on TCP, reason counted */
-	u8 pad[5];
+	u8 plain_syns;			/* after those without it: 1, or 2 for more */
+	u8 pad[4];
 	char congestion[HK_CC_NAME];	/* what it had before we set reno, else empty */
 	u32 app_mark[2];		/* the application's SO_MARK: [1] if our mark has HK_MARK_OTHER, else [0] */
 };
@@ -27,7 +29,8 @@ BPF_ARRAY(hk_conf, struct hk_config, 1);
 BPF_HASH(hk_ports, u16, u8, 65536);
 BPF_LPM_TRIE(hk_prefixes, struct hk_prefix, u8, 4096);
 BPF_TABLE("lru_hash", struct hk_peer, u64, hk_avoid, 4096);	/* until (ktime ns) */
-BPF_TABLE("lru_hash", struct hk_peer, u8, hk_known, 4096);	/* answered with the option once: the path takes it */
+BPF_TABLE("lru_hash", struct hk_peer, u32, hk_known, 4096);	/* of hosts, HK_ANSWERED or the port of a service whose path seems to drop the option */
+BPF_HASH(hk_deferring, u16, u8, 4096);	/* ports of listeners with TCP_DEFER_ACCEPT */
 BPF_F_TABLE("array", u32, struct hk_attention, hk_attention, 1, 1024 /* BPF_F_MMAPABLE */);
 BPF_RINGBUF_OUTPUT(hk_events, 256);
 BPF_PERCPU_ARRAY(hk_counters, u64, HK_C_COUNT);

@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /* The VTL option in TCP headers: write, read, check. */
 
-static __always_inline int hk_option_store(struct bpf_sock_ops *s, struct hk_config *c, u8 role, u64 nonce)
+static __always_inline int hk_option_put(struct bpf_sock_ops *s, struct hk_config *c, u8 role, u8 transport, u64 nonce)
 {
 	struct hk_option o = {
 		.kind = HK_OPT_KIND, .len = HK_OPT_LEN, .exid_be = bpf_htons(HK_OPT_EXID),
-		.version_role = HK_OPT_VERSION << 4 | role, .transport = c->transport,
+		.version_role = HK_OPT_VERSION << 4 | role, .transport = transport,
 		.port_be = bpf_htons(c->port), .nonce = nonce,
 	};
 
 	return bpf_store_hdr_opt(s, &o, sizeof(o), 0);
+}
+
+static __always_inline int hk_option_store(struct bpf_sock_ops *s, struct hk_config *c, u8 role, u64 nonce)
+{
+	return hk_option_put(s, c, role, c->transport, nonce);
 }
 
 /* 0 and the option, or negative: none (-ENOMSG), or not what we speak (-EPROTO). */

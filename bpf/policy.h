@@ -76,27 +76,37 @@ static __always_inline int hk_avoided(struct hk_key *k)
 static __always_inline int hk_is_known(struct hk_key *k)
 {
 	struct hk_peer p = {};
+	u32 *what;
 
 	__builtin_memcpy(p.ip, k->remote_ip, 16);
-	return hk_known.lookup(&p) != 0;
+	what = hk_known.lookup(&p);
+	return what && *what == HK_ANSWERED;
 }
 
 static __always_inline void hk_remember(struct hk_key *k)
 {
 	struct hk_peer p = {};
-	u8 one = 1;
+	u32 answered = HK_ANSWERED;
 
+	if (hk_is_known(k))
+		return;
 	__builtin_memcpy(p.ip, k->remote_ip, 16);
-	if (!hk_known.lookup(&p))
-		hk_known.update(&p, &one);
+	hk_known.update(&p, &answered);
 }
 
-static __always_inline void hk_avoid_peer(struct hk_key *k, u64 ns)
+/* Leave a service to TCP, and the host (port 0) if this is the second such service and it never answered with the option. */
+static __always_inline void hk_avoid_service(struct hk_key *k, u64 ns)
 {
 	struct hk_peer p = {};
 	u64 until = bpf_ktime_get_ns() + ns;
+	u32 port = k->remote_port, *what;
 
 	__builtin_memcpy(p.ip, k->remote_ip, 16);
+	what = hk_known.lookup(&p);
+	if (what && *what != HK_ANSWERED && *what != port)
+		hk_avoid.update(&p, &until);
+	hk_known.update(&p, &port);		/* what it knew of the path is not true any more */
+	p.port = port;
 	hk_avoid.update(&p, &until);
 }
 

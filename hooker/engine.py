@@ -351,8 +351,8 @@ class Hooker:
 STAYED_ON_TCP = (
     "loopback", "ipv6-does-not-work-here", "peer-remembered-as-tcp", "mptcp", "socket-with-mark",
     "socket-bound-to-device", "tcp-fast-open",
-    "syn-with-option-unanswered", "no-option-space", "option-echoed", "option-malformed", "flow-table-full",
-    "event-ring-full",
+    "syn-with-option-unanswered", "service-defers-accept", "no-option-space", "option-echoed",
+    "option-malformed", "flow-table-full", "event-ring-full",
 )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from hooker.policy import Policy
 from hooker.transports import Transport
 
 SO_NETNS_COOKIE = 71
+CGROUP_SOCKOPT = 25  # enum bpf_prog_type; not every BCC names it
 RING_SIZE = 256 * 4096  # bytes; maps.h
 _INCLUDE = re.compile(r'#include "([\w.]+)"')
 
@@ -91,6 +92,7 @@ class KernelPrograms:
         self._intercept = self._load("hk_intercept", bcc.BPF.SOCK_OPS)
         self._redirect = self._load("hk_redirect", bcc.BPF.SK_MSG)
         self._hold = self._load("hk_hold_egress", bcc.BPF.CGROUP_SKB)
+        self._setsockopt = self._load("hk_setsockopt", CGROUP_SOCKOPT, bpf_calls.CGROUP_SETSOCKOPT)
         self.adopt = self._load("hk_adopt", bcc.BPF.SCHED_CLS)
         self.ring = self._map("hk_events")
         self.free = self._map("hk_free")
@@ -101,9 +103,9 @@ class KernelPrograms:
         self.attention = self._memory("hk_attention", mmap.PAGESIZE)
         bpf_calls.attach_sk_msg(self._redirect, self.sockets)  # before the first socket goes in
 
-    def _load(self, name: str, kind: int) -> int:
+    def _load(self, name: str, kind: int, attach_type: int = -1) -> int:
         try:
-            return int(self._bpf.load_func(name.encode(), kind).fd)
+            return int(self._bpf.load_func(name.encode(), kind, attach_type=attach_type).fd)
         except Exception as error:
             raise KernelError(
                 f"the kernel refused program {name}: {error}", remedy="run `hooker doctor`"
@@ -153,6 +155,7 @@ class KernelPrograms:
         try:
             for program, kind in (
                 (self._hold, bpf_calls.CGROUP_INET_EGRESS),
+                (self._setsockopt, bpf_calls.CGROUP_SETSOCKOPT),
                 (self._intercept, bpf_calls.CGROUP_SOCK_OPS),
             ):
                 self._links.append(bpf_calls.link_cgroup(program, target, kind))

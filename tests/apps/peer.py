@@ -294,6 +294,8 @@ def serve(args: argparse.Namespace) -> None:
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     listener.bind((args.address, args.port))
     listener.listen(args.backlog)
+    if args.kind == "deferred-late":
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 10)
     listener.settimeout(WAIT)
     time.sleep(args.accept_after)
     threads = []
@@ -317,7 +319,9 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--progress", type=Path)
-    parser.add_argument("--kind", choices=["tcp", "mptcp", "fastopen", "deferred"], default="tcp")
+    parser.add_argument(
+        "--kind", choices=["tcp", "mptcp", "fastopen", "deferred", "deferred-late"], default="tcp"
+    )
     parser.add_argument("--backlog", type=int, default=512)
     parser.add_argument("--accept-after", type=float, default=0, help="seconds")
     parser.add_argument("--receive-buffer", type=int, help="bytes, set before listen() and connect()")

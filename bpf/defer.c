@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * TCP_DEFER_ACCEPT: the server has no connection before its first data, which a held client does not send. So the SYN-ACKs
+ * of such listeners say that the service is left to TCP, and nobody waits. By port: a SYN-ACK does not show us its listener.
+ * The option may be set before listen(), which intercept.c sees, or after, as nginx and httpd do.
+ */
+
+static __always_inline int hk_is_deferring(u16 port)
+{
+	return hk_deferring.lookup(&port) != 0;
+}
+
+static __always_inline void hk_set_deferring(u16 port, int on)
+{
+	u8 one = 1;
+
+	if (on)
+		hk_deferring.update(&port, &one);
+	else
+		hk_deferring.delete(&port);
+}
+
+int hk_setsockopt(struct bpf_sockopt *o)
+{
+	int *value = (int *)(long)o->optval;
+	struct hk_config *c = hk_config();
+	struct bpf_sock *sk = o->sk;
+
+	if (o->level == 6 /* SOL_TCP */ && o->optname == 9 /* TCP_DEFER_ACCEPT */ && c && sk &&
+	    sk->state == BPF_TCP_LISTEN && (void *)(value + 1) <= (void *)(long)o->optval_end &&
+	    (!c->netns_cookie || bpf_get_netns_cookie(o) == c->netns_cookie))
+		hk_set_deferring(sk->src_port, *(volatile int *)value > 0);
+	o->optlen = 0;			/* whatever it is, the kernel takes it as the application gave it */
+	return 1;
+}
