@@ -4,15 +4,16 @@ A slab is filled front to back. What VTL has not had acknowledged is borrowed; a
 when nothing of it is, and no Python view of it is alive. So payload is never copied to be packetised.
 """
 
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free
+from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 from hooker.includes.linux cimport hk_load64
 
 
 cdef int pool_init(slab_pool *p, size_t slab_size, size_t limit) noexcept nogil:
     p.size = slab_size
     p.limit = limit
-    p.made = 0
-    p.free_list = NULL
+    p.made = p.known = p.free_count = p.least_free = 0
+    p.free_list = p.empty_list = NULL
     p.current = NULL
     p.all = <slab **>calloc(limit, sizeof(slab *))
     return 0 if p.all != NULL else -1
@@ -22,25 +23,45 @@ cdef void pool_free(slab_pool *p) noexcept nogil:
     cdef size_t i
     if p.all == NULL:
         return
-    for i in range(p.made):
-        free(p.all[i].base)
+    for i in range(p.known):
+        if p.all[i].base != NULL:
+            munmap(p.all[i].base, p.size)
         free(p.all[i])
     free(p.all)
     p.all = NULL
 
 
-cdef slab *make_slab(slab_pool *p) noexcept nogil:
-    cdef slab *s
-    if p.made == p.limit:
+cdef slab *empty_slab(slab_pool *p) noexcept nogil:
+    """One without memory."""
+    cdef slab *s = p.empty_list
+    if s != NULL:
+        p.empty_list = s.next_free
+        return s
+    if p.known == p.limit:
         return NULL
     s = <slab *>calloc(1, sizeof(slab))
+    if s != NULL:
+        p.all[p.known] = s
+        p.known += 1
+    return s
+
+
+cdef inline void put_empty(slab_pool *p, slab *s) noexcept nogil:
+    s.base = NULL
+    s.next_free = p.empty_list
+    p.empty_list = s
+
+
+cdef slab *make_slab(slab_pool *p) noexcept nogil:
+    cdef slab *s = empty_slab(p)
+    cdef void *m
     if s == NULL:
         return NULL
-    s.base = <uint8_t *>malloc(p.size)
-    if s.base == NULL:
-        free(s)
+    m = mmap(NULL, p.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    if m == MAP_FAILED:
+        put_empty(p, s)
         return NULL
-    p.all[p.made] = s
+    s.base = <uint8_t *>m
     p.made += 1
     return s
 
@@ -53,6 +74,7 @@ cdef inline void recycle(slab_pool *p, slab *s) noexcept nogil:
     s.in_free = True
     s.next_free = p.free_list
     p.free_list = s
+    p.free_count += 1
 
 
 cdef slab *take_free(slab_pool *p) noexcept nogil:
@@ -60,14 +82,17 @@ cdef slab *take_free(slab_pool *p) noexcept nogil:
     if s != NULL:
         p.free_list = s.next_free
         s.in_free = False
+        p.free_count -= 1
+        if p.free_count < p.least_free:
+            p.least_free = p.free_count
     return s
 
 
 cdef void find_viewed(slab_pool *p) noexcept nogil:
     """Slabs whose last Python view went when nothing else held them: no release() came for those."""
     cdef size_t i
-    for i in range(p.made):
-        if not p.all[i].in_free and p.all[i] != p.current and idle(p.all[i]):
+    for i in range(p.known):
+        if p.all[i].base != NULL and not p.all[i].in_free and p.all[i] != p.current and idle(p.all[i]):
             recycle(p, p.all[i])
 
 
@@ -99,8 +124,21 @@ cdef void pool_release(slab_pool *p, slab *s, size_t n) noexcept nogil:
         recycle(p, s)
 
 
+cdef void pool_trim(slab_pool *p) noexcept nogil:
+    """Once in a while: half of the slabs that lay free all the time since go back to the system."""
+    cdef size_t n = (p.least_free - RESERVE + 1) // 2 if p.least_free > RESERVE else 0
+    cdef slab *s
+    while n > 0:
+        s = take_free(p)
+        munmap(s.base, p.size)
+        put_empty(p, s)
+        p.made -= 1
+        n -= 1
+    p.least_free = p.free_count
+
+
 cdef size_t pool_borrowed(const slab_pool *p) noexcept nogil:
     cdef size_t i, total = 0
-    for i in range(p.made):
+    for i in range(p.known):
         total += p.all[i].borrowed
     return total
