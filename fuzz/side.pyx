@@ -391,7 +391,7 @@ cdef void side_act(Side *k, Input *i, const vtl_addr *peer, uint64_t now) noexce
         if which == 255:
             vtl_close(vtl_connect(k.ep, peer, now), 3, now)
         elif which == 254:
-            vtl_path_error(k.ep, peer, now)
+            vtl_path_error(k.ep, peer, NULL, 0, now)
         return
     f = pick_flow(k, which)
     if f == NULL:

@@ -10,7 +10,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 from cpython.ref cimport PyObject
-from hooker.carriers.udp cimport udp_close, udp_datagram, udp_error, udp_open, udp_receive, udp_send, udp_split
+from hooker.carriers.udp cimport udp_close, udp_datagram, udp_error, udp_icmp, udp_open, udp_receive, udp_send, udp_split
 from hooker.collection cimport collect_redirected, collect_twin, collection_acked, collection_retry
 from hooker.delivery cimport deliver, deliver_fin, delivery_flush, delivery_free, delivery_writable
 from hooker.early cimport early_free
@@ -23,7 +23,7 @@ from hooker.polling cimport clock_ns, poll_init, wait_events
 from hooker.lock cimport lock_give, lock_init, lock_take
 from hooker.nudge cimport nudger_close, nudger_open
 from hooker.ringbuf cimport ring_attach, ring_detach, ring_next, ring_release
-from hooker.slab cimport pool_free, pool_init, pool_release, slab
+from hooker.slab cimport RESERVE, pool_free, pool_init, pool_release, pool_trim, slab
 from hooker.vtl.api cimport *
 from hooker.view cimport view_counters, view_ended, view_flows, view_notices, view_peers, view_reasons
 from hooker.vtl.endpoint cimport *
@@ -36,12 +36,14 @@ cdef enum:
     EVENTS = 256                 # of one epoll_wait
     SLAB = 1 << 19               # bytes
     SLABS = 256
+    BUDGET = 192 << 20           # bytes that peers may make the engine hold
     DATAGRAMS = 512              # of one batch
     IOVECS = 4096
     SCRATCH = 512 * 192          # bytes of headers and control frames in a batch
     BUILDS = 16                  # batches in one round
     SWEEP = 1000000000           # ns
     SETTLE = 500                 # ms that resets may take over loopback, at the end
+    TRIM = 8 << 20               # bytes less than at the peak that are worth a malloc_trim()
     TAG_TWIN = 0                 # epoll tags: a slot, or one of these in the upper half
     TAG_WAKE = 1
     TAG_RING = 2                 # only wakes: the ring is looked at in each round
@@ -53,6 +55,15 @@ cdef enum:
 
 cdef extern from "<unistd.h>" nogil:
     int usleep(unsigned int us)
+
+cdef extern from * nogil:
+    """
+    #include <malloc.h>
+    #ifndef __GLIBC__
+    static int malloc_trim(size_t pad) { return 0; }    /* musl gives back by itself */
+    #endif
+    """
+    int malloc_trim(size_t pad)
 
 
 cdef extern from "<sys/random.h>" nogil:
@@ -188,14 +199,14 @@ cdef void take_kernel_events(worker *w) noexcept nogil:
 
 
 cdef void take_path_errors(worker *w, int which) noexcept nogil:
-    cdef vtl_addr to
+    cdef udp_icmp e
     cdef int i, err
     for i in range(16):
-        err = udp_error(&w.udp, which, &to)
+        err = udp_error(&w.udp, which, &e)
         if err == 0:
             return
         if err != EMSGSIZE:
-            vtl_path_error(w.vtl, &to, w.now)
+            vtl_path_error(w.vtl, &e.to, e.quoted, e.size, w.now)
 
 
 cdef void take_datagrams(worker *w, int which) noexcept nogil:
@@ -268,6 +279,8 @@ cdef uint64_t wait_for(worker *w) noexcept nogil:
         return 100000                     # the UDP socket was full
     if held < at:
         at = held
+    if (w.slabs.free_count > RESERVE or vtl_held_less(w.vtl) > TRIM) and w.swept + SWEEP < at:
+        at = w.swept + SWEEP          # memory goes back, even if nothing else happens
     if at == <uint64_t>-1:
         return at
     now = clock_ns()
@@ -300,6 +313,14 @@ cdef void retry_starved(worker *w) noexcept nogil:
             collect_twin(w, f)
 
 
+cdef void give_back(worker *w) noexcept nogil:
+    """To the system, what was needed for a peak."""
+    pool_trim(&w.slabs)
+    if vtl_held_less(w.vtl) > TRIM:
+        vtl_held_noted(w.vtl)
+        malloc_trim(0)
+
+
 cdef void round(worker *w) noexcept nogil:
     cdef epoll_event events[EVENTS]
     cdef uint64_t ns = wait_for(w)
@@ -319,8 +340,9 @@ cdef void round(worker *w) noexcept nogil:
         vtl_on_timer(w.vtl, w.now)
     if flows_deadline(w) <= w.now:
         flows_on_timer(w)
-    if w.now - w.swept > SWEEP:
+    if w.now - w.swept >= SWEEP:
         flows_sweep(w)
+        give_back(w)
     delivery_flush(w)
     send_datagrams(w)
     flows_reap(w)
@@ -471,6 +493,7 @@ cdef class Worker:
         w.batch.dgram_cap = DATAGRAMS
         w.batch.scratch = <uint8_t *>malloc(SCRATCH)
         w.batch.scratch_cap = SCRATCH
+        cb_random(w, <uint8_t *>w.scatter, sizeof(w.scatter))
         frames_init(&w.parser)
         if (flows_init(w) < 0 or pool_init(&w.slabs, SLAB, SLABS) < 0 or w.notices == NULL or w.frames == NULL
                 or w.batch.iov == NULL or w.batch.dgram == NULL or w.batch.scratch == NULL):
@@ -505,6 +528,7 @@ cdef class Worker:
         c.stream_window_max = 32 << 20     # 1 Gbit/s over 100 ms, and as much again while a loss is repaired
         c.assoc_window_max = 64 << 20
         c.window_budget = 256 << 20
+        c.budget = BUDGET
         c.max_ack_delay = 1000000
         c.keepalive = 1000000000
         c.dead_after = <uint64_t>(dead_after * 1e9)

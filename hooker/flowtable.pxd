@@ -2,7 +2,12 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from hooker.includes.hk cimport hk_event
 from hooker.vtl.api cimport vtl_open_info, vtl_stream
+from hooker.vtl.siphash cimport siphash24
 from hooker.worker cimport flow, worker
+
+cdef inline uint64_t scattered(const worker *w, uint64_t chosen) noexcept nogil:
+    """What a peer chose, so that it does not choose the bucket."""
+    return siphash24(w.scatter, <const uint8_t *>&chosen, sizeof(chosen))
 
 cdef int flows_init(worker *w) noexcept nogil                         # 0, or -1: no memory
 cdef void flows_free(worker *w) noexcept nogil

@@ -97,7 +97,7 @@ cdef bint flow_proven(const flow *f, vtl_stream *s, const vtl_open_info *info) n
 
 
 cdef inline flow **locator_bucket(worker *w, uint64_t locator) noexcept nogil:
-    return &w.by_locator[locator & (LOCATOR_BUCKETS - 1)]
+    return &w.by_locator[scattered(w, locator) & (LOCATOR_BUCKETS - 1)]
 
 
 cdef void locator_add(worker *w, flow *f) noexcept nogil:

@@ -10,6 +10,7 @@ from hooker.nudge cimport nudger
 from hooker.polling cimport poller
 from hooker.ringbuf cimport ring_reader
 from hooker.slab cimport slab_pool
+from hooker.timers cimport timer, timer_heap
 from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_batch, vtl_endpoint, vtl_open_info, vtl_stream
 
 cdef enum:
@@ -18,7 +19,7 @@ cdef enum:
     NOTICES = 16384            # events waiting for Python; a power of two
     REACHED = 1024             # remembered by reach.pyx; a power of two
     SERVICES = 4096            # remembered; a power of two
-    OPEN_BUCKETS = 256         # of the table of early OPENs
+    OPEN_BUCKETS = 8192        # of the table of early OPENs
     PEERS = 4096               # associations that people are shown
 
 cdef enum reason:              # why a flow is where it is; REASONS in flows.pyx has the texts
@@ -112,10 +113,11 @@ cdef struct flow:
     uint64_t bytes_in
 
 cdef struct waiting_open:      # an OPEN that came before its flow's event
+    timer due                  # first, see early_expire()
     vtl_stream *stream
     vtl_open_info info
-    uint64_t deadline
-    waiting_open *next
+    waiting_open *next         # chain of its bucket
+    waiting_open **at          # what points to it there
 
 cdef struct notice:            # an event for Python
     uint8_t kind
@@ -181,6 +183,8 @@ cdef struct worker:
     uint64_t flow_timer        # no deadline of a flow or an early OPEN is before this
     waiting_open *opens[OPEN_BUCKETS]   # by locator
     uint32_t open_count
+    timer_heap open_timers
+    uint64_t scatter[2]        # key of the tables whose keys peers choose
     hk_peer services[SERVICES] # that have accepted
     flow *retry
     flow *dirty

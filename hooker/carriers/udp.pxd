@@ -31,9 +31,14 @@ cdef struct udp_datagram:        # one datagram of a received batch
     uint8_t ecn                  # the two bits of the IP header, equal in a train
     vtl_addr source
 
+cdef struct udp_icmp:            # an ICMP error
+    vtl_addr to                  # whom it is about
+    uint32_t size                # bytes of the datagram it quotes, as far as they matter
+    uint8_t quoted[64]
+
 cdef int udp_open(udp_carrier *c, uint16_t port, uint16_t *bound) noexcept nogil         # 0, or -errno
 cdef void udp_close(udp_carrier *c) noexcept nogil
 cdef int udp_receive(udp_carrier *c, int which) noexcept nogil                           # trains, 0: none, -errno
 cdef int udp_split(udp_carrier *c, int train, uint32_t *offset, udp_datagram *out) noexcept nogil   # 1, or 0 at the end
 cdef uint32_t udp_send(udp_carrier *c, vtl_batch *b, uint32_t first) noexcept nogil      # index of the first datagram not sent
-cdef int udp_error(udp_carrier *c, int which, vtl_addr *to) noexcept nogil               # errno of an ICMP error and whom it is about; EMSGSIZE: nothing new; 0: none
+cdef int udp_error(udp_carrier *c, int which, udp_icmp *out) noexcept nogil              # errno of an ICMP error; EMSGSIZE: nothing new; 0: none

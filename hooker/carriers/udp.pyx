@@ -318,26 +318,28 @@ cdef uint32_t udp_send(udp_carrier *c, vtl_batch *b, uint32_t first) noexcept no
     return at
 
 
-cdef int udp_error(udp_carrier *c, int which, vtl_addr *to) noexcept nogil:
+cdef int udp_error(udp_carrier *c, int which, udp_icmp *out) noexcept nogil:
     cdef uint8_t control[256]
-    cdef uint8_t data[64]
     cdef sockaddr_storage name
     cdef iovec iov
     cdef msghdr m
     cdef cmsghdr *cm
     cdef sock_extended_err *ee
+    cdef ssize_t n
     memset(&m, 0, sizeof(m))
-    iov.iov_base = data
-    iov.iov_len = sizeof(data)
+    iov.iov_base = out.quoted
+    iov.iov_len = sizeof(out.quoted)
     m.msg_name = &name
     m.msg_namelen = sizeof(name)
     m.msg_iov = &iov
     m.msg_iovlen = 1
     m.msg_control = control
     m.msg_controllen = sizeof(control)
-    if recvmsg(c.fd[which], &m, MSG_ERRQUEUE | MSG_DONTWAIT) < 0:
+    n = recvmsg(c.fd[which], &m, MSG_ERRQUEUE | MSG_DONTWAIT)
+    if n < 0:
         return 0
-    source_of(&name, to)
+    out.size = n
+    source_of(&name, &out.to)
     cm = CMSG_FIRSTHDR(&m)
     while cm != NULL:
         if cm.cmsg_level == IPPROTO_IP or cm.cmsg_level == IPPROTO_IPV6:

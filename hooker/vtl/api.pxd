@@ -72,6 +72,7 @@ cdef struct vtl_config:
     uint64_t stream_window_max # to what these may grow; less than the beginning: they do not
     uint64_t assoc_window_max
     uint64_t window_budget     # by how many bytes the windows of all associations together may have grown
+    uint64_t budget            # bytes that all peers together may make us hold; 0: no limit
     uint64_t max_ack_delay     # ns
     uint64_t keepalive         # ns without a datagram from the peer before a PING (only with streams open)
     uint64_t dead_after        # ns without any answer before the association is down
@@ -114,6 +115,11 @@ cdef struct vtl_counters:      # of an endpoint
     uint64_t key_mismatches                     # handshakes signed with no key of ours, or not at all
     uint64_t amplification_limited              # datagrams not sent, for their address has sent too little
     uint64_t repairs_sent, packets_repaired     # see vtl_assoc_stats
+    uint64_t held                               # bytes that peers make us hold now, of vtl_config.budget
+    uint64_t strangers                          # associations that peers began and that were of no use yet
+    uint64_t evicted                            # of those, given up for newer ones
+    uint64_t over_budget                        # datagrams dropped for want of room in the budget
+    uint64_t unproven_errors                    # ICMP errors that quoted nothing only the path knows
 
 
 cdef struct vtl_assoc_stats:

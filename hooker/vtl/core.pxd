@@ -1,7 +1,8 @@
 # The three structures of VTL and how they hang together. No functions but list links.
 #
 # Endpoint ── by connection id, by address ──► Assoc ── by stream id ──► Stream
-# Lists are intrusive; an object is at most once in each. Nothing is freed inside a walk: what is
+# Lists are intrusive; an object is at most once in each, and leaves each without a walk: a peer decides how long
+# they are. Nothing is freed inside a walk: what is
 # finished goes to Endpoint.dead or Assoc.finished, and lifecycle.reap() frees it in the next vtl_build.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -70,8 +71,9 @@ cdef enum:
     MAX_STREAMS = 1 << 17      # of one association
     MAX_ID_RANGES = 256        # gaps in the stream ids a peer used
     MAX_ACK_RANGES = 64        # received ranges remembered, and the most an ACK carries
-    STATELESS_SLOTS = 256      # answers waiting for the next vtl_build
-    USED_COOKIES = 1024        # remembered: each makes one association
+    STATELESS_SLOTS = 2048     # answers waiting for the next vtl_build: for as many datagrams as a carrier gives at once
+    COOKIE_BITS = 1 << 20      # of a Bloom filter of the cookies used: each makes one association
+    BEGIN_SLOTS = 1024         # of the rate limit of associations, by source
 
 
 cdef struct Stream:
@@ -86,7 +88,9 @@ cdef struct Stream:
     Stream *prev               # all streams of the association
     Stream *next
     Stream *next_active        # has data to send
+    Stream *prev_active
     Stream *next_ctrl          # has control frames to send
+    Stream *prev_ctrl
     Stream *next_acked         # prefix moved during this ACK
     Stream *next_finished
     bint in_active, in_blocked, in_ctrl, in_acked
@@ -101,6 +105,10 @@ cdef struct Stream:
     uint64_t consumed          # by the engine
     Credit credit
     uint64_t final_size        # with S_FIN_KNOWN
+    uint64_t held              # bytes of the budget
+    uint64_t untaken           # bytes given to the engine, not consumed yet
+    bint undecided             # the peer's; neither accepted nor refused yet
+    void *waiting              # the engine's own, beside `user`
 
 
 cdef struct StreamList:
@@ -165,8 +173,29 @@ cdef struct Keys:
     uint32_t updates
 
 
+cdef struct Source:            # an IPv4 address or an IPv6 /64, and what its associations make us hold
+    uint8_t prefix[16]
+    Source *next               # hash chain
+    uint32_t assocs
+    uint32_t strangers         # of them
+    uint32_t undecided         # streams
+    uint64_t held              # bytes
+    Assoc *oldest              # of the strangers
+    Assoc *newest
+
+
 cdef struct Assoc:
     Endpoint *ep
+    Source *source
+    uint64_t held              # bytes of the budget
+    uint64_t rings_held, fec_held   # of them
+    uint32_t undecided         # streams
+    bint stranger              # the peer began it, and no flow of it was accepted yet
+    Assoc *next_stranger
+    Assoc *prev_stranger
+    Assoc *next_source         # strangers of its source
+    Assoc *prev_source
+    uint64_t hinted_at         # ns: an ICMP error that proves nothing made us ask
     Keys *keys                 # NULL: plain
     uint32_t psk               # which of the endpoint's pre-shared keys
     void *user
@@ -184,9 +213,12 @@ cdef struct Assoc:
     Assoc *prev                # all
     Assoc *next
     Assoc *next_ready          # may have something to send
+    Assoc *prev_ready
     Assoc *next_dirty          # deadline to be computed anew
+    Assoc **dirty_at           # what points to it
     Assoc *next_dead
     Assoc *next_unfinished
+    Assoc **unfinished_at      # what points to it
     bint in_ready, in_dirty, in_unfinished
     uint32_t heap_at           # place in the timer heap + 1, 0: none
     uint64_t deadline
@@ -257,6 +289,11 @@ cdef struct Stateless:         # an answer that needs no association
     uint8_t phase              # of the keys that encrypted it
 
 
+cdef struct RateLimit:         # a token bucket
+    double tokens
+    uint64_t at                # ns
+
+
 cdef struct Endpoint:
     vtl_config cfg
     vtl_sink sink
@@ -280,15 +317,23 @@ cdef struct Endpoint:
     Assoc *unfinished          # their Assoc.finished is not empty
     uint64_t now               # of the call in progress, ns
     uint64_t windows_grown     # bytes, of vtl_config.window_budget
+    uint64_t budget, held, strangers_held, held_peak   # bytes
+    uint32_t strangers, undecided
+    uint32_t sources[2]        # that have associations of use; that have strangers
+    uint64_t fair_share[2]     # bytes
+    Assoc *oldest_stranger
+    Assoc *newest_stranger
+    Source **source_table
+    uint32_t source_cap
+    uint64_t scatter           # odd; what peers choose is multiplied with it before it chooses a bucket
     uint64_t skipped           # ns of the caller's clock that do not count: we did not run
     Assoc **heap
     uint32_t heap_n, heap_cap
     Stateless answer[STATELESS_SLOTS]
     uint32_t answers
-    uint64_t used_cookie[USED_COOKIES]   # their connection ids, a ring
-    uint64_t used_time[USED_COOKIES]
-    uint32_t cookies_used
-    uint64_t cookie_floor      # older cookies may have been used by one that is not remembered
+    uint64_t *cookies_used[2]  # filters, of the present generation of cookies and the one before
+    uint64_t cookies_of[2]     # which generations
+    RateLimit begin[BEGIN_SLOTS]
     double reset_tokens        # rate limit of stateless resets
     uint64_t reset_at
     uint8_t *zeros             # padding
@@ -299,6 +344,9 @@ cdef inline void assoc_touch(Assoc *a) noexcept nogil:
     if not a.in_dirty:
         a.in_dirty = True
         a.next_dirty = a.ep.dirty
+        a.dirty_at = &a.ep.dirty
+        if a.next_dirty != NULL:
+            a.next_dirty.dirty_at = &a.next_dirty
         a.ep.dirty = a
 
 cdef inline void assoc_ready(Assoc *a) noexcept nogil:
@@ -309,11 +357,25 @@ cdef inline void assoc_ready(Assoc *a) noexcept nogil:
         return
     a.in_ready = True
     a.next_ready = NULL
+    a.prev_ready = ep.ready_last
     if ep.ready_last == NULL:
         ep.ready_first = a
     else:
         ep.ready_last.next_ready = a
     ep.ready_last = a
+
+cdef inline void unready(Assoc *a) noexcept nogil:
+    """Out of the list of those that may have something to send."""
+    cdef Endpoint *ep = a.ep
+    a.in_ready = False
+    if a.prev_ready != NULL:
+        a.prev_ready.next_ready = a.next_ready
+    else:
+        ep.ready_first = a.next_ready
+    if a.next_ready != NULL:
+        a.next_ready.prev_ready = a.prev_ready
+    else:
+        ep.ready_last = a.prev_ready
 
 cdef inline void assoc_fail(Assoc *a, uint32_t reason) noexcept nogil:
     if a.state != A_DEAD:

@@ -30,8 +30,11 @@ cdef uint32_t vtl_encrypted_versions(uint32_t *out) noexcept nogil
 cdef int vtl_build(vtl_endpoint *ep, vtl_batch *b, uint64_t now) noexcept nogil   # datagrams added; 0: nothing to send now
 cdef uint64_t vtl_timer(vtl_endpoint *ep) noexcept nogil                          # next deadline, UINT64_MAX: none
 cdef void vtl_on_timer(vtl_endpoint *ep, uint64_t now) noexcept nogil
-cdef void vtl_path_error(vtl_endpoint *ep, const vtl_addr *to, uint64_t now) noexcept nogil   # ICMP unreachable: a hint
+# ICMP says that `to` cannot be reached; quoted: of the datagram it is about, what the error shows of it.
+cdef void vtl_path_error(vtl_endpoint *ep, const vtl_addr *to, const uint8_t *quoted, size_t n, uint64_t now) noexcept nogil
 cdef uint64_t vtl_drops(vtl_endpoint *ep, int reason) noexcept nogil
+cdef uint64_t vtl_held_less(const vtl_endpoint *ep) noexcept nogil    # bytes that peers make us hold less than at the peak …
+cdef void vtl_held_noted(vtl_endpoint *ep) noexcept nogil              # … which is now
 cdef void vtl_get_counters(const vtl_endpoint *ep, vtl_counters *out) noexcept nogil
 
 cdef vtl_assoc *vtl_connect(vtl_endpoint *ep, const vtl_addr *to, uint64_t now) noexcept nogil  # the existing one, or a new one; NULL: no memory
@@ -53,6 +56,9 @@ cdef void vtl_confirm(vtl_stream *s) noexcept nogil
 cdef void vtl_cancel(vtl_stream *s) noexcept nogil
 cdef void vtl_stream_set_user(vtl_stream *s, void *user) noexcept nogil
 cdef void *vtl_stream_user(const vtl_stream *s) noexcept nogil
+# A second pointer of the engine's, for a stream that it has not decided on.
+cdef void vtl_stream_set_waiting(vtl_stream *s, void *waiting) noexcept nogil
+cdef void *vtl_stream_waiting(const vtl_stream *s) noexcept nogil
 cdef vtl_assoc *vtl_stream_assoc(const vtl_stream *s) noexcept nogil
 cdef uint32_t vtl_stream_id(const vtl_stream *s) noexcept nogil
 

@@ -11,6 +11,7 @@ from libc.string cimport memset
 from hooker.vtl.aead cimport (
     AES_128_GCM, AES_256_GCM, CHACHA20_POLY1305, aead_key_size, aes_is_fast, wipe,
 )
+from hooker.vtl.budget cimport LEAST_BUDGET, sources_free, stranger_known
 from hooker.vtl.congestion cimport congestion_find, congestion_ops
 from hooker.vtl.core cimport *
 from hooker.vtl.ecn cimport ECN_CAPABLE
@@ -23,8 +24,9 @@ from hooker.vtl.packet_out cimport answers_build, batch_room, packets_build
 from hooker.vtl.proof cimport PROOF_OPEN, proof_key, proof_locator, proof_of
 from hooker.vtl.registry cimport *
 from hooker.vtl.sendbuf cimport sendbuf_write
+from hooker.vtl.siphash cimport siphash24
 from hooker.vtl.stream cimport *
-from hooker.vtl.timers cimport assoc_deadline, assoc_doubt, assoc_on_timer
+from hooker.vtl.timers cimport assoc_ask, assoc_deadline, assoc_doubt, assoc_on_timer
 from hooker.vtl.wire cimport *
 
 cdef enum:
@@ -72,7 +74,9 @@ cdef vtl_endpoint *vtl_endpoint_new(const vtl_config *cfg, const vtl_sink *sink)
     for i in range(cfg.keys):
         psk_init(&ep.psk[i], cfg.key[i])
     wipe(ep.cfg.key, sizeof(ep.cfg.key))
+    ep.budget = max(cfg.budget, <uint64_t>LEAST_BUDGET) if cfg.budget > 0 else UINT64_MAX // 2
     ep.sink.random(ep.sink.ctx, <uint8_t *>ep.secret, sizeof(ep.secret))
+    ep.scatter = siphash24(ep.secret, <const uint8_t *>b"scatter", 7) | 1
     return <vtl_endpoint *>ep
 
 
@@ -90,6 +94,9 @@ cdef void vtl_endpoint_free(vtl_endpoint *ep) noexcept nogil:
         assoc_free(E(ep).all)
     free(E(ep).cid_table)
     free(E(ep).addr_table)
+    sources_free(E(ep))
+    free(E(ep).cookies_used[0])
+    free(E(ep).cookies_used[1])
     free(E(ep).heap)
     free(E(ep).zeros)
     wipe(E(ep).psk, sizeof(E(ep).psk))
@@ -178,18 +185,25 @@ cdef uint64_t vtl_drops(vtl_endpoint *ep, int reason) noexcept nogil:
     return E(ep).drops[reason] if 0 <= reason < VTL_DROP_REASONS else 0
 
 
+cdef uint64_t vtl_held_less(const vtl_endpoint *ep) noexcept nogil:
+    return E(ep).held_peak - E(ep).held
+
+
+cdef void vtl_held_noted(vtl_endpoint *ep) noexcept nogil:
+    E(ep).held_peak = E(ep).held
+
+
 cdef void vtl_get_counters(const vtl_endpoint *ep, vtl_counters *out) noexcept nogil:
     out[0] = E(ep).count
+    out.held = E(ep).held
+    out.strangers = E(ep).strangers
 
 
 # --- datagrams out
 
 cdef Assoc *pop_ready(Endpoint *ep) noexcept nogil:
     cdef Assoc *a = ep.ready_first
-    ep.ready_first = a.next_ready
-    if ep.ready_first == NULL:
-        ep.ready_last = NULL
-    a.in_ready = False
+    unready(a)
     return a
 
 
@@ -237,17 +251,40 @@ cdef void vtl_on_timer(vtl_endpoint *ep, uint64_t now) noexcept nogil:
         assoc_touch(a)
 
 
-cdef void vtl_path_error(vtl_endpoint *ep, const vtl_addr *to, uint64_t now) noexcept nogil:
-    cdef Assoc *a
+cdef Assoc *quoted_assoc(Endpoint *ep, const vtl_addr *to, const uint8_t *quoted, size_t n) noexcept nogil:
+    """Whose datagram an ICMP error quotes; NULL unless it shows what only the path has seen: a connection id."""
+    cdef Cursor c
+    cdef Header h
+    cdef Assoc *a = NULL
+    c.p = quoted
+    c.n = n
+    if not read_header(&c, &h) or h.version != WIRE_VERSION:
+        return NULL
+    if h.type == PKT_INIT:
+        a = assoc_by_cid(ep, h.number)
+    elif h.type == PKT_DATA:
+        a = assoc_with_peer_cid(ep, to, h.dcid, True)
+        if a == NULL:
+            a = assoc_with_peer_cid(ep, to, h.dcid, False)
+        if a != NULL and expand(<uint32_t>h.number, a.rec.next_pn) - 1 >= a.rec.next_pn - 1:
+            a = NULL                            # a number that we have not used
+    return a if a != NULL and same_addr(&a.peer, to) else NULL
+
+
+cdef void vtl_path_error(vtl_endpoint *ep, const vtl_addr *to, const uint8_t *quoted, size_t n,
+                         uint64_t now) noexcept nogil:
+    """Anybody can send one that quotes addresses and ports: without a connection id it is a reason to ask, no more."""
+    cdef Assoc *a = quoted_assoc(E(ep), to, quoted, n)
     now = clock(E(ep), now)
-    a = E(ep).all
-    while a != NULL:
-        if same_addr(&a.peer, to):
-            if a.state == A_UP:
-                assoc_doubt(a, DOWN_UNREACHABLE, now)
-            else:
-                assoc_fail(a, DOWN_UNREACHABLE)
-        a = a.next
+    if a == NULL:
+        E(ep).count.unproven_errors += 1
+        a = assoc_to(E(ep), to)
+        if a != NULL and a.state == A_UP:
+            assoc_ask(a, now)
+    elif a.state == A_UP:
+        assoc_doubt(a, DOWN_UNREACHABLE, now)
+    else:
+        assoc_fail(a, DOWN_UNREACHABLE)
 
 
 # --- associations
@@ -336,6 +373,7 @@ cdef vtl_stream *vtl_open(vtl_assoc *assoc, const vtl_open_info *info, void *use
     if s == NULL:
         return NULL
     a.next_id += 1
+    stranger_known(a)
     s.user = user
     s.flags = S_LOCAL | S_ANNOUNCED | (S_COMMITTED if info.committed else 0)
     s.locator = info.locator
@@ -389,6 +427,14 @@ cdef void vtl_stream_set_user(vtl_stream *s, void *user) noexcept nogil:
 
 cdef void *vtl_stream_user(const vtl_stream *s) noexcept nogil:
     return S(s).user
+
+
+cdef void vtl_stream_set_waiting(vtl_stream *s, void *waiting) noexcept nogil:
+    S(s).waiting = waiting
+
+
+cdef void *vtl_stream_waiting(const vtl_stream *s) noexcept nogil:
+    return S(s).waiting
 
 
 cdef vtl_assoc *vtl_stream_assoc(const vtl_stream *s) noexcept nogil:

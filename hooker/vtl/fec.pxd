@@ -31,6 +31,9 @@ cdef struct Fec:               # zeroed memory is one that does nothing
     uint64_t sent, repaired    # repairs; packets brought back
 
 
+cdef inline uint64_t fec_memory(uint32_t most) noexcept nogil:      # bytes of `kept`
+    return sizeof(Kept) + <uint64_t>(FEC_SPAN + 1) * most
+
 cdef inline bint fec_lossy(const Fec *f) noexcept nogil:
     """More than 0.5 %, and not by one accident."""
     return f.lost > 5000 and 200 * f.lost > f.acked + f.lost

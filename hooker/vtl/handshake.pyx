@@ -15,10 +15,12 @@
 5. An association ends by CLOSE or, when that was lost, by the STATELESS_RESET that answers its next DATA.
 """
 
+from libc.stdlib cimport calloc
 from libc.string cimport memcpy, memset
 from hooker.vtl.aead cimport TAG_SIZE
 from hooker.vtl.api cimport iovec, vtl_assoc, vtl_sink
 from hooker.vtl.blackhole cimport BASE_DATAGRAM
+from hooker.vtl.budget cimport source_hash, stranger_add, stranger_known, stranger_to_evict
 from hooker.vtl.core cimport *
 from hooker.vtl.endpoint cimport (
     VTL_DROP_AUTH, VTL_DROP_COOKIE, VTL_DROP_DUPLICATE, VTL_DROP_MEMORY, VTL_DROP_NO_ASSOC, VTL_DROP_PROTOCOL,
@@ -48,6 +50,10 @@ cdef enum:
     COOKIE_LIFETIME = 16       # ticks
     RESET_RATE = 200           # stateless resets per second
     RESET_BURST = 100
+    COOKIE_HASHES = 3          # of 20 bits each
+    BEGIN_RATE = 500           # associations per second that one source may begin
+    BEGIN_BURST = 1000
+    HALF_MADE = 64             # newest associations that an INIT from another address is compared with
 
 
 cdef uint64_t cookie_mac(Endpoint *ep, const vtl_addr *peer, uint64_t client, uint64_t server,
@@ -282,18 +288,50 @@ cdef int on_init_ack(Endpoint *ep, Cursor *c, const Header *h, size_t n, const v
 cdef bint cookie_fresh(Endpoint *ep, const Init *i, const vtl_addr *src, uint64_t now) noexcept nogil:
     cdef uint64_t age = (now >> COOKIE_TIME_BITS) - i.cookie_time
     return (age <= COOKIE_LIFETIME and i.cookie_cid != 0
-            and i.cookie_time >= ep.cookie_floor
             and cookie_mac(ep, src, i.scid, i.cookie_cid, i.cookie_time) == i.cookie_mac)
 
 
-cdef bint cookie_used(const Endpoint *ep, uint64_t cid) noexcept nogil:
-    """An INIT that comes again after its association is gone must not make another with the same id: the
-    initiator would take it for the one it knows."""
-    cdef uint32_t i
-    for i in range(min(ep.cookies_used, <uint32_t>USED_COOKIES)):
-        if ep.used_cookie[i] == cid:
-            return True
-    return False
+cdef uint64_t *filter_of(Endpoint *ep, uint64_t time) noexcept nogil:
+    """The filter for cookies of that time; NULL: no memory."""
+    cdef uint64_t generation = time // COOKIE_LIFETIME
+    cdef uint32_t i = generation & 1
+    if ep.cookies_used[i] == NULL:
+        ep.cookies_used[i] = <uint64_t *>calloc(1, COOKIE_BITS // 8)
+    elif ep.cookies_of[i] != generation:
+        memset(ep.cookies_used[i], 0, COOKIE_BITS // 8)
+    ep.cookies_of[i] = generation
+    return ep.cookies_used[i]
+
+
+cdef bint use_cookie(Endpoint *ep, const Init *i) noexcept nogil:
+    """False: it was used before. An INIT that comes again after its association is gone must not make another with
+    the same id: the initiator would take it for the one it knows. (Bloom 1970; the id's random bits are the hashes.
+    Who is wrongly refused asks for another cookie, so no number of handshakes keeps others out.)"""
+    cdef uint64_t *filter = filter_of(ep, i.cookie_time)
+    cdef uint64_t bits = i.cookie_cid
+    cdef uint32_t k, at
+    cdef bint used = True
+    if filter == NULL:
+        return False
+    for k in range(COOKIE_HASHES):
+        at = bits & (COOKIE_BITS - 1)
+        used = used and filter[at >> 6] >> (at & 63) & 1
+        filter[at >> 6] |= <uint64_t>1 << (at & 63)
+        bits >>= 20
+    return not used
+
+
+cdef bint may_begin(Endpoint *ep, const vtl_addr *src, uint64_t now) noexcept nogil:
+    """Associations by the second, for each source that has proven its address."""
+    cdef RateLimit *r = &ep.begin[source_hash(ep, src) & (BEGIN_SLOTS - 1)]
+    if r.at == 0:
+        r.tokens = BEGIN_BURST
+    r.tokens = min(r.tokens + <double>(now - r.at) * BEGIN_RATE / 1e9, <double>BEGIN_BURST)
+    r.at = now
+    if r.tokens < 1:
+        return False
+    r.tokens -= 1
+    return True
 
 
 cdef void init_again(Assoc *a, size_t n) noexcept nogil:
@@ -312,20 +350,24 @@ cdef Assoc *half_made(Endpoint *ep, uint64_t scid, uint64_t now) noexcept nogil:
     """The initiator's association, from another address, of which it knows nothing yet: its address
     changed between its INIT and our INIT_ACK. A second one would get its flows once more."""
     cdef Assoc *a = ep.all                      # the newest first
-    while a != NULL and now - a.hs_started <= ep.cfg.handshake_timeout:
+    cdef uint32_t n = 0
+    while a != NULL and n < HALF_MADE and now - a.hs_started <= ep.cfg.handshake_timeout:
         if a.peer_cid == scid and a.state == A_UP and not a.initiator and a.rec.largest_acked == 0:
             return a
         a = a.next
+        n += 1
     return NULL
 
 
-cdef void use_cookie(Endpoint *ep, const Init *i) noexcept nogil:
-    cdef uint32_t slot = ep.cookies_used % USED_COOKIES
-    if ep.cookies_used >= USED_COOKIES:         # what is forgotten must not come again
-        ep.cookie_floor = max(ep.cookie_floor, ep.used_time[slot] + 1)
-    ep.used_cookie[slot] = i.cookie_cid
-    ep.used_time[slot] = i.cookie_time
-    ep.cookies_used += 1
+cdef void make_room(Endpoint *ep, const vtl_addr *src) noexcept nogil:
+    """Of the associations of that peer, source, or of strangers at all, the oldest goes if they are too many."""
+    cdef Assoc *a = assoc_to_evict(ep, src)
+    if a == NULL:
+        a = stranger_to_evict(ep, src)
+    if a != NULL:
+        stranger_known(a)                       # counted no more
+        assoc_fail(a, DOWN_TIMEOUT)
+        ep.count.evicted += 1
 
 
 cdef void send_cookie(Endpoint *ep, const vtl_addr *src, uint64_t scid, int psk) noexcept nogil:
@@ -360,7 +402,7 @@ cdef int on_init(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_a
         return VTL_OK
     if psk < 0:
         return VTL_DROP_AUTH
-    if not cookie_fresh(ep, &i, src, now) or cookie_used(ep, i.cookie_cid):
+    if not cookie_fresh(ep, &i, src, now):
         return VTL_DROP_COOKIE
     a = half_made(ep, i.scid, now)
     if a != NULL:
@@ -373,13 +415,13 @@ cdef int on_init(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_a
     version = accept_version(&i.versions, ep.cfg.versions, ep.cfg.n_versions)
     if version == 0:
         return VTL_DROP_VERSION
-    a = assoc_to_evict(ep, src)
-    if a != NULL:
-        assoc_fail(a, DOWN_TIMEOUT)
+    if not may_begin(ep, src, now) or not use_cookie(ep, &i):
+        return VTL_DROP_COOKIE
+    make_room(ep, src)
     a = assoc_new(ep, src, i.cookie_cid, now)
     if a == NULL:
         return VTL_DROP_MEMORY
-    use_cookie(ep, &i)
+    stranger_add(a)
     a.peer_cid = i.scid
     a.version = version
     a.psk = psk

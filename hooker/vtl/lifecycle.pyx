@@ -13,7 +13,7 @@ from hooker.vtl.handshake cimport handshake_start
 from hooker.vtl.ranges cimport ranges_clear
 from hooker.vtl.registry cimport assoc_free, assoc_rekey, path_forget, random_cid
 from hooker.vtl.sendbuf cimport sendbuf_clear
-from hooker.vtl.stream cimport stream_control, stream_destroy, stream_unqueue
+from hooker.vtl.stream cimport stream_control, stream_destroy, stream_link, stream_unqueue
 
 cdef enum:
     MAX_RESTARTS = 3
@@ -34,6 +34,8 @@ cdef void reap_streams(Endpoint *ep) noexcept nogil:
     while ep.unfinished != NULL:
         a = ep.unfinished
         ep.unfinished = a.next_unfinished
+        if ep.unfinished != NULL:
+            ep.unfinished.unfinished_at = &ep.unfinished
         a.in_unfinished = False
         while a.finished.first != NULL:
             s = a.finished.first
@@ -75,8 +77,7 @@ cdef void reopen(Stream *s) noexcept nogil:
     s.out.cursor = s.out.head
     ranges_clear(&s.out.lost)
     s.send_max = 0
-    s.bucket = a.table[s.id & (a.table_cap - 1)]
-    a.table[s.id & (a.table_cap - 1)] = s
+    stream_link(s)
     stream_control(s, P_OPEN)
 
 

@@ -6,6 +6,7 @@ without being acknowledged, and nothing needs to be undone.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memmove, memset
+from hooker.vtl.budget cimport budget_hold, budget_let_go, budget_room
 from hooker.vtl.congestion cimport (
     CongestionAck, CongestionLoss, congestion_on_ack, congestion_on_loss, congestion_on_packet_lost,
     congestion_on_spurious,
@@ -15,7 +16,7 @@ from hooker.vtl.ecn cimport ECN_CE, ecn_on_ack
 from hooker.vtl.endpoint cimport (
     VTL_DROP_DUPLICATE, VTL_DROP_MEMORY, VTL_DROP_PROTOCOL, VTL_DROP_SHORT, VTL_DROP_TYPE, VTL_OK,
 )
-from hooker.vtl.fec cimport fec_keep, fec_note, fec_on_repair, fec_rebuilt
+from hooker.vtl.fec cimport fec_keep, fec_memory, fec_note, fec_on_repair, fec_rebuilt
 from hooker.vtl.keys cimport keys_open, keys_overhead
 from hooker.vtl.path cimport path_on_challenge, path_on_response
 from hooker.vtl.pmtu cimport pmtu_abandon, pmtu_on_result
@@ -200,14 +201,15 @@ cdef Stream *peer_stream(Assoc *a, uint32_t id, int *rc) noexcept nogil:
         return NULL
     if ranges_contains(&a.used_ids, id >> 1):
         return NULL
-    if ranges_add(&a.used_ids, id >> 1, (id >> 1) + 1, MAX_ID_RANGES) < 0:
-        a.used_ids.v[0].end = a.used_ids.v[1].start # a gap that old is not filled any more
-        ranges_add(&a.used_ids, a.used_ids.v[0].end, a.used_ids.v[1].end, MAX_ID_RANGES)
-        rc[0] = VTL_DROP_MEMORY
-        return NULL
-    s = stream_new(a, id)
+    s = stream_new(a, id)                           # first: an id noted as used would be history when it comes again
     if s == NULL:
         rc[0] = VTL_DROP_MEMORY
+    elif ranges_add(&a.used_ids, id >> 1, (id >> 1) + 1, MAX_ID_RANGES) < 0:
+        a.used_ids.v[0].end = a.used_ids.v[1].start # a gap that old is not filled any more
+        ranges_add(&a.used_ids, a.used_ids.v[0].end, a.used_ids.v[1].end, MAX_ID_RANGES)
+        stream_destroy(s)
+        rc[0] = VTL_DROP_MEMORY
+        return NULL
     return s
 
 
@@ -245,6 +247,17 @@ cdef void on_max_data(Assoc *a, uint64_t limit) noexcept nogil:
         s = next
 
 
+cdef bint may_keep_bodies(Assoc *a) noexcept nogil:
+    """The last packets' bodies, from the peer's first REPAIR on: only if there is room for them."""
+    cdef uint64_t n = fec_memory(a.ep.cfg.max_datagram)
+    if a.fec_held == 0:
+        if budget_room(a) < n:
+            return False
+        a.fec_held = n
+        budget_hold(a, n)
+    return True
+
+
 cdef int on_frame(Assoc *a, Cursor *c, uint64_t now) noexcept nogil:
     cdef uint8_t type = c.p[0]
     cdef uint32_t size = frame_size(type)
@@ -275,6 +288,8 @@ cdef int on_frame(Assoc *a, Cursor *c, uint64_t now) noexcept nogil:
         body = take(c, load16(p + 2))
         if body == NULL:
             return VTL_DROP_SHORT
+        if not may_keep_bodies(a):
+            return VTL_OK
         fec_on_repair(&a.fec, p, body, load16(p + 2), a.ep.cfg.max_datagram, &a.received, a.received_floor)
     elif type == FR_PATH_CHALLENGE:
         path_on_challenge(a, load64(p + 8))
@@ -353,4 +368,7 @@ cdef int packet_receive(Assoc *a, Cursor *c, const Header *h, uint64_t pn, uint6
         size -= keys_overhead(a) + DATA_HEADER
         fec_keep(&a.fec, pn, c.p - size, size)
         repaired(a, now)
+        if a.fec.kept == NULL:                      # long without a REPAIR
+            budget_let_go(a, a.fec_held)
+            a.fec_held = 0
     return VTL_OK

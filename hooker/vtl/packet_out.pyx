@@ -7,6 +7,7 @@ carrier can hand a whole batch to UDP GSO.
 from libc.stdint cimport UINT32_MAX, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memmove, memset
 from hooker.vtl.api cimport vtl_datagram
+from hooker.vtl.budget cimport budget_hold, budget_room
 from hooker.vtl.core cimport *
 from hooker.vtl.ecn cimport ECN_CE, ECN_ECT0, ecn_mark
 from hooker.vtl.fec cimport fec_cover, fec_covering, fec_dry, fec_forget, fec_full, fec_repair_size, fec_write
@@ -17,10 +18,11 @@ from hooker.vtl.path cimport path_build
 from hooker.vtl.pmtu cimport packet_limit, pmtu_build, pmtu_due, pmtu_room
 from hooker.vtl.proof cimport PROOF_OPEN, PROOF_OPEN_ACK, proof_of
 from hooker.vtl.recovery cimport (
-    MAX_PACKET_FRAMES, SENT_ECT, SENT_PROBE, recovery_add_frame, recovery_limited, recovery_room, recovery_sent,
+    LEAST_RECORD, MAX_PACKET_FRAMES, SENT_ECT, SENT_PROBE, Recovery, recovery_add_frame, recovery_has_room,
+    recovery_limited, recovery_memory, recovery_room, recovery_sent,
 )
 from hooker.vtl.sendbuf cimport Segment, sendbuf_at, sendbuf_commit, sendbuf_has_lost, sendbuf_peek
-from hooker.vtl.stream cimport QUANTUM, active_add, stream_sendable
+from hooker.vtl.stream cimport QUANTUM, active_add, active_remove, ctrl_remove, stream_sendable
 from hooker.vtl.wire cimport *
 
 cdef enum:
@@ -28,6 +30,7 @@ cdef enum:
     SCRATCH_MIN = 256          # of scratch memory, to begin a datagram
     IOV_MIN = 4
     MESSAGE = 256              # bytes, or less, that are not cut to fill a datagram
+    BARE_PROBE = 2             # probe timeouts in a row, from when on one of the two probes has no data
     PRUNE_RANGES = 16           # an ACK with more asks to be acknowledged, RFC 9000 13.2.4
     UNKNOWN_RTT = 60000000      # ns between ACKs that do so to learn the round-trip time
 
@@ -262,11 +265,7 @@ cdef void add_control(Builder *d) noexcept nogil:
                 and add_if(d, s, P_CANCEL, FR_CANCEL) and add_if(d, s, P_RESET, FR_RESET_STREAM)
                 and add_if(d, s, P_WINDOW, FR_MAX_STREAM_DATA)):
             return
-        a.ctrl.first = s.next_ctrl
-        if a.ctrl.first == NULL:
-            a.ctrl.last = NULL
-        s.in_ctrl = False
-        s.next_ctrl = NULL
+        ctrl_remove(&a.ctrl, s)
 
 
 cdef uint32_t gather(Builder *d, Stream *s, const Segment *g) noexcept nogil:
@@ -339,15 +338,6 @@ cdef bint add_stream(Builder *d, Stream *s) noexcept nogil:
     return True
 
 
-cdef void pop_active(Assoc *a) noexcept nogil:
-    cdef Stream *s = a.active.first
-    a.active.first = s.next_active
-    if a.active.first == NULL:
-        a.active.last = NULL
-    s.next_active = NULL
-    s.in_active = False
-
-
 cdef inline bint needs_credit(const Assoc *a, const Stream *s) noexcept nogil:
     """It has only new bytes, and the association has no credit for them."""
     return a.send_total >= a.send_max and not sendbuf_has_lost(&s.out) and s.out.next < s.out.end
@@ -360,9 +350,9 @@ cdef void add_streams(Builder *d) noexcept nogil:
     while a.active.first != NULL and has_frame_room(d):
         s = a.active.first
         if not stream_sendable(s):
-            pop_active(a)
+            active_remove(&a.active, s)
         elif needs_credit(a, s):
-            pop_active(a)
+            active_remove(&a.active, s)
             active_add(&a.blocked, s)
             s.in_blocked = True
         else:
@@ -371,11 +361,29 @@ cdef void add_streams(Builder *d) noexcept nogil:
             s.quantum -= 1
             if s.quantum == 0:
                 s.quantum = QUANTUM
-                pop_active(a)
+                active_remove(&a.active, s)
                 active_add(&a.active, s)
 
 
 # --- packets
+
+cdef bint grow_record(Assoc *a) noexcept nogil:
+    """The rings double: a peer that acknowledges nothing makes them long, as far as the budget goes."""
+    cdef Recovery *r = &a.rec
+    if budget_room(a) < max(2 * recovery_memory(r), LEAST_RECORD) - recovery_memory(r):
+        a.ep.count.over_budget += 1
+        return False
+    recovery_room(r)
+    if recovery_memory(r) > a.rings_held:
+        budget_hold(a, recovery_memory(r) - a.rings_held)
+        a.rings_held = recovery_memory(r)
+    return recovery_has_room(r)
+
+
+cdef inline bint record_room(Assoc *a) noexcept nogil:
+    """One more packet can be recorded."""
+    return recovery_has_room(&a.rec) or grow_record(a)
+
 
 cdef bint window_open(Assoc *a, uint64_t now) noexcept nogil:
     if a.probes > 0:
@@ -416,8 +424,8 @@ cdef bint build_packet(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
     cdef bint may
     if not a.ack_now and not has_frames(a):
         return False
-    may = has_frames(a) and recovery_room(&a.rec) and window_open(a, now)
-    if not may and not (a.ack_now and recovery_room(&a.rec)):
+    may = has_frames(a) and record_room(a) and window_open(a, now)
+    if not may and not (a.ack_now and record_room(a)):
         return False
     if a.keys != NULL and not keys_ready(a):
         return False
@@ -429,7 +437,9 @@ cdef bint build_packet(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
         add_ack(&d, now)
     if may:
         add_control(&d)
-        add_streams(&d)
+        # a peer that has no room for data answers a PING, and so learns what it misses
+        if a.probes != 1 or a.rec.pto_count < BARE_PROBE:
+            add_streams(&d)
         if a.probes > 0 and not d.eliciting:
             add_ping(&d)
     if d.size == DATA_HEADER:
@@ -445,7 +455,7 @@ cdef bint build_repair(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
     cdef Builder d
     cdef uint8_t *p
     cdef uint32_t n = fec_repair_size(&a.fec, a.rec.next_pn)
-    if (n == 0 or a.probes > 0 or not recovery_room(&a.rec) or not window_open(a, now)
+    if (n == 0 or a.probes > 0 or not record_room(a) or not window_open(a, now)
             or (a.keys != NULL and not keys_ready(a))):
         return False
     begin(&d, b, a, a.max_datagram - keys_overhead(a))
@@ -464,7 +474,7 @@ cdef uint32_t build_path_frame(Assoc *a, vtl_batch *b, const vtl_addr *to, uint8
                                uint32_t size, bint ping, uint64_t now) noexcept nogil:
     cdef Builder d
     cdef uint8_t *p
-    if not recovery_room(&a.rec) or (a.keys != NULL and not keys_ready(a)):
+    if not record_room(a) or (a.keys != NULL and not keys_ready(a)):
         return 0
     size -= keys_overhead(a)
     begin(&d, b, a, size)
@@ -486,7 +496,7 @@ cdef uint32_t build_path_frame(Assoc *a, vtl_batch *b, const vtl_addr *to, uint8
 
 cdef bint build_mtu_probe(Assoc *a, vtl_batch *b, uint32_t size, uint64_t now) noexcept nogil:
     cdef Builder d
-    if not recovery_room(&a.rec) or (a.keys != NULL and not keys_ready(a)):
+    if not record_room(a) or (a.keys != NULL and not keys_ready(a)):
         return False
     begin(&d, b, a, size - keys_overhead(a))
     write_short_header(put(&d, DATA_HEADER), PKT_DATA, a.peer_cid, a.rec.next_pn)

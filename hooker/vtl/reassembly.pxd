@@ -1,7 +1,7 @@
 # The receive side of a stream: bytes that came out of order, or before the flow was accepted.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from hooker.vtl.ranges cimport RangeSet
+from hooker.vtl.ranges cimport Range, RangeSet
 
 
 cdef enum:
@@ -15,8 +15,14 @@ cdef struct Reassembly:        # zeroed memory is an empty buffer
     RangeSet have              # buffered, all at or beyond next
     uint8_t **page             # ring; slot = (offset >> PAGE_BITS) & (pages - 1)
     uint32_t pages             # power of two
+    uint32_t used              # pages there are
 
 
+cdef inline uint64_t reassembly_memory(const Reassembly *r) noexcept nogil:      # bytes
+    return <uint64_t>r.used * PAGE_SIZE + r.pages * sizeof(uint8_t *) + r.have.cap * sizeof(Range)
+
+# What storing n bytes at offset may take beside that, at most.
+cdef uint64_t reassembly_need(const Reassembly *r, uint64_t offset, size_t n) noexcept nogil
 # -1: no memory
 cdef int reassembly_store(Reassembly *r, uint64_t offset, const uint8_t *data, size_t n) noexcept nogil
 # in-order bytes in one piece

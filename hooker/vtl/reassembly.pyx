@@ -13,6 +13,14 @@ cdef inline uint8_t **page_of(const Reassembly *r, uint64_t offset) noexcept nog
     return &r.page[(offset >> PAGE_BITS) & (r.pages - 1)]
 
 
+cdef uint64_t reassembly_need(const Reassembly *r, uint64_t offset, size_t n) noexcept nogil:
+    cdef uint64_t last = offset + n, span = 0
+    if last > r.next:
+        span = (last >> PAGE_BITS) - (r.next >> PAGE_BITS) + 1
+    return ((n >> PAGE_BITS) + 2) * PAGE_SIZE + (2 * span * sizeof(uint8_t *) if span > r.pages else 0) + (
+        max(r.have.cap, 4) * sizeof(Range) if r.have.n == r.have.cap else 0)
+
+
 cdef int reach(Reassembly *r, uint64_t last) noexcept nogil:
     """Makes the ring long enough for the byte at `last`."""
     cdef uint64_t need = (last >> PAGE_BITS) - (r.next >> PAGE_BITS) + 1, first = r.next >> PAGE_BITS
@@ -44,6 +52,7 @@ cdef int copy_in(Reassembly *r, uint64_t offset, const uint8_t *data, size_t n) 
             p[0] = <uint8_t *>malloc(PAGE_SIZE)
             if p[0] == NULL:
                 return -1
+            r.used += 1
         at = offset & (PAGE_SIZE - 1)
         part = min(n, PAGE_SIZE - at)
         memcpy(p[0] + at, data, part)
@@ -107,8 +116,10 @@ cdef void reassembly_advance(Reassembly *r, uint64_t next) noexcept nogil:
     if last - i > r.pages:
         i = last - r.pages
     while i < last:
-        free(r.page[i & (r.pages - 1)])
-        r.page[i & (r.pages - 1)] = NULL
+        if r.page[i & (r.pages - 1)] != NULL:
+            free(r.page[i & (r.pages - 1)])
+            r.page[i & (r.pages - 1)] = NULL
+            r.used -= 1
         i += 1
 
 
@@ -118,5 +129,5 @@ cdef void reassembly_clear(Reassembly *r) noexcept nogil:
         free(r.page[i])
     free(r.page)
     r.page = NULL
-    r.pages = 0
+    r.pages = r.used = 0
     ranges_clear(&r.have)

@@ -8,6 +8,7 @@ from hooker.vtl.ranges cimport Range
 cdef enum:
     MAX_PACKETS = 1 << 18      # unresolved packets of one association
     MAX_PACKET_FRAMES = 256    # more fit into no datagram we build
+    LEAST_RECORD = 16384       # bytes of the rings when they begin, at most
     LOST_MEMORY = 64           # recently lost packet numbers, to notice spurious losses
 
 
@@ -104,7 +105,13 @@ cdef struct Listener:          # who hears what becomes of packets and their fra
 
 cdef void recovery_init(Recovery *r) noexcept nogil
 cdef void recovery_free(Recovery *r) noexcept nogil
-cdef bint recovery_room(Recovery *r) noexcept nogil     # one more packet can be recorded
+cdef inline bint recovery_has_room(const Recovery *r) noexcept nogil:    # one more packet can be recorded
+    return r.next_pn - r.tail < r.cap and r.frame_tail - r.frame_head + MAX_PACKET_FRAMES <= r.frame_cap
+
+cdef inline uint64_t recovery_memory(const Recovery *r) noexcept nogil:  # bytes of the rings
+    return r.cap * sizeof(SentPacket) + r.frame_cap * sizeof(SentFrame)
+
+cdef bint recovery_room(Recovery *r) noexcept nogil     # the same; makes it if need be
 cdef void recovery_add_frame(Recovery *r, uint8_t type, uint8_t flags, uint32_t id, uint64_t offset,
                              uint16_t len) noexcept nogil
 cdef void recovery_sent(Recovery *r, uint32_t frame0, uint32_t size, bint eliciting,

@@ -3,6 +3,10 @@
 from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memset
+from hooker.vtl.budget cimport (
+    ASSOC_COST, KEYS_COST, budget_hold, budget_let_go, source_join, source_leave, source_move, sources_grow,
+    stranger_known,
+)
 from hooker.vtl.congestion cimport congestion_free, congestion_init
 from hooker.vtl.core cimport *
 from hooker.vtl.ecn cimport Ecn
@@ -27,7 +31,8 @@ cdef uint64_t random_cid(Endpoint *ep) noexcept nogil:
 
 
 cdef inline uint32_t cid_slot(const Endpoint *ep, uint64_t cid) noexcept nogil:
-    return <uint32_t>cid & (ep.table_cap - 1)       # ours are random
+    # ours are random, but a peer can ask for many and use those that it likes
+    return (cid * ep.scatter >> 40) & (ep.table_cap - 1)
 
 
 cdef inline uint32_t addr_slot(const Endpoint *ep, const vtl_addr *peer) noexcept nogil:
@@ -49,6 +54,7 @@ cdef bint grow_tables(Endpoint *ep) noexcept nogil:
     ep.cid_table = by_cid
     ep.addr_table = by_addr
     ep.table_cap = cap
+    sources_grow(ep, cap)
     while a != NULL:
         link_tables(ep, a)
         a = a.next
@@ -65,7 +71,7 @@ cdef void link_tables(Endpoint *ep, Assoc *a) noexcept nogil:
 
 cdef Assoc *assoc_new(Endpoint *ep, const vtl_addr *peer, uint64_t cid, uint64_t now) noexcept nogil:
     cdef Assoc *a
-    if ep.assocs >= MAX_ASSOCS or (ep.assocs >= ep.table_cap and not grow_tables(ep)):
+    if ep.assocs >= MAX_ASSOCS or ep.held + ASSOC_COST > ep.budget or (ep.assocs >= ep.table_cap and not grow_tables(ep)):
         return NULL
     a = <Assoc *>calloc(1, sizeof(Assoc))
     if a == NULL:
@@ -74,6 +80,10 @@ cdef Assoc *assoc_new(Endpoint *ep, const vtl_addr *peer, uint64_t cid, uint64_t
     a.peer = peer[0]
     a.peer.zero = 0
     a.cid = cid
+    if not source_join(a):
+        free(a)
+        return NULL
+    budget_hold(a, ASSOC_COST + (KEYS_COST if ep.cfg.keys > 0 else 0))
     path_forget(a)
     a.hs_started = a.last_recv = a.idle_since = now
     link_tables(ep, a)
@@ -88,6 +98,8 @@ cdef Assoc *assoc_new(Endpoint *ep, const vtl_addr *peer, uint64_t cid, uint64_t
 
 cdef void path_forget(Assoc *a) noexcept nogil:
     cdef Endpoint *ep = a.ep
+    budget_let_go(a, a.rings_held + a.fec_held)
+    a.rings_held = a.fec_held = 0
     recovery_free(&a.rec)
     recovery_init(&a.rec)
     a.rec.peer_ack_delay = ep.cfg.max_ack_delay
@@ -152,31 +164,20 @@ cdef void assoc_readdress(Assoc *a, const vtl_addr *to) noexcept nogil:
     a.peer.zero = 0
     a.by_addr = slot[0]
     slot[0] = a
+    source_move(a)
 
 
-cdef void unlink_lists(Endpoint *ep, Assoc *a) noexcept nogil:
-    cdef Assoc **p = &ep.dirty
-    cdef Assoc *q = NULL
-    cdef Assoc *r = ep.ready_first
-    while p[0] != NULL and p[0] != a:
-        p = &p[0].next_dirty
-    if p[0] == a:
-        p[0] = a.next_dirty
-    p = &ep.unfinished
-    while p[0] != NULL and p[0] != a:
-        p = &p[0].next_unfinished
-    if p[0] == a:
-        p[0] = a.next_unfinished
-    while r != NULL and r != a:
-        q = r
-        r = r.next_ready
-    if r == a:
-        if q == NULL:
-            ep.ready_first = a.next_ready
-        else:
-            q.next_ready = a.next_ready
-        if ep.ready_last == a:
-            ep.ready_last = q
+cdef void unlink_lists(Assoc *a) noexcept nogil:
+    if a.in_dirty:
+        a.dirty_at[0] = a.next_dirty
+        if a.next_dirty != NULL:
+            a.next_dirty.dirty_at = a.dirty_at
+    if a.in_unfinished:
+        a.unfinished_at[0] = a.next_unfinished
+        if a.next_unfinished != NULL:
+            a.next_unfinished.unfinished_at = a.unfinished_at
+    if a.in_ready:
+        unready(a)
 
 
 cdef void assoc_free(Assoc *a) noexcept nogil:
@@ -184,7 +185,7 @@ cdef void assoc_free(Assoc *a) noexcept nogil:
     cdef Endpoint *ep = a.ep
     while a.all != NULL:
         stream_destroy(a.all)
-    unlink_lists(ep, a)
+    unlink_lists(a)
     timer_remove(a)
     unlink_cid(a)
     unlink_addr(a)
@@ -196,6 +197,9 @@ cdef void assoc_free(Assoc *a) noexcept nogil:
         a.next.prev = a.prev
     ep.assocs -= 1
     ep.windows_grown -= a.credit.window - ep.cfg.assoc_window
+    stranger_known(a)
+    budget_let_go(a, a.held)
+    source_leave(a)
     keys_free(a)
     recovery_free(&a.rec)
     congestion_free(&a.cc)

@@ -41,6 +41,7 @@ DEFAULTS = {
     "stream_window_max": 0,
     "assoc_window_max": 0,
     "window_budget": 0,
+    "budget": 0,
     "max_ack_delay": 5_000_000,
     "keepalive": 10_000_000_000,
     "dead_after": 5_000_000_000,
@@ -55,7 +56,7 @@ RANGES = {                     # of the numbers among them
     "max_datagram": (256, 65535),
     "first_datagram": (0, 65535),
     **dict.fromkeys(("stream_window", "assoc_window"), (1, 1 << 40)),
-    **dict.fromkeys(("stream_window_max", "assoc_window_max", "window_budget"), (0, 1 << 40)),
+    **dict.fromkeys(("stream_window_max", "assoc_window_max", "window_budget", "budget"), (0, 1 << 40)),
     "max_ack_delay": (0, 1_000_000_000),
     **dict.fromkeys(("keepalive", "dead_after", "idle_after", "handshake_timeout"), (0, 1 << 60)),
     "key_update_after": (0, 1 << 60),
@@ -204,6 +205,7 @@ cdef class Endpoint:
         cfg.stream_window_max = c["stream_window_max"]
         cfg.assoc_window_max = c["assoc_window_max"]
         cfg.window_budget = c["window_budget"]
+        cfg.budget = c["budget"]
         cfg.max_ack_delay = c["max_ack_delay"]
         cfg.keepalive = c["keepalive"]
         cfg.dead_after = c["dead_after"]
@@ -431,10 +433,10 @@ cdef class Endpoint:
         """The stream id on the wire."""
         return vtl_stream_id(self._flow(flow))
 
-    def path_error(self, addr, uint64_t now):
-        """ICMP said that the address cannot be reached."""
+    def path_error(self, addr, uint64_t now, bytes quoted not None=b""):
+        """ICMP said that the address cannot be reached; ``quoted``: the beginning of the datagram it is about."""
         cdef vtl_addr a = pack_addr(addr)
-        vtl_path_error(self._ep, &a, now)
+        vtl_path_error(self._ep, &a, <const uint8_t *>PyBytes_AS_STRING(quoted), len(quoted), now)
 
     def drops(self):
         """Datagrams dropped, by reason."""

@@ -8,12 +8,15 @@ RESET_STREAM. A stream is finished when our end is acknowledged and the peer's e
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from hooker.vtl.api cimport vtl_open_info, vtl_sink, vtl_stream
+from hooker.vtl.budget cimport (
+    STREAM_COST, budget_room, stranger_known, stream_hold, stream_let_go, undecided_add, undecided_done, undecided_room,
+)
 from hooker.vtl.core cimport *
 from hooker.vtl.credit cimport credit_measure
 from hooker.vtl.endpoint cimport VTL_DROP_MEMORY, VTL_DROP_PROTOCOL, VTL_OK
 from hooker.vtl.proof cimport PROOF_OPEN_ACK, proof_of
 from hooker.vtl.reassembly cimport (
-    reassembly_advance, reassembly_clear, reassembly_peek, reassembly_store,
+    reassembly_advance, reassembly_clear, reassembly_memory, reassembly_need, reassembly_peek, reassembly_store,
 )
 from hooker.vtl.sendbuf cimport (
     sendbuf_clear, sendbuf_has_lost, sendbuf_on_acked, sendbuf_on_lost, sendbuf_release,
@@ -32,18 +35,24 @@ cdef bint grow_table(Assoc *a) noexcept nogil:
     cdef Stream *s = a.all
     if table == NULL:
         return False
-    while s != NULL:
-        s.bucket = table[s.id & (cap - 1)]
-        table[s.id & (cap - 1)] = s
-        s = s.next
     free(a.table)
     a.table = table
     a.table_cap = cap
+    while s != NULL:
+        stream_link(s)
+        s = s.next
     return True
+
+
+cdef inline bint peers_own(const Assoc *a, uint32_t id) noexcept nogil:
+    return (id & 1) == (1 if a.initiator else 0)
 
 
 cdef Stream *stream_new(Assoc *a, uint32_t id) noexcept nogil:
     cdef Stream *s
+    if peers_own(a, id) and (budget_room(a) < STREAM_COST or not undecided_room(a)):
+        a.ep.count.over_budget += 1
+        return NULL
     if a.streams >= MAX_STREAMS or (a.streams >= a.table_cap and not grow_table(a)):
         return NULL
     s = <Stream *>calloc(1, sizeof(Stream))
@@ -55,81 +64,33 @@ cdef Stream *stream_new(Assoc *a, uint32_t id) noexcept nogil:
     s.send_max = a.peer_stream_window
     s.recv_max = s.credit.window = a.ep.cfg.stream_window
     s.credit.since = a.ep.now
-    s.bucket = a.table[id & (a.table_cap - 1)]
-    a.table[id & (a.table_cap - 1)] = s
+    stream_link(s)
     s.next = a.all
     if a.all != NULL:
         a.all.prev = s
     a.all = s
     a.streams += 1
+    if peers_own(a, id):
+        stream_hold(s, STREAM_COST)
+        undecided_add(s)
     a.idle_since = 0
     assoc_touch(a)
     return s
 
 
-cdef void active_add(StreamList *l, Stream *s) noexcept nogil:
-    s.next_active = NULL
-    if l.last == NULL:
-        l.first = s
-    else:
-        l.last.next_active = s
-    l.last = s
-    s.in_active = True
-
-
-cdef void ctrl_add(StreamList *l, Stream *s) noexcept nogil:
-    s.next_ctrl = NULL
-    if l.last == NULL:
-        l.first = s
-    else:
-        l.last.next_ctrl = s
-    l.last = s
-    s.in_ctrl = True
-
-
-cdef void active_remove(StreamList *l, Stream *s) noexcept nogil:
-    cdef Stream *p = NULL
-    cdef Stream *q = l.first
-    while q != s:
-        p = q
-        q = q.next_active
-    if p == NULL:
-        l.first = s.next_active
-    else:
-        p.next_active = s.next_active
-    if l.last == s:
-        l.last = p
-    s.next_active = NULL
-
-
-cdef void ctrl_remove(StreamList *l, Stream *s) noexcept nogil:
-    cdef Stream *p = NULL
-    cdef Stream *q = l.first
-    while q != s:
-        p = q
-        q = q.next_ctrl
-    if p == NULL:
-        l.first = s.next_ctrl
-    else:
-        p.next_ctrl = s.next_ctrl
-    if l.last == s:
-        l.last = p
-    s.next_ctrl = NULL
-
-
 cdef void stream_unqueue(Stream *s) noexcept nogil:
     if s.in_active:
         active_remove(&s.assoc.blocked if s.in_blocked else &s.assoc.active, s)
-        s.in_active = s.in_blocked = False
     if s.in_ctrl:
         ctrl_remove(&s.assoc.ctrl, s)
-        s.in_ctrl = False
 
 
 cdef void stream_destroy(Stream *s) noexcept nogil:
     cdef Assoc *a = s.assoc
-    cdef Stream **p = &a.table[s.id & (a.table_cap - 1)]
+    cdef Stream **p = stream_place(a, s.id)
     stream_unqueue(s)
+    undecided_done(s)
+    stream_let_go(s, s.held)
     while p[0] != s:
         p = &p[0].bucket
     p[0] = s.bucket
@@ -171,11 +132,60 @@ cdef void stream_activate(Stream *s) noexcept nogil:
     cdef Assoc *a = s.assoc
     if s.in_blocked and (s.out.next == s.out.end or sendbuf_has_lost(&s.out)):
         active_remove(&a.blocked, s)            # what it has now needs no credit of the association
-        s.in_active = s.in_blocked = False
     if s.in_active or not stream_sendable(s):
         return
     active_add(&a.active, s)
     assoc_ready(a)
+
+
+# --- what is held for it
+
+cdef inline void weigh(Stream *s, uint64_t before) noexcept nogil:
+    """Its out-of-order bytes took so much before."""
+    cdef uint64_t after = reassembly_memory(&s.in_)
+    if after > before:
+        stream_hold(s, after - before)
+    elif after < before:
+        stream_let_go(s, before - after)
+
+
+cdef inline int store(Stream *s, uint64_t offset, const uint8_t *data, uint32_t n) noexcept nogil:
+    cdef uint64_t before = reassembly_memory(&s.in_)
+    cdef int rc
+    if budget_room(s.assoc) < reassembly_need(&s.in_, offset, n):
+        s.assoc.ep.count.over_budget += 1
+        return -1
+    rc = reassembly_store(&s.in_, offset, data, n)
+    weigh(s, before)
+    return rc
+
+
+cdef inline void hand_over(Stream *s, uint64_t n) noexcept nogil:
+    """The engine gets n bytes, and says when the application has taken them."""
+    s.untaken += n
+    stream_hold(s, n)
+
+
+cdef inline void advance(Stream *s, uint64_t next) noexcept nogil:
+    cdef uint64_t before = reassembly_memory(&s.in_)
+    reassembly_advance(&s.in_, next)
+    if before > 0:
+        weigh(s, before)
+
+
+cdef inline void taken(Stream *s, uint64_t n) noexcept nogil:
+    n = min(n, s.untaken)
+    s.untaken -= n
+    stream_let_go(s, n)
+
+
+cdef void forget_received(Stream *s) noexcept nogil:
+    """Nobody wants what came: it is not kept until the peer acknowledges the end."""
+    cdef uint64_t before = reassembly_memory(&s.in_)
+    reassembly_clear(&s.in_)
+    weigh(s, before)
+    taken(s, s.untaken)
+    undecided_done(s)
 
 
 # --- ending
@@ -191,6 +201,9 @@ cdef void stream_finish(Stream *s) noexcept nogil:
         if not a.in_unfinished:
             a.in_unfinished = True
             a.next_unfinished = a.ep.unfinished
+            a.unfinished_at = &a.ep.unfinished
+            if a.next_unfinished != NULL:
+                a.next_unfinished.unfinished_at = &a.next_unfinished
             a.ep.unfinished = a
 
 
@@ -201,13 +214,13 @@ cdef void stream_end(Stream *s, uint32_t what, uint32_t code) noexcept nogil:
     if s.flags & S_ENDED:
         return
     s.flags = (s.flags | S_ENDED | S_DEAD) & ~<uint32_t>S_SEND_DONE
+    forget_received(s)
     if s.flags & S_FIN_KNOWN:
         s.flags |= S_RECV_DONE                  # what was not delivered yet nobody wants
     s.code = code
     s.pending = 0
     if s.in_active:
         active_remove(&s.assoc.blocked if s.in_blocked else &s.assoc.active, s)
-        s.in_active = s.in_blocked = False
     if (s.flags & S_LOCAL) and not (s.flags & S_OPEN_SENT):
         s.flags |= S_SEND_DONE | S_RECV_DONE    # the peer has never heard of it
         stream_finish(s)
@@ -271,6 +284,8 @@ cdef void stream_accept(Stream *s) noexcept nogil:
     if s.flags & (S_ACCEPTED | S_DEAD | S_LOCAL):
         return
     s.flags |= S_ACCEPTED
+    undecided_done(s)
+    stranger_known(s.assoc)
     s.owed |= P_OPEN_ACK
     stream_control(s, P_OPEN_ACK)
     if s.flags & S_COMMITTED:
@@ -331,10 +346,11 @@ cdef void deliver(Stream *s) noexcept nogil:
         n = reassembly_peek(&s.in_, &p)
         if n == 0:
             break
+        hand_over(s, n)
         k.data(k.ctx, s_pub(s), p, n, False)
         if s.flags & S_DEAD:                    # reset inside the callback
             return
-        reassembly_advance(&s.in_, s.in_.next + n)
+        advance(s, s.in_.next + n)
     if deliverable(s) and s.flags & (S_FIN_KNOWN | S_RECV_DONE) == S_FIN_KNOWN and s.in_.next == s.final_size:
         s.flags |= S_RECV_DONE
         k.fin(k.ctx, s_pub(s))
@@ -373,9 +389,13 @@ cdef int stream_on_data(Stream *s, uint64_t offset, const uint8_t *data, uint32_
     if end > next:
         s.assoc.stream_received += n
         if offset <= next and deliverable(s):
-            reassembly_advance(&s.in_, end)
+            if s.untaken > 0 and end - next > budget_room(s.assoc):     # an application that reads is never kept waiting
+                s.assoc.ep.count.over_budget += 1
+                return VTL_DROP_MEMORY
+            advance(s, end)
+            hand_over(s, end - next)
             k.data(k.ctx, s_pub(s), data + (next - offset), end - next, not s.assoc.fec.rebuilding)
-        elif reassembly_store(&s.in_, offset, data, n) < 0:
+        elif store(s, offset, data, n) < 0:
             return VTL_DROP_MEMORY
     if s.in_.have.n > 0 or s.flags & S_FIN_KNOWN:
         deliver(s)
@@ -387,7 +407,7 @@ cdef int stream_on_data(Stream *s, uint64_t offset, const uint8_t *data, uint32_
 cdef bint widen_assoc(Assoc *a) noexcept nogil:
     """Doubles its window, if there is memory for that."""
     cdef Endpoint *ep = a.ep
-    if 2 * a.credit.window > ep.cfg.assoc_window_max or ep.windows_grown + a.credit.window > ep.cfg.window_budget:
+    if 2 * a.credit.window > ep.cfg.assoc_window_max or a.credit.window > budget_room(a) or ep.windows_grown + a.credit.window > ep.cfg.window_budget:
         return False
     ep.windows_grown += a.credit.window
     a.credit.window *= 2
@@ -426,6 +446,7 @@ cdef void stream_consumed(Stream *s, uint64_t n) noexcept nogil:
     cdef Assoc *a = s.assoc
     n = min(n, s.recv_high - s.consumed)
     s.consumed += n
+    taken(s, n)
     assoc_consumed(a, n)
     if s.flags & (S_FIN_KNOWN | S_DEAD):
         return

@@ -87,6 +87,13 @@ cdef void assoc_doubt(Assoc *a, uint32_t reason, uint64_t now) noexcept nogil:
         ping(a)
 
 
+cdef void assoc_ask(Assoc *a, uint64_t now) noexcept nogil:
+    """Is the peer still there? Its silence means no more than it would have anyway."""
+    if now - a.hinted_at >= PROVE_TIME:
+        a.hinted_at = now
+        ping(a)
+
+
 cdef void on_recovery_timer(Assoc *a, uint64_t now) noexcept nogil:
     if a.rec.loss_time != 0:
         packets_lost_by_time(a, now)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
+from sim.attacker import Attacker
 from sim.network import MS, SECOND, A, B, Link, Pair
 
 from hooker.vtl import events as ev
@@ -109,20 +112,49 @@ def test_handshake_gives_up_in_time_and_resets_its_flows() -> None:
     assert pair.a.endpoint.connect(B, pair.now) != assoc
 
 
-def test_a_path_error_ends_a_handshake_at_once() -> None:
+def test_a_path_error_that_quotes_our_init_ends_a_handshake_at_once() -> None:
     pair = Pair(1, link=Link(down=True))
     flow = pair.a.endpoint.open(pair.a.endpoint.connect(B, 0), 0)
-    pair.run_for(0.01)
-    pair.a.endpoint.path_error(B, pair.now)
+    ((init, _),) = pair.a.endpoint.datagrams_to_send(pair.now)
+    pair.a.endpoint.path_error(B, pair.now, init[:20])
     pair.settle()
     assert pair.a.flows[flow].log == ["FlowReset", "FlowClosed"]
     assert down(pair, "a") == [0x10004]
 
 
+def spoofed(seed: int) -> list[bytes]:
+    """What somebody may quote who has seen none of our datagrams."""
+    rng = random.Random(seed)
+    return [
+        b"",
+        bytes(8),
+        *(bytes([0x20 | kind]) + rng.randbytes(43) for kind in range(16) for _ in range(20)),
+    ]
+
+
+def test_a_spoofed_path_error_does_not_end_a_handshake() -> None:
+    pair = Pair(1, link=Link(delay=50 * MS))
+    assoc = pair.a.endpoint.connect(B, 0)
+    pair.a.endpoint.open(assoc, 0)
+    for _ in range(30):
+        for quoted in spoofed(1):
+            pair.a.endpoint.path_error(B, pair.now, quoted)
+        pair.run_for(0.01)
+    assert pair.a.endpoint.is_up(assoc)
+    assert pair.a.endpoint.counters()["unproven_errors"] == 30 * len(spoofed(1))
+    assert down(pair, "a") == []
+
+
+def last_data(pair: Pair, flow: int) -> bytes:
+    pair.a.endpoint.write(flow, b"x")
+    ((datagram, _),) = pair.a.endpoint.datagrams_to_send(pair.now)
+    return datagram
+
+
 def test_a_path_error_on_a_live_association_is_only_a_question() -> None:
     pair = Pair(1)
-    pair.open()
-    pair.a.endpoint.path_error(B, pair.now)
+    flow, _ = pair.open()
+    pair.a.endpoint.path_error(B, pair.now, last_data(pair, flow))
     pair.run_for(2)
     assert down(pair, "a") == []
 
@@ -133,10 +165,45 @@ def test_a_path_error_and_silence_end_the_association_quickly() -> None:
     pair.run_for(1)
     pair.forth.down = True
     start = pair.now
-    pair.a.endpoint.path_error(B, start)
+    pair.a.endpoint.path_error(B, start, last_data(pair, flow))
     pair.run(lambda: bool(down(pair, "a")))
     assert pair.now - start <= 310 * MS
     assert pair.a.flows[flow].log[-2:] == ["FlowReset", "FlowClosed"]
+
+
+def test_a_spoofed_path_error_makes_no_outage_shorter() -> None:
+    """It asks, at most every 300 ms; an outage of 2 s is still outlived."""
+    pair = Pair(1, dead_after=DEAD_AFTER)
+    flow, peer = pair.open()
+    pair.run_for(1)
+    pair.forth.down = pair.back.down = True
+    sent = pair.a.endpoint.stats(pair.a.endpoint.associations[0])["packets_sent"]
+    for _ in range(200):
+        for quoted in spoofed(2):
+            pair.a.endpoint.path_error(B, pair.now, quoted)
+        pair.run_for(0.01)
+    assert pair.a.endpoint.stats(pair.a.endpoint.associations[0])["packets_sent"] - sent < 25
+    pair.forth.down = pair.back.down = False
+    pair.a.endpoint.write(flow, b"still here")
+    pair.run(lambda: bytes(pair.b.flows[peer].received) == b"still here")
+    assert down(pair, "a") == []
+
+
+@pytest.mark.parametrize("hosts", [1, 100])
+def test_a_flood_of_handshakes_keeps_nobody_out(hosts: int) -> None:
+    """More than could be remembered one by one in a tick of the clock; and a used cookie stays used."""
+    pair = Pair(1, link=Link(delay=5 * MS))
+    made = [
+        Attacker(pair.b.endpoint, (f"10.6.{n % hosts}.6", 1000 + n // hosts), pair.now) for n in range(4000)
+    ]
+    assert sum(a.answer == "ok" for a in made) >= (1000 if hosts == 1 else 3900)
+    assoc = pair.a.endpoint.connect(B, pair.now)
+    pair.run(lambda: pair.a.endpoint.is_up(assoc), limit=0.5)
+    if hosts == 1:
+        assert len(pair.b.endpoint.associations) <= 257
+        pair.run_for(3)
+        again = [pair.b.endpoint.receive_datagram(a.second, a.address, pair.now) for a in made[:500]]
+        assert set(again) == {"cookie"}
 
 
 @pytest.mark.parametrize("writes", [True, False])
