@@ -1,0 +1,71 @@
+"""Who can reach the engine's port, and has no key, stops nobody else: benchmarks/attacks.py, in short."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+from support import Pair, peer, result, same
+
+from benchmarks import attacks
+from hooker.lab import Lab
+
+pytestmark = pytest.mark.timeout(90)
+MB = 1 << 20
+SECONDS = 4.0
+
+
+@pytest.mark.parametrize("name", ["sparse", "opens", "inits"])
+def test_honest_flows_outlive_an_attack(name: str) -> None:
+    row = attacks.run(name, SECONDS)
+    print(row)
+    assert row["sent_MB"] > 0.5, "the attack did not take place"
+    assert (row["failed"], row["resets"]) == (0, 0)
+    assert row["hooked"] > 10
+    done, tried = map(int, str(row["handshakes"]).split(" of "))
+    assert done >= tried - 1
+    assert row["grew_MiB"] < 160  # half of the budget, and what malloc adds
+    assert row["kept_MiB"] != "died"
+    assert row["kept_MiB"] < 120
+
+
+def test_opens_of_unknown_flows_cost_no_walk() -> None:
+    row = attacks.run("opens", SECONDS)
+    print(row)
+    assert row["cpu_s"] < SECONDS / 3
+
+
+def test_a_spoofed_icmp_error_keeps_no_peer_on_tcp() -> None:
+    row = attacks.run("icmp", SECONDS)
+    print(row)
+    assert (row["failed"], row["resets"]) == (0, 0)
+    assert row["hooked"] > 10
+
+
+def test_slabs_go_back_to_the_system_after_a_peak(lab: Lab) -> None:
+    with Pair.open(lab) as pair:
+        assert pair.client
+        go = pair.lab.tmp / "go"
+        servers = [
+            peer(pair.b, "serve", "0.0.0.0", 7600 + i, f"wait-file:{go}", "recv-all", "close")
+            for i in range(8)
+        ]
+        clients = [peer(pair.a, "connect", pair.b.v4, 7600 + i, f"send:{20 * MB}", "close") for i in range(8)]
+        peak = _slabs_until(pair, lambda n: n >= 24)
+        go.touch()
+        for client, server in zip(clients, servers, strict=True):
+            same(result(client, 60), result(server, 60))
+        left = _slabs_until(pair, lambda n: n <= 12)
+        print(f"{peak} slabs at the peak, {left} after it")
+
+
+def _slabs_until(pair: Pair, good: Callable[[int], bool], limit: float = 15) -> int:
+    deadline = time.monotonic() + limit
+    while True:
+        assert pair.client
+        number: int = pair.client.status()["counters"]["slabs"]
+        if good(number):
+            return number
+        assert time.monotonic() < deadline, f"{number} slabs"
+        time.sleep(0.3)
