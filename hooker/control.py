@@ -59,6 +59,9 @@ class ControlServer:
         self._bind()
         self._socket.listen(8)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
+        self._watch = select.epoll()  # poll() would fail while the process has no descriptors left
+        for descriptor in (self._socket.fileno(), self._wake):
+            self._watch.register(descriptor, select.EPOLLIN)
         self._thread = threading.Thread(target=self._serve, name="hooker-control", daemon=True)
         self._thread.start()
 
@@ -78,6 +81,7 @@ class ControlServer:
     def forget(self) -> None:
         """In a forked child: close its copies, or a client would wait for a parent that is dead."""
         if self._thread is not None:
+            self._watch.close()
             os.close(self._wake)
             self._socket.close()
 
@@ -101,11 +105,8 @@ class ControlServer:
         raise ConfigurationError(f"no free name for a control socket in {directory}")
 
     def _serve(self) -> None:
-        poll = select.poll()  # select() knows descriptors below 1024 only
-        poll.register(self._socket, select.POLLIN)
-        poll.register(self._wake, select.POLLIN)
         while not self._closing:
-            poll.poll()
+            self._watch.poll()
             try:
                 connection, _ = self._socket.accept()
             except BlockingIOError:
@@ -115,6 +116,7 @@ class ControlServer:
                 continue
             with connection:
                 self._answer(connection)
+        self._watch.close()
         os.close(self._wake)
         self._socket.close()
 

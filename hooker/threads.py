@@ -43,13 +43,17 @@ class Ending:
             self.said = True
             os.eventfd_write(self._descriptor, 1)
 
-    def wait(self, *also: int, timeout: float | None = None) -> bool:
-        """Whether the engine ends. Returns when it does, when one of ``also`` is readable, or in time."""
+    def watch(self, *also: int) -> select.epoll:
+        """What ``wait`` waits with, made in time: poll() fails when the process may have fewer descriptors."""
+        watch = select.epoll()
+        for descriptor in (self._descriptor, *also):
+            watch.register(descriptor, select.EPOLLIN)
+        return watch
+
+    def wait(self, watch: select.epoll, timeout: float | None = None) -> bool:
+        """Whether the engine ends. Returns when it does, when something watched is readable, or in time."""
         if not self.said:
-            poll = select.poll()
-            for descriptor in (self._descriptor, *also):
-                poll.register(descriptor, select.POLLIN)
-            poll.poll(None if timeout is None else timeout * 1000)
+            watch.poll(timeout)
         return self.said
 
     def close(self) -> None:
@@ -81,11 +85,13 @@ class RouteThread(threading.Thread):
         self._worker = worker
         self._ending = ending
         self._install = install
+        self._wanted = ending.watch(worker.route_fileno())
+        self._again = ending.watch()
         self.error = ""
 
     def run(self) -> None:
         pause = FIRST_RETRY
-        ended = self._ending.wait(self._worker.route_fileno())
+        ended = self._ending.wait(self._wanted)
         while not ended:
             try:
                 self._install()
@@ -95,7 +101,7 @@ class RouteThread(threading.Thread):
             self._worker.route_installed(not self.error)
             if not self.error:
                 return
-            ended = self._ending.wait(timeout=pause)
+            ended = self._ending.wait(self._again, pause)
             pause = min(2 * pause, LAST_RETRY)
 
 
@@ -114,12 +120,13 @@ class EventThread(threading.Thread):
         self._ending = ending
         self._take = take
         self._deliver = deliver
+        self._watch = ending.watch(worker.fileno())
         self.errors = 0
 
     def run(self) -> None:
         ended = False
         while not ended:
-            ended = self._ending.wait(self._worker.fileno())
+            ended = self._ending.wait(self._watch)
             for raw in self._take():
                 if self._deliver is not None:
                     self._call(self._deliver, raw)
