@@ -44,7 +44,7 @@ class Ending:
             os.eventfd_write(self._descriptor, 1)
 
     def watch(self, *also: int) -> select.epoll:
-        """What ``wait`` waits with, made in time: poll() fails when the process may have fewer descriptors."""
+        """The epoll for ``wait``, made in time: poll() fails when the process may have fewer descriptors."""
         watch = select.epoll()
         for descriptor in (self._descriptor, *also):
             watch.register(descriptor, select.EPOLLIN)
