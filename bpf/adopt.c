@@ -21,6 +21,14 @@ static __always_inline int hk_nonblocking(void *tp)
 	return (*(volatile u32 *)(file + HK_FILE_FLAGS) & 00004000 /* O_NONBLOCK */) != 0;
 }
 
+/* A send with MSG_ZEROCOPY that meets sk_msg is copied, and nobody tells the application that its buffer is free. */
+static __always_inline int hk_wants_zerocopy(struct hk_sock *st, void *tp)
+{
+	u64 flags = *(volatile u64 *)(tp + HK_SOCK_FLAGS);
+
+	return *(volatile u8 *)&st->zerocopy || (flags & HK_SOCK_ZEROCOPY);
+}
+
 static __always_inline struct bpf_sock *hk_find(struct __sk_buff *skb, struct hk_key *k)
 {
 	u32 *local = (u32 *)k->local_ip, *remote = (u32 *)k->remote_ip;
@@ -44,16 +52,26 @@ static __always_inline int hk_adopt_socket(struct bpf_sock *sk, struct hk_key *k
 {
 	void *tp = bpf_skc_to_tcp_sock(sk);
 	struct bpf_sock *full;
+	struct hk_sock *st;
 	long refused;
 
 	if (!tp)
 		return HK_ADOPT_GONE;
 	full = bpf_sk_fullsock(sk);
-	if (!full || !hk_socks.sk_storage_get(full, 0, 0))
+	st = full ? hk_socks.sk_storage_get(full, 0, 0) : 0;
+	if (!st)
 		return HK_ADOPT_GONE;		/* another connection with these addresses */
 	if (!hk_nonblocking(tp))
 		return HK_ADOPT_BLOCKING;
+	st->adopted = 1;			/* first: setsockopt() says what it wants, then looks here */
+	__sync_fetch_and_add(&st->order, 1);	/* a full barrier */
+	if (hk_wants_zerocopy(st, tp)) {
+		st->adopted = 0;
+		return HK_ADOPT_ZEROCOPY;
+	}
 	refused = hk_sockets.update(k, (int *)full);
+	if (refused)
+		st->adopted = 0;
 	return refused ? HK_ADOPT_REFUSED : HK_ADOPT_DONE;
 }
 

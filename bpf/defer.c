@@ -20,16 +20,13 @@ static __always_inline void hk_set_deferring(u16 port, int on)
 		hk_deferring.delete(&port);
 }
 
-int hk_setsockopt(struct bpf_sockopt *o)
+static __always_inline void hk_note_deferring(struct bpf_sockopt *o, struct bpf_sock *sk)
 {
 	int *value = (int *)(long)o->optval;
 	struct hk_config *c = hk_config();
-	struct bpf_sock *sk = o->sk;
 
-	if (o->level == 6 /* SOL_TCP */ && o->optname == 9 /* TCP_DEFER_ACCEPT */ && c && sk &&
+	if (o->level == HK_SOL_TCP && o->optname == 9 /* TCP_DEFER_ACCEPT */ && c &&
 	    sk->state == BPF_TCP_LISTEN && (void *)(value + 1) <= (void *)(long)o->optval_end &&
 	    (!c->netns_cookie || bpf_get_netns_cookie(o) == c->netns_cookie))
 		hk_set_deferring(sk->src_port, *(volatile int *)value > 0);
-	o->optlen = 0;			/* whatever it is, the kernel takes it as the application gave it */
-	return 1;
 }

@@ -76,7 +76,7 @@ int hk_hold_egress(struct __sk_buff *skb)
 	if (!f || f->state == HK_STATE_RELEASED || f->state == HK_STATE_FREE || f->wire_released)
 		return 1;
 	if (f->state == HK_STATE_ENGAGED) {
-		if (skb->mark == c->mark || !hk_carries(skb))
+		if (hk_is_our_mark(c, skb->mark) || !hk_carries(skb))
 			return 1;
 		hk_emit_stray(st);
 		return 0;

@@ -13,3 +13,4 @@
 #include "adopt.c"
 #include "redirect.c"
 #include "hold.c"
+#include "sockopt.c"

@@ -134,6 +134,7 @@ struct hk_attention {
 #define HK_ADOPT_BLOCKING 2		/* the application's file is blocking: its recv() would change */
 #define HK_ADOPT_REFUSED 3		/* the map does not take it (kTLS, full) */
 #define HK_ADOPT_GONE 4
+#define HK_ADOPT_ZEROCOPY 5		/* SO_ZEROCOPY: its completions would never come */
 
 /* ---- events (ring buffer) ---- */
 #define HK_EVENT_SYN 1			/* a candidate connects: warm up the association */
@@ -199,7 +200,10 @@ struct hk_event {
 	X(HK_C_BLOCKING, "turned-blocking") \
 	X(HK_C_ULP, "ktls") \
 	X(HK_C_PUSH_FAILED, "push-failed") \
-	X(HK_C_PULL_FAILED, "pull-failed")
+	X(HK_C_PULL_FAILED, "pull-failed") \
+	X(HK_C_MARK_KEPT, "mark-kept-for-the-end") \
+	X(HK_C_BIND_REFUSED, "device-binding-refused") \
+	X(HK_C_ZEROCOPY_REFUSED, "zerocopy-refused")
 
 #define HK_ENUM(name, text) name,
 enum hk_counter { HK_COUNTERS(HK_ENUM) HK_C_COUNT };

@@ -229,6 +229,11 @@ static __always_inline void hk_active(struct bpf_sock_ops *s, struct hk_config *
 		hk_cb_flags(s, 0);
 		return;
 	}
+	if (hk_is_steered(sk)) {		/* since connect() */
+		st->left = 1;
+		hk_cb_flags(s, 0);
+		return;
+	}
 	r = hk_option_load(s, &o, 0);
 	if (!r && hk_option_role(&o) == HK_ROLE_SERVER && o.transport == HK_TRANSPORT_NONE) {
 		hk_count(HK_C_DEFERRED);
@@ -333,8 +338,11 @@ static __always_inline int hk_segment_option(struct bpf_sock_ops *s, struct hk_c
 	state = f->state;
 	if (state == HK_STATE_ENGAGED) {
 		if (!f->marked) {
+			u32 theirs = s->sk ? s->sk->mark : 0;
+
 			if (hk_set_mark(s, c->mark))
 				return 0;	/* the egress program drops it; tried again */
+			st->app_mark[0] = theirs;
 			hk_congestion_reno(s, st, 0);
 			f->marked = 1;
 		}

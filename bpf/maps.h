@@ -16,8 +16,11 @@ struct hk_sock {			/* per hooked socket, gone with it */
 	u8 syn_sent;			/* so often, with our option */
 	u8 left;			/* stays on TCP, reason counted */
 	u8 plain_syns;			/* after those without it: 1, or 2 for more */
-	u8 pad[4];
+	u8 adopted;			/* is in the SOCKHASH, or about to be */
+	u8 zerocopy;			/* the application has asked for SO_ZEROCOPY */
+	u8 pad[2];
 	char congestion[HK_CC_NAME];	/* what it had before we set reno, else empty */
+	u64 order;			/* a barrier between `adopted` and `zerocopy` */
 	u32 app_mark[2];		/* the application's SO_MARK: [1] if our mark has HK_MARK_OTHER, else [0] */
 };
 

@@ -8,7 +8,6 @@
 #define HK_SO_MARK 36
 #define HK_SOL_TCP 6
 #define HK_TCP_CONGESTION 13
-#define HK_SOCK_DONE 2		/* 1 << SOCK_DONE: the peer's FIN has come */
 
 static __always_inline void hk_cb_flags(struct bpf_sock_ops *s, u32 set)
 {

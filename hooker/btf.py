@@ -14,7 +14,7 @@ from hooker.errors import KernelError
 
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
 MAGIC = 0xEB9F
-KIND_STRUCT, KIND_UNION = 4, 5
+KIND_STRUCT, KIND_UNION, KIND_ENUM = 4, 5, 6
 MODIFIERS = (8, 9, 10, 11, 18)  # typedef, volatile, const, restrict, type tag
 # bytes that follow a type's header, by kind: fixed, and for each of its `vlen` members
 TRAILERS = {
@@ -73,6 +73,16 @@ class Btf:
             raise KernelError(f"the kernel's struct {struct_name} has no field {path}")
         return found
 
+    def enumerator(self, enum_name: str, name: str) -> int:
+        """The value of one name of an enum."""
+        for kind, named, _, count, _, at in self._types:
+            if kind == KIND_ENUM and self._name(named) == enum_name:
+                for i in range(count):
+                    offset, value = struct.unpack_from("<Ii", self._blob, at + 8 * i)
+                    if self._name(offset) == name:
+                        return int(value)
+        raise KernelError(f"the kernel's enum {enum_name} has no {name}")
+
     def _search(self, of: Type, path: list[str]) -> tuple[int, int] | None:
         for name, offset, bits, number in self._members(of):
             if name == path[0] and len(path) == 1:
@@ -112,6 +122,8 @@ def tcp_macros(btf: Btf) -> dict[str, int]:
         "HK_SOCK_SOCKET": byte("inet_conn.icsk_inet.sk.sk_socket"),
         "HK_SOCK_ERR": byte("inet_conn.icsk_inet.sk.sk_err"),
         "HK_SOCK_FLAGS": byte("inet_conn.icsk_inet.sk.__sk_common.skc_flags"),
+        "HK_SOCK_DONE": 1 << btf.enumerator("sock_flags", "SOCK_DONE"),
+        "HK_SOCK_ZEROCOPY": 1 << btf.enumerator("sock_flags", "SOCK_ZEROCOPY"),
         "HK_SOCKET_FILE": btf.field("socket", "file")[0] // 8,
         "HK_FILE_FLAGS": btf.field("file", "f_flags")[0] // 8,
         "HK_TCP_ULP_OPS": byte("inet_conn.icsk_ulp_ops"),

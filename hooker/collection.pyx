@@ -19,7 +19,7 @@ from hooker.frames cimport FRAME_FIRST, FRAME_LAST, frame_entry, frames_parse
 from libc.string cimport memcpy, memset
 from hooker.includes.bpf cimport hk_prog_run
 from hooker.includes.hk cimport (
-    HK_ADOPT_BLOCKING, HK_ADOPT_DONE, HK_ADOPT_REFUSED, HK_MODE_REDIRECT, HK_STATE_ENGAGED, hk_key,
+    HK_ADOPT_BLOCKING, HK_ADOPT_DONE, HK_ADOPT_REFUSED, HK_ADOPT_ZEROCOPY, HK_MODE_REDIRECT, HK_STATE_ENGAGED, hk_key,
 )
 from hooker.includes.linux cimport *
 from hooker.slab cimport pool_current, slab
@@ -153,6 +153,8 @@ cdef void adopt(worker *w, flow *f) noexcept nogil:
         w.n.adopt_blocking += 1
     elif verdict == HK_ADOPT_REFUSED:
         w.n.adopt_refused += 1
+    elif verdict == HK_ADOPT_ZEROCOPY:
+        w.n.adopt_zerocopy += 1
 
 
 cdef void show_read(worker *w, flow *f, slab *s, size_t n) noexcept nogil:

@@ -174,7 +174,7 @@ class Hooker:
         self._netns = netns_cookie()
         self._threads = EngineThreads(
             self._worker,
-            install=self._route.install,
+            install=self._on_first_candidate(),
             take=self._drain,
             deliver=None if self.on_event is None else self._deliver,
         )
@@ -197,6 +197,16 @@ class Hooker:
             return "switched off"
         failed = [f"{r.name}: {r.detail}" for r in results if not r.ok and r.name.startswith("redirect-")]
         return "; ".join(failed) if self.redirect == "auto" else ""
+
+    def _on_first_candidate(self) -> Callable[[], None]:
+        """What the first candidate needs, and nobody before."""
+        kernel, cgroup, add_rule = self._kernel, self.cgroup, self._route.install
+
+        def install() -> None:
+            kernel.attach_options(cgroup)
+            add_rule()
+
+        return install
 
     def _make_worker(self, redirect: int) -> Worker:
         try:

@@ -45,9 +45,10 @@ HERE = Path(__file__).resolve()
 # ---- what can be undone ---------------------------------------------------------------------
 
 
-def rule(family: int, *, priority: int, table: int, fwmark: int) -> Action:
+def rule(family: int, *, priority: int, table: int, fwmark: int, fwmask: int = 0xFFFFFFFF) -> Action:
     """A policy-routing rule; ``family`` is 4 or 6."""
-    return {"kind": "rule", "family": family, "priority": priority, "table": table, "fwmark": fwmark}
+    mark = {"fwmark": fwmark, "fwmask": fwmask}
+    return {"kind": "rule", "family": family, "priority": priority, "table": table, **mark}
 
 
 def route_table(family: int, table: int) -> Action:
@@ -286,7 +287,7 @@ def _family(action: Action) -> int:
 
 
 def _undo_rule(action: Action) -> None:
-    names = ("priority", "table", "fwmark")
+    names = ("priority", "table", "fwmark", "fwmask")
     with _netlink(action) as ipr:
         ipr.rule("del", family=_family(action), **{name: action[name] for name in names})
 

@@ -78,6 +78,9 @@ class KernelPrograms:
         bcc = import_bcc()
         self.max_flows = max_flows
         self._links: list[int] = []
+        self._linking = threading.Lock()
+        self._detached = False
+        self._shows_options = False
         self._counting = threading.Lock()
         self._counts: dict[str, int] = {}
         self._closed = False
@@ -93,6 +96,7 @@ class KernelPrograms:
         self._redirect = self._load("hk_redirect", bcc.BPF.SK_MSG)
         self._hold = self._load("hk_hold_egress", bcc.BPF.CGROUP_SKB)
         self._setsockopt = self._load("hk_setsockopt", CGROUP_SOCKOPT, bpf_calls.CGROUP_SETSOCKOPT)
+        self._getsockopt = self._load("hk_getsockopt", CGROUP_SOCKOPT, bpf_calls.CGROUP_GETSOCKOPT)
         self.adopt = self._load("hk_adopt", bcc.BPF.SCHED_CLS)
         self.ring = self._map("hk_events")
         self.free = self._map("hk_free")
@@ -151,16 +155,39 @@ class KernelPrograms:
 
     def attach(self, cgroup: str | Path) -> None:
         """From here on the cgroup's new connections are seen."""
-        target = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            for program, kind in (
+        self._link(
+            cgroup,
+            [
                 (self._hold, bpf_calls.CGROUP_INET_EGRESS),
                 (self._setsockopt, bpf_calls.CGROUP_SETSOCKOPT),
                 (self._intercept, bpf_calls.CGROUP_SOCK_OPS),
-            ):
-                self._links.append(bpf_calls.link_cgroup(program, target, kind))
+            ],
+        )
+
+    def attach_options(self, cgroup: str | Path) -> None:
+        """getsockopt() shows what applications set. With the first candidate: each costs a little more then.
+
+        May be called again; after detach() it does nothing.
+        """
+        with self._linking:
+            if not self._shows_options and not self._detached:
+                self._link(cgroup, [(self._getsockopt, bpf_calls.CGROUP_GETSOCKOPT)])
+                self._shows_options = True
+
+    def _link(self, cgroup: str | Path, programs: list[tuple[int, int]]) -> None:
+        """All of them, or none."""
+        links: list[int] = []
+        target = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for program, kind in programs:
+                links.append(bpf_calls.link_cgroup(program, target, kind))
+        except BaseException:
+            for link in links:
+                os.close(link)
+            raise
         finally:
             os.close(target)
+        self._links += links
 
     def refuse_flows(self) -> None:
         """New connections are left to TCP; sockets of flows that exist are still looked after."""
@@ -171,8 +198,10 @@ class KernelPrograms:
 
     def detach(self) -> None:
         """Nothing is seen any more. May be called twice."""
-        while self._links:
-            os.close(self._links.pop())
+        with self._linking:
+            self._detached = True
+            while self._links:
+                os.close(self._links.pop())
 
     def counters(self) -> dict[str, int]:
         """The programs' counters by name, summed over CPUs; after close() as they were last."""

@@ -1,9 +1,11 @@
 """How this build sees the records it shares with the kernel programs: a test compares it with what BCC made."""
 
-from hooker.includes.hk cimport HK_MARK_BASE, HK_MARK_OWN, hk_attention, hk_event, hk_flow, hk_frame, hk_key, hk_peer
+from hooker.includes.hk cimport HK_MARK_BASE, HK_MARK_OTHER, HK_MARK_OWN, hk_attention, hk_event, hk_flow, hk_frame, hk_key, hk_peer
 
 MARK_BASE = <unsigned int>HK_MARK_BASE
 """Mark of hooked application sockets: this and the engine's number."""
+MARK_OTHER = <unsigned int>HK_MARK_OTHER
+"""A bit of it that routing does not look at."""
 MARK_OWN = <unsigned int>HK_MARK_OWN
 """Mark of the engines' own sockets."""
 

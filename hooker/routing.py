@@ -15,10 +15,11 @@ from typing import Any
 from hooker import janitor, netns
 from hooker.errors import KernelError
 from hooker.janitor import Janitor, Undo
-from hooker.layout import MARK_BASE
+from hooker.layout import MARK_BASE, MARK_OTHER
 
 TABLE_BASE = 0x484B00  # routing tables TABLE_BASE + number
 PRIORITY_BASE = 64  # before the main table, after the local one
+MARK_BITS = 0xFFFFFFFF & ~MARK_OTHER  # of a mark that the rule looks at
 ENGINES = 256  # per network namespace
 MTU_ETHERNET, MTU_LEAST, MTU_JUMBO = 1500, 1280, 9000  # bytes; RFC 894, RFC 8200 5, what switches carry
 HEADERS = 28  # bytes: IPv4 and UDP
@@ -125,7 +126,7 @@ class LocalRoute:
             "family": FAMILIES[family],
             "priority": PRIORITY_BASE + self.number,
             "fwmark": self.mark,
-            "fwmask": 0xFFFFFFFF,
+            "fwmask": MARK_BITS,
             "table": TABLE_BASE + self.number,
         }
 
@@ -133,7 +134,11 @@ class LocalRoute:
         if family in self._promised:
             return
         rule = janitor.rule(
-            family, priority=PRIORITY_BASE + self.number, table=TABLE_BASE + self.number, fwmark=self.mark
+            family,
+            priority=PRIORITY_BASE + self.number,
+            table=TABLE_BASE + self.number,
+            fwmark=self.mark,
+            fwmask=MARK_BITS,
         )
         self._undos.append(self._keeper.register(rule, netns="/proc/thread-self/ns/net"))
         self._promised.add(family)

@@ -147,7 +147,7 @@ cdef enum route_state:         # of the routing rule for marked packets
 
 cdef struct worker_counters:
     uint64_t loops, frames, frame_bytes, redirect_reads, twin_reads, twin_read_bytes
-    uint64_t twin_writes, twin_write_bytes, adopted, adopt_blocking, adopt_refused, backlog_bytes_peak, unknown_flow_frames, bad_frames
+    uint64_t twin_writes, twin_write_bytes, adopted, adopt_blocking, adopt_refused, adopt_zerocopy, backlog_bytes_peak, unknown_flow_frames, bad_frames
     uint64_t datagrams_dropped, nudges, committed, unproven, engaged, released, closed, resets, twins_retried, acks_again, urgent, notices_lost, slabs_exhausted, tap_errors
     uint64_t reasons[R_COUNT]
     uint64_t ended[R_COUNT]    # of these, flows that had run over the transport

@@ -30,6 +30,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         HK_AWAKE
         HK_DOZE_NS
         HK_MARK_BASE
+        HK_MARK_OTHER
         HK_MARK_OWN
         HK_TRANSPORT_VTL
         HK_TCP_SACK
@@ -38,6 +39,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         HK_ADOPT_DONE
         HK_ADOPT_BLOCKING
         HK_ADOPT_REFUSED
+        HK_ADOPT_ZEROCOPY
 
     struct hk_flow:
         uint64_t flow_id

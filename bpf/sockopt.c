@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * cgroup setsockopt and getsockopt: options of a hooked socket that mean its route, in mid-flow, and those of listeners that
+ * defer (defer.c). Another engine's program may come before or after, so a value that a program can see stays. Under the socket's lock; the kernel's own handling follows setsockopt's program and precedes getsockopt's.
+ */
+
+#define HK_SO_BINDTODEVICE 25
+#define HK_SO_ZEROCOPY 60
+#define HK_SO_BINDTOIFINDEX 62
+#define HK_EOPNOTSUPP 95
+#define HK_OPTLEN_SEEN 4096
+
+/* Both answer so. More than a page of value is not shown to programs whole: 0 leaves it as it is. */
+static __always_inline int hk_let(struct bpf_sockopt *o)
+{
+	if (o->optlen > HK_OPTLEN_SEEN)
+		o->optlen = 0;
+	return 1;
+}
+
+/* Ours stays, in its other form: the kernel asks for the privilege, and `app_mark` of that form is given back. */
+static __always_inline int hk_keep_mark(struct bpf_sockopt *o, struct bpf_sock *sk, struct hk_sock *st)
+{
+	struct hk_config *c = hk_config();
+	u32 *value = o->optval, mark = sk->mark;
+
+	if (!c || !hk_is_our_mark(c, mark) || o->optlen < (int)sizeof(*value) || (void *)(value + 1) > o->optval_end)
+		return 1;
+	if (mark & HK_MARK_OTHER)
+		st->app_mark[0] = *value;
+	else
+		st->app_mark[1] = *value;
+	*value = mark ^ HK_MARK_OTHER;
+	hk_count(HK_C_MARK_KEPT);
+	return 1;
+}
+
+/* Held or engaged: its bytes would leave by that device, past the transport, and there is no way back to TCP. */
+static __always_inline int hk_refuse_device(struct hk_sock *st)
+{
+	struct hk_flow *f = hk_flow_of(st);
+
+	if (!f || (f->state != HK_STATE_HELD && f->state != HK_STATE_ENGAGED))
+		return 1;
+	hk_count(HK_C_BIND_REFUSED);
+	return 0;			/* EPERM */
+}
+
+static __always_inline int hk_zerocopy(struct bpf_sockopt *o, struct hk_sock *st)
+{
+	u32 *value = o->optval;
+
+	if (o->optlen < (int)sizeof(*value) || (void *)(value + 1) > o->optval_end)
+		return 1;
+	st->zerocopy = *value != 0;
+	__sync_fetch_and_add(&st->order, 1);		/* a full barrier: hk_adopt does it the other way round */
+	if (!st->zerocopy || !*(volatile u8 *)&st->adopted)
+		return 1;
+	st->zerocopy = 0;
+	hk_count(HK_C_ZEROCOPY_REFUSED);
+	bpf_set_retval(-HK_EOPNOTSUPP);
+	return 0;
+}
+
+int hk_setsockopt(struct bpf_sockopt *o)
+{
+	struct bpf_sock *sk = o->sk;
+	struct hk_sock *st;
+
+	if (!sk)
+		return hk_let(o);
+	hk_note_deferring(o, sk);
+	if (o->level != HK_SOL_SOCKET)
+		return hk_let(o);
+	switch (o->optname) {
+	case HK_SO_MARK:
+	case HK_SO_BINDTODEVICE:
+	case HK_SO_BINDTOIFINDEX:
+	case HK_SO_ZEROCOPY:
+		break;
+	default:
+		return hk_let(o);
+	}
+	st = hk_socks.sk_storage_get(sk, 0, 0);
+	if (!st || o->optlen > HK_OPTLEN_SEEN)
+		return hk_let(o);
+	if (o->optname == HK_SO_MARK)
+		return hk_keep_mark(o, sk, st);
+	return o->optname == HK_SO_ZEROCOPY ? hk_zerocopy(o, st) : hk_refuse_device(st);
+}
+
+/* What the application has set, not what we have. */
+static __always_inline void hk_show_mark(struct bpf_sockopt *o, struct hk_sock *st)
+{
+	struct hk_config *c = hk_config();
+	u32 *value = o->optval;
+
+	if (!c || (void *)(value + 1) > o->optval_end || !hk_is_our_mark(c, *value))
+		return;
+	*value = *value & HK_MARK_OTHER ? st->app_mark[1] : st->app_mark[0];
+}
+
+static __always_inline void hk_show_congestion(struct bpf_sockopt *o, struct hk_sock *st)
+{
+	char *name = o->optval;
+
+	if ((void *)(name + HK_CC_NAME) > o->optval_end || !st->congestion[0] || !hk_congestion_is(name, "ren"))
+		return;
+	__builtin_memcpy(name, st->congestion, HK_CC_NAME);
+}
+
+int hk_getsockopt(struct bpf_sockopt *o)
+{
+	struct bpf_sock *sk = o->sk;
+	int is_mark = o->level == HK_SOL_SOCKET && o->optname == HK_SO_MARK;
+	struct hk_sock *st;
+
+	if (!sk || o->retval || (!is_mark && (o->level != HK_SOL_TCP || o->optname != HK_TCP_CONGESTION)))
+		return hk_let(o);
+	st = hk_socks.sk_storage_get(sk, 0, 0);
+	if (!st || o->optlen > HK_OPTLEN_SEEN)
+		return hk_let(o);
+	if (is_mark)
+		hk_show_mark(o, st);
+	else
+		hk_show_congestion(o, st);
+	return 1;
+}
