@@ -181,7 +181,7 @@ class Hooker:
         stack.callback(self._threads.stop)
         self._server = stack.enter_context(self._serve(keeper))
         self._kernel.attach(self.cgroup)
-        stack.callback(self._kernel.refuse_flows)  # before the flows end; the programs are detached after it
+        stack.callback(self._kernel.refuse_flows)
 
     def _serve(self, keeper: Janitor) -> contextlib.AbstractContextManager[ControlServer | None]:
         return ControlServer(self.snapshot, janitor=keeper) if self._control else contextlib.nullcontext()
@@ -240,7 +240,7 @@ class Hooker:
             ) from None
 
     def close(self) -> None:
-        """Detach; held flows go back to TCP, engaged ones are reset. Twice is harmless; ``on_event`` may.
+        """Held flows go back to TCP, engaged ones are reset. Twice is harmless; ``on_event`` may.
 
         Raises UsageError in a tap or a controller, which run in the worker, and when one of them does not
         return: then nothing that the worker uses has been freed, and close() may be called again. In a forked
@@ -266,12 +266,13 @@ class Hooker:
         if stack is None:
             return
         try:
-            self._kernel.detach()
+            self._kernel.refuse_flows()  # until the flows have ended the programs give sockets back
             if self._server is not None:
                 self._server.close()
             if self._threads is not None:
                 self._threads.stop()
         except BaseException:
+            self._kernel.detach()  # nobody is left to let go of what is held
             self._stack = stack
             raise
         _running.discard(self)
