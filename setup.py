@@ -37,6 +37,7 @@ ENGINE = [
     "nudge",
     "polling",
     "reach",
+    "shortage",
     "ringbuf",
     "services",
     "slab",

@@ -27,7 +27,7 @@ struct hk_option {
 	__u8 version_role;		/* version << 4 | role */
 	__u8 transport;			/* offered by the client, selected by the server */
 	__u16 port_be;			/* where the sender's engine listens */
-	__u64 nonce;			/* opaque: compared, never computed with */
+	__u64 nonce;			/* opaque; the server's begins with hk_config.instance */
 } __attribute__((packed));
 
 /* ---- flow record: two cache lines, each field has one writer ---- */
@@ -100,7 +100,8 @@ struct hk_config {
 	__u64 server_secret[2];		/* SipHash key of the nonces in SYN-ACKs */
 	__u64 client_secret[2];		/* of those in SYNs: not the same, for clients choose what servers hash */
 	__u32 mark;			/* of hooked application sockets */
-	__u32 pad_mark;
+	__u16 instance;			/* of the engine, drawn at its start, never 0 */
+	__u16 pad_instance;
 	__u16 port;			/* the engine's VTL port */
 	__u8 transport;			/* HK_TRANSPORT_* */
 	__u8 any_port;
@@ -126,7 +127,7 @@ struct hk_config {
 
 struct hk_attention {
 	__u32 state;
-	__u32 pad;
+	__u32 no_twins;			/* none can be made at present: answer no SYN */
 };
 
 /* ---- what hk_adopt answers ---- */
@@ -185,11 +186,12 @@ struct hk_event {
 	X(HK_C_MPTCP, "mptcp") \
 	X(HK_C_FASTOPEN, "tcp-fast-open") \
 	X(HK_C_SYN_UNANSWERED, "syn-with-option-unanswered") \
-	X(HK_C_DEFERRED, "service-defers-accept") \
+	X(HK_C_DECLINED, "peer-declines-service") \
 	X(HK_C_NO_SPACE, "no-option-space") \
 	X(HK_C_ECHO, "option-echoed") \
 	X(HK_C_BAD_OPTION, "option-malformed") \
 	X(HK_C_NO_SLOT, "flow-table-full") \
+	X(HK_C_NO_TWINS, "no-descriptors-or-memory") \
 	X(HK_C_EVENT_LOST, "event-ring-full") \
 	X(HK_C_HELD, "held") \
 	X(HK_C_HELD_SEGMENT, "segment-held-back") \

@@ -236,7 +236,7 @@ static __always_inline void hk_active(struct bpf_sock_ops *s, struct hk_config *
 	}
 	r = hk_option_load(s, &o, 0);
 	if (!r && hk_option_role(&o) == HK_ROLE_SERVER && o.transport == HK_TRANSPORT_NONE) {
-		hk_count(HK_C_DEFERRED);
+		hk_count(HK_C_DECLINED);
 		st->left = 1;
 		hk_cb_flags(s, 0);
 		return;
@@ -313,11 +313,22 @@ static __always_inline int hk_syn_option(struct bpf_sock_ops *s, struct hk_sock 
 	return 1;
 }
 
-/* A client with our answer may commit itself: say nothing that we could not keep. */
-static __always_inline int hk_has_room(void)
+/*
+ * Whether a connection to this service can be ours. A client with our answer may commit itself: say nothing that we could
+ * not keep. It hears of a no, too, so that it does not hold its connection in vain.
+ */
+static __always_inline int hk_can_serve(u16 port)
 {
+	int zero = 0;
+	struct hk_attention *a = hk_attention.lookup(&zero);
 	u64 id;
 
+	if (hk_is_deferring(port))
+		return 0;
+	if (a && a->no_twins) {
+		hk_count(HK_C_NO_TWINS);
+		return 0;
+	}
 	if (!hk_free.peek(&id))
 		return 1;
 	hk_count(HK_C_NO_SLOT);
@@ -370,7 +381,7 @@ static __always_inline int hk_option_for(struct bpf_sock_ops *s, struct hk_confi
 		if (c->closing || (c->netns_cookie && bpf_get_netns_cookie(s) != c->netns_cookie))
 			return 0;	/* nobody's, or another engine's */
 		if (hk_option_load(s, &o, BPF_LOAD_HDR_OPT_TCP_SYN) || hk_option_role(&o) != HK_ROLE_CLIENT ||
-		    o.transport != c->transport || !hk_has_room())
+		    o.transport != c->transport)
 			return 0;
 		return HK_ROLE_SERVER;
 	}
@@ -413,7 +424,7 @@ static __always_inline void hk_write(struct bpf_sock_ops *s, struct hk_config *c
 			return;
 		if (hk_option_load(s, &o, BPF_LOAD_HDR_OPT_TCP_SYN))
 			return;
-		if (hk_is_deferring(s->local_port)) {
+		if (!hk_can_serve(s->local_port)) {
 			hk_option_put(s, c, HK_ROLE_SERVER, HK_TRANSPORT_NONE, 0);
 			return;
 		}

@@ -53,11 +53,14 @@ static __always_inline u64 hk_client_nonce(struct hk_config *c, struct hk_key *k
 /*
  * What the server answers with: only who has got the SYN-ACK can know it. Both addresses and ports are in it, so the same
  * client nonce sent from elsewhere gets another answer. No state: the ACK's is worked out again, with SYN cookies too.
+ * Its first two octets say which run of which engine answers: a client commits itself only to one that it knows.
  */
 static __always_inline u64 hk_server_nonce(struct hk_config *c, struct hk_key *k, u64 client_nonce)
 {
 	u64 words[6] = { [5] = client_nonce };
 
 	__builtin_memcpy(words, k, sizeof(*k));
-	return hk_siphash(c->server_secret, words, 6) | 1;
+	words[0] = hk_siphash(c->server_secret, words, 6);
+	__builtin_memcpy(words, &c->instance, sizeof(c->instance));
+	return words[0];
 }

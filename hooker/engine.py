@@ -362,7 +362,7 @@ class Hooker:
 STAYED_ON_TCP = (
     "loopback", "ipv6-does-not-work-here", "peer-remembered-as-tcp", "mptcp", "socket-with-mark",
     "socket-bound-to-device", "tcp-fast-open",
-    "syn-with-option-unanswered", "service-defers-accept", "no-option-space", "option-echoed",
+    "syn-with-option-unanswered", "peer-declines-service", "no-option-space", "option-echoed",
     "option-malformed", "flow-table-full", "event-ring-full",
 )  # fmt: skip
 

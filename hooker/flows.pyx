@@ -9,9 +9,10 @@
    leaves the held state only by CONFIRM, by CANCEL, by the client's word on TCP (RELEASED option), or when
    so much time has passed that a client that had engaged would have given up (its association is dead).
 2. Release is lossless: nothing of the flow's data was on the wire or in VTL, TCP has it all in its queue.
-3. Over an association that is up, to a service that has accepted before and whose SYN-ACK carried the option, the
-   client engages at once (OPEN with COMMITTED) and data follows in the same flight.
-4. After engagement there is no way back: what breaks is a reset on both sides.
+3. Over an association that is up, to a service that has accepted before and whose SYN-ACK came from the same run of the
+   same engine, the client engages at once (OPEN with COMMITTED) and data follows in the same flight.
+4. After engagement there is no way back: what breaks is a reset on both sides. If the server's engine has not taken the
+   flow yet, its socket is on TCP, or will be, and the reset goes there as a segment.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -23,11 +24,12 @@ from hooker.flowtable cimport *
 from hooker.includes.bpf cimport BPF_MAP_UPDATE_ELEM, hk_bpf_elem
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport *
-from hooker.nudge cimport announce, forget, nudge
+from hooker.nudge cimport announce, forget, hang_up, nudge
 from hooker.polling cimport clock_ns
 from hooker.reach cimport twin_reached
 from hooker.services cimport service_accepted, service_accepts, service_rejected
-from hooker.twin cimport twin_abort, twin_create, twin_discard, twin_finish, twin_unsent
+from hooker.shortage cimport shortage_timer, twin_made
+from hooker.twin cimport twin_abort, twin_discard, twin_finish, twin_unsent
 from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_open_info, vtl_stream
 from hooker.vtl.endpoint cimport (
     VTL_DOWN_KEY, VTL_DOWN_VERSION,
@@ -46,6 +48,7 @@ cdef enum:
     ACK_MOMENT = 20000            # ns
     ACK_AGAIN = 5                 # ms beside the round trip before the handshake's last ACK is said again
     TWIN_AGAIN = 10               # ms before a twin is tried again
+    TWIN_WAIT = 5000              # ms for which it is tried
     DOUBLINGS = 7                 # of either
     ROUTE_WAIT = 4000             # ms that a committed OPEN waits for the routing rule: less than dead_after
     HALF_OPEN = 75000             # ms that a server with a full backlog may keep a connection half-open (tcp_synack_retries)
@@ -153,6 +156,8 @@ cdef void reset_application(worker *w, flow *f, int why) noexcept nogil:
         twin_abort(f.twin)
     f.twin = -1
     delivery_drop(w, f)
+    if f.est.role == HK_ROLE_CLIENT and not f.accepted:
+        hang_up(&w.nudger, &f.est)
     w.n.resets += 1
     end(w, f, why)
 
@@ -275,7 +280,7 @@ cdef bint ack_has_left(const flow *f) noexcept nogil:
 
 
 cdef inline bint may_commit(worker *w, flow *f, const vtl_assoc *assoc) noexcept nogil:
-    return (f.est.server_nonce and vtl_is_up(assoc) and service_accepts(w, &f.est) and routed(w)
+    return (f.est.server_nonce and vtl_is_up(assoc) and service_accepts(w, &f.est, assoc) and routed(w)
             and ack_has_left(f))
 
 
@@ -296,7 +301,7 @@ cdef void start_client(worker *w, flow *f) noexcept nogil:
     info.committed = False
     schedule_ack(w, f)
     if may_commit(w, f, assoc):
-        f.twin = twin_create(&f.est)
+        f.twin = twin_made(w, &f.est)
         if f.twin < 0:
             release(w, f, R_TWIN, True)
             return
@@ -403,7 +408,7 @@ cdef void answer(worker *w, flow *f, vtl_stream *s, const vtl_open_info *info) n
     if not routed(w):
         wait_for_route(w, f, s, info)
         return
-    f.twin = twin_create(&f.est)
+    f.twin = twin_made(w, &f.est)
     if f.twin >= 0 and not twin_reached(w, f):
         vtl_reject(s, REJECT_TWIN)
         release(w, f, R_PATH, False)
@@ -435,9 +440,8 @@ cdef void refuse(worker *w, vtl_stream *s) noexcept nogil:
 
 cdef int wait_for_twin(worker *w, flow *f, vtl_stream *s, const vtl_open_info *info) noexcept nogil:
     """The client has no way back, and what is in the way (descriptors, memory, TIME_WAIT) may go away."""
-    cdef uint64_t until = w.now + <uint64_t>HALF_OPEN * MILLISECOND
     if f.tries == 0:
-        f.deadline = until
+        f.deadline = w.now + <uint64_t>TWIN_WAIT * MILLISECOND
     if f.deadline <= w.now or early_keep(w, s, info, f.deadline) < 0:
         return -1
     w.n.twins_retried += 1
@@ -465,7 +469,7 @@ cdef void on_accepted(worker *w, vtl_stream *s) noexcept nogil:
         return
     f.accepted = True
     w.accept_ns = (7 * w.accept_ns + w.now - f.opened_ns) // 8
-    service_accepted(w, &f.est)
+    service_accepted(w, &f.est, vtl_stream_assoc(s))
     if f.state != HK_STATE_HELD:
         held_remove(w, f)
     elif routed(w):
@@ -474,7 +478,7 @@ cdef void on_accepted(worker *w, vtl_stream *s) noexcept nogil:
 
 cdef void confirm(worker *w, flow *f) noexcept nogil:
     """The client's last step: from here on it has no way back."""
-    f.twin = twin_create(&f.est)
+    f.twin = twin_made(w, &f.est)
     if f.twin < 0:
         f.twin = -1
         cancel(w, f, R_TWIN)
@@ -601,7 +605,7 @@ cdef void hold_expired(worker *w, flow *f) noexcept nogil:
         return
     if f.stream != NULL:
         drop_stream(f)
-    release(w, f, R_HOLD_TIMEOUT, False)
+    release(w, f, R_TWIN if f.tries else R_HOLD_TIMEOUT, False)
 
 
 cdef void again(worker *w, flow *f) noexcept nogil:
@@ -632,6 +636,7 @@ cdef void check_held(worker *w) noexcept nogil:
 cdef void flows_on_timer(worker *w) noexcept nogil:
     w.flow_timer = <uint64_t>-1
     check_held(w)
+    shortage_timer(w)
     early_expire(w, REJECT_NO_FLOW)
 
 

@@ -10,6 +10,7 @@ import ctypes
 import mmap
 import os
 import re
+import secrets
 import socket
 import struct
 import threading
@@ -132,8 +133,9 @@ class KernelPrograms:
         table = self._bpf[b"hk_conf"]
         c = table.Leaf()
         c.netns_cookie = netns_cookie()
-        for secret in (c.server_secret, c.client_secret):
-            secret[0], secret[1] = struct.unpack("QQ", os.urandom(16))
+        for key in (c.server_secret, c.client_secret):
+            key[0], key[1] = struct.unpack("QQ", os.urandom(16))
+        c.instance = 1 + secrets.randbelow(65535)
         c.mark, c.port, c.transport = mark, port, transport.wire_id
         c.any_port, c.any_prefix = not policy.ports, not policy.prefixes
         c.no_ipv6 = not ipv6

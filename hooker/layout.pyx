@@ -43,6 +43,6 @@ def layout():
             "": sizeof(hk_frame), "flow_id": <size_t>&r.flow_id, "length": <size_t>&r.length,
             "magic": <size_t>&r.magic,
         },
-        "hk_attention": {"": sizeof(hk_attention), "state": <size_t>&a.state},
+        "hk_attention": {"": sizeof(hk_attention), "state": <size_t>&a.state, "no_twins": <size_t>&a.no_twins},
         "hk_peer": {"": sizeof(hk_peer), "ip": <size_t>&p.ip, "port": <size_t>&p.port, "zero": <size_t>&p.zero},
     }

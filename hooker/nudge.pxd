@@ -11,6 +11,8 @@ cdef void nudger_close(nudger *n) noexcept nogil
 cdef int nudge(nudger *n, const hk_event *est, uint32_t given) noexcept nogil
 # To the peer's host: an ACK with the option.
 cdef int announce(nudger *n, const hk_event *est, int role, int transport, uint16_t port) noexcept nogil
+# To the peer's host: a RST, of a flow that no byte went out of over TCP.
+cdef int hang_up(nudger *n, const hk_event *est) noexcept nogil
 # To this host, with a mark: as if from the application's socket, and of no effect.
 cdef int knock(nudger *n, const hk_event *est, int mark) noexcept nogil
 # To this host: a RST that ends what is left of the application's socket.

@@ -9,6 +9,9 @@ repeats what the application's TCP knows already, the window included (ten segme
 announce(): an ACK to the peer's host with the VTL option. The handshake's last ACK, when it waits for data that
 is held back, or may have been lost; or the word that the client has left the flow to TCP.
 
+hang_up(): a RST to the peer's host. The client has no way back and the peer's engine did not take the flow: the server's
+socket there, which may be on TCP by now, would wait for ever.
+
 forget(): a RST that ends the TIME_WAIT of an application's socket (RFC 1337: its sequence number is exact). TIME_WAIT
 keeps the socket's mark, so its answers would never reach the peer, whose next connection with these ports would hang.
 """
@@ -182,6 +185,16 @@ cdef int announce(nudger *n, const hk_event *est, int role, int transport, uint1
         g.window >>= est.rcv_wscale
     g.option = option
     g.flags = FLAG_ACK
+    return send_segment(n, &g)
+
+
+cdef int hang_up(nudger *n, const hk_event *est) noexcept nogil:
+    cdef segment g
+    g.src, g.src_port = est.key.local_ip, est.key.local_port
+    g.dst, g.dst_port = est.key.remote_ip, est.key.remote_port
+    g.seq, g.ack, g.window = est.snd_nxt, est.rcv_nxt, 0
+    g.option = NULL
+    g.flags = FLAG_RST | FLAG_ACK
     return send_segment(n, &g)
 
 

@@ -112,6 +112,11 @@ cdef struct flow:
     uint64_t bytes_out
     uint64_t bytes_in
 
+cdef struct service:           # that has accepted a flow
+    hk_peer peer
+    uint16_t instance          # of the engine: see services.pyx
+    uint16_t zero
+
 cdef struct waiting_open:      # an OPEN that came before its flow's event
     timer due                  # first, see early_expire()
     vtl_stream *stream
@@ -180,12 +185,13 @@ cdef struct worker:
     flow **by_locator          # servers' flows
     flow *held
     uint64_t swept             # when the flows were last looked over
+    uint64_t look_again        # whether twins can be made (shortage.pyx); 0: they can
     uint64_t flow_timer        # no deadline of a flow or an early OPEN is before this
     waiting_open *opens[OPEN_BUCKETS]   # by locator
     uint32_t open_count
     timer_heap open_timers
     uint64_t scatter[2]        # key of the tables whose keys peers choose
-    hk_peer services[SERVICES] # that have accepted
+    service services[SERVICES]
     flow *retry
     flow *dirty
     gather_list *gather_free

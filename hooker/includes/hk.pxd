@@ -77,6 +77,7 @@ cdef extern from "hooker_kern_user.h" nogil:
 
     struct hk_attention:
         uint32_t state
+        uint32_t no_twins
 
     struct hk_event:
         uint32_t type

@@ -13,7 +13,10 @@ cdef extern from "<errno.h>" nogil:
         EADDRNOTAVAIL
         EAFNOSUPPORT
         EPIPE
+        EMFILE
+        ENFILE
         ENOBUFS
+        ENOMEM
         EPERM
 
 cdef extern from "<unistd.h>" nogil:
@@ -24,6 +27,14 @@ cdef extern from "<unistd.h>" nogil:
     long sysconf(int name)
     enum:
         _SC_PAGESIZE
+
+cdef extern from "<sys/resource.h>" nogil:
+    struct rlimit:
+        uint64_t rlim_cur
+        uint64_t rlim_max
+    int getrlimit(int resource, rlimit *out)
+    enum:
+        RLIMIT_NOFILE
 
 cdef extern from "<time.h>" nogil:
     struct timespec:

@@ -53,12 +53,12 @@ def test_a_full_backlog_leaves_nothing_but_its_own_connections_to_tcp(pair: Pair
 
 
 def left_to_tcp(pair: Pair) -> tuple[int, int]:
-    """(connections held at the client, those left to TCP because their service defers)."""
+    """(connections held at the client, those left to TCP because the peer said so)."""
     if PLAIN:
         return 0, 0
     assert pair.client
     status = pair.client.status()
-    return counts(status)["kernel.held"], status["reasons"].get("service-defers-accept", 0)
+    return counts(status)["kernel.held"], status["reasons"].get("peer-declines-service", 0)
 
 
 @pytest.mark.parametrize("kind", ["deferred", "deferred-late"])
