@@ -34,6 +34,7 @@ from hooker.transports import check_congestion
 
 cdef enum:
     EVENTS = 256                 # of one epoll_wait
+    EVENTS_A_ROUND = 4096        # of the kernel programs
     SLAB = 1 << 19               # bytes
     SLABS = 256
     BUDGET = 192 << 20           # bytes that peers may make the engine hold
@@ -182,8 +183,11 @@ cdef void fill_sink(vtl_sink *s, worker *w) noexcept nogil:
 # ---- one round ---------------------------------------------------------------------------------------
 
 cdef void take_kernel_events(worker *w) noexcept nogil:
+    """At most so many in a round: what they lead to may put more there at once."""
     cdef const hk_event *e = <const hk_event *>ring_next(&w.ring)
-    while e != NULL:
+    cdef uint32_t left = EVENTS_A_ROUND
+    while e != NULL and left > 0:
+        left -= 1
         if e.type == HK_EVENT_ESTABLISHED:
             on_established(w, e)
         elif e.type == HK_EVENT_CLOSED:

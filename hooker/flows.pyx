@@ -46,6 +46,7 @@ cdef enum:
     RESET_APPLICATION = 1         # codes of RESET_STREAM
     RESET_ENGINE = 2
     ACK_MOMENT = 20000            # ns
+    STRAYS = 16                   # segments without our mark from an engaged socket; an engagement makes one or two
     ACK_AGAIN = 5                 # ms beside the round trip before the handshake's last ACK is said again
     TWIN_AGAIN = 10               # ms before a twin is tried again
     TWIN_WAIT = 5000              # ms for which it is tried
@@ -358,9 +359,14 @@ cdef void peer_released(worker *w, flow *f) noexcept nogil:
 
 cdef void on_stray(worker *w, const hk_event *e) noexcept nogil:
     cdef flow *f = flow_by_id(w, e.flow_id)
-    if f != NULL and f.state == HK_STATE_ENGAGED:
-        w.n.nudges += 1
-        nudge(&w.nudger, &f.est, given(f))
+    if f == NULL or f.state != HK_STATE_ENGAGED or f.ended:
+        return
+    f.strays += 1
+    if f.strays > STRAYS:                # somebody else's mark is on its segments: they will never come to the twin
+        flow_abort(w, f, R_PATH)
+        return
+    w.n.nudges += 1
+    nudge(&w.nudger, &f.est, given(f))
 
 
 cdef void drop_stream(flow *f) noexcept nogil:

@@ -30,6 +30,7 @@ cdef enum:
     INITIAL_WINDOW = 14600       # bytes: ten segments, RFC 6928
     IPV6_HDRINCL_ = 36
     LARGEST = 40 + TCP_HEADER + 16
+    MOST_HOPS = 255              # an application may ask for it (IP_MINTTL, RFC 5082)
 
 cdef struct segment:             # one ACK: who says what to whom
     const uint8_t *src
@@ -94,7 +95,7 @@ cdef int send_v4(int fd, const segment *g) noexcept nogil:
     p[0] = 0x45
     put16(p + 2, <uint32_t>n)
     p[6] = 0x40                  # don't fragment
-    p[8] = 64
+    p[8] = MOST_HOPS
     p[9] = IPPROTO_TCP
     memcpy(p + 12, g.src + 12, 4)
     memcpy(p + 16, g.dst + 12, 4)
@@ -112,7 +113,7 @@ cdef int send_v6(int fd, const segment *g) noexcept nogil:
     p[0] = 0x60
     put16(p + 4, <uint32_t>n)
     p[6] = IPPROTO_TCP
-    p[7] = 64
+    p[7] = MOST_HOPS
     memcpy(p + 8, g.src, 16)
     memcpy(p + 24, g.dst, 16)
     n += 40

@@ -34,6 +34,9 @@ cdef enum:                       # <linux/tcp.h>; libc's header lacks some of th
     OPT_TIMESTAMP = 8
     REPAIR_OFF_NO_PROBE = -1
     IPV6_TRANSPARENT_ = 75
+    IP_TTL = 2                   # <linux/in.h>
+    IPV6_UNICAST_HOPS = 16       # <linux/in6.h>
+    MOST_HOPS = 255              # an application may ask for it (IP_MINTTL, RFC 5082)
 
 cdef struct repair_window:
     uint32_t snd_wl1
@@ -132,9 +135,11 @@ cdef int set_identity(int fd, bint v4) noexcept nogil:
     if set_int(fd, SOL_SOCKET, SO_MARK, HK_MARK_OWN) < 0:
         return -1
     if v4:
+        set_int(fd, IPPROTO_IP, IP_TTL, MOST_HOPS)
         if set_int(fd, IPPROTO_IP, IP_TRANSPARENT, 1) < 0:
             return -1
-    elif set_int(fd, IPPROTO_IPV6, IPV6_TRANSPARENT_, 1) < 0:
+    elif (set_int(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, MOST_HOPS) < 0
+          or set_int(fd, IPPROTO_IPV6, IPV6_TRANSPARENT_, 1) < 0):
         return -1
     set_int(fd, SOL_SOCKET, SO_OOBINLINE, 1)     # an urgent byte is a byte of the stream too
     return setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset_on_close, sizeof(reset_on_close))

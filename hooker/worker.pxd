@@ -90,6 +90,7 @@ cdef struct flow:
     bint eof                   # the twin gave end of data, the stream has its FIN
     bint hup                   # the application's FIN has reached the twin
     bint watches_room          # epoll tells when the twin takes bytes again
+    uint32_t strays            # segments that it sent engaged and without our mark
     bint urgent                # urgent data came: a recv() may stop before the end
     bint waiting               # the twin has bytes, but their turn or room has not come
     bint in_retry

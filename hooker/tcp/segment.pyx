@@ -21,6 +21,7 @@ cdef enum:                      # <linux/virtio_net.h>
 
 cdef enum:                      # IPv6 extension headers, RFC 8200 4
     HOP_BY_HOP = 0
+    MOST_HOPS = 255             # an application may ask for it (IP_MINTTL, RFC 5082)
     ROUTING = 43
     FRAGMENT = 44
     DESTINATION = 60
@@ -273,7 +274,7 @@ cdef void write_ipv4(const Segment *s, uint32_t payload, uint8_t *p) noexcept no
     p[0], p[1] = 0x45, s.ecn
     store16(p + 2, <uint16_t>(IPV4_HEADER + payload))
     p[6] = 0x40                         # don't fragment
-    p[8], p[9] = 64, PROTOCOL_TCP
+    p[8], p[9] = MOST_HOPS, PROTOCOL_TCP
     memcpy(p + 12, s.src, 4)
     memcpy(p + 16, s.dst, 4)
     sum = ~fold(sum_bytes(p, IPV4_HEADER, 0))
@@ -283,7 +284,7 @@ cdef void write_ipv4(const Segment *s, uint32_t payload, uint8_t *p) noexcept no
 cdef void write_ipv6(const Segment *s, uint32_t payload, uint8_t *p) noexcept nogil:
     store32(p, 0x60000000 | <uint32_t>s.ecn << 20)
     store16(p + 4, <uint16_t>payload)
-    p[6], p[7] = PROTOCOL_TCP, 64
+    p[6], p[7] = PROTOCOL_TCP, MOST_HOPS
     memcpy(p + 8, s.src, 16)
     memcpy(p + 24, s.dst, 16)
 

@@ -107,6 +107,25 @@ def test_a_mark_that_is_set_in_mid_flow(pair: Pair, family: str) -> None:
 
 
 @pytest.mark.parametrize("family", ["v4", "v6"])
+def test_a_least_number_of_hops_left_keeps_nothing_out(pair: Pair, family: str) -> None:
+    """IP_MINTTL, IPV6_MINHOPCOUNT (RFC 5082): what comes from the twin is no farther away than the peer."""
+    serve(pair, family)
+    level, least, own = (0, 21, 2) if family == "v4" else (41, 73, 16)
+    with pair.engaged():
+        say(
+            pair,
+            family,
+            f"""
+            s.setsockopt({level}, {own}, 255)
+            s.connect((host, port))
+            s.setsockopt({level}, {least}, 200)
+            echo()
+            echo()
+            """,
+        )
+
+
+@pytest.mark.parametrize("family", ["v4", "v6"])
 def test_a_mark_that_is_set_at_once(pair: Pair, family: str) -> None:
     """Whether the flow is held or engaged by then; at both ends."""
     serve(pair, family, "7")

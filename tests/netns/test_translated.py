@@ -98,3 +98,46 @@ def test_an_engine_behind_such_a_firewall_says_so_and_does_not_start(lab: Lab) -
     rules(lab.a, FIREWALL)
     with pytest.raises(RuntimeError, match="dropped"):
         lab.a.hooker()
+
+
+STUBBORN = """
+import socket, sys
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 20)
+s.sendall(b"1")
+assert s.recv(1) == b"1"
+print("engaged", flush=True)
+sys.stdin.readline()
+try:
+    s.sendall(b"2")
+    print(s.recv(1))
+except OSError as error:
+    print(type(error).__name__)
+"""
+
+
+@pytest.mark.skipif(PLAIN, reason="TCP has no marks of ours")
+def test_a_rule_that_takes_the_mark_in_mid_flow_ends_the_flow_and_nothing_else(lab: Lab) -> None:
+    """There is no way back, so it is a reset, soon; the engine does not nudge for ever."""
+    with Pair.open(lab) as pair:
+        assert pair.client
+        serve(pair.b)
+        client = pair.a.popen(
+            [sys.executable, "-c", STUBBORN, pair.b.v4, str(PORT)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert client.stdout
+        assert client.stdout.readline() == "engaged\n"
+        rules(
+            pair.a,
+            "add table ip t; add chain ip t o { type route hook output priority mangle; };"
+            f"add rule ip t o tcp dport {PORT} meta mark set 5",
+        )
+        before = pair.client.cpu_seconds()
+        out, _ = client.communicate("go\n", timeout=30)
+        assert out == "ConnectionResetError\n"
+        assert pair.client.cpu_seconds() - before < 1
+        status = pair.client.status()
+        assert status["reasons"]["local-path-blocked"] == 1
+        assert status["counters"]["nudges"] < 100
