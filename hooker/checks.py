@@ -1,4 +1,4 @@
-"""Numbers that users give, on the command line, to the API or in a file: one check for all.
+"""Numbers and paths that users give, on the command line, to the API or in a file: one check for all.
 
 Finite, within a range, and as text in ASCII: ``float("nan")`` is neither below nor above any limit, and
 ``int("٣")`` or ``int("1_0")`` are numbers for Python, though nobody meant them.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
+import os
 import re
 from typing import Any
 
@@ -58,6 +59,12 @@ def real(name: str, value: Any, low: float, high: float, *, unit: str = "", reme
     if not (math.isfinite(number) and low <= number <= high):
         raise ConfigurationError(f"{name} {value!r} is out of range", remedy=remedy)
     return number
+
+
+def path(name: str, value: Any) -> None:
+    """Raises ConfigurationError unless ``value`` is text, a path or None."""
+    if value is not None and not isinstance(value, str | os.PathLike):
+        raise ConfigurationError(f"{name} {value!r} is not a path", remedy="give text or a Path")
 
 
 def _matched(pattern: re.Pattern[str], text: str) -> str:

@@ -118,6 +118,8 @@ class Hooker:
         self.transport = transports.get(transport)
         self.congestion = transports.check_congestion(congestion)
         self.fec = fec
+        checks.path("key_file", key_file)
+        checks.path("cgroup", cgroup)
         self._keys = () if key_file is None else keyfile.read(key_file)
         self.listen_port = _check_port(listen_port)
         self.hold_time = checks.real("hold time", hold_time, 0.01, 60, unit="s")
@@ -308,23 +310,30 @@ class Hooker:
 
     # ---- what is going on ----
 
+    def _running_worker(self) -> Worker:
+        """Raises UsageError before start()."""
+        if self._threads is None:
+            raise UsageError("this Hooker has not been started", remedy="start() it, or use `with`")
+        return self._worker
+
     def flows(self) -> list[dict[str, Any]]:
         """Flows in the table: id, role, addresses, state, reason, bytes, backlog (bytes), spills."""
-        return [rows.flow(raw) for raw in self._worker.flows()]
+        return [rows.flow(raw) for raw in self._running_worker().flows()]
 
     def peers(self) -> list[dict[str, Any]]:
         """Associations that are up: address, port, flows, round-trip times (ms), windows and bytes."""
-        return [rows.peer(raw) for raw in self._worker.peers()]
+        return [rows.peer(raw) for raw in self._running_worker().peers()]
 
     def counters(self) -> dict[str, int]:
         """Counters of the kernel programs (``kernel.*``) and of the worker."""
+        self._running_worker()
         kernel = {f"kernel.{name}": value for name, value in self._kernel.counters().items()}
         errors = self._threads.events.errors if self._threads else 0
         return kernel | self._worker.counters() | {"event_errors": errors}
 
     def reasons(self) -> dict[str, int]:
         """Why flows stayed on TCP or ended: the kernel's verdicts and the engine's together."""
-        reasons = Counter(self._worker.reasons())
+        reasons = Counter(self._running_worker().reasons())
         kernel = self._kernel.counters()
         reasons.update({name: kernel[name] for name in STAYED_ON_TCP if kernel.get(name)})
         return dict(reasons)
@@ -334,6 +343,7 @@ class Hooker:
 
         ``ended`` are those of the ``reasons`` for which flows ended that had run over the transport.
         """
+        self._running_worker()
         if self.on_event is None:
             self._drain()
         return {

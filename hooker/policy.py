@@ -54,6 +54,11 @@ class Policy:
 
         Raises ConfigurationError, which names the offending part.
         """
+        for name, text in (("port", port), ("to", to)):
+            if text is not None and not isinstance(text, str):
+                raise ConfigurationError(
+                    f"{name}={text!r} is no text", remedy=f'write it as on the command line: {name}="…"'
+                )
         return cls(
             ports=frozenset() if port is None else parse_ports(port),
             prefixes=() if to is None else parse_prefixes(to),

@@ -90,6 +90,13 @@ class RouteThread(threading.Thread):
         self.error = ""
 
     def run(self) -> None:
+        try:
+            self._run()
+        finally:
+            self._wanted.close()
+            self._again.close()
+
+    def _run(self) -> None:
         pause = FIRST_RETRY
         ended = self._ending.wait(self._wanted)
         while not ended:
@@ -130,6 +137,7 @@ class EventThread(threading.Thread):
             for raw in self._take():
                 if self._deliver is not None:
                     self._call(self._deliver, raw)
+        self._watch.close()
 
     def _call(self, deliver: Deliver, raw: RawEvent) -> None:
         try:
@@ -138,7 +146,13 @@ class EventThread(threading.Thread):
             self.errors += 1
             if self.errors == 1:
                 with contextlib.suppress(BaseException):  # standard error may be closed
-                    threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self)))
+                    self._report()
+
+    def _report(self) -> None:
+        kind, error, trace = sys.exc_info()
+        if isinstance(error, SystemExit):  # which the hook passes over in silence
+            kind, error = RuntimeError, RuntimeError(f"on_event raised {error!r}")
+        threading.excepthook(threading.ExceptHookArgs((kind, error, trace, self)))
 
 
 class EngineThreads:

@@ -65,7 +65,7 @@ def check_directory(path: Path, what: str) -> None:
     if not stat.S_ISDIR(info.st_mode) or not trusted(info.st_uid) or info.st_mode & OTHERS_WRITE:
         raise ConfigurationError(
             f"{what} {path} is not a directory that only this user can write",
-            remedy=f"remove it: rm -r {path}",
+            remedy="name a directory of your own, or make it one: chown, chmod go-w",
         )
 
 

@@ -267,3 +267,12 @@ def closed(worker: Any) -> bool:
     except UsageError:
         return False
     return True
+
+
+def test_an_engine_that_was_closed_keeps_no_descriptor(lab: Lab) -> None:
+    descriptors = Path("/proc/self/fd")
+    started(lab.a, control=True).close()  # what the first one loads for good
+    before = len(list(descriptors.iterdir()))
+    kept = started(lab.a, control=True)
+    kept.close()
+    assert len(list(descriptors.iterdir())) == before
