@@ -26,9 +26,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from hooker import netns
+from hooker.control import netns
 from hooker.lab import Lab, Link
-from hooker.lab_engine import EngineProcess
+from hooker.lab.engine import EngineProcess
 
 PORT = 7000
 MiB = 1 << 20

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from benchmarks.measure import HOOKED
 from hooker.lab import INTERFACE, Host, Lab
-from hooker.lab_apps import start_iperf3, start_nginx, start_redis
-from hooker.lab_engine import EngineProcess
-from hooker.lab_link import Link
+from hooker.lab.apps import start_iperf3, start_nginx, start_redis
+from hooker.lab.engine import EngineProcess
+from hooker.lab.link import Link
 
 CONGESTION = ("cubic", "bbr")  # of direct TCP: the better one counts
 IPERF3, REDIS, HTTP = 5201, 6379, 8080

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from support import Pair, counts
 
-from hooker.frames import FrameParser
+from hooker.engine.frames import FrameParser
 from hooker.lab import Lab
-from hooker.lab_apps import start_iperf3
+from hooker.lab.apps import start_iperf3
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from benchmarks.bed import IPERF3, Bed, Way, bed, installed, iperf3, port_of, serve_iperf3
 from benchmarks.measure import Cell, Effort, Measure, Quantity, in_turn, say
-from hooker.lab_apps import start_iperf3
-from hooker.lab_link import Link
+from hooker.lab.apps import start_iperf3
+from hooker.lab.link import Link
 
 RATE = 100e6  # bit/s
 CELLS = ((20, 0), (20, 1), (20, 2), (20, 5), (100, 2))  # RTT in ms, loss in %

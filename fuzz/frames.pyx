@@ -6,7 +6,7 @@ Input: a byte for the size of the entry table, then pieces, each with its length
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
-from hooker.frames cimport FRAME_FIRST, FRAME_LAST, frame_entry, frame_parser, frames_init, frames_parse
+from hooker.engine.frames cimport FRAME_FIRST, FRAME_LAST, frame_entry, frame_parser, frames_init, frames_parse
 from hooker.includes.hk cimport HK_FRAME_MAGIC, hk_frame
 from fuzz.input cimport Input, next8
 from fuzz.side cimport fail, failure, forget_failure

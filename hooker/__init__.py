@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hooker.engine import Hooker
+    from hooker.control.policy import Policy
     from hooker.errors import (
         CarrierError,
         ConfigurationError,
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from hooker.events import Event, Kind, Role, State
-    from hooker.policy import Policy
+    from hooker.hooker import Hooker
 
 __version__ = "0.1.0"
 __all__ = [
@@ -38,14 +38,14 @@ __all__ = [
 ]
 
 _HOME = {
-    "Hooker": "engine",
-    "Policy": "policy",
+    "Hooker": "hooker",
+    "Policy": "control.policy",
     "Event": "events",
     "Kind": "events",
     "Role": "events",
     "State": "events",
 }
-_MODULES = ("engine", "errors", "events", "policy")
+_MODULES = ("errors", "events")
 
 
 def __getattr__(name: str) -> Any:

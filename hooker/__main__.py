@@ -14,7 +14,7 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing to undo yet
     hold_streams()
-    from hooker.cli import main as run
+    from hooker.cli.commands import main as run
 
     run()
 

@@ -11,23 +11,23 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 from cpython.ref cimport PyObject
 from hooker.carriers.udp cimport udp_close, udp_datagram, udp_error, udp_icmp, udp_open, udp_receive, udp_send, udp_split
-from hooker.collection cimport collect_redirected, collect_twin, collection_acked, collection_retry
-from hooker.delivery cimport deliver, deliver_fin, delivery_flush, delivery_free, delivery_writable
-from hooker.early cimport early_free
-from hooker.flows cimport *
-from hooker.flowtable cimport flows_free, flows_init, flows_reap
-from hooker.frames cimport frame_entry, frames_init
+from hooker.engine.collection cimport collect_redirected, collect_twin, collection_acked, collection_retry
+from hooker.engine.delivery cimport deliver, deliver_fin, delivery_flush, delivery_free, delivery_writable
+from hooker.engine.early cimport early_free
+from hooker.engine.flows cimport *
+from hooker.engine.flowtable cimport flows_free, flows_init, flows_reap
+from hooker.engine.frames cimport frame_entry, frames_init
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport *
-from hooker.polling cimport clock_ns, poll_init, wait_events
-from hooker.lock cimport lock_give, lock_init, lock_take
-from hooker.nudge cimport nudger_close, nudger_open
-from hooker.ringbuf cimport ring_attach, ring_detach, ring_next, ring_release
-from hooker.slab cimport RESERVE, pool_free, pool_init, pool_release, pool_trim, slab
+from hooker.engine.polling cimport clock_ns, poll_init, wait_events
+from hooker.engine.lock cimport lock_give, lock_init, lock_take
+from hooker.engine.nudge cimport nudger_close, nudger_open
+from hooker.engine.ringbuf cimport ring_attach, ring_detach, ring_next, ring_release
+from hooker.engine.slab cimport RESERVE, pool_free, pool_init, pool_release, pool_trim, slab
 from hooker.vtl.api cimport *
-from hooker.view cimport view_counters, view_ended, view_flows, view_notices, view_peers, view_reasons
+from hooker.engine.view cimport view_counters, view_ended, view_flows, view_notices, view_peers, view_reasons
 from hooker.vtl.endpoint cimport *
-from hooker.worker cimport *
+from hooker.engine.worker cimport *
 
 from hooker.errors import KernelError, UsageError
 from hooker.transports import check_congestion

@@ -18,8 +18,8 @@ from hypothesis import settings
 from lone_worker import LoneWorker
 from support import Pair
 
-from hooker import lab_leftovers
 from hooker.lab import Lab
+from hooker.lab import leftovers as lab_leftovers
 
 PRIVILEGED = {"netns", "apps"}
 HERE = Path(__file__).resolve().parent

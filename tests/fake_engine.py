@@ -15,10 +15,10 @@ from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
 
-from hooker.control import ControlServer
+from hooker.control.janitor import Janitor
+from hooker.control.status_socket import ControlServer
 from hooker.errors import KernelError
 from hooker.events import Endpoint, Event, Kind
-from hooker.janitor import Janitor
 
 
 def log(word: str) -> None:
@@ -82,10 +82,10 @@ class Hooker:
 
 
 def main() -> None:
-    module = types.ModuleType("hooker.engine")
+    module = types.ModuleType("hooker.hooker")
     module.Hooker = Hooker  # type: ignore[attr-defined]
     module.Event = str  # type: ignore[attr-defined]
-    sys.modules["hooker.engine"] = module
+    sys.modules["hooker.hooker"] = module
     from hooker.__main__ import main as command
 
     command()

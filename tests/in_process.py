@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from hooker import Hooker, Policy, netns
+from hooker import Hooker, Policy
+from hooker.control import netns
+from hooker.control.routing import LocalRoute
 from hooker.lab import Host, Lab
-from hooker.routing import LocalRoute
 
 PORT = 5001
 Install = Callable[[LocalRoute], None]

@@ -10,11 +10,11 @@ import threading
 import time
 from typing import Any
 
-from hooker import bpf_calls
 from hooker._fastpath import Worker
-from hooker.flowtable import fill_free
-from hooker.kernel import import_bcc, source
-from hooker.layout import layout
+from hooker.control import bpf_calls
+from hooker.control.kernel import import_bcc, source
+from hooker.engine.flowtable import fill_free
+from hooker.engine.layout import layout
 
 SLOTS = 64
 RING = mmap.PAGESIZE  # bytes

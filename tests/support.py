@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hooker.lab import Host, Lab, end_processes
-from hooker.lab_engine import EngineProcess
+from hooker.lab.engine import EngineProcess
 
 PEER = Path(__file__).resolve().parent / "apps" / "peer.py"
 FAMILIES = ("v4", "v6", "mapped")

@@ -11,9 +11,9 @@ import socket
 from types import TracebackType
 from typing import Any
 
-from hooker import janitor
+from hooker.control import janitor
+from hooker.control.janitor import Janitor, Undo
 from hooker.errors import KernelError
-from hooker.janitor import Janitor, Undo
 from hooker.tun.device import SCOPE_LINK, Device
 
 FAMILIES = {4: (socket.AF_INET, "0.0.0.0/0"), 6: (socket.AF_INET6, "::/0")}

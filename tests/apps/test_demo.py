@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from support import PLAIN, eventually
 
-from hooker.demo import Case, parse_size
 from hooker.lab import CGROUP_PREFIX, NETNS_PREFIX, cgroup_root
+from hooker.lab.demo import Case, parse_size
 
 pytestmark = pytest.mark.timeout(120)
-DEMO = [sys.executable, "-m", "hooker.demo"]
+DEMO = [sys.executable, "-m", "hooker.lab.demo"]
 ROOT = Path(__file__).resolve().parents[2]
 
 

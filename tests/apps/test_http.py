@@ -13,7 +13,7 @@ import pytest
 from support import FAMILIES, Pair, url
 
 from hooker.lab import Lab
-from hooker.lab_apps import sha256, start_nginx, write_random
+from hooker.lab.apps import sha256, start_nginx, write_random
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -98,7 +98,7 @@ def test_the_wheel_has_every_module(wheel: Path) -> None:
     assert {name.replace(".pyx", suffix) for name in sources(".pyx")} - names == set()
 
 
-@pytest.mark.parametrize("lost", ["hooker/nudge.pyx", "hooker/vtl/controllers/auto.pyx"])
+@pytest.mark.parametrize("lost", ["hooker/engine/nudge.pyx", "hooker/vtl/controllers/auto.pyx"])
 def test_without_a_source_nothing_is_built(lost: str, tmp_path: Path) -> None:
     tree = copy(tmp_path)
     (tree / lost).unlink()
@@ -155,7 +155,7 @@ def test_what_is_installed_hooks(fresh: Path, tmp_path: Path) -> None:
         c for c in json.loads(doctor.stdout.splitlines()[-1])["checks"] if c["required"] and not c["ok"]
     ]
     assert (doctor.returncode, failed) == (0, [])
-    demo = run("-m", "hooker.demo", "--size", "1M", "--json", timeout=240)
+    demo = run("-m", "hooker.lab.demo", "--size", "1M", "--json", timeout=240)
     assert demo.returncode == 0, demo.stderr
     cases = {case["name"]: case for case in json.loads(demo.stdout.splitlines()[-1])["cases"]}
     assert cases["hooked"]["verdict"] == "engaged"

@@ -15,7 +15,7 @@ import pytest
 from support import FAMILIES, Pair, address, url
 
 from hooker.lab import Host
-from hooker.lab_apps import sha256, start_iperf3, start_nginx, start_redis, write_random
+from hooker.lab.apps import sha256, start_iperf3, start_nginx, start_redis, write_random
 
 pytestmark = pytest.mark.timeout(120)
 

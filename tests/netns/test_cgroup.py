@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hooker import cgroup
-from hooker.cgroup import Cgroup
+from hooker.control import cgroup
+from hooker.control.cgroup import Cgroup
 from hooker.errors import ConfigurationError, KernelError
 
 
@@ -49,7 +49,7 @@ def test_the_root_is_a_cgroup2_directory() -> None:
 def test_the_root_is_reachable_where_sys_is_covered_and_nothing_stays_mounted() -> None:
     program = (
         "import subprocess; subprocess.run(['umount', '-l', '/sys'], check=True)\n"
-        "from hooker.cgroup import Cgroup, root; import os\n"
+        "from hooker.control.cgroup import Cgroup, root; import os\n"
         "assert '/proc/self/fd/' in str(root()), root()\n"
         "group = Cgroup.create(); group.add(); assert os.getpid() in group.pids(), group.pids()\n"
         "assert 'cgroup2' not in open('/proc/mounts').read()\n"
@@ -157,8 +157,9 @@ def mkdir(self, *arguments, **settings):
         print(self, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 Path.mkdir = mkdir
-from hooker import doctor, launch, probes
-from hooker.janitor import Janitor
+from hooker.cli import doctor, launch
+from hooker.control import probes
+from hooker.control.janitor import Janitor
 doctor._bcc = lambda: types.SimpleNamespace(BPF=types.SimpleNamespace(SOCK_OPS=1, CGROUP_SKB=2))
 doctor._programs = lambda: types.SimpleNamespace(load_func=lambda *_: None)
 """

@@ -11,7 +11,7 @@ import pytest
 from apps.peer import stream
 from support import PLAIN, Pair, eventually, peer, result, same
 
-from hooker import netns
+from hooker.control import netns
 from hooker.lab import Host, Lab
 
 pytestmark = pytest.mark.timeout(120)

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from hooker import bpf_calls, cgroup, doctor
+from hooker.cli import doctor
+from hooker.control import bpf_calls, cgroup
 from hooker.errors import KernelError
 
 
 def examine(*prefix: str) -> tuple[int, dict[str, doctor.Check]]:
     """Its exit status and checks; it must have left no cgroup."""
-    command = [*prefix, sys.executable, "-m", "hooker.cli", "doctor", "--json"]
+    command = [*prefix, sys.executable, "-m", "hooker", "doctor", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     output, _ = process.communicate(timeout=60)
     report = json.loads(output.splitlines()[-1])
@@ -46,7 +47,7 @@ def test_without_privilege_it_fails_and_says_root() -> None:
 
 
 def test_a_missing_bcc_is_named_with_its_package() -> None:
-    program = "import sys; sys.modules['bcc'] = None; from hooker.cli import main; main(['doctor'])"
+    program = "import sys; sys.modules['bcc'] = None; from hooker.cli.commands import main; main(['doctor'])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert any(line.startswith("✗ BCC:") and "python3-bpfcc" in line for line in done.stdout.splitlines())

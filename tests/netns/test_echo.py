@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from support import PLAIN, Pair, address, any_address, counts, peer, result, same
 
-from hooker import headers
+from hooker.control import headers
 from hooker.lab import Lab
 
 pytestmark = pytest.mark.timeout(60)

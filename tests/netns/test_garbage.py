@@ -10,7 +10,7 @@ import threading
 import pytest
 from support import Pair, peer, result, same
 
-from hooker import netns
+from hooker.control import netns
 
 pytestmark = pytest.mark.timeout(90)
 MB = 1 << 20

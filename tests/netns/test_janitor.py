@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from hooker import janitor
-from hooker.cgroup import Cgroup
-from hooker.janitor import Janitor
+from hooker.control import janitor
+from hooker.control.cgroup import Cgroup
+from hooker.control.janitor import Janitor
 
 RULE = {"priority": 77, "table": 177, "fwmark": 0x77}
 FAMILIES = {4: "-4", 6: "-6"}
@@ -70,8 +70,9 @@ def settle(gone: Any, timeout: float = 10.0) -> bool:
 def owner(program: str, *arguments: str) -> subprocess.Popen[str]:
     """A process that runs ``program`` after making the janitor ``j``, says so and sleeps."""
     script = (
-        "import sys, os, time, json\nfrom hooker import janitor\nfrom hooker.janitor import Janitor\n"
-        "from hooker.cgroup import Cgroup\nj = Janitor()\n"
+        "import sys, os, time, json\nfrom hooker.control import janitor\n"
+        "from hooker.control.janitor import Janitor\n"
+        "from hooker.control.cgroup import Cgroup\nj = Janitor()\n"
         f"{program}\nprint(j.pid, flush=True)\ntime.sleep(60)\n"
     )
     return subprocess.Popen([sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE, text=True)

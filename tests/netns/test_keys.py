@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support import PLAIN, Pair, counts, eventually, peer, result, same, start_engines
 
-from hooker import keyfile
+from hooker.control import keyfile
 from hooker.lab import Lab
 
 pytestmark = [pytest.mark.timeout(90), pytest.mark.skipif(PLAIN, reason="there is no key in TCP")]

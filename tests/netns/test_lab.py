@@ -16,7 +16,7 @@ from support import eventually
 
 from hooker import lab as lab_module
 from hooker.lab import Host, Lab
-from hooker.lab_apps import sha256, start_nginx, write_random
+from hooker.lab.apps import sha256, start_nginx, write_random
 
 MSS = 1460  # bytes of a segment, at most
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from hooker.kernel import counter_names, import_bcc, source
-from hooker.layout import layout
+from hooker.control.kernel import counter_names, import_bcc, source
+from hooker.engine.layout import layout
 
 STRUCTS = ("hk_flow", "hk_event", "hk_key", "hk_frame", "hk_peer", "hk_attention")
 

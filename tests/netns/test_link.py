@@ -16,8 +16,8 @@ from support import PLAIN, Pair, counts, eventually, peer, result, same, url
 
 from hooker.errors import ConfigurationError
 from hooker.lab import Lab
-from hooker.lab_apps import HTTP_PORT, sha256, start_nginx, write_random
-from hooker.lab_link import FULL_PACKET, Link
+from hooker.lab.apps import HTTP_PORT, sha256, start_nginx, write_random
+from hooker.lab.link import FULL_PACKET, Link
 
 MB = 1 << 20
 PORT = 7000

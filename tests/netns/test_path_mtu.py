@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from support import PLAIN, Pair, counts, eventually, url
 
-from hooker import janitor as undo
-from hooker import keyfile, netns
+from hooker.control import janitor as undo
+from hooker.control import keyfile, netns
 from hooker.lab import INTERFACE, NETNS_PREFIX, Lab, janitor, remove_netns
-from hooker.lab_apps import sha256, start_nginx, write_random
+from hooker.lab.apps import sha256, start_nginx, write_random
 
 pytestmark = [
     pytest.mark.timeout(90),

@@ -21,7 +21,7 @@ import pytest
 from sim.wire import Frame, data_packet, decode, is_data
 from support import PLAIN, Pair, any_address, counts, eventually, peer, result
 
-from hooker import netns
+from hooker.control import netns
 from hooker.lab import Lab
 from hooker.vtl import events as ev
 from hooker.vtl.sansio import Endpoint

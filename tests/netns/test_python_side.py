@@ -16,7 +16,8 @@ import pytest
 from in_process import PORT, engines, rules, serving, started, transfer, until
 from lone_worker import LoneWorker
 
-from hooker import Event, Hooker, UsageError, netns, threads
+from hooker import Event, Hooker, UsageError
+from hooker.control import netns, threads
 from hooker.lab import Lab
 from hooker.vtl import congestion
 
@@ -187,7 +188,8 @@ def answers(path: Path) -> bool:
 KILLED = """
 import os, sys, time
 from pathlib import Path
-from hooker import Hooker, Policy, netns
+from hooker import Hooker, Policy
+from hooker.control import netns
 name, group, port = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 policy = Policy(ports=frozenset({port}))
 engine = netns.call(name, lambda: Hooker(cgroup=group, policy=policy, control=False).start())

@@ -14,8 +14,8 @@ from in_process import PORT, engines, make_known, rules, serving, started, trans
 from lone_worker import LoneWorker
 
 from hooker import Event
+from hooker.control.routing import LocalRoute
 from hooker.lab import Lab
-from hooker.routing import LocalRoute
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -55,7 +55,7 @@ def test_an_on_event_that_never_returns_stops_no_connection(lab: Lab) -> None:
 def test_a_verbose_engine_whose_standard_error_nobody_reads_goes_on(lab: Lab) -> None:
     reader, writer = os.pipe()
     with contextlib.closing(started(lab.a)), contextlib.ExitStack() as stack:
-        command = [sys.executable, "-m", "hooker.cli", "up", "-v", "--cgroup", str(lab.b.cgroup)]
+        command = [sys.executable, "-m", "hooker", "up", "-v", "--cgroup", str(lab.b.cgroup)]
         command += ["--port", str(PORT)]
         up = lab.b.popen(command, hooked=False, stdout=-1, stderr=writer)
         os.close(writer)

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from hooker import cgroup
+from hooker.control import cgroup
 
 FAKE = str(Path(__file__).parent.parent / "fake_engine.py")
 RUN = [sys.executable, FAKE, "run"]

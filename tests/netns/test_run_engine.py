@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from hooker.lab import Lab
-from hooker.lab_apps import HTTP_PORT, sha256, start_nginx, write_random
-from hooker.lab_engine import EngineProcess
+from hooker.lab.apps import HTTP_PORT, sha256, start_nginx, write_random
+from hooker.lab.engine import EngineProcess
 
-RUN = [sys.executable, "-m", "hooker.cli", "run"]
+RUN = [sys.executable, "-m", "hooker", "run"]
 SIZE = 20_000_000  # bytes
 
 SEND_AND_EXIT = """
@@ -132,7 +132,7 @@ def test_status_shows_a_run_and_its_flow(lab: Lab, server: EngineProcess, tmp_pa
 def wait_for_flow(remote: str) -> dict[str, str]:
     for _ in range(100):
         shown = subprocess.run(
-            [sys.executable, "-m", "hooker.cli", "status", "--json"],
+            [sys.executable, "-m", "hooker", "status", "--json"],
             capture_output=True,
             text=True,
             check=True,

@@ -12,10 +12,10 @@ import pytest
 from support import PLAIN, Pair, counts, peer, result, same
 
 from hooker.lab import Host, Lab
-from hooker.lab_apps import HTTP_PORT, sha256, start_nginx, write_random
-from hooker.lab_engine import EngineProcess
+from hooker.lab.apps import HTTP_PORT, sha256, start_nginx, write_random
+from hooker.lab.engine import EngineProcess
 
-RUN = [sys.executable, "-m", "hooker.cli", "run", "-v", "--"]
+RUN = [sys.executable, "-m", "hooker", "run", "-v", "--"]
 SIZE = 3_000_000  # bytes
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from hooker import Hooker, Policy, netns
+from hooker import Hooker, Policy
+from hooker.control import netns
 from hooker.lab import Lab
 
 SERVER = """

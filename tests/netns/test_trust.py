@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from hooker import ConfigurationError, control, keyfile, probes, rundir, trust
+from hooker import ConfigurationError
+from hooker.control import keyfile, probes, rundir, trust
+from hooker.control import status_socket as control
 
 NOBODY = 65534
 PROGRAMS = ("nsenter", "ip", "modprobe", "python3", "tar", "sh", "gcc", "ldconfig", "ld", "mount", "xz")

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from support import eventually
 
-from hooker import doctor, netns
+from hooker.cli import doctor
+from hooker.control import netns
+from hooker.control.janitor import Janitor
 from hooker.errors import ConfigurationError, KernelError
-from hooker.janitor import Janitor
 from hooker.lab import Host, Lab
 from hooker.tcp.fields import ACK, SYN, Segment
 from hooker.tcp.sansio import build, parse
@@ -246,7 +247,7 @@ def test_a_table_in_use_is_refused_and_left_alone(lab: Lab, keeper: Janitor) -> 
 
 OWNER = """
 import sys, time
-from hooker.janitor import Janitor
+from hooker.control.janitor import Janitor
 from hooker.tun import Device, Way
 with Janitor() as keeper, Device() as made, Way(keeper, made, mark=%d, table=%d, priority=%d, pinned=True):
     print("up", flush=True)

@@ -24,8 +24,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from hooker import netns
-from hooker.janitor import Janitor
+from hooker.control import netns
+from hooker.control.janitor import Janitor
 from hooker.tcp.fields import ACK, SYN, Heard, Refused, Segment
 from hooker.tcp.sansio import Twin, cut, parse
 from hooker.tun import Device, Way

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hooker import btf
+from hooker.control import btf
 from hooker.errors import KernelError
 
 needs_btf = pytest.mark.skipif(not btf.VMLINUX.exists(), reason="this kernel has no BTF")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hooker import cgroup
+from hooker.control import cgroup
 
 UNIFIED = "sysfs /sys sysfs rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n"
 HYBRID = "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n"

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 import hooker
-from hooker import HookerError, Policy, cli
+from hooker import HookerError, Policy
+from hooker.cli import commands as cli
 
 FAKE = Path(__file__).parent.parent / "fake_engine.py"
 
@@ -64,7 +65,7 @@ def test_without_root_it_says_so(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    monkeypatch.setattr("hooker.control.snapshots", list)
+    monkeypatch.setattr("hooker.control.status_socket.snapshots", list)
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)
     assert caught.value.code == 2
@@ -109,7 +110,15 @@ main()
 
 
 @pytest.mark.parametrize(
-    "where", ["hooker.cli", "click", "hooker.policy", "hooker.control", "hooker.status", "rich.table"]
+    "where",
+    [
+        "hooker.cli.commands",
+        "click",
+        "hooker.control.policy",
+        "hooker.control.status_socket",
+        "hooker.cli.status",
+        "rich.table",
+    ],
 )
 def test_control_c_ends_by_the_signal_without_a_traceback(where: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", INTERRUPTED, where, "status"]
@@ -151,6 +160,7 @@ def test_ports_and_hosts_given_more_than_once_add_up(command: str, monkeypatch: 
 
 
 def test_commands_that_hook_nothing_load_neither_bcc_nor_numpy() -> None:
-    program = "import hooker.cli, sys; print([m for m in ('bcc', 'numpy', 'pyroute2') if m in sys.modules])"
+    loaded = "[m for m in ('bcc', 'numpy', 'pyroute2') if m in sys.modules]"
+    program = f"import hooker.cli.commands, sys; print({loaded})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from hooker import control
-from hooker.control import ControlServer, snapshots
+from hooker.control import status_socket as control
+from hooker.control.status_socket import ControlServer, snapshots
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def test_a_snapshot_of_many_flows_arrives_whole() -> None:
 
 def test_the_socket_of_a_killed_process_is_ignored_and_removed(run_dir: Path) -> None:
     program = (
-        "import os, signal\nfrom hooker.control import ControlServer\n"
+        "import os, signal\nfrom hooker.control.status_socket import ControlServer\n"
         "ControlServer(lambda: {}).start()\nos.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", program], check=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from hooker import cli
+from hooker.cli import commands as cli
 
 ROOT = Path(__file__).parents[2]
 

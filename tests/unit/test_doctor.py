@@ -8,9 +8,9 @@ import types
 
 import pytest
 
-import hooker
-from hooker import doctor
-from hooker.doctor import Check, Failed
+import hooker.control
+from hooker.cli import doctor
+from hooker.cli.doctor import Check, Failed
 from hooker.errors import ConfigurationError
 
 
@@ -112,8 +112,8 @@ def test_every_probes_result_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
         types.SimpleNamespace(name="splice", ok=False, required=False, detail="lost\nbytes", remedy=""),
     ]
     module = types.SimpleNamespace(verdicts=lambda *, fresh: results)
-    monkeypatch.setitem(sys.modules, "hooker.probes", module)
-    monkeypatch.setattr(hooker, "probes", module, raising=False)
+    monkeypatch.setitem(sys.modules, "hooker.control.probes", module)
+    monkeypatch.setattr(hooker.control, "probes", module, raising=False)
     nudge, splice = doctor._startup_probes()
     assert nudge == Check("probe nudge", True, True, "0.3 ms", "")
     assert (splice.name, splice.ok, splice.detail) == ("probe splice", False, "lost bytes")
@@ -121,7 +121,7 @@ def test_every_probes_result_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_engine_that_is_not_built_fails_the_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(hooker, "probes", raising=False)
-    monkeypatch.setitem(sys.modules, "hooker.probes", None)
+    monkeypatch.delattr(hooker.control, "probes", raising=False)
+    monkeypatch.setitem(sys.modules, "hooker.control.probes", None)
     (check,) = doctor._startup_probes()
     assert (check.ok, check.required, check.remedy) == (False, True, "./dev build")

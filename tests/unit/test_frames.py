@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hooker.frames import FRAME_DTYPE, FrameError, FrameParser
+from hooker.engine.frames import FRAME_DTYPE, FrameError, FrameParser
 
 MAGIC = 0x4B4F4F48
 

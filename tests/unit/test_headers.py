@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hooker import headers
+from hooker.control import headers
 from hooker.errors import ConfigurationError
 
 

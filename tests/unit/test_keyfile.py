@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hooker import cli, keyfile
+from hooker.cli import commands as cli
+from hooker.control import keyfile
 from hooker.errors import ConfigurationError
 
 KEY = bytes(range(100, 132))
@@ -108,6 +109,6 @@ def test_the_commands_refuse_a_bad_file(
 def test_hooker_key_makes_a_file_that_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "key"
     with path.open("wb") as out:
-        subprocess.run([sys.executable, "-m", "hooker.cli", "key"], stdout=out, check=True, timeout=30)
+        subprocess.run([sys.executable, "-m", "hooker", "key"], stdout=out, check=True, timeout=30)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert len(keyfile.read(path)) == 1

@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hooker import ConfigurationError, Hooker, Policy, checks, cli, demo
-from hooker.lab_link import RANGES, Link
-from hooker.launch import Launcher
-from hooker.session import Options
+from hooker import ConfigurationError, Hooker, Policy, checks
+from hooker.cli import commands as cli
+from hooker.cli.launch import Launcher
+from hooker.cli.session import Options
+from hooker.lab import demo
+from hooker.lab.link import RANGES, Link
 from hooker.vtl.sansio import DEFAULTS, Endpoint
 
 ODD = [

@@ -65,8 +65,8 @@ def test_any_options_are_read_without_harm(options: bytes) -> None:
 def test_nonces_are_keyed_hashes_of_both_addresses_and_ports(
     servers: bytes, clients: bytes, key: bytes, first: int, second: int
 ) -> None:
-    """`key` is a hk_key; siphash() is the engine's, and tested against others'. The server's first two octets are
-    the number of its engine's run, here 0."""
+    """`key` is a hk_key; siphash() is the engine's, and tested against others'. The server's first two octets
+    are the number of its engine's run, here 0."""
     words = struct.pack("=QQ", first, second)
     assert nonces(servers, clients, key, first, second) == (
         siphash(servers, key + words[:8]) & ~0xFFFF,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hooker.control.policy import Policy, format_ports, parse_ports, parse_prefixes
 from hooker.errors import ConfigurationError
-from hooker.policy import Policy, format_ports, parse_ports, parse_prefixes
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from hooker.control.rundir import run_directory
 from hooker.errors import ConfigurationError
-from hooker.rundir import run_directory
 
 
 def test_it_is_made_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from ipaddress import ip_address
 
 import pytest
 
-from hooker import session
+from hooker.cli import session
+from hooker.cli.session import describe
 from hooker.events import Endpoint, Event, Kind, Role
-from hooker.session import describe
 
 NEAR, FAR = Endpoint(ip_address("10.0.0.1"), 4000), Endpoint(ip_address("fd00::2"), 80)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from hooker import status
+from hooker.cli import status
 
 ENGINE = {
     "pid": 7,

@@ -28,13 +28,15 @@ sys.path.insert(0, str(HERE.parent))
 from ktls_peer import MARKER  # noqa: E402
 from support import eventually, peer, result, same, url  # noqa: E402
 
-from hooker import control, lab_leftovers, netns  # noqa: E402
+from hooker.control import netns  # noqa: E402
+from hooker.control import status_socket as control  # noqa: E402
 from hooker.lab import Host, Lab  # noqa: E402
-from hooker.lab_apps import HTTP_PORT, sha256, start_nginx, write_random  # noqa: E402
+from hooker.lab import leftovers as lab_leftovers  # noqa: E402
+from hooker.lab.apps import HTTP_PORT, sha256, start_nginx, write_random  # noqa: E402
 
 SLOW = 180.0  # s: what anything may take on an emulated processor
 MB = 1 << 20
-HOOKER = [sys.executable, "-m", "hooker.cli"]
+HOOKER = [sys.executable, "-m", "hooker"]
 BROKEN = {"ECONNRESET", "EPIPE"}
 ports = itertools.count(7100)
 

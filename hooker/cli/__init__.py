@@ -1,0 +1,1 @@
+"""The ``hooker`` command: options, output, and the life of ``run`` and ``up``."""

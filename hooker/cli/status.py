@@ -1,0 +1,119 @@
+"""What ``hooker status`` prints, from the engines' snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hooker.control.status_socket import Snapshot
+
+NONE = "no engine is running"
+
+
+def show(snapshots: list[Snapshot], console: Console) -> None:
+    """Tables of engines, peers, flows, and the reasons of flows left to TCP and of those that have ended."""
+    if not snapshots:
+        console.print(NONE)
+        return
+    for snapshot in snapshots:
+        engine = snapshot["engine"]
+        console.print(
+            f"engine {engine['pid']}: {engine['transport']} on port {engine['listen_port']}, "
+            f"cgroup {engine['cgroup']}, up {duration(engine['uptime'])}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+        _print(console, "peers", _peers(snapshot.get("peers", [])))
+        _print(console, "flows", _flows(snapshot.get("flows", [])))
+        ended = snapshot.get("ended", {})
+        stayed = {name: count - ended.get(name, 0) for name, count in snapshot.get("reasons", {}).items()}
+        _print(console, "left on TCP", _reasons(stayed))
+        _print(console, f"ended after running over {engine['transport']}", _reasons(ended))
+
+
+def _print(console: Console, title: str, table: Table) -> None:
+    if table.row_count:
+        console.print(Text(title, style="italic"))  # as the table's own it would be folded to its width
+        console.print(table)
+
+
+class _Rows(Table):
+    """A table whose cells are text as it is: an IPv6 address in brackets is no markup."""
+
+    def add(self, *cells: str) -> None:
+        self.add_row(*(Text(cell) for cell in cells))
+
+
+def _table(*columns: str) -> _Rows:
+    table = _Rows(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        numeric = name in ("flows", "sent", "received", "srtt", "count")
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    return table
+
+
+def _peers(peers: Iterable[dict[str, Any]]) -> _Rows:
+    table = _table("peer", "state", "srtt", "flows", "sent", "received")
+    for peer in peers:
+        srtt = peer.get("srtt_ms")
+        table.add(
+            f"{_host(str(peer['address']))}:{peer['port']}",
+            str(peer["state"]),
+            "-" if srtt is None else f"{srtt:.2f} ms",
+            str(peer["flows"]),
+            size(peer["bytes_sent"]),
+            size(peer["bytes_received"]),
+        )
+    return table
+
+
+def _flows(flows: Iterable[dict[str, Any]]) -> _Rows:
+    table = _table("flow", "role", "local", "remote", "state", "reason", "sent", "received")
+    for flow in flows:
+        table.add(
+            f"{flow['flow_id']:x}" if isinstance(flow["flow_id"], int) else str(flow["flow_id"]),
+            str(flow["role"]),
+            str(flow["local"]),
+            str(flow["remote"]),
+            str(flow["state"]),
+            str(flow["reason"] or ""),
+            size(flow["bytes_sent"]),
+            size(flow["bytes_received"]),
+        )
+    return table
+
+
+def _reasons(reasons: dict[str, int]) -> _Rows:
+    table = _table("reason", "count")
+    for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
+        if count:
+            table.add(reason, str(count))
+    return table
+
+
+def _host(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def size(count: int) -> str:
+    """Bytes for people: 0 B, 1.5 kB, 104.9 MB (powers of 1000)."""
+    value, units = float(count), ["B", "kB", "MB", "GB", "TB", "PB"]
+    while value >= 999.95 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{count} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
+
+
+def duration(seconds: float) -> str:
+    """A time span for people: 5 s, 3 min 5 s, 2 h 3 min."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

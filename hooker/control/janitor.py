@@ -1,0 +1,328 @@
+"""A helper process that undoes what its owner did to the machine, however the owner ends.
+
+The owner registers an undo action before it does the thing, and marks it done once it has undone it
+itself. When the owner's end of the socket closes or the owner dies (a kill -9 included), the helper
+performs what is still registered, the last first, and exits.
+
+1. The helper is started as a script, so that it imports neither this package nor anything but the
+   standard library; netlink is imported when there is something to undo.
+2. Registering is one datagram into a socket pair, which the helper will read even if the owner is dead
+   by then: nothing needs to be acknowledged.
+3. A network namespace travels with the action as a file descriptor, so it may be nameless.
+4. The helper has a session of its own and ignores the signals a terminal or an impatient person sends.
+5. Every undo accepts that its object is gone already.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import json
+import os
+import select
+import signal
+import site
+import socket
+import subprocess
+import sys
+import threading
+import types
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+Action = dict[str, Any]
+
+MAX_MESSAGE = 65536  # bytes of one JSON message
+RESERVED_TABLES = (0, 253, 254, 255)  # unspec, default, main, local: never flushed
+CLOSE_TIMEOUT = 10.0  # s
+UNDO_TIMEOUT = 30.0  # s, until a control group is empty: nobody waits for it
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
+HERE = Path(__file__).resolve()
+
+
+# ---- what can be undone ---------------------------------------------------------------------
+
+
+def rule(family: int, *, priority: int, table: int, fwmark: int, fwmask: int = 0xFFFFFFFF) -> Action:
+    """A policy-routing rule; ``family`` is 4 or 6."""
+    mark = {"fwmark": fwmark, "fwmask": fwmask}
+    return {"kind": "rule", "family": family, "priority": priority, "table": table, **mark}
+
+
+def route_table(family: int, table: int) -> Action:
+    """All routes of a table that is ours. Raises ValueError for the system's own tables."""
+    if table in RESERVED_TABLES:
+        raise ValueError(f"routing table {table} is the system's own")
+    return {"kind": "routes", "family": family, "table": table}
+
+
+def cgroup(relative: str, *, kill: bool = False) -> Action:
+    """A control group, by its path below the root of the hierarchy (``Cgroup.relative``)."""
+    return {"kind": "cgroup", "relative": relative, "kill": kill}
+
+
+def file(path: str | Path) -> Action:
+    """A file, socket or link."""
+    return {"kind": "file", "path": str(path)}
+
+
+def netns(name: str) -> Action:
+    """A named network namespace, as ``ip netns del`` removes it."""
+    if not name or "/" in name or name in (".", ".."):
+        raise ValueError(f"bad name for a network namespace: {name!r}")
+    return {"kind": "netns", "name": name}
+
+
+# ---- the owner's side -----------------------------------------------------------------------
+
+
+class Undo:
+    """One registered action."""
+
+    def __init__(self, janitor: Janitor, number: int) -> None:
+        self._janitor = janitor
+        self._number = number
+
+    def done(self) -> None:
+        """Forget the action: the owner has undone it, or wants it kept. May be called twice."""
+        self._janitor._send({"done": self._number})
+
+
+class Janitor:
+    """Owner's handle on the helper. Closing it performs what is still registered.
+
+    A handle belongs to the process that made it: in a forked child its methods do nothing.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._owner = os.getpid()
+        self._count = 0
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = _spawn(theirs)
+        self._socket: socket.socket | None = ours
+
+    @property
+    def pid(self) -> int:
+        """The helper's process id."""
+        return self._process.pid
+
+    def register(self, action: Action, *, netns: str | int | None = None) -> Undo:
+        """Have ``action`` undone unless ``done()`` is called first. Call it before doing the thing.
+
+        ``netns`` is where a rule or route is: a path, a file descriptor, or None for the calling
+        thread's namespace. Raises KernelError when the helper is gone, OSError for a bad path.
+        """
+        with self._lock:
+            self._count += 1
+            number = self._count
+        if action["kind"] not in ("rule", "routes"):
+            self._send({"register": number, "action": action})
+        elif isinstance(netns, int):
+            self._send({"register": number, "action": action}, netns)
+        else:
+            with open(netns or "/proc/thread-self/ns/net", "rb") as namespace:
+                self._send({"register": number, "action": action}, namespace.fileno())
+        return Undo(self, number)
+
+    def close(self) -> None:
+        """Perform what is registered; return when that is done, at most CLOSE_TIMEOUT s later."""
+        with self._lock:
+            ours, self._socket = self._socket, None
+        if ours is None:
+            return
+        ours.close()
+        if os.getpid() == self._owner:
+            try:
+                self._process.wait(CLOSE_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                pass  # it goes on by itself
+
+    def _send(self, message: dict[str, Any], *descriptors: int) -> None:
+        if os.getpid() != self._owner:
+            return
+        with self._lock:
+            if self._socket is None:
+                return
+            try:
+                socket.send_fds(self._socket, [json.dumps(message).encode()], descriptors)
+            except BrokenPipeError:
+                self._lost()
+
+    def _lost(self) -> None:
+        from hooker.errors import KernelError
+
+        raise KernelError("the clean-up process is gone", remedy="was it killed? start again") from None
+
+    def __enter__(self) -> Janitor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:
+    from hooker import start
+
+    # above the standard streams: their numbers are the helper's own, even where the owner has closed them
+    channel = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 3)
+    settings = json.dumps({"owner": os.getpid(), "socket": channel, "netlink": _netlink_directory()})
+    # until the helper ignores them: what is registered must not die with an impatient owner
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
+    try:
+        return subprocess.Popen(
+            [start.interpreter(), "-I", "-S", str(HERE), settings],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=None if os.environ.get("HOOKER_JANITOR_DEBUG") else subprocess.DEVNULL,
+            pass_fds=(channel,),
+            start_new_session=True,
+            env=start.environment(),
+            cwd="/",
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.close(channel)
+
+
+def _netlink_directory() -> str | None:
+    """Where this process has pyroute2 from: the one directory that the helper needs beside its own."""
+    found = importlib.util.find_spec("pyroute2")
+    return str(Path(found.origin).parent.parent) if found is not None and found.origin else None
+
+
+# ---- the helper's side ----------------------------------------------------------------------
+
+
+def _main(settings: dict[str, Any]) -> None:
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    registered = _listen(socket.socket(fileno=settings["socket"]), _open_owner(settings["owner"]))
+    _make_importable(settings["netlink"])
+    _perform(registered)
+
+
+def _perform(registered: dict[int, Action]) -> None:
+    for action in reversed(registered.values()):
+        try:
+            _UNDO[action["kind"]](action)
+        except Exception as error:
+            print(f"hooker: cannot undo {action}: {error!r}", file=sys.stderr)
+
+
+def _make_importable(netlink: str | None) -> None:
+    """Let ``hooker.control.cgroup`` be imported without the package's own ``__init__`` and all it loads."""
+    site.main()  # the interpreter's own packages; left out at the start, for speed
+    sys.path += [netlink] if netlink else []
+    package = types.ModuleType("hooker")
+    package.__path__ = [str(HERE.parents[1])]
+    sys.modules["hooker"] = package
+
+
+def _open_owner(pid: int) -> int | None:
+    """A file descriptor that becomes readable when the owner dies; None: it is dead already."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    return descriptor if os.getppid() == pid else None
+
+
+def _listen(channel: socket.socket, owner: int | None) -> dict[int, Action]:
+    """Read until the owner is gone; what is registered then.
+
+    The owner's death is watched as well as the channel: a child it forked may hold the other end.
+    """
+    registered: dict[int, Action] = {}
+    channel.setblocking(False)
+    watched = [channel.fileno()] if owner is None else [channel.fileno(), owner]
+    while True:
+        gone = owner is None or owner in select.select(watched, [], [])[0]
+        try:
+            while True:
+                data, descriptors, _, _ = socket.recv_fds(channel, MAX_MESSAGE, 1)
+                if not data:
+                    return registered
+                _note(registered, json.loads(data), descriptors)
+        except BlockingIOError:
+            if gone:
+                return registered
+
+
+def _note(registered: dict[int, Action], message: dict[str, Any], descriptors: list[int]) -> None:
+    if "done" in message:
+        action = registered.pop(message["done"], None)
+        if action is not None and "netns_fd" in action:
+            os.close(action["netns_fd"])
+        return
+    action = message["action"]
+    if descriptors:
+        action["netns_fd"] = descriptors[0]
+    registered[message["register"]] = action
+
+
+def _enter(descriptor: int) -> None:
+    import ctypes
+
+    clone_newnet = 0x40000000  # linux/sched.h
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(descriptor, clone_newnet) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+def _netlink(action: Action) -> Any:
+    from pyroute2 import IPRoute
+
+    _enter(action["netns_fd"])
+    return IPRoute()
+
+
+def _family(action: Action) -> int:
+    return int(socket.AF_INET6 if action["family"] == 6 else socket.AF_INET)
+
+
+def _undo_rule(action: Action) -> None:
+    names = ("priority", "table", "fwmark", "fwmask")
+    with _netlink(action) as ipr:
+        ipr.rule("del", family=_family(action), **{name: action[name] for name in names})
+
+
+def _undo_routes(action: Action) -> None:
+    with _netlink(action) as ipr:
+        ipr.flush_routes(family=_family(action), table=action["table"])
+
+
+def _undo_cgroup(action: Action) -> None:
+    from hooker.control.cgroup import Cgroup
+
+    Cgroup(action["relative"]).remove(kill=action["kill"], timeout=UNDO_TIMEOUT)
+
+
+def _undo_file(action: Action) -> None:
+    Path(action["path"]).unlink(missing_ok=True)
+
+
+def _undo_netns(action: Action) -> None:
+    import ctypes
+
+    mnt_detach = 2  # sys/mount.h
+    path = Path("/run/netns") / action["name"]
+    ctypes.CDLL(None).umount2(os.fsencode(path), mnt_detach)
+    path.unlink(missing_ok=True)
+
+
+_UNDO: dict[str, Callable[[Action], None]] = {
+    "rule": _undo_rule,
+    "routes": _undo_routes,
+    "cgroup": _undo_cgroup,
+    "file": _undo_file,
+    "netns": _undo_netns,
+}
+
+if __name__ == "__main__":
+    _main(json.loads(sys.argv[1]))

@@ -1,0 +1,242 @@
+"""Loads the kernel programs, tells them the policy, attaches them to a cgroup.
+
+Everything here is held by file descriptors: when the process ends, however it ends, the kernel detaches
+the programs and frees the maps.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import re
+import secrets
+import socket
+import struct
+import threading
+from importlib import resources
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from hooker.control import bpf_calls, btf, headers
+from hooker.control.policy import Policy
+from hooker.errors import ConfigurationError, KernelError
+from hooker.transports import Transport
+
+SO_NETNS_COOKIE = 71
+CGROUP_SOCKOPT = 25  # enum bpf_prog_type; not every BCC names it
+RING_SIZE = 256 * 4096  # bytes; maps.h
+_INCLUDE = re.compile(r'#include "([\w.]+)"')
+
+
+def source(name: str = "hooker.c") -> str:
+    """A program file with its local includes in place: BCC rewrites the main file only."""
+    lines = []
+    text = resources.files("hooker.bpf").joinpath(name).read_text()
+    for number, line in enumerate(text.splitlines(), 1):
+        match = _INCLUDE.match(line)
+        if match:
+            lines += [f'#line 1 "{match[1]}"', source(match[1]), f'#line {number + 1} "{name}"']
+        else:
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def netns_cookie() -> int:
+    """The kernel's name for this network namespace."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        return int(struct.unpack("Q", s.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))[0])
+
+
+def import_bcc() -> Any:
+    """The bcc module, with the UAPI header tree in place. Raises ConfigurationError when it is not there."""
+    headers.activate()
+    try:
+        import bcc
+    except ImportError as error:
+        raise ConfigurationError(
+            f"BCC's Python module cannot be imported: {error}",
+            remedy="install python3-bpfcc and use a venv of /usr/bin/python3 with --system-site-packages",
+        ) from None
+    if not hasattr(bcc, "BPF"):
+        raise ConfigurationError(
+            "the module `bcc` is not the BPF Compiler Collection",
+            remedy="remove the PyPI package of that name and install python3-bpfcc",
+        )
+    return bcc
+
+
+class KernelPrograms:
+    """The programs and their maps; a context manager.
+
+    Attributes: ``records`` and ``attention`` (addresses of what is shared with the worker), descriptors of
+    maps (``ring``, ``free``, ``avoid``, ``sockets``) and of the program the worker runs (``adopt``). Raises
+    KernelError when the kernel refuses a program.
+    """
+
+    def __init__(self, max_flows: int) -> None:
+        bcc = import_bcc()
+        self.max_flows = max_flows
+        self._links: list[int] = []
+        self._linking = threading.Lock()
+        self._detached = False
+        self._shows_options = False
+        self._counting = threading.Lock()
+        self._counts: dict[str, int] = {}
+        self._closed = False
+        self._lib = bcc.lib
+        defines = {"HK_MAX_FLOWS": max_flows, **btf.tcp_macros(btf.load())}
+        flags = [f"-D{name}={value}" for name, value in defines.items()]
+        try:
+            with headers.compiling():
+                self._bpf = bcc.BPF(text=source().encode(), cflags=[*flags, "-Wno-macro-redefined"])
+        except Exception as error:
+            raise KernelError(f"the kernel programs do not compile: {error}") from None
+        self._intercept = self._load("hk_intercept", bcc.BPF.SOCK_OPS)
+        self._redirect = self._load("hk_redirect", bcc.BPF.SK_MSG)
+        self._hold = self._load("hk_hold_egress", bcc.BPF.CGROUP_SKB)
+        self._setsockopt = self._load("hk_setsockopt", CGROUP_SOCKOPT, bpf_calls.CGROUP_SETSOCKOPT)
+        self._getsockopt = self._load("hk_getsockopt", CGROUP_SOCKOPT, bpf_calls.CGROUP_GETSOCKOPT)
+        self.adopt = self._load("hk_adopt", bcc.BPF.SCHED_CLS)
+        self.ring = self._map("hk_events")
+        self.free = self._map("hk_free")
+        self.avoid = self._map("hk_avoid")
+        self.sockets = self._map("hk_sockets")
+        self._mapped: list[tuple[mmap.mmap, Any]] = []
+        self.records = self._memory("hk_flows", max_flows * 128)
+        self.attention = self._memory("hk_attention", mmap.PAGESIZE)
+        bpf_calls.attach_sk_msg(self._redirect, self.sockets)  # before the first socket goes in
+
+    def _load(self, name: str, kind: int, attach_type: int = -1) -> int:
+        try:
+            return int(self._bpf.load_func(name.encode(), kind, attach_type=attach_type).fd)
+        except Exception as error:
+            raise KernelError(
+                f"the kernel refused program {name}: {error}", remedy="run `hooker doctor`"
+            ) from None
+
+    def _map(self, name: str) -> int:
+        return int(self._lib.bpf_table_fd(self._bpf.module, name.encode()))
+
+    def _memory(self, name: str, size: int) -> int:
+        """Address of an array map's values."""
+        memory = mmap.mmap(self._map(name), size)
+        first = ctypes.c_char.from_buffer(memory)
+        self._mapped.append((memory, first))
+        return ctypes.addressof(first)
+
+    def configure(
+        self, policy: Policy, *, mark: int, port: int, transport: Transport, ipv6: bool = True
+    ) -> None:
+        """Set what is a candidate, and what the option says. Before attach()."""
+        table = self._bpf[b"hk_conf"]
+        c = table.Leaf()
+        c.netns_cookie = netns_cookie()
+        for key in (c.server_secret, c.client_secret):
+            key[0], key[1] = struct.unpack("QQ", os.urandom(16))
+        c.instance = 1 + secrets.randbelow(65535)
+        c.mark, c.port, c.transport = mark, port, transport.wire_id
+        c.any_port, c.any_prefix = not policy.ports, not policy.prefixes
+        c.no_ipv6 = not ipv6
+        table[ctypes.c_int(0)] = c
+        ports = self._map("hk_ports")
+        for number in policy.ports:
+            bpf_calls.update(ports, struct.pack("H", number), b"\1")
+        prefixes = self._map("hk_prefixes")
+        for network in policy.prefixes:
+            address = network.network_address.packed
+            bits = network.prefixlen
+            if network.version == 4:
+                address, bits = bytes(10) + b"\xff\xff" + address, bits + 96
+            bpf_calls.update(prefixes, struct.pack("I16s", bits, address), b"\1")
+
+    def set_redirect_socket(self, descriptor: int) -> None:
+        """The socket whose ingress queue gets the frames: the key without addresses."""
+        bpf_calls.update(self.sockets, bytes(40), struct.pack("I", descriptor))
+
+    def attach(self, cgroup: str | Path) -> None:
+        """From here on the cgroup's new connections are seen."""
+        self._link(
+            cgroup,
+            [
+                (self._hold, bpf_calls.CGROUP_INET_EGRESS),
+                (self._setsockopt, bpf_calls.CGROUP_SETSOCKOPT),
+                (self._intercept, bpf_calls.CGROUP_SOCK_OPS),
+            ],
+        )
+
+    def attach_options(self, cgroup: str | Path) -> None:
+        """getsockopt() shows what applications set. With the first candidate: each costs a little more then.
+
+        May be called again; after detach() it does nothing.
+        """
+        with self._linking:
+            if not self._shows_options and not self._detached:
+                self._link(cgroup, [(self._getsockopt, bpf_calls.CGROUP_GETSOCKOPT)])
+                self._shows_options = True
+
+    def _link(self, cgroup: str | Path, programs: list[tuple[int, int]]) -> None:
+        """All of them, or none."""
+        links: list[int] = []
+        target = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for program, kind in programs:
+                links.append(bpf_calls.link_cgroup(program, target, kind))
+        except BaseException:
+            for link in links:
+                os.close(link)
+            raise
+        finally:
+            os.close(target)
+        self._links += links
+
+    def refuse_flows(self) -> None:
+        """New connections are left to TCP; sockets of flows that exist are still looked after."""
+        table = self._bpf[b"hk_conf"]
+        c = table[ctypes.c_int(0)]
+        c.closing = 1
+        table[ctypes.c_int(0)] = c
+
+    def detach(self) -> None:
+        """Nothing is seen any more. May be called twice."""
+        with self._linking:
+            self._detached = True
+            while self._links:
+                os.close(self._links.pop())
+
+    def counters(self) -> dict[str, int]:
+        """The programs' counters by name, summed over CPUs; after close() as they were last."""
+        with self._counting:
+            if not self._closed:
+                sums = self._bpf[b"hk_counters"]
+                self._counts = {text: int(sums.sum(i).value) for i, text in enumerate(counter_names())}
+            return dict(self._counts)
+
+    def close(self) -> None:
+        """Let go of programs and maps; the worker has ended. May be called twice."""
+        self.detach()
+        self.counters()
+        with self._counting:
+            if self._closed:
+                return
+            self._closed = True
+        while self._mapped:
+            memory, first = self._mapped.pop()
+            del first  # a mapping cannot be closed while something points into it
+            memory.close()
+        self._bpf.cleanup()
+
+    def __enter__(self) -> KernelPrograms:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def counter_names() -> list[str]:
+    """In the order of HK_COUNTERS."""
+    text = resources.files("hooker.bpf").joinpath("hooker_kern_user.h").read_text()
+    return re.findall(r'X\(HK_C_\w+, "([\w-]+)"\)', text)

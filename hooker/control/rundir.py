@@ -1,0 +1,50 @@
+"""Hooker's run-time directory: the header cache, the probes' verdict, the control sockets of live engines."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hooker.control import trust
+from hooker.errors import ConfigurationError
+
+ENVIRONMENT = "HOOKER_RUN_DIR"
+WHAT = "run-time directory"
+
+
+def run_directory() -> Path:
+    """Make and return it: ``$HOOKER_RUN_DIR``, ``/run/hooker``, or a directory of the user's own.
+
+    Raises ConfigurationError when it cannot be made, or somebody else could plant headers or sockets in it:
+    it, or a directory on the way to it, belongs to another user or can be written by one.
+    """
+    path = location()
+    own = f"set {ENVIRONMENT} to a directory of your own"
+    try:
+        real = trust.real_path(path, f"{WHAT} {path}", make=True)
+        trust.check_directory(real, WHAT)
+        if real.lstat().st_uid != os.geteuid():
+            raise ConfigurationError(
+                f"{WHAT} {path} is root's, not a directory that only this user can write", remedy=own
+            )
+    except OSError as error:
+        raise ConfigurationError(f"cannot make {path}: {error.strerror}", remedy=own) from None
+    return real
+
+
+def location() -> Path:
+    """Where it is or would be. Raises ConfigurationError when the environment names no absolute path."""
+    named = os.environ.get(ENVIRONMENT)
+    if named:
+        return _absolute(named, ENVIRONMENT)
+    if os.geteuid() == 0:
+        return Path("/run/hooker")
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    return _absolute(base, "XDG_RUNTIME_DIR") / "hooker" if base else Path(f"/tmp/hooker-{os.geteuid()}")
+
+
+def _absolute(path: str, name: str) -> Path:
+    """Relative, it would be another one in each process."""
+    if not Path(path).is_absolute():
+        raise ConfigurationError(f"{name} is not an absolute path: {path!r}", remedy="begin it with /")
+    return Path(path)

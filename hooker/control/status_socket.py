@@ -1,0 +1,207 @@
+"""How ``hooker status`` reaches live engines: a socket per engine in the run-time directory.
+
+The engine's side answers every connection with one JSON object, its snapshot, and closes. There are no
+requests and nothing can be changed through it. The socket is its user's alone (0600).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import select
+import socket
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from hooker.control import janitor, trust
+from hooker.control.janitor import Janitor, Undo
+from hooker.control.rundir import run_directory
+from hooker.errors import ConfigurationError
+
+Snapshot = dict[str, Any]
+
+NAME = re.compile(r"(\d+)(?:-\d+)?\.sock")  # pid, and a number for a process's further engines
+ACCEPT_PAUSE = 0.1  # s, after a connection could not be accepted
+SEND_TIMEOUT = 1.0  # s, for one reply; a client that does not read holds up the others so long
+QUERY_TIMEOUT = 3.0  # s, for an engine to answer
+REPLY_TIMEOUT = 30.0  # s, for all of its answer
+MAX_REPLY = 64 << 20  # bytes
+
+
+class ControlServer:
+    """Answers with ``snapshot()`` on ``<run directory>/<pid>.sock`` until closed; a context manager.
+
+    ``snapshot`` is called in a thread of the server's own. With a janitor, the socket goes even if the
+    process is killed. It belongs to the process that started it: in a forked child close() does nothing.
+    """
+
+    def __init__(self, snapshot: Callable[[], Snapshot], *, janitor: Janitor | None = None) -> None:
+        self._snapshot = snapshot
+        self._janitor = janitor
+        self._undo: Undo | None = None
+        self._thread: threading.Thread | None = None
+        self.path: Path | None = None
+
+    def start(self) -> None:
+        """Listen. Raises ConfigurationError when the socket cannot be made."""
+        self._owner = os.getpid()
+        self._closing = False
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.setblocking(False)  # a client may be gone before it is accepted
+        os.fchmod(self._socket.fileno(), 0o600)  # before bind(): there is no moment with other rights
+        self._bind()
+        self._socket.listen(8)
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC)
+        self._watch = select.epoll()  # poll() would fail while the process has no descriptors left
+        for descriptor in (self._socket.fileno(), self._wake):
+            self._watch.register(descriptor, select.EPOLLIN)
+        self._thread = threading.Thread(target=self._serve, name="hooker-control", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop answering and remove the socket. May be called twice."""
+        if self._thread is None or os.getpid() != self._owner:
+            return
+        thread, self._thread = self._thread, None
+        self._closing = True
+        os.eventfd_write(self._wake, 1)
+        thread.join(2 * SEND_TIMEOUT)  # if it does not end by then, it closes what it uses when it does
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+        if self._undo is not None:
+            self._undo.done()
+
+    def forget(self) -> None:
+        """In a forked child: close its copies, or a client would wait for a parent that is dead."""
+        if self._thread is not None:
+            self._watch.close()
+            os.close(self._wake)
+            self._socket.close()
+
+    def _bind(self) -> None:
+        directory = run_directory()
+        for number in range(1, 1000):
+            suffix = "" if number == 1 else f"-{number}"
+            path = directory / f"{os.getpid()}{suffix}.sock"
+            if path.exists() and not _answers(path):
+                path.unlink(missing_ok=True)  # of a dead process that had the same pid
+            if self._janitor is not None and not path.exists():
+                self._undo = self._janitor.register(janitor.file(path))
+            try:
+                self._socket.bind(str(path))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:  # by this process's first engine
+                    continue
+                raise ConfigurationError(f"cannot make {path}: {error.strerror}") from None
+            self.path = path
+            return
+        raise ConfigurationError(f"no free name for a control socket in {directory}")
+
+    def _serve(self) -> None:
+        while not self._closing:
+            self._watch.poll()
+            try:
+                connection, _ = self._socket.accept()
+            except BlockingIOError:
+                continue
+            except OSError:  # out of descriptors, which does not end by asking again at once
+                time.sleep(ACCEPT_PAUSE)
+                continue
+            with connection:
+                self._answer(connection)
+        self._watch.close()
+        os.close(self._wake)
+        self._socket.close()
+
+    def _answer(self, connection: socket.socket) -> None:
+        connection.settimeout(SEND_TIMEOUT)
+        try:
+            reply = self._snapshot()
+        except Exception as error:  # an engine that is closing must not end the thread
+            reply = {"error": f"{type(error).__name__}: {error}"}
+        try:
+            connection.sendall(json.dumps(reply).encode() + b"\n")
+        except OSError:
+            pass  # the client went away
+
+    def __enter__(self) -> ControlServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def snapshots() -> list[Snapshot]:
+    """The snapshots of all live engines of this user, by pid. Sockets of dead ones are removed."""
+    found = []
+    for path in _sockets():
+        reply = _query(path)
+        if reply is not None and "engine" in reply:
+            found.append(reply)
+    return found
+
+
+def _sockets() -> Iterator[Path]:
+    by_pid = []
+    for path in run_directory().glob("*.sock"):
+        match = NAME.fullmatch(path.name)
+        if match is not None and _is_own_socket(path):
+            by_pid.append((int(match[1]), path.name, path))
+    for _, _, path in sorted(by_pid):
+        yield path
+
+
+def _is_own_socket(path: Path) -> bool:
+    try:
+        info = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISSOCK(info.st_mode) and trust.trusted(info.st_uid)
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(QUERY_TIMEOUT)
+        try:
+            client.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def _query(path: Path) -> Snapshot | None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(QUERY_TIMEOUT)
+        try:
+            client.connect(str(path))
+            return _read(client)
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)  # nobody listens: its process is dead
+        except (OSError, ValueError):
+            pass  # it is closing, or does not answer
+    return None
+
+
+def _read(client: socket.socket) -> Snapshot | None:
+    parts: list[bytes] = []
+    size = 0
+    until = time.monotonic() + REPLY_TIMEOUT
+    while chunk := client.recv(65536):
+        if time.monotonic() > until:
+            return None
+        parts.append(chunk)
+        size += len(chunk)
+        if size > MAX_REPLY:
+            return None
+    reply = json.loads(b"".join(parts))
+    return reply if isinstance(reply, dict) else None

@@ -1,0 +1,435 @@
+"""The engine as Python sees it: ``with Hooker(...)`` hooks the connections of a cgroup.
+
+The control plane lives here: kernel programs, routing rule, redirect socket, the worker's thread, events.
+What happens per packet or per flow happens in the worker (``hooker._fastpath``), without the GIL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import socket
+import threading
+import time
+import weakref
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from hooker import checks, transports
+from hooker._fastpath import Worker
+from hooker.control import cgroup as cgroups
+from hooker.control import keyfile, rows
+from hooker.control.janitor import Janitor
+from hooker.control.kernel import RING_SIZE, KernelPrograms, netns_cookie
+from hooker.control.policy import Policy
+from hooker.control.probes import verdicts
+from hooker.control.routing import LocalRoute, datagram_sizes
+from hooker.control.status_socket import ControlServer
+from hooker.control.threads import STOP_TIMEOUT, EngineThreads
+from hooker.engine.flowtable import fill_free
+from hooker.engine.layout import MARK_OWN
+from hooker.errors import CarrierError, ConfigurationError, KernelError, UsageError
+from hooker.events import Event, Kind
+
+if TYPE_CHECKING:
+    from hooker._fastpath import RawEvent, Tap
+
+DEFAULT_PORT = 6253  # UDP, where engines listen for VTL
+ENDS = (Kind.FLOW_RELEASED.value, Kind.FLOW_CLOSED.value)
+REDIRECT_CHOICES = ("auto", "always", "never")
+LOOPBACK_TIMEOUT = 2.0  # s for a connection of this host to itself
+SPARE_DESCRIPTORS = 1024  # beside those of the flows
+RECENT = 1024  # ended flows that snapshot() still shows
+
+
+_running: weakref.WeakSet[Hooker] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for engine in list(_running):
+        engine._forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+
+
+class Hooker:
+    """Moves the TCP connections of a cgroup onto another transport while the context is open.
+
+    ::
+
+        with Hooker(cgroup="/sys/fs/cgroup/web", policy=Policy.parse(port="80,443")) as h:
+            ...
+            print(h.snapshot()["flows"])
+
+    :param cgroup: cgroup v2 directory whose new connections are seen; None: the root, all of the machine.
+    :param policy: which connections are candidates.
+    :param transport: name in the registry of transports.
+    :param key_file: encrypt, with the pre-shared key in this file (``hooker.control.keyfile``); flows to
+        peers without it stay on TCP. None: no encryption.
+    :param congestion: congestion control: "auto", or a name of ``hooker.vtl.congestion.names()``.
+    :param fec: forward error correction of what this engine sends, where the path loses packets (REPAIR
+        frames, docs/vtl.md).
+    :param listen_port: UDP port of this engine, and where peers are expected.
+    :param hold_time: seconds a new flow may wait for the peer's engine before it goes back to TCP.
+    :param max_flows: size of the flow table; a power of two. Each engaged flow has a descriptor: the limit of
+        the process (RLIMIT_NOFILE) is raised to it until close().
+    :param on_event: called with each Event, in a thread of the engine's own, which carries no data. What it
+        raises is reported once (``threading.excepthook``) and counted (``event_errors``). It may close().
+    :param tap: called with each batch of what applications send: a NumPy array of frames and the payload they
+        point into, over the engine's own memory (``hooker.engine.tap``). It runs in the worker and holds it
+        up, and may ask this object nothing: flows(), snapshot() and so on raise UsageError there, as in a
+        controller. What it raises is reported once (``sys.excepthook``) and counted (``tap_errors``).
+    :param control: serve `hooker status`.
+    :param redirect: whether messages of non-blocking sockets take the redirect socket: "always", "never"
+        (all data goes through the twins), or "auto": where the probes find that nobody can tell.
+    :param busy_poll: seconds the worker may wait awake for what comes next, while answers come that fast and
+        nobody else needs the CPU (``hooker/engine/polling.pyx``); 0 always sleeps.
+    :param probe: try this kernel with real sockets first (once per boot; the verdict is kept).
+
+    Raises ConfigurationError for a wrong argument or a machine that lacks something, KernelError when the
+    kernel refuses, CarrierError when the port cannot be had. Needs root.
+    """
+
+    def __init__(
+        self,
+        *,
+        cgroup: str | Path | None = None,
+        policy: Policy | None = None,
+        transport: str = "vtl",
+        congestion: str = "auto",
+        fec: bool = True,
+        key_file: str | Path | None = None,
+        listen_port: int = DEFAULT_PORT,
+        hold_time: float = 0.3,
+        max_flows: int = 65536,
+        on_event: Callable[[Event], None] | None = None,
+        tap: Tap | None = None,
+        control: bool = True,
+        redirect: str = "auto",
+        busy_poll: float = 100e-6,
+        probe: bool = True,
+    ) -> None:
+        self.policy = policy or Policy()
+        self.transport = transports.get(transport)
+        self.congestion = transports.check_congestion(congestion)
+        self.fec = fec
+        checks.path("key_file", key_file)
+        checks.path("cgroup", cgroup)
+        self._keys = () if key_file is None else keyfile.read(key_file)
+        self.listen_port = _check_port(listen_port)
+        self.hold_time = checks.real("hold time", hold_time, 0.01, 60, unit="s")
+        self.max_flows = _check_flows(max_flows)
+        self.on_event = on_event
+        self._cgroup_wanted = cgroup
+        self._tap = tap
+        self._control = control
+        self.redirect = _check_redirect(redirect)
+        self.busy_poll = checks.real("busy_poll", busy_poll, 0, 0.01, unit="s; 0 always sleeps")
+        self._probe = probe
+        self._stack: ExitStack | None = None
+        self._threads: EngineThreads | None = None
+        self._owner = os.getpid()
+        self._recent: deque[RawEvent] = deque(maxlen=RECENT)
+        self._draining = threading.Lock()
+        self._closing = threading.RLock()
+
+    # ---- life ----
+
+    def start(self) -> Hooker:
+        """Load, attach, run. Either all of it, or an exception and nothing left behind."""
+        if self._stack is not None:
+            raise UsageError("this Hooker has been started already")
+        if os.geteuid() != 0:
+            raise ConfigurationError("hooking needs root", remedy="run it with sudo")
+        self.cgroup = cgroups.root() if self._cgroup_wanted is None else cgroups.check(self._cgroup_wanted)
+        self._owner = os.getpid()
+        with ExitStack() as stack:
+            self._start(stack)
+            self._stack = stack.pop_all()
+        _running.add(self)
+        return self
+
+    def _start(self, stack: ExitStack) -> None:
+        self.redirect_off = self._judge_kernel()
+        stack.enter_context(_descriptors(self.max_flows + SPARE_DESCRIPTORS))
+        keeper = stack.enter_context(Janitor())
+        self._kernel = stack.enter_context(KernelPrograms(self.max_flows))
+        self._route = stack.enter_context(LocalRoute(keeper))
+        redirect = _redirect_socket(stack)
+        fill_free(self._kernel.free, self.max_flows)
+        self._worker = self._make_worker(redirect.fileno())
+        stack.callback(self._worker.close)
+        self._kernel.configure(
+            self.policy,
+            mark=self._route.mark,
+            port=self._worker.port,
+            transport=self.transport,
+            ipv6=self._ipv6,
+        )
+        self._kernel.set_redirect_socket(redirect.fileno())
+        self._started = time.monotonic()
+        self._netns = netns_cookie()
+        self._threads = EngineThreads(
+            self._worker,
+            install=self._on_first_candidate(),
+            take=self._drain,
+            deliver=None if self.on_event is None else self._deliver,
+        )
+        stack.callback(self._threads.stop)
+        self._server = stack.enter_context(self._serve(keeper))
+        self._kernel.attach(self.cgroup)
+        stack.callback(self._kernel.refuse_flows)
+
+    def _serve(self, keeper: Janitor) -> contextlib.AbstractContextManager[ControlServer | None]:
+        return ControlServer(self.snapshot, janitor=keeper) if self._control else contextlib.nullcontext()
+
+    def _judge_kernel(self) -> str:
+        """Why messages are not redirected, or "". Raises KernelError when a required probe fails."""
+        results = verdicts() if self._probe else []
+        for result in results:
+            if result.required and not result.ok:
+                raise KernelError(f"start-up probe {result.name}: {result.detail}", remedy=result.remedy)
+        self._ipv6 = all(r.ok for r in results if r.name == "flow-ipv6")
+        if self.redirect == "never":
+            return "switched off"
+        failed = [f"{r.name}: {r.detail}" for r in results if not r.ok and r.name.startswith("redirect-")]
+        return "; ".join(failed) if self.redirect == "auto" else ""
+
+    def _on_first_candidate(self) -> Callable[[], None]:
+        """What the first candidate needs, and nobody before."""
+        kernel, cgroup, add_rule = self._kernel, self.cgroup, self._route.install
+
+        def install() -> None:
+            kernel.attach_options(cgroup)
+            add_rule()
+
+        return install
+
+    def _make_worker(self, redirect: int) -> Worker:
+        try:
+            return Worker(
+                ring_fd=self._kernel.ring,
+                ring_size=RING_SIZE,
+                free_fd=self._kernel.free,
+                avoid_fd=self._kernel.avoid,
+                sockets_fd=self._kernel.sockets,
+                adopt_fd=-1 if self.redirect_off else self._kernel.adopt,
+                redirect_fd=redirect,
+                records=self._kernel.records,
+                attention=self._kernel.attention,
+                max_flows=self.max_flows,
+                port=self.listen_port,
+                peer_port=DEFAULT_PORT if self.listen_port == 0 else self.listen_port,
+                transport=self.transport.wire_id,
+                hold_time=self.hold_time,
+                mark=self._route.mark,
+                datagrams=datagram_sizes(),
+                congestion=self.congestion,
+                fec=self.fec,
+                keys=self._keys,
+                busy_poll=self.busy_poll,
+                listening=self.on_event is not None,
+                tap=self._tap,
+            )
+        except OSError as error:
+            raise CarrierError(
+                error.strerror or str(error), remedy="choose another port, or end the engine that has it"
+            ) from None
+
+    def close(self) -> None:
+        """Held flows go back to TCP, engaged ones are reset. Twice is harmless; ``on_event`` may.
+
+        Raises UsageError in a tap or a controller, which run in the worker, and when one of them does not
+        return: then nothing that the worker uses has been freed, and close() may be called again. In a forked
+        child it does nothing: the engine is its parent's.
+        """
+        if os.getpid() != self._owner:
+            return
+        here = self._threads.here() if self._threads else None
+        if self._threads and here is self._threads.worker:
+            raise UsageError(
+                "close() in a tap or a congestion controller would wait for itself",
+                remedy="call it in another thread",
+            )
+        if not self._closing.acquire(timeout=0 if here else 4 * STOP_TIMEOUT):
+            return  # somebody else is closing
+        try:
+            self._close()
+        finally:
+            self._closing.release()
+
+    def _close(self) -> None:
+        stack, self._stack = self._stack, None
+        if stack is None:
+            return
+        try:
+            self._kernel.refuse_flows()  # until the flows have ended the programs give sockets back
+            if self._server is not None:
+                self._server.close()
+            if self._threads is not None:
+                self._threads.stop()
+        except BaseException:
+            self._kernel.detach()  # nobody is left to let go of what is held
+            self._stack = stack
+            raise
+        _running.discard(self)
+        stack.close()
+
+    def _forget(self) -> None:
+        """In a forked child: its copies of descriptors must not keep alive what ends with its parent."""
+        self._kernel.detach()
+        self._worker.forget()
+        if self._server is not None:
+            self._server.forget()
+
+    def __enter__(self) -> Hooker:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---- events ----
+
+    def _deliver(self, raw: RawEvent) -> None:
+        if self.on_event is not None:
+            self.on_event(rows.event(raw))
+
+    def _drain(self) -> list[RawEvent]:
+        """What has happened since the last time; ends are kept, made readable when somebody looks."""
+        with self._draining:
+            events = self._worker.events() if self.on_event else self._worker.events(RECENT)
+            self._recent.extend(raw for raw in events if raw[0] in ENDS)
+        return events
+
+    # ---- what is going on ----
+
+    def _running_worker(self) -> Worker:
+        """Raises UsageError before start()."""
+        if self._threads is None:
+            raise UsageError("this Hooker has not been started", remedy="start() it, or use `with`")
+        return self._worker
+
+    def flows(self) -> list[dict[str, Any]]:
+        """Flows in the table: id, role, addresses, state, reason, bytes, backlog (bytes), spills."""
+        return [rows.flow(raw) for raw in self._running_worker().flows()]
+
+    def peers(self) -> list[dict[str, Any]]:
+        """Associations that are up: address, port, flows, round-trip times (ms), windows and bytes."""
+        return [rows.peer(raw) for raw in self._running_worker().peers()]
+
+    def counters(self) -> dict[str, int]:
+        """Counters of the kernel programs (``kernel.*``) and of the worker."""
+        self._running_worker()
+        kernel = {f"kernel.{name}": value for name, value in self._kernel.counters().items()}
+        errors = self._threads.events.errors if self._threads else 0
+        return kernel | self._worker.counters() | {"event_errors": errors}
+
+    def reasons(self) -> dict[str, int]:
+        """Why flows stayed on TCP or ended: the kernel's verdicts and the engine's together."""
+        reasons = Counter(self._running_worker().reasons())
+        kernel = self._kernel.counters()
+        reasons.update({name: kernel[name] for name in STAYED_ON_TCP if kernel.get(name)})
+        return dict(reasons)
+
+    def snapshot(self) -> dict[str, Any]:
+        """All of it as plain data: engine, peers, flows, recent (ended flows), reasons, ended, counters.
+
+        ``ended`` are those of the ``reasons`` for which flows ended that had run over the transport.
+        """
+        self._running_worker()
+        if self.on_event is None:
+            self._drain()
+        return {
+            "engine": {
+                "pid": os.getpid(),
+                "netns": self._netns,
+                "cgroup": str(self.cgroup),
+                "transport": self.transport.name,
+                "congestion": self.congestion,
+                "fec": self.fec,
+                "encrypted": bool(self._keys),
+                "listen_port": self._worker.port,
+                "redirect": self.redirect_off or "on",
+                "route_error": self._threads.route.error if self._threads else "",
+                "uptime": time.monotonic() - self._started,
+            },
+            "peers": self.peers(),
+            "flows": self.flows(),
+            "recent": [rows.recent(rows.event(raw)) for raw in list(self._recent)],
+            "reasons": self.reasons(),
+            "ended": self._worker.ended(),
+            "counters": self.counters(),
+        }
+
+
+STAYED_ON_TCP = (
+    "loopback", "ipv6-does-not-work-here", "peer-remembered-as-tcp", "mptcp", "socket-with-mark",
+    "socket-bound-to-device", "tcp-fast-open",
+    "syn-with-option-unanswered", "peer-declines-service", "no-option-space", "option-echoed",
+    "option-malformed", "flow-table-full", "event-ring-full",
+)  # fmt: skip
+
+
+def _check_port(port: int) -> int:
+    return checks.integer("port", port, 0, 65535, remedy="give 0 to 65535; 0 takes any free one")
+
+
+def _check_redirect(choice: str) -> str:
+    if choice not in REDIRECT_CHOICES:
+        raise ConfigurationError(
+            f"redirect {choice!r} is no choice", remedy=f"give {', '.join(REDIRECT_CHOICES)}"
+        )
+    return choice
+
+
+def _check_flows(count: int) -> int:
+    remedy = "give a power of two from 64 to 1048576"
+    count = checks.integer("max_flows", count, 64, 1 << 20, remedy=remedy)
+    if count & (count - 1):
+        raise ConfigurationError(f"max_flows {count} will not do", remedy=remedy)
+    return count
+
+
+@contextlib.contextmanager
+def _descriptors(wanted: int) -> Iterator[None]:
+    """Let this process have so many open descriptors: each engaged flow has one. Undone at the end."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # the kernel's own limit: flows beyond it stay on TCP
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            most = hard if hard == resource.RLIM_INFINITY else max(hard, wanted)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
+def _redirect_socket(stack: ExitStack) -> socket.socket:
+    """One end of a loopback connection; its peer does nothing but exist."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK_OWN)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        one = stack.enter_context(socket.socket())
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK_OWN)
+        one.settimeout(LOOPBACK_TIMEOUT)
+        try:
+            one.connect(listener.getsockname())
+        except TimeoutError:
+            raise ConfigurationError(
+                "packets from this host to itself are dropped",
+                remedy="let the firewall pass what goes over lo",
+            ) from None
+        other, _ = listener.accept()
+        stack.enter_context(other)
+    one.setblocking(False)
+    return one

@@ -1,4 +1,0 @@
-# Whether marked segments reach a twin on this host.
-from hooker.worker cimport flow, worker
-
-cdef bint twin_reached(worker *w, const flow *f) noexcept nogil
