@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from hooker.lab import Host, Lab, end_processes
 from hooker.lab.engine import EngineProcess
 
@@ -168,6 +170,16 @@ def result(proc: subprocess.Popen[str], timeout: float = 60) -> dict[str, Any]:
 def same(one: dict[str, Any], other: dict[str, Any]) -> None:
     """Assert that what one peer sent is what the other received, to the byte."""
     assert (one["sent"], one["sent_sha256"]) == (other["received"], other["received_sha256"])
+
+
+def rules(host: Host, text: str) -> None:
+    """Give nftables of *host* these commands; skips the test where there is no nftables."""
+    try:
+        done = host.run(["nft", text], check=False, hooked=False)
+    except FileNotFoundError:
+        pytest.skip("no nft here")
+    if done.returncode:
+        pytest.skip(f"no nftables here: {done.stderr!r}")
 
 
 def eventually(condition: Any, timeout: float = 10, every: float = 0.02) -> None:

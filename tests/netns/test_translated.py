@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from support import PLAIN, Pair
+from support import PLAIN, Pair, rules
 
 from hooker.lab import INTERFACE, Host, Lab
 
@@ -35,15 +35,6 @@ while len(got) < len(data):
 assert got == data
 print(time.monotonic() - start)
 """
-
-
-def rules(host: Host, text: str) -> None:
-    try:
-        done = host.run(["nft", text], check=False, hooked=False)
-    except FileNotFoundError:
-        pytest.skip("no nft here")
-    if done.returncode:
-        pytest.skip(f"no nftables here: {done.stderr!r}")
 
 
 def echo(pair: Pair, target: str) -> float:
