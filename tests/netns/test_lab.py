@@ -119,7 +119,7 @@ def _owner() -> subprocess.Popen[str]:
         "with Lab() as lab:\n"
         "    lab.a.popen(['sleep', '60']); print('up', flush=True); time.sleep(60)\n"
     )
-    root = str(Path(lab_module.__file__).parent.parent)
+    root = str(Path(lab_module.__file__).parents[2])
     owner = subprocess.Popen(
         [sys.executable, "-c", code, root], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
