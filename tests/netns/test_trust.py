@@ -114,14 +114,14 @@ def test_another_users_run_directory_is_refused_in_the_sticky_tmp(tmp_path: Path
     place.mkdir()
     sticky(place)
     code = (
-        "import sys; sys.path[:0] = [sys.argv[1]]; from hooker import rundir; print(rundir.run_directory())"
+        "import sys; sys.path[:0] = [sys.argv[1]]; from hooker.control import rundir; print(rundir.run_directory())"
     )
     for variable, taken in (("HOOKER_RUN_DIR", place / "taken"), ("XDG_RUNTIME_DIR", place / "hooker")):
         taken.mkdir()  # root's: another user's for whom runs this
         environment = {variable: str(taken if variable == "HOOKER_RUN_DIR" else place)}
         command = ["setpriv", "--reuid=65534", "--clear-groups", "/usr/bin/python3", "-I", "-c", code]
         tmp_path.chmod(0o755)
-        package = str(Path(rundir.__file__).parents[1])
+        package = str(Path(rundir.__file__).parents[2])
         done = subprocess.run(
             [*command, package], env=environment, capture_output=True, text=True, timeout=30
         )
