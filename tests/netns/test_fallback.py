@@ -150,10 +150,14 @@ def test_a_connection_left_to_tcp_keeps_its_congestion_control(
     for host, other in ((pair.a, pair.b), (pair.b, pair.a)):
         host.run(["ip", "route", "add", f"{other.v4}/32", "dev", INTERFACE, "congctl", begin], hooked=False)
     pair.lab.meter.drop(to_a=lost, to_b=lost)
-    server = peer(pair.b, "serve", "0.0.0.0", 7203, "recv:300000", "send:300000", "congestion", "close")
-    client = peer(pair.a, "connect", pair.b.v4, 7203, "send:300000", "recv:300000", "congestion", "close")
+    steps = ("congestion", "sleep:2", "close")
+    server = peer(pair.b, "serve", "0.0.0.0", 7203, "recv:300000", "send:300000", *steps)
+    client = peer(pair.a, "connect", pair.b.v4, 7203, "send:300000", "recv:300000", *steps)
+    time.sleep(1.5)
+    used = pair.a.run(["ss", "-tinH", "state", "established", "dport", "=", "7203"], hooked=False).stdout
     sent, received = result(client, 20), result(server, 20)
     same(sent, received)
     same(received, sent)
+    assert (begin if lost else "reno").encode() in used.split()
     for side in (sent, received):
-        assert side["congestion"] == (begin if lost else "reno")
+        assert side["congestion"] == begin, "an application sees its own"

@@ -65,5 +65,4 @@ def test_nothing_held_leaks_behind_extension_headers(lab: Lab, name: int, value:
         with pair.engaged():
             assert talk("client", pair.b.v6).wait(40) == 0
             assert server.wait(20) == 0
-        assert pair.client
-        assert counts(pair.client.status())["kernel.segment-held-back"] > 0
+        assert sum(counts(engine.status())["kernel.segment-held-back"] for engine in pair.engines) > 0
