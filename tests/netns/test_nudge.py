@@ -1,4 +1,4 @@
-"""A segment that was kept back is sent as soon as it may: the nudge has numbers that TCP accepts just then."""
+"""A segment that was kept back is sent as soon as it may: the nudge has numbers that TCP accepts then."""
 
 from __future__ import annotations
 

@@ -113,7 +113,10 @@ def test_another_users_run_directory_is_refused_in_the_sticky_tmp(tmp_path: Path
     place = tmp_path / "tmp"
     place.mkdir()
     sticky(place)
-    code = "import sys; sys.path[:0] = [sys.argv[1]]; from hooker.control import rundir; print(rundir.run_directory())"
+    code = (
+        "import sys; sys.path[:0] = [sys.argv[1]]\n"
+        "from hooker.control import rundir; print(rundir.run_directory())"
+    )
     for variable, taken in (("HOOKER_RUN_DIR", place / "taken"), ("XDG_RUNTIME_DIR", place / "hooker")):
         taken.mkdir()  # root's: another user's for whom runs this
         environment = {variable: str(taken if variable == "HOOKER_RUN_DIR" else place)}
