@@ -61,7 +61,7 @@ struct hk_flow {
 	__u64 resume;			/* bytes read from the twin: position in the TCP stream */
 	__u64 credit;			/* how far `redirected` may run ahead of `consumed` */
 	__u32 state;			/* HK_STATE_*; HELD is set by the kernel when it opens the record */
-	__u32 pad_state;
+	__u32 narrow;			/* by the kernel programs, seldom: its receive buffer was set, perhaps small */
 	__u64 pad_engine[4];
 };
 

@@ -142,7 +142,7 @@ static __always_inline void hk_slot_init(struct hk_flow *f, u64 id)
 	f->flow_id = id;
 	f->redirected = f->spill_at = f->passed = f->held_drops = 0;
 	f->mode = HK_MODE_PASS;
-	f->marked = f->wire_released = f->spills = f->acked = f->app_closed = 0;
+	f->marked = f->wire_released = f->spills = f->acked = f->app_closed = f->narrow = 0;
 	f->state = HK_STATE_HELD;	/* the engine's from now on */
 }
 

@@ -4,9 +4,12 @@
  * defer (defer.c). Another engine's program may come before or after, so a value that a program can see stays. Under the socket's lock; the kernel's own handling follows setsockopt's program and precedes getsockopt's.
  */
 
+#define HK_SO_RCVBUF 8
 #define HK_SO_BINDTODEVICE 25
+#define HK_SO_RCVBUFFORCE 33
 #define HK_SO_ZEROCOPY 60
 #define HK_SO_BINDTOIFINDEX 62
+#define HK_TCP_WINDOW_CLAMP 10
 #define HK_EOPNOTSUPP 95
 #define HK_OPTLEN_SEEN 4096
 
@@ -62,6 +65,21 @@ static __always_inline int hk_zerocopy(struct bpf_sockopt *o, struct hk_sock *st
 	return 0;
 }
 
+/* The window that the peer's engine may fill changes in mid-flow; the value is the kernel's business. */
+static __always_inline void hk_note_buffer(struct bpf_sockopt *o, struct bpf_sock *sk)
+{
+	struct hk_sock *st;
+	struct hk_flow *f;
+
+	if (o->level == HK_SOL_SOCKET ? o->optname != HK_SO_RCVBUF && o->optname != HK_SO_RCVBUFFORCE
+				      : o->level != HK_SOL_TCP || o->optname != HK_TCP_WINDOW_CLAMP)
+		return;
+	st = hk_socks.sk_storage_get(sk, 0, 0);
+	f = st ? hk_flow_of(st) : 0;
+	if (f)
+		f->narrow = 1;
+}
+
 int hk_setsockopt(struct bpf_sockopt *o)
 {
 	struct bpf_sock *sk = o->sk;
@@ -70,6 +88,7 @@ int hk_setsockopt(struct bpf_sockopt *o)
 	if (!sk)
 		return hk_let(o);
 	hk_note_deferring(o, sk);
+	hk_note_buffer(o, sk);
 	if (o->level != HK_SOL_SOCKET)
 		return hk_let(o);
 	switch (o->optname) {

@@ -9,7 +9,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from hooker.engine.flows cimport flow_abort, flow_app_reset, flow_fin, watch_twin_room
 from hooker.includes.linux cimport *
-from hooker.engine.twin cimport twin_prompt
+from hooker.engine.twin cimport twin_piece, twin_prompt
 from hooker.vtl.endpoint cimport vtl_consumed
 from hooker.engine.worker cimport GATHER, R_MEMORY, block, flow, gather_list, worker
 
@@ -66,6 +66,8 @@ cdef ssize_t write_twin(worker *w, flow *f, iovec *iov, uint32_t count, bint las
     """
     cdef msghdr m
     cdef ssize_t n
+    if hk_load32(&f.rec.narrow):
+        return write_pieces(w, f, iov, count)
     memset(&m, 0, sizeof(m))
     m.msg_iov = iov
     m.msg_iovlen = count
@@ -81,6 +83,30 @@ cdef ssize_t write_twin(worker *w, flow *f, iovec *iov, uint32_t count, bint las
         return 0
     flow_app_reset(w, f)
     return -1
+
+
+cdef ssize_t write_pieces(worker *w, flow *f, const iovec *iov, uint32_t count) noexcept nogil:
+    """The same, each part of the size of a segment on the wire a record of its own: the twin's segments are larger, and
+    TCP sends them whole or, to a window that is smaller, not before a timer. Records are not joined."""
+    cdef size_t most = twin_piece(&f.est), at, part
+    cdef ssize_t n, sum = 0
+    cdef uint32_t i
+    for i in range(count):
+        at = 0
+        while at < iov[i].iov_len:
+            part = min(most, iov[i].iov_len - at)
+            n = send(f.twin, <const uint8_t *>iov[i].iov_base + at, part, MSG_DONTWAIT | MSG_NOSIGNAL | MSG_EOR)
+            w.n.twin_writes += 1
+            if n < 0 and errno != EAGAIN and errno != EINTR and errno != ENOBUFS:
+                flow_app_reset(w, f)
+                return -1
+            if n > 0:
+                credit(w, f, n)
+                sum += n
+                at += n
+            if n < <ssize_t>part:
+                return sum
+    return sum
 
 
 cdef gather_list *gather_of(worker *w, flow *f) noexcept nogil:

@@ -9,3 +9,4 @@ cdef void twin_finish(int fd) noexcept nogil                   # close in order 
 cdef void twin_abort(int fd) noexcept nogil                    # close with RST
 cdef int twin_available(int fd) noexcept nogil                 # bytes that can be read, or -errno
 cdef int twin_unsent(int fd) noexcept nogil                    # bytes it has not sent yet, and a FIN
+cdef uint32_t twin_piece(const hk_event *est) noexcept nogil      # bytes in one segment on the wire

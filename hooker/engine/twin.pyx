@@ -113,18 +113,19 @@ cdef int set_windows(int fd, const hk_event *est) noexcept nogil:
 
 
 cdef int segment_size(const hk_event *est) noexcept nogil:
-    """Bytes, as the peer's TCP would have it: what this host's TCP announced, and half of its window at most.
+    """Bytes: loopback's, and half of the peer's window at most.
 
-    TCP sends no part of a segment while more than the window is left to send (RFC 9293, 3.8.6.2.1), so one of
-    loopback's size would wait for a window that a small receive buffer never gives. Nothing is lost by it: loopback
-    carries many segments in one packet.
+    TCP sends no part of a segment while more than the window is left to send (RFC 9293, 3.8.6.2.1): one of loopback's size
+    would wait for a window that a small receive buffer never gives. One that becomes small later: `narrow`, delivery.pyx.
     """
-    cdef uint32_t n = est.mss if est.mss else DEFAULT_MSS
+    cdef uint32_t n = LARGEST_MSS
     if est.rcv_wnd > DEFAULT_MSS and n > est.rcv_wnd // 2:
         n = est.rcv_wnd // 2
-    if n < LEAST_MSS:
-        return LEAST_MSS
-    return n if n < LARGEST_MSS else LARGEST_MSS
+    return n if n > LEAST_MSS else LEAST_MSS
+
+
+cdef uint32_t twin_piece(const hk_event *est) noexcept nogil:
+    return est.mss if est.mss else DEFAULT_MSS
 
 
 cdef int set_identity(int fd, bint v4) noexcept nogil:

@@ -57,6 +57,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         uint64_t resume
         uint64_t credit
         uint32_t state
+        uint32_t narrow
 
     struct hk_frame:
         uint64_t flow_id

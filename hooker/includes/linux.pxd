@@ -113,6 +113,7 @@ cdef extern from "<sys/socket.h>" nogil:
         MSG_DONTWAIT
         MSG_NOSIGNAL
         MSG_MORE
+        MSG_EOR
         MSG_PEEK
         MSG_TRUNC
         MSG_ERRQUEUE
