@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,11 +12,13 @@ from pathlib import Path
 
 import click
 
+from fuzz import kept as corpus
 from fuzz.build import LIB, ROOT, BuildError, build
 
 HERE = ROOT / "fuzz"
-CORPUS, CRASHES = HERE / "corpus", HERE / "crashes"
-WORK = ROOT / "build" / "fuzz" / "corpus"  # what the runs found; `--keep` distils it into CORPUS
+CRASHES = HERE / "crashes"
+WORK = ROOT / "build" / "fuzz" / "corpus"  # what the runs found; `--keep` distils it into the kept corpus
+KEPT = ROOT / "build" / "fuzz" / "kept"  # that one, unpacked
 TARGETS = {
     "packets": "arbitrary datagrams into one endpoint",
     "machine": "two endpoints, their applications and a bad network",
@@ -44,8 +45,9 @@ def environment(target: str) -> dict[str, str]:
 def run(program: Path, target: str, seconds: float) -> tuple[list[Path], str]:
     """Fuzzes for that long; what crashed, and libFuzzer's last words."""
     work, crashes = WORK / target, CRASHES / target
-    for directory in (work, crashes, CORPUS / target):
+    for directory in (work, crashes):
         directory.mkdir(parents=True, exist_ok=True)
+    corpus.unpack(target, KEPT / target)
     before = set(crashes.iterdir())
     command = [
         str(program),
@@ -56,7 +58,7 @@ def run(program: Path, target: str, seconds: float) -> tuple[list[Path], str]:
         "-print_final_stats=1",
         f"-artifact_prefix={crashes}/",
         str(work),
-        str(CORPUS / target),
+        str(KEPT / target),
     ]
     returncode, output = libfuzzer(target, command)
     found = sorted(set(crashes.iterdir()) - before)
@@ -90,45 +92,55 @@ def why(output: str) -> str:
 
 
 def keep(program: Path, target: str) -> int:
-    """Distils everything found into the kept corpus, inputs with a name of their own aside; its size."""
-    kept = CORPUS / target
-    named = [p for p in kept.iterdir() if not re.fullmatch("[0-9a-f]{40}", p.name)]
+    """Distils everything found into the kept corpus, inputs written by hand aside; its size."""
+    kept = {name: data for name, data in corpus.read(target).items() if corpus.by_hand(name)}
     with tempfile.TemporaryDirectory() as new:
-        merge = ["-set_cover_merge=1", f"-max_len={MAX_LEN[target]}", new, str(kept), str(WORK / target)]
+        sources = [new, str(KEPT / target), str(WORK / target)]
+        merge = ["-set_cover_merge=1", f"-max_len={MAX_LEN[target]}", *sources]
         returncode, output = libfuzzer(target, [str(program), *merge])
         if returncode:
             raise click.ClickException(f"the corpus of {target} could not be merged:\n{output[-2000:]}")
-        for path in kept.iterdir():
-            if path not in named:
-                path.unlink()
-        for path in Path(new).iterdir():
-            if not any(path.read_bytes() == n.read_bytes() for n in named):
-                shutil.copy(path, kept / path.name)
-    return len(list(kept.iterdir()))
+        known = set(kept.values())
+        found = {path.name: path.read_bytes() for path in Path(new).iterdir()}
+    kept |= {name: data for name, data in found.items() if data not in known}
+    corpus.write(target, kept)
+    return len(kept)
 
 
-def replay(target: str, path: Path, *, trace: bool) -> None:
+def input_named(target: str, name: str) -> bytes:
+    """Of a file, or of the kept corpus."""
+    if Path(name).is_file():
+        return Path(name).read_bytes()
+    kept = corpus.read(target)
+    if name not in kept:
+        raise click.BadParameter(f"{name} is no file, and no input in {corpus.archive(target).name}")
+    return kept[name]
+
+
+def replay(target: str, name: str, *, trace: bool) -> None:
     """One input through the ordinary build, in this process."""
+    data = input_named(target, name)
     if trace:
         importlib.import_module("fuzz.side").trace(True)
     try:
-        importlib.import_module(f"fuzz.{target}").replay(path.read_bytes())
+        importlib.import_module(f"fuzz.{target}").replay(data)
     except AssertionError as exc:
-        raise click.ClickException(f"{path}: {exc}") from None
-    click.echo(f"{path}: fine")
+        raise click.ClickException(f"{name}: {exc}") from None
+    click.echo(f"{name}: fine")
 
 
 MINUTES = click.FloatRange(min=0, min_open=True)
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command(help="Fuzzes the targets named, or all. " + "; ".join(f"{n}: {t}" for n, t in TARGETS.items()))
 @click.argument("targets", nargs=-1, type=click.Choice(list(TARGETS)))
 @click.option("--minutes", type=MINUTES, default=4.0, help="In all, shared by the targets.")
 @click.option("--keep", "keep_corpus", is_flag=True, help="Distil what was found into fuzz/corpus.")
-@click.option("--replay", "one", type=FILE, help="Run one input, without sanitizers.")
+@click.option(
+    "--replay", "one", metavar="FILE", help="Run one input, also a kept one by name; no sanitizers."
+)
 @click.option("--trace", is_flag=True, help="With --replay: print what happens.")
-def main(targets: tuple[str, ...], minutes: float, keep_corpus: bool, one: Path | None, trace: bool) -> None:
+def main(targets: tuple[str, ...], minutes: float, keep_corpus: bool, one: str | None, trace: bool) -> None:
     names = targets or tuple(TARGETS)
     if one is not None:
         if len(targets) != 1:

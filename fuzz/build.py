@@ -30,7 +30,7 @@ class BuildError(Exception):
 def sources() -> list[Path]:
     """The core and the targets, as far as they need no more than each other."""
     core = [p for d in CORE for p in (ROOT / "hooker" / d).rglob("*.pyx") if p.stem not in FACES]
-    return sorted([*core, ROOT / "hooker" / "frames.pyx", *(ROOT / "fuzz").glob("*.pyx")])
+    return sorted([*core, ROOT / "hooker" / "engine" / "frames.pyx", *(ROOT / "fuzz").glob("*.pyx")])
 
 
 def build() -> Path:

@@ -7,26 +7,43 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.__main__ import CORPUS, TARGETS
-
-
-def inputs(target: str) -> list[Path]:
-    return sorted((CORPUS / target).iterdir())
+from fuzz import kept as corpus
+from fuzz.__main__ import TARGETS
+from fuzz.build import sources
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_kept_corpus_breaks_nothing(target: str) -> None:
     module = importlib.import_module(f"fuzz.{target}")
-    assert inputs(target)
+    kept = corpus.read(target)
+    assert kept
     broken = []
-    for path in inputs(target):
+    for name, data in kept.items():
         try:
-            module.replay(path.read_bytes())
+            module.replay(data)
         except AssertionError as exc:
-            broken.append(f"{exc}\n  ./dev fuzz {target} --replay {path}")
+            broken.append(f"{exc}\n  ./dev fuzz {target} --replay {name}")
     assert not broken, "\n".join(broken)
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_an_empty_input_breaks_nothing(target: str) -> None:
     importlib.import_module(f"fuzz.{target}").replay(b"")
+
+
+def test_an_archive_gives_back_what_was_put_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus, "KEPT", tmp_path)
+    inputs = {"by-hand": b"", "0" * 40: bytes(range(256))}
+    corpus.write("packets", inputs)
+    first = corpus.archive("packets").read_bytes()
+    corpus.write("packets", dict(reversed(inputs.items())))
+    assert corpus.read("packets") == inputs
+    assert corpus.archive("packets").read_bytes() == first
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "stale").touch()
+    corpus.unpack("packets", tmp_path / "files")
+    assert {p.name: p.read_bytes() for p in (tmp_path / "files").iterdir()} == inputs
+
+
+def test_what_is_fuzzed_is_there() -> None:
+    assert all(path.exists() for path in sources())
