@@ -126,8 +126,16 @@ def _orphans(objects: frozenset[str]) -> set[str]:
     return set(objects) - set(_held()) if objects else set()
 
 
+def _descriptors() -> Iterator[Path]:
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            yield from list((process / "fd").iterdir())
+        except OSError:
+            pass  # it has ended
+
+
 def _held() -> Iterator[str]:
-    for fd in Path("/proc").glob("[0-9]*/fd/*"):
+    for fd in _descriptors():
         try:
             if "bpf" not in str(fd.readlink()):
                 continue
