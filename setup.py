@@ -24,6 +24,7 @@ ENGINE = [
     "carriers.udp",
     "engine.collection",
     "engine.delivery",
+    "engine.destroy",
     "engine.early",
     "engine.flows",
     "engine.flowtable",

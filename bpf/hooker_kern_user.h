@@ -128,6 +128,8 @@ struct hk_config {
 struct hk_attention {
 	__u32 state;
 	__u32 no_twins;			/* none can be made at present: answer no SYN */
+	__u32 lost;			/* events that found no room; written by the programs */
+	__u32 pad_attention;
 };
 
 /* ---- what hk_adopt answers ---- */
@@ -151,6 +153,7 @@ struct hk_event {
 	struct hk_key key;
 	__u64 client_nonce;
 	__u64 server_nonce;		/* 0: the SYN-ACK had none */
+	__u64 cookie;			/* SO_COOKIE of the application's socket */
 	__u32 snd_nxt;			/* of the application's socket at ESTABLISHED */
 	__u32 rcv_nxt;
 	__u32 snd_wnd;			/* what the peer's TCP granted it, bytes; 0: not known yet */

@@ -178,6 +178,7 @@ static __always_inline void hk_hold(struct bpf_sock_ops *s, struct bpf_sock *sk,
 	e->flow_id = id;
 	e->client_nonce = st->client_nonce;
 	e->server_nonce = server_nonce;
+	e->cookie = bpf_get_socket_cookie(s);
 	e->peer_port = peer_port;
 	e->snd_nxt = s->snd_nxt;
 	e->rcv_nxt = s->rcv_nxt;
@@ -477,8 +478,10 @@ static __always_inline void hk_parse(struct bpf_sock_ops *s, struct bpf_sock *sk
 		return;
 	f->wire_released = 1;
 	e = hk_event_new(HK_EVENT_WIRE_RELEASED);
-	if (!e)
-		return;			/* the engine's own timer finds it */
+	if (!e) {
+		hk_event_lost();
+		return;
+	}
 	e->slot = st->slot;
 	e->flow_id = st->flow_id;
 	hk_submit(e, 1);
@@ -489,7 +492,8 @@ static __always_inline void hk_emit_closed(struct hk_sock *st, u32 old_state, in
 	struct hk_event *e = hk_event_new(HK_EVENT_CLOSED);
 
 	if (!e) {
-		hk_count(HK_C_EVENT_LOST);	/* the worker's sweep finds the flag */
+		hk_count(HK_C_EVENT_LOST);
+		hk_event_lost();
 		return;
 	}
 	e->slot = st->slot;

@@ -11,7 +11,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 from cpython.ref cimport PyObject
 from hooker.carriers.udp cimport udp_close, udp_datagram, udp_error, udp_icmp, udp_open, udp_receive, udp_send, udp_split
-from hooker.engine.collection cimport collect_redirected, collect_twin, collection_acked, collection_retry
+from hooker.engine.collection cimport collect_redirected, collect_twin, collection_acked, collection_feed, collection_retry
 from hooker.engine.delivery cimport deliver, deliver_fin, delivery_flush, delivery_free, delivery_writable
 from hooker.engine.early cimport early_free
 from hooker.engine.flows cimport *
@@ -43,6 +43,7 @@ cdef enum:
     SCRATCH = 512 * 192          # bytes of headers and control frames in a batch
     BUILDS = 16                  # batches in one round
     SWEEP = 1000000000           # ns
+    LET_GO = 10000000            # ns between looks for slabs that only a tap's views hold
     SETTLE = 500                 # ms that resets may take over loopback, at the end
     TRIM = 8 << 20               # bytes less than at the peak that are worth a malloc_trim()
     TAG_TWIN = 0                 # epoll tags: a slot, or one of these in the upper half
@@ -283,6 +284,8 @@ cdef uint64_t wait_for(worker *w) noexcept nogil:
         return 100000                     # the UDP socket was full
     if held < at:
         at = held
+    if w.starved and w.tap != NULL and w.now + LET_GO < at:
+        at = w.now + LET_GO           # nobody says when a view that was kept goes
     if (w.slabs.free_count > RESERVE or vtl_held_less(w.vtl) > TRIM) and w.swept + SWEEP < at:
         at = w.swept + SWEEP          # memory goes back, even if nothing else happens
     if at == <uint64_t>-1:
@@ -303,18 +306,6 @@ cdef void arm_redirect(worker *w) noexcept nogil:
     ev.data.u64 = <uint64_t>TAG_REDIRECT << 32
     epoll_ctl(w.epoll_fd, EPOLL_CTL_MOD, w.redirect_fd, &ev)
     w.redirect_armed = want
-
-
-cdef void retry_starved(worker *w) noexcept nogil:
-    cdef uint32_t i
-    cdef flow *f
-    if not w.starved or (w.slabs.free_list == NULL and w.slabs.made == w.slabs.limit):
-        return
-    w.starved = False
-    for i in range(w.max_flows):
-        f = w.flows[i]
-        if f != NULL and f.waiting:
-            collect_twin(w, f)
 
 
 cdef void give_back(worker *w) noexcept nogil:
@@ -339,7 +330,7 @@ cdef void round(worker *w) noexcept nogil:
     for i in range(n):
         dispatch(w, &events[i])
     collection_retry(w)
-    retry_starved(w)
+    collection_feed(w)
     if vtl_timer(w.vtl) <= w.now:
         vtl_on_timer(w.vtl, w.now)
     if flows_deadline(w) <= w.now:

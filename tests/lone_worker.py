@@ -52,6 +52,7 @@ class LoneWorker:
         self.emitters = [self.bpf.load_func(n, bcc.BPF.SCHED_CLS).fd for n in (b"emit_lazy", b"emit_urgent")]
         self._memory = mmap.mmap(self.map("hk_attention"), mmap.PAGESIZE)
         self.attention = ctypes.c_uint32.from_buffer(self._memory)
+        self.lost = ctypes.c_uint32.from_buffer(self._memory, layout()["hk_attention"]["lost"])
         self.records = (ctypes.c_uint8 * (RECORD[""] * SLOTS))()
         pair = socket.socketpair()
         for end in pair:
@@ -103,8 +104,9 @@ class LoneWorker:
         return int(self.worker.counters()["flows"])
 
     def say_closed(self, slot: int, closed: bool = True) -> None:
-        """The flag in the record, which comes before the event; not `closed`: as the next flow's is."""
+        """The flag in the record, and its event is lost; not `closed`: as the next flow's is."""
         self.records[slot * RECORD[""] + RECORD["app_closed"]] = closed
+        self.lost.value += closed
 
 
 def wait_for(condition: Any, what: str, limit: float = 20) -> None:

@@ -14,7 +14,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from hooker.engine.flows cimport flow_abort, flow_app_reset, flow_check_end
-from hooker.engine.flowtable cimport flow_by_id
+from hooker.engine.flowtable cimport flow_by_id, maybe_done
 from hooker.engine.frames cimport FRAME_FIRST, FRAME_LAST, frame_entry, frames_parse
 from libc.string cimport memcpy, memset
 from hooker.includes.bpf cimport hk_prog_run
@@ -22,7 +22,7 @@ from hooker.includes.hk cimport (
     HK_ADOPT_BLOCKING, HK_ADOPT_DONE, HK_ADOPT_REFUSED, HK_ADOPT_ZEROCOPY, HK_MODE_REDIRECT, HK_STATE_ENGAGED, hk_key,
 )
 from hooker.includes.linux cimport *
-from hooker.engine.slab cimport pool_current, slab
+from hooker.engine.slab cimport pool_current, pool_has_room, slab
 from hooker.engine.tap cimport tap_frames
 from hooker.engine.twin cimport twin_available, twin_bound
 from hooker.vtl.endpoint cimport vtl_fin, vtl_send_target, vtl_unacked, vtl_write
@@ -55,6 +55,19 @@ cdef inline void retry_later(worker *w, flow *f) noexcept nogil:
         f.in_retry = True
         f.retry_next = w.retry
         w.retry = f
+
+
+cdef void starve(worker *w, flow *f) noexcept nogil:
+    w.starved = True
+    if f.in_starving:
+        return
+    f.in_starving = True
+    f.starving_next = NULL
+    if w.starving == NULL:
+        w.starving = f
+    else:
+        w.starving_last.starving_next = f
+    w.starving_last = f
 
 
 cdef inline int lend(worker *w, flow *f, slab *s, const uint8_t *data, size_t n) noexcept nogil:
@@ -177,9 +190,9 @@ cdef int read_twin(worker *w, flow *f, size_t most) noexcept nogil:
         return WAITS
     s = pool_current(&w.slabs, ROOM)
     if s == NULL:
-        w.starved = True
         w.n.slabs_exhausted += 1
         f.waiting = True
+        starve(w, f)
         return WAITS
     want = w.slabs.size - s.used
     if want > most:
@@ -276,6 +289,21 @@ cdef void collection_retry(worker *w) noexcept nogil:
         todo = f.retry_next
         f.in_retry = False
         collect_twin(w, f)
+
+
+cdef void collection_feed(worker *w) noexcept nogil:
+    """In turn, as far as there are slabs: who has waited longest reads first."""
+    cdef flow *f
+    if not w.starved or not pool_has_room(&w.slabs):
+        return
+    w.starved = False
+    while w.starving != NULL and not w.starved:
+        f = w.starving
+        w.starving = f.starving_next
+        f.in_starving = False
+        if f.waiting:
+            collect_twin(w, f)
+        maybe_done(w, f)             # it may have ended meanwhile
 
 
 cdef void collection_acked(worker *w, flow *f) noexcept nogil:

@@ -8,7 +8,7 @@ locator (in a bucket of bounded depth, behind a keyed hash) and by its deadline 
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from hooker.engine.flowtable cimport not_after, scattered
+from hooker.engine.flowtable cimport scattered
 from hooker.engine.timers cimport timer_clear, timer_set, timers_free, timers_next
 from hooker.vtl.api cimport vtl_open_info, vtl_stream
 from hooker.vtl.endpoint cimport vtl_reject, vtl_stream_set_waiting, vtl_stream_waiting
@@ -48,7 +48,6 @@ cdef int early_keep(worker *w, vtl_stream *s, const vtl_open_info *info, uint64_
     p[0] = o
     w.open_count += 1
     vtl_stream_set_waiting(s, o)
-    not_after(w, until)
     return 0
 
 
@@ -89,7 +88,6 @@ cdef void early_expire(worker *w, uint32_t code) noexcept nogil:
         s = o.stream
         unlink(w, o)
         vtl_reject(s, code)
-    not_after(w, timers_next(&w.open_timers))
 
 
 cdef void early_free(worker *w) noexcept nogil:

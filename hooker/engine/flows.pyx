@@ -15,10 +15,11 @@
    flow yet, its socket is on TCP, or will be, and the reset goes there as a segment.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from hooker.engine.collection cimport collect_twin, collection_start
 from hooker.engine.delivery cimport delivery_drop
+from hooker.engine.destroy cimport socket_destroy
 from hooker.engine.early cimport early_expire, early_forget, early_keep, early_take
 from hooker.engine.flowtable cimport *
 from hooker.includes.bpf cimport BPF_MAP_UPDATE_ELEM, hk_bpf_elem
@@ -26,9 +27,10 @@ from hooker.includes.hk cimport *
 from hooker.includes.linux cimport *
 from hooker.engine.nudge cimport announce, forget, hang_up, nudge
 from hooker.engine.polling cimport clock_ns
-from hooker.engine.reach cimport twin_reached
+from hooker.engine.reach cimport twin_cut_off, twin_first_look, twin_reached
 from hooker.engine.services cimport service_accepted, service_accepts, service_rejected
 from hooker.engine.shortage cimport shortage_timer, twin_made
+from hooker.engine.timers cimport timers_next
 from hooker.engine.twin cimport twin_abort, twin_discard, twin_finish, twin_unsent
 from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_open_info, vtl_stream
 from hooker.vtl.endpoint cimport (
@@ -41,6 +43,8 @@ from hooker.engine.worker cimport *
 cdef enum:
     MILLISECOND = 1000000
     ORPHAN = 60000000000          # ns that TCP keeps a closed half-open connection (tcp_fin_timeout)
+    ORPHAN_AGAIN = 1000000000     # ns
+    RESET_ARRIVES = 1000000000    # ns
     REJECT_NO_FLOW = 1            # codes of OPEN_REJECT, docs/vtl.md
     REJECT_TWIN = 2
     RESET_APPLICATION = 1         # codes of RESET_STREAM
@@ -96,9 +100,11 @@ cdef void engage(worker *w, flow *f) noexcept nogil:
     if f.accepted or f.est.role == HK_ROLE_SERVER:
         held_remove(w, f)
     else:
-        f.deadline = <uint64_t>-1        # only the ACK may have to be said again
+        f.deadline = UINT64_MAX          # only the ACK may have to be said again
     f.state = HK_STATE_ENGAGED
     f.engaged_ns = w.now
+    f.look_at = twin_first_look(w)
+    flow_arm(w, f)
     w.n.engaged += 1
     collection_start(w, f)
     hk_store32(&f.rec.state, HK_STATE_ENGAGED)
@@ -151,6 +157,10 @@ cdef void end(worker *w, flow *f, int why) noexcept nogil:
 
 
 cdef void reset_application(worker *w, flow *f, int why) noexcept nogil:
+    if f.twin >= 0:
+        f.was_reset = True
+        f.look_at = w.now + RESET_ARRIVES
+        flow_arm(w, f)
     if f.twin >= 0 and hk_load32(&f.rec.app_closed) == HK_APP_ABORTED:
         twin_discard(f.twin)      # without a word: the addresses may be another connection's already
     elif f.twin >= 0:
@@ -262,7 +272,7 @@ cdef uint64_t client_hold(worker *w, flow *f) noexcept nogil:
 cdef void try_again(worker *w, flow *f, uint64_t interval) noexcept nogil:
     f.again_at = w.now + (interval << (f.tries if f.tries < DOUBLINGS else DOUBLINGS))
     f.tries += 1
-    not_after(w, f.again_at)
+    flow_arm(w, f)
 
 
 cdef void schedule_ack(worker *w, flow *f) noexcept nogil:
@@ -319,13 +329,12 @@ cdef void start_client(worker *w, flow *f) noexcept nogil:
         engage(w, f)
     else:
         f.deadline = w.now + client_hold(w, f)
-        not_after(w, f.deadline)
+        flow_arm(w, f)
 
 
 cdef void start_server(worker *w, flow *f) noexcept nogil:
     f.deadline = w.now + w.hold_server
-    f.again_at = <uint64_t>-1
-    not_after(w, f.deadline)
+    flow_arm(w, f)
     meet_early(w, f)
 
 
@@ -385,7 +394,6 @@ cdef void on_app_closed(worker *w, const hk_event *e) noexcept nogil:
 
 cdef void app_closed(worker *w, flow *f) noexcept nogil:
     f.app_closed = True
-    f.closed_ns = w.now
     if f.state == HK_STATE_HELD:
         if f.stream != NULL:
             if f.est.role == HK_ROLE_CLIENT:
@@ -397,6 +405,8 @@ cdef void app_closed(worker *w, flow *f) noexcept nogil:
         release(w, f, R_APP_CLOSED, False)
     elif f.state == HK_STATE_ENGAGED and not f.ended:
         f.hup = True                    # its FIN is at the twin already
+        f.orphan_at = w.now + ORPHAN
+        flow_arm(w, f)
         collect_twin(w, f)
         if hk_load32(&f.rec.app_closed) == HK_APP_ABORTED and not f.ended:
             flow_app_reset(w, f)
@@ -432,7 +442,7 @@ cdef void wait_for_route(worker *w, flow *f, vtl_stream *s, const vtl_open_info 
         f.route_by = w.now + (<uint64_t>ROUTE_WAIT * MILLISECOND if info.committed else w.hold_open)
     if w.now < f.route_by and (info.committed or not unroutable(w)) and early_keep(w, s, info, f.route_by) == 0:
         f.again_at = f.route_by
-        not_after(w, f.again_at)
+        flow_arm(w, f)
         return
     vtl_reject(s, REJECT_TWIN)
     release(w, f, R_NO_ROUTE, False)
@@ -579,6 +589,8 @@ cdef void on_stream_reset(worker *w, vtl_stream *s, uint32_t code) noexcept nogi
             avoid(w, f, w.avoid_for, True)
         release(w, f, why_lost(code) if peer_lost else R_PEER_RELEASED, f.est.server_nonce != 0)
     else:
+        if f.est.role == HK_ROLE_CLIENT and code == RESET_ENGINE:
+            service_rejected(w, &f.est)  # the next one asks before it commits itself
         reset_application(w, f, R_PEER_LOST if peer_lost else R_PEER_RESET)
 
 
@@ -598,7 +610,10 @@ cdef void on_stream_closed(worker *w, vtl_stream *s) noexcept nogil:
 # ---- time --------------------------------------------------------------------------------------------
 
 cdef uint64_t flows_deadline(worker *w) noexcept nogil:
-    return w.flow_timer
+    cdef uint64_t at = timers_next(&w.flow_timers), opens = timers_next(&w.open_timers)
+    if opens < at:
+        at = opens
+    return w.look_again if w.look_again and w.look_again < at else at
 
 
 cdef void hold_expired(worker *w, flow *f) noexcept nogil:
@@ -615,7 +630,7 @@ cdef void hold_expired(worker *w, flow *f) noexcept nogil:
 
 
 cdef void again(worker *w, flow *f) noexcept nogil:
-    f.again_at = <uint64_t>-1
+    f.again_at = UINT64_MAX
     if f.est.role == HK_ROLE_SERVER:
         meet_early(w, f)
     else:
@@ -624,32 +639,55 @@ cdef void again(worker *w, flow *f) noexcept nogil:
         schedule_ack(w, f)
 
 
-cdef void check_held(worker *w) noexcept nogil:
-    cdef flow *f = w.held
-    cdef flow *following
-    while f != NULL:
-        following = f.held_next
-        if f.deadline <= w.now:
-            hold_expired(w, f)
-        elif f.again_at <= w.now:
-            again(w, f)
-        if f.in_held:
-            not_after(w, f.deadline)
-            not_after(w, f.again_at)
-        f = following
+cdef void look_again(worker *w, flow *f) noexcept nogil:
+    """Does what the application sends arrive; and if it was reset, did that?"""
+    if f.ended:
+        f.look_at = UINT64_MAX
+        if f.was_reset and not hk_load32(&f.rec.app_closed):
+            w.n.destroyed += 1
+            socket_destroy(&f.est)
+    elif twin_cut_off(w, f):
+        flow_abort(w, f, R_PATH)
+
+
+cdef void orphaned(worker *w, flow *f) noexcept nogil:
+    """Nobody is left to read what the peer may still send."""
+    f.orphan_at = UINT64_MAX
+    if f.ended or f.stream == NULL:
+        return
+    if f.eof:
+        flow_app_reset(w, f)
+    else:
+        f.orphan_at = w.now + ORPHAN_AGAIN   # its own last bytes are not even read
+
+
+cdef void flow_due(worker *w, flow *f) noexcept nogil:
+    if f.deadline <= w.now:
+        hold_expired(w, f)
+    elif f.again_at <= w.now:
+        again(w, f)
+    elif f.look_at <= w.now:
+        look_again(w, f)
+    else:
+        orphaned(w, f)
+    flow_arm(w, f)
 
 
 cdef void flows_on_timer(worker *w) noexcept nogil:
-    w.flow_timer = <uint64_t>-1
-    check_held(w)
+    while timers_next(&w.flow_timers) <= w.now:
+        flow_due(w, <flow *>w.flow_timers.v[0])      # its timer is its first member
     shortage_timer(w)
     early_expire(w, REJECT_NO_FLOW)
 
 
 cdef void flows_sweep(worker *w) noexcept nogil:
-    cdef uint32_t i
+    """All of them are looked over only when the event ring was full: then one's end or release may have gone unheard."""
+    cdef uint32_t i, lost = hk_load32(&w.ring.attention.lost)
     cdef flow *f
     w.swept = w.now
+    if lost == w.lost:
+        return
+    w.lost = lost
     for i in range(w.max_flows if w.live else 0):
         f = w.flows[i]
         if f == NULL:
@@ -658,8 +696,6 @@ cdef void flows_sweep(worker *w) noexcept nogil:
             app_closed(w, f)
         if hk_load32(&f.rec.wire_released):
             peer_released(w, f)
-        if f.app_closed and not f.ended and f.eof and w.now - f.closed_ns > ORPHAN and f.stream != NULL:
-            flow_app_reset(w, f)         # nobody is left to read what the peer may still send
 
 
 cdef void flows_stop(worker *w) noexcept nogil:

@@ -17,7 +17,7 @@ cdef flow *flow_by_locator(worker *w, uint64_t locator) noexcept nogil    # a se
 # whether who opened that stream has seen the flow's handshake
 cdef bint flow_proven(const flow *f, vtl_stream *s, const vtl_open_info *info) noexcept nogil
 cdef void held_remove(worker *w, flow *f) noexcept nogil
-cdef void not_after(worker *w, uint64_t at) noexcept nogil            # the flows' timer shall not be later
+cdef void flow_arm(worker *w, flow *f) noexcept nogil                 # after one of its times was set
 cdef void give_slot_back(worker *w, uint64_t id) noexcept nogil
 cdef void maybe_done(worker *w, flow *f) noexcept nogil               # look at it between rounds
 cdef void flows_reap(worker *w) noexcept nogil

@@ -1,10 +1,10 @@
-"""The flow table: slots, the index by locator, the list of those with a timer, and what Python is told.
+"""The flow table: slots, the index by locator, the list of those that are held, what is due when, and what Python is told.
 
 A slot is the kernel's from the stack of free ids until the connection is established, then a flow's, and goes
 back with the next generation when the flow is over and the application's socket is closed.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 from hooker.engine.delivery cimport delivery_drop
@@ -14,6 +14,7 @@ from hooker.includes.linux cimport *
 from hooker.vtl.api cimport vtl_open_info, vtl_stream
 from hooker.vtl.endpoint cimport vtl_locator, vtl_peer, vtl_prove, vtl_stream_assoc
 from hooker.vtl.wire cimport store32
+from hooker.engine.timers cimport timer_clear, timer_set, timers_free, timers_reserve
 from hooker.engine.worker cimport *
 
 cdef enum:
@@ -31,8 +32,9 @@ cdef int flows_init(worker *w) noexcept nogil:
     w.flows = <flow **>calloc(w.max_flows, sizeof(flow *))
     w.by_locator = <flow **>calloc(LOCATOR_BUCKETS, sizeof(flow *))
     w.given_back = <uint32_t *>calloc(w.max_flows, sizeof(uint32_t))
-    w.flow_timer = <uint64_t>-1
-    return 0 if w.flows != NULL and w.by_locator != NULL and w.given_back != NULL else -1
+    if w.flows == NULL or w.by_locator == NULL or w.given_back == NULL:
+        return -1
+    return timers_reserve(&w.flow_timers, w.max_flows)      # no flow is without its timer
 
 
 cdef void flows_free(worker *w) noexcept nogil:
@@ -45,6 +47,7 @@ cdef void flows_free(worker *w) noexcept nogil:
     free(w.flows)
     free(w.by_locator)
     free(w.given_back)
+    timers_free(&w.flow_timers)
     w.flows = NULL
     w.by_locator = NULL
     w.given_back = NULL
@@ -131,15 +134,18 @@ cdef void held_add(worker *w, flow *f) noexcept nogil:
     w.held = f
 
 
-cdef void not_after(worker *w, uint64_t at) noexcept nogil:
-    if at < w.flow_timer:
-        w.flow_timer = at
+cdef void flow_arm(worker *w, flow *f) noexcept nogil:
+    cdef uint64_t at = f.deadline if f.deadline < f.again_at else f.again_at
+    at = at if at < f.look_at else f.look_at
+    timer_set(&w.flow_timers, &f.due, at if at < f.orphan_at else f.orphan_at)
 
 
 cdef void held_remove(worker *w, flow *f) noexcept nogil:
     if not f.in_held:
         return
     f.in_held = False
+    f.deadline = f.again_at = UINT64_MAX
+    flow_arm(w, f)
     if f.held_prev != NULL:
         f.held_prev.held_next = f.held_next
     else:
@@ -190,6 +196,7 @@ cdef flow *new_flow(worker *w, const hk_event *e) noexcept nogil:
     f.twin = -1
     f.state = HK_STATE_HELD
     f.opened_ns = w.now
+    f.deadline = f.again_at = f.look_at = f.orphan_at = UINT64_MAX
     set_key(f)
     w.flows[e.slot] = f
     w.live += 1
@@ -218,6 +225,9 @@ cdef void flows_reap(worker *w) noexcept nogil:
         if f.in_dirty or f.in_retry:
             maybe_done(w, f)
             continue
+        if f.in_starving:
+            continue                    # collection_feed() brings it
+        timer_clear(&w.flow_timers, &f.due)
         if f.est.role == HK_ROLE_SERVER:
             locator_remove(w, f)
         delivery_drop(w, f)

@@ -29,7 +29,7 @@ def layout():
         "hk_event": {
             "": sizeof(hk_event), "type": <size_t>&e.type, "slot": <size_t>&e.slot, "flow_id": <size_t>&e.flow_id,
             "key": <size_t>&e.key, "client_nonce": <size_t>&e.client_nonce,
-            "server_nonce": <size_t>&e.server_nonce, "snd_nxt": <size_t>&e.snd_nxt, "rcv_nxt": <size_t>&e.rcv_nxt,
+            "server_nonce": <size_t>&e.server_nonce, "cookie": <size_t>&e.cookie, "snd_nxt": <size_t>&e.snd_nxt, "rcv_nxt": <size_t>&e.rcv_nxt,
             "snd_wnd": <size_t>&e.snd_wnd, "rcv_wnd": <size_t>&e.rcv_wnd, "rtt_us": <size_t>&e.rtt_us,
             "ts_recent": <size_t>&e.ts_recent, "peer_port": <size_t>&e.peer_port, "mss": <size_t>&e.mss, "role": <size_t>&e.role,
             "snd_wscale": <size_t>&e.snd_wscale, "rcv_wscale": <size_t>&e.rcv_wscale,
@@ -43,6 +43,6 @@ def layout():
             "": sizeof(hk_frame), "flow_id": <size_t>&r.flow_id, "length": <size_t>&r.length,
             "magic": <size_t>&r.magic,
         },
-        "hk_attention": {"": sizeof(hk_attention), "state": <size_t>&a.state, "no_twins": <size_t>&a.no_twins},
+        "hk_attention": {"": sizeof(hk_attention), "state": <size_t>&a.state, "no_twins": <size_t>&a.no_twins, "lost": <size_t>&a.lost},
         "hk_peer": {"": sizeof(hk_peer), "ip": <size_t>&p.ip, "port": <size_t>&p.port, "zero": <size_t>&p.zero},
     }

@@ -5,7 +5,6 @@ those that are on their way, and look ourselves when there are more again.
 """
 
 from libc.stdint cimport uint64_t
-from hooker.engine.flowtable cimport not_after
 from hooker.includes.hk cimport hk_event
 from hooker.includes.linux cimport (
     AF_INET, EMFILE, ENFILE, ENOBUFS, ENOMEM, RLIMIT_NOFILE, SOCK_CLOEXEC, SOCK_STREAM,
@@ -30,7 +29,6 @@ cdef bint is_short(int fd) noexcept nogil:
 cdef void say_short(worker *w) noexcept nogil:
     w.look_again = w.now + LOOK_AGAIN
     hk_store32(&w.ring.attention.no_twins, 1)
-    not_after(w, w.look_again)
 
 
 cdef int twin_made(worker *w, const hk_event *est) noexcept nogil:
@@ -42,10 +40,7 @@ cdef int twin_made(worker *w, const hk_event *est) noexcept nogil:
 
 cdef void shortage_timer(worker *w) noexcept nogil:
     cdef int fd
-    if w.look_again == 0:
-        return
-    if w.look_again > w.now:
-        not_after(w, w.look_again)
+    if w.look_again == 0 or w.look_again > w.now:
         return
     fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)
     if is_short(fd if fd >= 0 else -errno):

@@ -96,6 +96,12 @@ cdef void find_viewed(slab_pool *p) noexcept nogil:
             recycle(p, p.all[i])
 
 
+cdef bint pool_has_room(slab_pool *p) noexcept nogil:
+    if p.free_list == NULL and p.made == p.limit:
+        find_viewed(p)
+    return p.free_list != NULL or p.made < p.limit
+
+
 cdef slab *pool_current(slab_pool *p, size_t room) noexcept nogil:
     """The slab that is being filled, with at least `room` bytes left; a full one is put aside."""
     cdef slab *s = p.current
@@ -107,9 +113,7 @@ cdef slab *pool_current(slab_pool *p, size_t room) noexcept nogil:
     p.current = NULL
     if s != NULL and idle(s):
         recycle(p, s)
-    if p.free_list == NULL and p.made == p.limit:
-        find_viewed(p)
-    s = take_free(p)
+    s = take_free(p) if pool_has_room(p) else NULL
     if s == NULL:
         s = make_slab(p)
     if s != NULL:

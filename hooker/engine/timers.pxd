@@ -11,6 +11,7 @@ cdef struct timer_heap:        # zeroed memory is an empty one
     uint32_t n
     uint32_t cap
 
+cdef int timers_reserve(timer_heap *h, uint32_t n) noexcept nogil           # so many find memory; -1: there is none
 cdef int timer_set(timer_heap *h, timer *t, uint64_t at) noexcept nogil      # -1: no memory. UINT64_MAX: never
 cdef void timer_clear(timer_heap *h, timer *t) noexcept nogil
 cdef void timers_free(timer_heap *h) noexcept nogil

@@ -25,19 +25,22 @@ cdef void sift(timer_heap *h, uint32_t i) noexcept nogil:
     put(h, i, t)
 
 
+cdef int timers_reserve(timer_heap *h, uint32_t n) noexcept nogil:
+    cdef timer **v = <timer **>realloc(h.v, n * sizeof(timer *)) if n > h.cap else h.v
+    if v == NULL:
+        return -1
+    h.v = v
+    h.cap = n if n > h.cap else h.cap
+    return 0
+
+
 cdef int timer_set(timer_heap *h, timer *t, uint64_t at) noexcept nogil:
-    cdef uint32_t cap = 64 if h.cap == 0 else 2 * h.cap
-    cdef timer **v
     if at == UINT64_MAX:
         timer_clear(h, t)
         return 0
     if t.place == 0:
-        if h.n == h.cap:
-            v = <timer **>realloc(h.v, cap * sizeof(timer *))
-            if v == NULL:
-                return -1
-            h.v = v
-            h.cap = cap
+        if h.n == h.cap and timers_reserve(h, 64 if h.cap == 0 else 2 * h.cap) < 0:
+            return -1
         put(h, h.n, t)
         h.n += 1
     t.at = at

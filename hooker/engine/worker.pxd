@@ -56,6 +56,7 @@ cdef struct block:             # of bytes the application has not taken yet
     uint8_t data[16368]
 
 cdef struct flow:
+    timer due                  # first, see flows_on_timer()
     hk_event est               # what the handshake was
     uint8_t key[16]            # what only its two ends know of it
     uint64_t locator           # what names that key in an OPEN
@@ -66,14 +67,16 @@ cdef struct flow:
     uint8_t state              # HK_STATE_*
     uint8_t why                # enum reason
     bint app_closed            # its socket reached CLOSE
-    uint64_t closed_ns         # when
     bint ended                 # nothing more to do but to free it
     bint in_done
     flow *done_next
     int twin                   # fd, or -1
-    # held, or engaged without the peer's word yet
+    # when something is due; UINT64_MAX: never
     uint64_t deadline          # of the hold
     uint64_t again_at          # client: say the handshake's last ACK again; server: try again to make the twin
+    uint64_t look_at           # whether its twin is reached, or its socket was (reach.pyx)
+    uint64_t orphan_at         # its application is gone, and the peer does not end it
+    # held, or engaged without the peer's word yet
     uint32_t tries
     bint accepted              # client: the peer's engine has the flow
     uint64_t route_by          # server: an OPEN waits for the routing rule until then; 0: none does
@@ -91,10 +94,16 @@ cdef struct flow:
     bint hup                   # the application's FIN has reached the twin
     bint watches_room          # epoll tells when the twin takes bytes again
     uint32_t strays            # segments that it sent engaged and without our mark
+    uint32_t heard             # segments the twin had counted when there was no way back
+    uint32_t looks             # at the twin
+    bint asked                 # it was knocked at again
+    bint was_reset             # by its twin
     bint urgent                # urgent data came: a recv() may stop before the end
     bint waiting               # the twin has bytes, but their turn or room has not come
     bint in_retry
     flow *retry_next
+    bint in_starving           # it waits for a slab
+    flow *starving_next
     # peer → application
     gather_list *gather        # NULL between batches
     bint in_dirty
@@ -154,7 +163,7 @@ cdef enum route_state:         # of the routing rule for marked packets
 cdef struct worker_counters:
     uint64_t loops, frames, frame_bytes, redirect_reads, twin_reads, twin_read_bytes
     uint64_t twin_writes, twin_write_bytes, adopted, adopt_blocking, adopt_refused, adopt_zerocopy, backlog_bytes_peak, unknown_flow_frames, bad_frames
-    uint64_t datagrams_dropped, nudges, committed, unproven, engaged, released, closed, resets, twins_retried, acks_again, urgent, notices_lost, slabs_exhausted, tap_errors
+    uint64_t datagrams_dropped, nudges, committed, unproven, engaged, released, closed, resets, destroyed, twins_retried, acks_again, urgent, notices_lost, slabs_exhausted, tap_errors
     uint64_t reasons[R_COUNT]
     uint64_t ended[R_COUNT]    # of these, flows that had run over the transport
 
@@ -187,13 +196,16 @@ cdef struct worker:
     flow *held
     uint64_t swept             # when the flows were last looked over
     uint64_t look_again        # whether twins can be made (shortage.pyx); 0: they can
-    uint64_t flow_timer        # no deadline of a flow or an early OPEN is before this
+    uint32_t lost              # hk_attention.lost when the flows were last looked over
+    timer_heap flow_timers
     waiting_open *opens[OPEN_BUCKETS]   # by locator
     uint32_t open_count
     timer_heap open_timers
     uint64_t scatter[2]        # key of the tables whose keys peers choose
     service services[SERVICES]
     flow *retry
+    flow *starving             # oldest first
+    flow *starving_last
     flow *dirty
     gather_list *gather_free
     flow *done                 # perhaps over: looked at between rounds

@@ -79,6 +79,7 @@ cdef extern from "hooker_kern_user.h" nogil:
     struct hk_attention:
         uint32_t state
         uint32_t no_twins
+        uint32_t lost
 
     struct hk_event:
         uint32_t type
@@ -87,6 +88,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         hk_key key
         uint64_t client_nonce
         uint64_t server_nonce
+        uint64_t cookie
         uint32_t snd_nxt
         uint32_t rcv_nxt
         uint32_t snd_wnd

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from in_process import OTHER, engines, until
 
 from hooker import Hooker, Policy
 from hooker.control import netns
@@ -64,3 +66,42 @@ def test_a_tap_sees_every_byte_in_order_and_may_keep_views(lab: Lab, redirect: s
         kept.clear()
         for host, engine in engines:
             netns.call(host.netns, engine.close)
+
+
+COUNTING = """
+import socket, threading
+s = socket.create_server(("", 5001)); print("up", flush=True)
+def count(c):
+    n = 0
+    while d := c.recv(1 << 20): n += len(d)
+    c.sendall(str(n).encode()); c.close()
+while True: threading.Thread(target=count, args=(s.accept()[0],)).start()
+"""
+SENDING = """
+import socket, sys
+s = socket.create_connection((sys.argv[1], 5001), timeout=50)
+for _ in range(60): s.sendall(bytes(1 << 20))
+s.shutdown(1); print(s.recv(100).decode())
+"""
+
+
+@pytest.mark.timeout(90)
+def test_flows_that_found_no_slab_go_on_in_turn_when_there_are_some_again(lab: Lab) -> None:
+    kept: list[memoryview] | None = []
+
+    def tap(frames: Any, payload: memoryview) -> None:
+        if kept is not None:
+            kept.append(payload)
+
+    with engines(lab, at_a={"tap": tap}) as (at_a, _):
+        server = lab.b.popen([sys.executable, "-c", COUNTING.replace("5001", str(OTHER))], stdout=-1)
+        assert server.stdout is not None
+        server.stdout.readline()
+        sending = [sys.executable, "-c", SENDING.replace("5001", str(OTHER)), lab.b.v4]
+        clients = [lab.a.popen(sending, stdout=-1, text=True) for _ in range(4)]
+        until(lambda: at_a.counters()["slabs_exhausted"] >= 3, "the slabs were enough")
+        time.sleep(1)
+        assert [client.poll() for client in clients].count(None) >= 2
+        kept = None
+        for client in clients:
+            assert client.communicate(timeout=40)[0] == f"{60 << 20}\n"
