@@ -15,8 +15,9 @@
 #define HK_OPT_KIND 253
 #define HK_OPT_LEN 16
 #define HK_OPT_EXID 0x484b		/* "HK" */
-#define HK_OPT_VERSION 1
-#define HK_ROLE_CLIENT 1		/* SYN, and every ACK while the flow is held */
+#define HK_OPT_VERSION 1		/* of engines that take messages; see hooker.c */
+#define HK_OPT_VERSION_SEGMENTS 2	/* of engines that take segments; see segments.c */
+#define HK_ROLE_CLIENT 1		/* SYN, and every ACK while the flow is held; segments: until the server has spoken */
 #define HK_ROLE_SERVER 2		/* SYN-ACK */
 #define HK_ROLE_RELEASED 3		/* the client has left the flow to TCP */
 
@@ -63,6 +64,31 @@ struct hk_flow {
 	__u32 state;			/* HK_STATE_*; HELD is set by the kernel when it opens the record */
 	__u32 narrow;			/* by the kernel programs, seldom: its receive buffer was set, perhaps small */
 	__u64 pad_engine[4];
+};
+
+/* ---- flow record of an engine that takes segments: a cache line for each writer ---- */
+#define HK_WANT_TCP 0			/* the application's own mark: its segments go by the wire */
+#define HK_WANT_MARK 1			/* our mark, with the next segment */
+#define HK_WANT_NEVER 2			/* as HK_WANT_TCP, for good: the programs do not look again */
+
+struct hk_segments_flow {
+	/* written by the kernel programs */
+	__u64 flow_id;			/* generation << 32 | slot */
+	__u32 marked;			/* the socket carries our mark: segments from now on come by the device */
+	__u32 marks;			/* so often; the numbers are of the last time, and written before it */
+	__u32 snd_una;			/* of the socket, when it was marked: before the segment that brought it about */
+	__u32 snd_nxt;
+	__u32 rcv_nxt;
+	__u32 snd_wnd;			/* bytes beyond snd_una that the peer's TCP granted it */
+	__u32 rcv_wnd;			/* bytes beyond rcv_nxt that it granted */
+	__u32 ts_recent;		/* the peer's last timestamp (RFC 7323); 0: none */
+	__u32 mss;			/* bytes of payload in a segment, on the wire; options but timestamps come off */
+	__u32 app_closed;		/* the application's socket reached CLOSE: HK_APP_* */
+	__u32 steered;			/* the application chooses a route: `want` is HK_WANT_NEVER, whatever it says; do not inject */
+	__u32 pad_kernel[3];
+	/* written by the engine */
+	__u32 want;			/* HK_WANT_*; the kernel writes HK_WANT_TCP when it opens the record */
+	__u32 pad_engine[15];
 };
 
 /* ---- frame on the redirect socket: this header, then `length` bytes ---- */
@@ -141,10 +167,11 @@ struct hk_attention {
 
 /* ---- events (ring buffer) ---- */
 #define HK_EVENT_SYN 1			/* a candidate connects: warm up the association */
-#define HK_EVENT_ESTABLISHED 2		/* flow is held */
+#define HK_EVENT_ESTABLISHED 2		/* the flow is held; segments: it is on TCP, and has a record */
 #define HK_EVENT_CLOSED 3		/* the application's socket reached CLOSE */
 #define HK_EVENT_WIRE_RELEASED 4	/* the client left the flow to TCP */
 #define HK_EVENT_STRAY 5		/* a segment met the change to ENGAGED half-way: nudge */
+#define HK_EVENT_STEERED 6		/* segments: the application chooses a route, the flow stays on TCP */
 
 struct hk_event {
 	__u32 type;

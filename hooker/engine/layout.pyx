@@ -1,6 +1,6 @@
 """How this build sees the records it shares with the kernel programs: a test compares it with what BCC made."""
 
-from hooker.includes.hk cimport HK_MARK_BASE, HK_MARK_OTHER, HK_MARK_OWN, hk_attention, hk_event, hk_flow, hk_frame, hk_key, hk_peer
+from hooker.includes.hk cimport HK_MARK_BASE, HK_MARK_OTHER, HK_MARK_OWN, hk_attention, hk_event, hk_flow, hk_frame, hk_key, hk_peer, hk_segments_flow
 
 MARK_BASE = <unsigned int>HK_MARK_BASE
 """Mark of hooked application sockets: this and the engine's number."""
@@ -13,6 +13,7 @@ MARK_OWN = <unsigned int>HK_MARK_OWN
 def layout():
     """{struct: {field: offset in bytes, "": size in bytes}} of bpf/hooker_kern_user.h."""
     cdef hk_flow *f = NULL
+    cdef hk_segments_flow *g = NULL
     cdef hk_event *e = NULL
     cdef hk_key *k = NULL
     cdef hk_frame *r = NULL
@@ -25,6 +26,13 @@ def layout():
             "mode": <size_t>&f.mode, "marked": <size_t>&f.marked, "wire_released": <size_t>&f.wire_released,
             "spills": <size_t>&f.spills, "acked": <size_t>&f.acked, "app_closed": <size_t>&f.app_closed, "consumed": <size_t>&f.consumed,
             "resume": <size_t>&f.resume, "credit": <size_t>&f.credit, "state": <size_t>&f.state,
+        },
+        "hk_segments_flow": {
+            "": sizeof(hk_segments_flow), "flow_id": <size_t>&g.flow_id, "marked": <size_t>&g.marked,
+            "marks": <size_t>&g.marks, "snd_una": <size_t>&g.snd_una, "snd_nxt": <size_t>&g.snd_nxt,
+            "rcv_nxt": <size_t>&g.rcv_nxt, "snd_wnd": <size_t>&g.snd_wnd, "rcv_wnd": <size_t>&g.rcv_wnd,
+            "ts_recent": <size_t>&g.ts_recent, "mss": <size_t>&g.mss, "app_closed": <size_t>&g.app_closed,
+            "steered": <size_t>&g.steered, "want": <size_t>&g.want,
         },
         "hk_event": {
             "": sizeof(hk_event), "type": <size_t>&e.type, "slot": <size_t>&e.slot, "flow_id": <size_t>&e.flow_id,

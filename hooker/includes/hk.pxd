@@ -10,6 +10,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         HK_OPT_LEN
         HK_OPT_EXID
         HK_OPT_VERSION
+        HK_OPT_VERSION_SEGMENTS
         HK_STATE_FREE
         HK_STATE_HELD
         HK_STATE_ENGAGED
@@ -25,6 +26,10 @@ cdef extern from "hooker_kern_user.h" nogil:
         HK_EVENT_CLOSED
         HK_EVENT_WIRE_RELEASED
         HK_EVENT_STRAY
+        HK_EVENT_STEERED
+        HK_WANT_TCP
+        HK_WANT_MARK
+        HK_WANT_NEVER
         HK_ASLEEP
         HK_DOZING
         HK_AWAKE
@@ -58,6 +63,21 @@ cdef extern from "hooker_kern_user.h" nogil:
         uint64_t credit
         uint32_t state
         uint32_t narrow
+
+    struct hk_segments_flow:
+        uint64_t flow_id
+        uint32_t marked
+        uint32_t marks
+        uint32_t snd_una
+        uint32_t snd_nxt
+        uint32_t rcv_nxt
+        uint32_t snd_wnd
+        uint32_t rcv_wnd
+        uint32_t ts_recent
+        uint32_t mss
+        uint32_t app_closed
+        uint32_t steered
+        uint32_t want
 
     struct hk_frame:
         uint64_t flow_id

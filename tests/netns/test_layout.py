@@ -10,7 +10,7 @@ import pytest
 from hooker.control.kernel import counter_names, import_bcc, source
 from hooker.engine.layout import layout
 
-STRUCTS = ("hk_flow", "hk_event", "hk_key", "hk_frame", "hk_peer", "hk_attention")
+STRUCTS = ("hk_flow", "hk_segments_flow", "hk_event", "hk_key", "hk_frame", "hk_peer", "hk_attention")
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,12 @@ def test_a_flow_record_is_two_cache_lines_and_the_engine_writes_only_the_second(
     assert flow[""] == 128
     assert all(flow[field] >= 64 for field in ("consumed", "resume", "credit", "state"))
     assert all(flow[field] < 64 or field == "acked" for field in ("redirected", "spill_at", "mode", "marked"))
+
+
+def test_so_is_that_of_an_engine_that_takes_segments() -> None:
+    flow = layout()["hk_segments_flow"]
+    assert flow[""] == 128
+    assert [field for field, at in flow.items() if field and at >= 64] == ["want"]
 
 
 def test_every_counter_has_a_name_of_its_own() -> None:
