@@ -8,6 +8,8 @@
  * The packet is an Ethernet header's worth of nothing, then struct hk_key. Returns HK_ADOPT_*.
  */
 
+BPF_SOCKHASH(hk_sockets, struct hk_key, HK_MAX_FLOWS + 64);
+
 /* 1 if the application's file for this socket is non-blocking, 0 if not or if there is none (yet). */
 static __always_inline int hk_nonblocking(void *tp)
 {

@@ -2,12 +2,14 @@
 /*
  * TCP_DEFER_ACCEPT: the server has no connection before its first data, which a held client does not send. So the SYN-ACKs
  * of such listeners say that the service is left to TCP, and nobody waits. By port: a SYN-ACK does not show us its listener.
- * The option may be set before listen(), which intercept.c sees, or after, as nginx and httpd do.
+ * The option may be set before listen(), which handshake.h sees, or after, as nginx and httpd do.
  */
 
-static __always_inline int hk_is_deferring(u16 port)
+BPF_HASH(hk_deferring, u16, u8, 4096);	/* ports of listeners with TCP_DEFER_ACCEPT */
+
+static __always_inline int hk_serves(u16 port)
 {
-	return hk_deferring.lookup(&port) != 0;
+	return hk_deferring.lookup(&port) == 0;
 }
 
 static __always_inline void hk_set_deferring(u16 port, int on)
@@ -18,6 +20,11 @@ static __always_inline void hk_set_deferring(u16 port, int on)
 		hk_deferring.update(&port, &one);
 	else
 		hk_deferring.delete(&port);
+}
+
+static __always_inline void hk_listens(u16 port, void *tp)
+{
+	hk_set_deferring(port, *(volatile u8 *)(tp + HK_TCP_DEFER_ACCEPT));
 }
 
 static __always_inline void hk_note_deferring(struct bpf_sockopt *o, struct bpf_sock *sk)

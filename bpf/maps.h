@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* The maps. HK_MAX_FLOWS comes from the loader; it is a power of two. */
+/*
+ * The maps that both kinds of engine have. HK_MAX_FLOWS comes from the loader; it is a power of two. HK_RECORD, the
+ * flow's record, comes from the kind's main file.
+ */
 #ifndef PAGE_SIZE
 #define PAGE_SIZE 4096
 #endif
@@ -12,28 +15,27 @@ struct hk_sock {			/* per hooked socket, gone with it */
 	u64 client_nonce;
 	u32 slot;
 	u32 snd_nxt;			/* at ESTABLISHED: where TCP's stream starts */
+	u32 rcv_nxt;			/* and the other one */
 	u8 role;
 	u8 syn_sent;			/* so often, with our option */
 	u8 left;			/* stays on TCP, reason counted */
 	u8 plain_syns;			/* after those without it: 1, or 2 for more */
 	u8 adopted;			/* is in the SOCKHASH, or about to be */
 	u8 zerocopy;			/* the application has asked for SO_ZEROCOPY */
-	u8 pad[2];
+	u8 pad[6];
 	char congestion[HK_CC_NAME];	/* what it had before we set reno, else empty */
 	u64 order;			/* a barrier between `adopted` and `zerocopy` */
 	u32 app_mark[2];		/* the application's SO_MARK: [1] if our mark has HK_MARK_OTHER, else [0] */
 };
 
 BPF_SK_STORAGE(hk_socks, struct hk_sock);
-BPF_F_TABLE("array", u32, struct hk_flow, hk_flows, HK_MAX_FLOWS, 1024 /* BPF_F_MMAPABLE */);
+BPF_F_TABLE("array", u32, HK_RECORD, hk_flows, HK_MAX_FLOWS, 1024 /* BPF_F_MMAPABLE */);
 BPF_STACK(hk_free, u64, HK_MAX_FLOWS);	/* free flow ids: next generation << 32 | slot */
-BPF_SOCKHASH(hk_sockets, struct hk_key, HK_MAX_FLOWS + 64);
 BPF_ARRAY(hk_conf, struct hk_config, 1);
 BPF_HASH(hk_ports, u16, u8, 65536);
 BPF_LPM_TRIE(hk_prefixes, struct hk_prefix, u8, 4096);
 BPF_TABLE("lru_hash", struct hk_peer, u64, hk_avoid, 4096);	/* until (ktime ns) */
 BPF_TABLE("lru_hash", struct hk_peer, u32, hk_known, 4096);	/* of hosts, HK_ANSWERED or the port of a service whose path seems to drop the option */
-BPF_HASH(hk_deferring, u16, u8, 4096);	/* ports of listeners with TCP_DEFER_ACCEPT */
 BPF_F_TABLE("array", u32, struct hk_attention, hk_attention, 1, 1024 /* BPF_F_MMAPABLE */);
 BPF_RINGBUF_OUTPUT(hk_events, 256);
 BPF_PERCPU_ARRAY(hk_counters, u64, HK_C_COUNT);
@@ -54,10 +56,10 @@ static __always_inline struct hk_config *hk_config(void)
 }
 
 /* The flow of a hooked socket, if its record is still the socket's own. */
-static __always_inline struct hk_flow *hk_flow_of(struct hk_sock *st)
+static __always_inline HK_RECORD *hk_flow_of(struct hk_sock *st)
 {
 	u32 slot = st->slot;
-	struct hk_flow *f;
+	HK_RECORD *f;
 
 	if (!st->flow_id)
 		return 0;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* The VTL option in TCP headers: write, read, check. */
+/* The VTL option in TCP headers: write, read, check. HK_SPEAKS is the version, and so the kind of engine. */
 
 static __always_inline int hk_option_put(struct bpf_sock_ops *s, struct hk_config *c, u8 role, u8 transport, u64 nonce)
 {
 	struct hk_option o = {
 		.kind = HK_OPT_KIND, .len = HK_OPT_LEN, .exid_be = bpf_htons(HK_OPT_EXID),
-		.version_role = HK_OPT_VERSION << 4 | role, .transport = transport,
+		.version_role = HK_SPEAKS << 4 | role, .transport = transport,
 		.port_be = bpf_htons(c->port), .nonce = nonce,
 	};
 
@@ -29,7 +29,7 @@ static __always_inline int hk_option_load(struct bpf_sock_ops *s, struct hk_opti
 	r = bpf_load_hdr_opt(s, o, sizeof(*o), flags);
 	if (r < 0)
 		return r == -2 /* ENOENT: no SYN kept */ ? -42 : r;
-	if (r != HK_OPT_LEN || o->len != HK_OPT_LEN || o->version_role >> 4 != HK_OPT_VERSION) {
+	if (r != HK_OPT_LEN || o->len != HK_OPT_LEN || o->version_role >> 4 != HK_SPEAKS) {
 		hk_count(HK_C_BAD_OPTION);
 		return -71;			/* EPROTO */
 	}

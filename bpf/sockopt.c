@@ -1,25 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * cgroup setsockopt and getsockopt: options of a hooked socket that mean its route, in mid-flow, and those of listeners that
- * defer (defer.c). Another engine's program may come before or after, so a value that a program can see stays. Under the socket's lock; the kernel's own handling follows setsockopt's program and precedes getsockopt's.
+ * cgroup setsockopt, of an engine that takes messages: options of a hooked socket that mean its route, in mid-flow, and
+ * those of listeners that defer (defer.c). Another engine's program may come before or after, so a value that a program
+ * can see stays. Under the socket's lock; the kernel's own handling follows.
  */
 
 #define HK_SO_RCVBUF 8
-#define HK_SO_BINDTODEVICE 25
 #define HK_SO_RCVBUFFORCE 33
 #define HK_SO_ZEROCOPY 60
-#define HK_SO_BINDTOIFINDEX 62
 #define HK_TCP_WINDOW_CLAMP 10
 #define HK_EOPNOTSUPP 95
-#define HK_OPTLEN_SEEN 4096
-
-/* Both answer so. More than a page of value is not shown to programs whole: 0 leaves it as it is. */
-static __always_inline int hk_let(struct bpf_sockopt *o)
-{
-	if (o->optlen > HK_OPTLEN_SEEN)
-		o->optlen = 0;
-	return 1;
-}
 
 /* Ours stays, in its other form: the kernel asks for the privilege, and `app_mark` of that form is given back. */
 static __always_inline int hk_keep_mark(struct bpf_sockopt *o, struct bpf_sock *sk, struct hk_sock *st)
@@ -106,42 +96,4 @@ int hk_setsockopt(struct bpf_sockopt *o)
 	if (o->optname == HK_SO_MARK)
 		return hk_keep_mark(o, sk, st);
 	return o->optname == HK_SO_ZEROCOPY ? hk_zerocopy(o, st) : hk_refuse_device(st);
-}
-
-/* What the application has set, not what we have. */
-static __always_inline void hk_show_mark(struct bpf_sockopt *o, struct hk_sock *st)
-{
-	struct hk_config *c = hk_config();
-	u32 *value = o->optval;
-
-	if (!c || (void *)(value + 1) > o->optval_end || !hk_is_our_mark(c, *value))
-		return;
-	*value = *value & HK_MARK_OTHER ? st->app_mark[1] : st->app_mark[0];
-}
-
-static __always_inline void hk_show_congestion(struct bpf_sockopt *o, struct hk_sock *st)
-{
-	char *name = o->optval;
-
-	if ((void *)(name + HK_CC_NAME) > o->optval_end || !st->congestion[0] || !hk_congestion_is(name, "ren"))
-		return;
-	__builtin_memcpy(name, st->congestion, HK_CC_NAME);
-}
-
-int hk_getsockopt(struct bpf_sockopt *o)
-{
-	struct bpf_sock *sk = o->sk;
-	int is_mark = o->level == HK_SOL_SOCKET && o->optname == HK_SO_MARK;
-	struct hk_sock *st;
-
-	if (!sk || o->retval || (!is_mark && (o->level != HK_SOL_TCP || o->optname != HK_TCP_CONGESTION)))
-		return hk_let(o);
-	st = hk_socks.sk_storage_get(sk, 0, 0);
-	if (!st || o->optlen > HK_OPTLEN_SEEN)
-		return hk_let(o);
-	if (is_mark)
-		hk_show_mark(o, st);
-	else
-		hk_show_congestion(o, st);
-	return 1;
 }
