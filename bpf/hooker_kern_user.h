@@ -235,6 +235,10 @@ struct hk_event {
 	X(HK_C_PULL_FAILED, "pull-failed") \
 	X(HK_C_MARK_KEPT, "mark-kept-for-the-end") \
 	X(HK_C_BIND_REFUSED, "device-binding-refused") \
+	X(HK_C_FLOW, "flow") \
+	X(HK_C_SOCKET_MARKED, "socket-marked") \
+	X(HK_C_SOCKET_UNMARKED, "socket-unmarked") \
+	X(HK_C_STEERED, "socket-steered") \
 	X(HK_C_ZEROCOPY_REFUSED, "zerocopy-refused")
 
 #define HK_ENUM(name, text) name,

@@ -27,6 +27,7 @@ from hooker.transports import Transport
 SO_NETNS_COOKIE = 71
 CGROUP_SOCKOPT = 25  # enum bpf_prog_type; not every BCC names it
 RING_SIZE = 256 * 4096  # bytes; maps.h
+MAIN = {"messages": "hooker.c", "segments": "segments.c"}  # by what an engine takes
 _INCLUDE = re.compile(r'#include "([\w.]+)"')
 
 
@@ -70,12 +71,13 @@ def import_bcc() -> Any:
 class KernelPrograms:
     """The programs and their maps; a context manager.
 
-    Attributes: ``records`` and ``attention`` (addresses of what is shared with the worker), descriptors of
-    maps (``ring``, ``free``, ``avoid``, ``sockets``) and of the program the worker runs (``adopt``). Raises
-    KernelError when the kernel refuses a program.
+    ``intercept``: "messages" or "segments", what the engine takes of applications. Attributes: ``records``
+    and ``attention`` (addresses of what is shared with the worker), descriptors of maps (``ring``, ``free``,
+    ``avoid``), and for messages ``sockets`` and the program the worker runs (``adopt``). Raises KernelError
+    when the kernel refuses a program.
     """
 
-    def __init__(self, max_flows: int) -> None:
+    def __init__(self, max_flows: int, intercept: str = "messages") -> None:
         bcc = import_bcc()
         self.max_flows = max_flows
         self._links: list[int] = []
@@ -90,23 +92,32 @@ class KernelPrograms:
         flags = [f"-D{name}={value}" for name, value in defines.items()]
         try:
             with headers.compiling():
-                self._bpf = bcc.BPF(text=source().encode(), cflags=[*flags, "-Wno-macro-redefined"])
+                self._bpf = bcc.BPF(
+                    text=source(MAIN[intercept]).encode(), cflags=[*flags, "-Wno-macro-redefined"]
+                )
         except Exception as error:
             raise KernelError(f"the kernel programs do not compile: {error}") from None
-        self._intercept = self._load("hk_intercept", bcc.BPF.SOCK_OPS)
-        self._redirect = self._load("hk_redirect", bcc.BPF.SK_MSG)
-        self._hold = self._load("hk_hold_egress", bcc.BPF.CGROUP_SKB)
-        self._setsockopt = self._load("hk_setsockopt", CGROUP_SOCKOPT, bpf_calls.CGROUP_SETSOCKOPT)
         self._getsockopt = self._load("hk_getsockopt", CGROUP_SOCKOPT, bpf_calls.CGROUP_GETSOCKOPT)
-        self.adopt = self._load("hk_adopt", bcc.BPF.SCHED_CLS)
+        setsockopt = self._load("hk_setsockopt", CGROUP_SOCKOPT, bpf_calls.CGROUP_SETSOCKOPT)
+        hooks = self._load("hk_intercept", bcc.BPF.SOCK_OPS)
+        self._programs = [(setsockopt, bpf_calls.CGROUP_SETSOCKOPT), (hooks, bpf_calls.CGROUP_SOCK_OPS)]
         self.ring = self._map("hk_events")
         self.free = self._map("hk_free")
         self.avoid = self._map("hk_avoid")
-        self.sockets = self._map("hk_sockets")
         self._mapped: list[tuple[mmap.mmap, Any]] = []
         self.records = self._memory("hk_flows", max_flows * 128)
         self.attention = self._memory("hk_attention", mmap.PAGESIZE)
-        bpf_calls.attach_sk_msg(self._redirect, self.sockets)  # before the first socket goes in
+        if intercept == "messages":
+            self._load_messages(bcc)
+
+    def _load_messages(self, bcc: Any) -> None:
+        """What holds flows back, and what takes their messages."""
+        hold = self._load("hk_hold_egress", bcc.BPF.CGROUP_SKB)
+        self._programs.insert(0, (hold, bpf_calls.CGROUP_INET_EGRESS))
+        self.adopt = self._load("hk_adopt", bcc.BPF.SCHED_CLS)
+        self.sockets = self._map("hk_sockets")
+        redirect = self._load("hk_redirect", bcc.BPF.SK_MSG)
+        bpf_calls.attach_sk_msg(redirect, self.sockets)  # before the first socket goes in
 
     def _load(self, name: str, kind: int, attach_type: int = -1) -> int:
         try:
@@ -157,14 +168,7 @@ class KernelPrograms:
 
     def attach(self, cgroup: str | Path) -> None:
         """From here on the cgroup's new connections are seen."""
-        self._link(
-            cgroup,
-            [
-                (self._hold, bpf_calls.CGROUP_INET_EGRESS),
-                (self._setsockopt, bpf_calls.CGROUP_SETSOCKOPT),
-                (self._intercept, bpf_calls.CGROUP_SOCK_OPS),
-            ],
-        )
+        self._link(cgroup, self._programs)
 
     def attach_options(self, cgroup: str | Path) -> None:
         """getsockopt() shows what applications set. With the first candidate: each costs a little more then.

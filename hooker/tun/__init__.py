@@ -1,8 +1,12 @@
-"""How marked segments reach the engine: ``Device``, a TUN device, and ``Way``, the rule and routes to it."""
+"""How marked segments reach the engine.
+
+``Device`` is a TUN device, ``Way`` the rule and routes to it, ``Lane`` an engine's own of both.
+"""
 
 from __future__ import annotations
 
 from hooker.tun.device import Device
+from hooker.tun.lane import Lane
 from hooker.tun.way import Way
 
-__all__ = ["Device", "Way"]
+__all__ = ["Device", "Lane", "Way"]

@@ -38,7 +38,7 @@ class Device:
     """A TUN device in the network namespace of the calling thread; up, and ready for offloads.
 
     Args:
-        name: of the interface.
+        name: of the interface; with %d in it, the first that is free.
         queues: one descriptor each. Segments of one flow come through one of them.
         mtu: of the link.
         queue_length: packets that wait to be read, for each queue.
@@ -68,7 +68,7 @@ class Device:
             descriptor = _open_file()
             self.descriptors.append(descriptor)
             # The first makes the device: as a queue of somebody else's it would get a part of the packets.
-            _attach(descriptor, self.name, flags | (IFF_TUN_EXCL if number == 0 else 0))
+            self.name = _attach(descriptor, self.name, flags | (IFF_TUN_EXCL if number == 0 else 0))
             if number == 0:  # until then any local user may attach a queue; see _configure
                 fcntl.ioctl(descriptor, TUNSETOWNER, os.geteuid())
             fcntl.ioctl(descriptor, TUNSETOFFLOAD, OFFLOADS)
@@ -130,11 +130,14 @@ def _open_file() -> int:
         raise KernelError.from_os_error(f"open {TUN}", error, remedy=MODPROBE) from None
 
 
-def _attach(descriptor: int, name: str, flags: int) -> None:
+def _attach(descriptor: int, name: str, flags: int) -> str:
+    """The name that the interface has got."""
+    request = array.array("B", struct.pack("16sH22x", name.encode(), flags))
     try:
-        fcntl.ioctl(descriptor, TUNSETIFF, array.array("B", struct.pack("16sH22x", name.encode(), flags)))
+        fcntl.ioctl(descriptor, TUNSETIFF, request)
     except OSError as error:
         remedy = "needs CAP_NET_ADMIN: run it as root" if error.errno == errno.EPERM else ""
         if error.errno == errno.EBUSY:
             remedy = "another engine of this network namespace has it: end that one (hooker status)"
         raise KernelError.from_os_error(f"make the TUN device {name}", error, remedy=remedy) from None
+    return request.tobytes()[:16].rstrip(b"\0").decode()

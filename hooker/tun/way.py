@@ -58,38 +58,69 @@ class Way:
         self._metrics = [(name, value) for name, value in metrics if value]
         self._pinned = pinned
         self._undos: list[Undo] = []
+        self._families: list[int] = []
+        self._promised: set[int] = set()  # families whose rule the janitor knows
 
     def __enter__(self) -> Way:
-        from pyroute2 import IPRoute
-
-        with IPRoute() as netlink:
-            try:
-                for family in FAMILIES:
-                    self._lay(netlink, family)
-            except BaseException:
-                self._remove(netlink)
-                raise
+        self.claim()
+        try:
+            self.install()
+        except BaseException:
+            self.lift()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.lift()
+
+    def claim(self) -> None:
+        """The table, with its routes. Before the rule: a marked socket never finds half of them."""
+        from pyroute2 import IPRoute
+
+        with IPRoute() as netlink:
+            try:
+                for family in FAMILIES:
+                    self._claim_one(netlink, family)
+            except BaseException:
+                self._remove(netlink)
+                raise
+
+    def _claim_one(self, netlink: Any, family: int) -> None:
+        try:
+            self._claim(netlink, family)
+        except Exception as error:  # netlink's errors are no OSErrors
+            if family != 6 or _code(error) not in NO_FAMILY:
+                raise
+        else:
+            self._families.append(family)
+
+    def install(self) -> None:
+        """The rule: from here on every route lookup of the namespace is a little slower.
+
+        After a failure it may be tried again.
+        """
+        from pyroute2 import IPRoute
+
+        with IPRoute() as netlink:
+            for family in self._families:
+                if family not in self._promised:
+                    rule = janitor.rule(family, priority=self.priority, table=self.table, fwmark=self.mark)
+                    self._undos.append(self._keeper.register(rule, netns="/proc/thread-self/ns/net"))
+                    self._promised.add(family)
+                try:
+                    netlink.rule("add", **self._rule(family))
+                except Exception as error:
+                    if _code(error) != errno.EEXIST:  # from the time before
+                        raise
+
+    def lift(self) -> None:
+        """Remove rule and routes. May be called twice."""
         from pyroute2 import IPRoute
 
         with IPRoute() as netlink:
             self._remove(netlink)
-
-    def _lay(self, netlink: Any, family: int) -> None:
-        """Routes first: a marked socket never finds half of them."""
-        try:
-            self._claim(netlink, family)
-        except Exception as error:  # netlink's errors are no OSErrors
-            if family == 6 and _code(error) in NO_FAMILY:
-                return
-            raise
-        rule = janitor.rule(family, priority=self.priority, table=self.table, fwmark=self.mark)
-        self._undos.append(self._keeper.register(rule, netns="/proc/thread-self/ns/net"))
-        netlink.rule("add", **self._rule(family))
 
     def _claim(self, netlink: Any, family: int) -> None:
         number, everywhere = FAMILIES[family]
@@ -129,6 +160,8 @@ class Way:
                 except Exception as error:
                     if _code(error) not in (*GONE, *NO_FAMILY):
                         raise
+        self._families.clear()
+        self._promised.clear()
         while self._undos:
             self._undos.pop().done()
 

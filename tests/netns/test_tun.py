@@ -137,11 +137,12 @@ def test_nobody_else_may_attach_a_queue(lab: Lab) -> None:
 def test_a_stranger_with_a_queue_already_is_noticed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     attach, strangers = device._attach, []
 
-    def with_a_stranger(descriptor: int, name: str, flags: int) -> None:
-        attach(descriptor, name, flags)
+    def with_a_stranger(descriptor: int, name: str, flags: int) -> str:
+        made: str = attach(descriptor, name, flags)
         if not strangers:
             strangers.append(device._open_file())
             attach(strangers[0], name, flags & ~device.IFF_TUN_EXCL)
+        return made
 
     monkeypatch.setattr(device, "_attach", with_a_stranger)
     try:

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * sock_ops of an engine that takes segments: sets the mark and takes it away, when the engine's `want` says so.
+ *
+ * The kernel asks about header options before each segment that a socket sends, and whenever it works out the segments'
+ * size: before it looks up the route. So the mark is there for that very segment. We have no option to write then. A
+ * socket that sends nothing is as it was; any acknowledgement will do. Minisockets (TIME_WAIT) ask nobody.
+ */
+
+static __always_inline void hk_record_init(struct hk_segments_flow *f, u64 id)
+{
+	f->flow_id = id;
+	f->marked = f->marks = f->app_closed = f->steered = 0;
+	f->want = HK_WANT_TCP;		/* the engine's from now on */
+}
+
+/* bbr's pacing cannot be turned off once it has begun: where the flow may be engaged, it does not begin. */
+static __always_inline void hk_begin(struct bpf_sock_ops *s, struct hk_sock *st, int answered)
+{
+	if (answered)
+		hk_congestion_reno(s, st, 1);
+	hk_count(HK_C_FLOW);
+}
+
+/* Nothing waits for the peer's engine, so a listener that defers is like any other. */
+static __always_inline int hk_serves(u16 port)
+{
+	return 1;
+}
+
+static __always_inline void hk_listens(u16 port, void *tp)
+{
+}
+
+static __always_inline void hk_emit_steered(struct hk_sock *st)
+{
+	struct hk_event *e;
+
+	hk_count(HK_C_STEERED);
+	e = hk_event_new(HK_EVENT_STEERED);
+	if (!e)
+		return;			/* the engine looks at the record, too */
+	e->slot = st->slot;
+	e->flow_id = st->flow_id;
+	hk_submit(e, 1);
+}
+
+/* Where the connection stands: what the engine begins from, whatever went by TCP before. */
+static __always_inline int hk_note_numbers(struct bpf_sock_ops *s, struct bpf_sock *sk, struct hk_segments_flow *f)
+{
+	void *tp = bpf_skc_to_tcp_sock(sk);
+	u32 edge;
+
+	if (!tp)
+		return -1;
+	edge = *(volatile u32 *)(tp + HK_TCP_RCV_WUP) + *(volatile u32 *)(tp + HK_TCP_RCV_WND);
+	f->snd_una = s->snd_una;
+	f->snd_nxt = s->snd_nxt;
+	f->rcv_nxt = s->rcv_nxt;
+	f->snd_wnd = *(volatile u32 *)(tp + HK_TCP_SND_WND);
+	f->rcv_wnd = (s32)(edge - f->rcv_nxt) > 0 ? edge - f->rcv_nxt : 0;
+	f->ts_recent = *(volatile u32 *)(tp + HK_TCP_TS_RECENT);
+	f->mss = s->mss_cache;
+	return 0;
+}
+
+static __always_inline void hk_mark(struct bpf_sock_ops *s, struct hk_config *c, struct hk_sock *st,
+				    struct hk_segments_flow *f)
+{
+	struct bpf_sock *sk = s->sk;
+
+	if (!sk)
+		return;
+	if (sk->mark || sk->bound_dev_if) {	/* since ESTABLISHED, and by no setsockopt() that we saw */
+		f->steered = 1;
+		hk_emit_steered(st);
+		return;
+	}
+	if (hk_note_numbers(s, sk, f) || hk_set_mark(s, c->mark))
+		return;				/* tried again with the next segment */
+	hk_congestion_reno(s, st, 1);
+	__sync_fetch_and_add(&f->marks, 1);	/* a full barrier: the numbers are out */
+	f->marked = 1;
+	hk_count(HK_C_SOCKET_MARKED);
+}
+
+static __always_inline void hk_unmark(struct bpf_sock_ops *s, struct hk_config *c, struct hk_segments_flow *f)
+{
+	struct bpf_sock *sk = s->sk;
+
+	if (!sk || (hk_is_our_mark(c, sk->mark) && hk_set_mark(s, 0)))
+		return;
+	f->marked = 0;
+	hk_count(HK_C_SOCKET_UNMARKED);
+}
+
+/* The record is another flow's, or nobody's: the engine has forgotten this one. */
+static __always_inline void hk_let_go(struct bpf_sock_ops *s, struct hk_config *c, struct hk_sock *st)
+{
+	struct bpf_sock *sk = s->sk;
+
+	if (sk && hk_is_our_mark(c, sk->mark) && hk_set_mark(s, 0))
+		return;
+	hk_congestion_restore(s, st);
+	hk_cb_flags(s, 0);
+}
+
+/*
+ * The client's option goes with all it says until the server has said something: any of it may be what ends the server's
+ * handshake. The same answer for a segment and for its size, which was asked before.
+ */
+static __always_inline int hk_segment_option(struct bpf_sock_ops *s, struct hk_config *c, struct hk_sock *st)
+{
+	struct hk_segments_flow *f = hk_flow_of(st);
+	u32 want;
+
+	if (!f) {
+		if (st->flow_id)
+			hk_let_go(s, c, st);
+		return 0;
+	}
+	want = f->steered || c->closing ? HK_WANT_NEVER : *(volatile u32 *)&f->want;
+	if (want == HK_WANT_MARK && !f->marked)
+		hk_mark(s, c, st, f);
+	else if (want != HK_WANT_MARK && f->marked)
+		hk_unmark(s, c, f);
+	if (want == HK_WANT_NEVER && !f->marked) {
+		hk_congestion_restore(s, st);
+		hk_cb_flags(s, BPF_SOCK_OPS_STATE_CB_FLAG);
+		return 0;
+	}
+	if (st->role == HK_ROLE_CLIENT && s->snd_una == st->snd_nxt && s->rcv_nxt == st->rcv_nxt)
+		return HK_ROLE_CLIENT;
+	return 0;
+}
+
+static __always_inline void hk_segment_write(struct bpf_sock_ops *s, struct hk_config *c, struct hk_sock *st)
+{
+	hk_option_store(s, c, HK_ROLE_CLIENT, st->client_nonce);
+}
+
+int hk_intercept(struct bpf_sock_ops *s)
+{
+	struct hk_config *c;
+
+	if (!hk_concerns_us(s))
+		return 1;
+	c = hk_config();
+	if (c)
+		hk_handshake(s, c, s->sk);
+	return 1;
+}

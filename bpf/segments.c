@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * One module of all programs of an engine that takes segments. Nothing is held back and nothing redirected: a connection
+ * begins on TCP, and a mark on its socket leads its segments to the engine's device, or no mark to the wire.
+ */
+#include <linux/bpf.h>
+#include "hooker_kern_user.h"
+#define HK_SPEAKS HK_OPT_VERSION_SEGMENTS
+#define HK_RECORD struct hk_segments_flow
+#include "maps.h"
+#include "events.h"
+#include "siphash.h"
+#include "policy.h"
+#include "option.h"
+#include "socket.h"
+#include "handshake.h"
+#include "shown.c"
+#include "marking.c"
+#include "steering.c"

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * cgroup setsockopt, of an engine that takes segments: an application that chooses a route for its connection, in mid-flow,
+ * means the wire. The mark goes before the kernel does what it asks, and the flow stays on TCP. Under the socket's lock.
+ */
+
+static __always_inline void hk_steer(struct bpf_sockopt *o, struct bpf_sock *sk, struct hk_sock *st)
+{
+	struct hk_config *c = hk_config();
+	struct hk_segments_flow *f;
+	int none = 0;
+
+	if (!c)
+		return;
+	f = hk_flow_of(st);
+	if (!f || f->steered)
+		return;
+	f->steered = 1;			/* first: the engine looks here before it injects */
+	if (hk_is_our_mark(c, sk->mark) && !bpf_setsockopt(sk, HK_SOL_SOCKET, HK_SO_MARK, &none, sizeof(none)))
+		f->marked = 0;		/* else with the next segment */
+	hk_emit_steered(st);
+}
+
+int hk_setsockopt(struct bpf_sockopt *o)
+{
+	struct bpf_sock *sk = o->sk;
+	struct hk_sock *st;
+
+	if (!sk || o->level != HK_SOL_SOCKET)
+		return hk_let(o);
+	if (o->optname == HK_SO_MARK || o->optname == HK_SO_BINDTODEVICE || o->optname == HK_SO_BINDTOIFINDEX) {
+		st = hk_socks.sk_storage_get(sk, 0, 0);
+		if (st)
+			hk_steer(o, sk, st);
+	}
+	return hk_let(o);
+}

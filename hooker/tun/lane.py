@@ -1,0 +1,95 @@
+"""What leads marked sockets' segments to an engine: a device, a mark that nobody had lately, the way between."""
+
+from __future__ import annotations
+
+import os
+import threading
+from types import TracebackType
+
+from hooker.control import marks, netns
+from hooker.control.janitor import Janitor
+from hooker.errors import KernelError
+from hooker.tun.device import Device
+from hooker.tun.way import Way
+
+NAMES = "hk%d"
+TABLE_BASE = 0x484B0000  # routing tables TABLE_BASE + number; not those of engines that take messages
+PRIORITY = 63  # of the rule: after the local table, before the main one
+RTO_MIN = 300  # ms: what the transport repairs in that time, TCP does not; it bounds the silence after a kill
+TRIES = 16  # numbers whose table somebody else may have
+
+
+class Lane:
+    """In the network namespace of the thread that enters it; a context manager.
+
+    It belongs to the process that made it: a forked child calls ``forget()``.
+
+    Raises:
+        KernelError: no TUN devices here, or the kernel refuses the routes.
+        ConfigurationError: no permission, or no run-time directory.
+    """
+
+    def __init__(self, keeper: Janitor) -> None:
+        self._keeper = keeper
+        self._owner = os.getpid()
+        self._lock = threading.Lock()
+        self._left = False
+        self.mark = 0
+
+    @property
+    def descriptor(self) -> int:
+        """Of the device: segments are read from and written to it."""
+        return self.device.descriptors[0]
+
+    def __enter__(self) -> Lane:
+        self._namespace = netns.own()
+        try:
+            self.device = Device(NAMES)
+            try:
+                self._way = self._claim()
+            except BaseException:
+                self.device.close()
+                raise
+        except BaseException:
+            os.close(self._namespace)
+            raise
+        return self
+
+    def _claim(self) -> Way:
+        for last in reversed(range(TRIES)):
+            number = marks.next_number()
+            self.mark = marks.mark(number)
+            table = TABLE_BASE + number
+            way = Way(
+                self._keeper, self.device, mark=self.mark, table=table, priority=PRIORITY, rto_min=RTO_MIN
+            )
+            try:
+                way.claim()
+                return way
+            except KernelError:  # the table is somebody's
+                if not last:
+                    raise
+        raise AssertionError
+
+    def install(self) -> None:
+        """Add the rules, from any thread. After a failure it may be tried again."""
+        with self._lock:
+            if not self._left:
+                netns.inside(self._namespace, self._way.install)
+
+    def forget(self) -> None:
+        """In a forked child: the device must not outlive its engine."""
+        self.device.close()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if os.getpid() != self._owner:
+            return
+        with self._lock:
+            self._left = True
+            try:
+                netns.inside(self._namespace, self._way.lift)
+            finally:
+                self.device.close()
+                os.close(self._namespace)

@@ -1,0 +1,150 @@
+"""An engine reduced to its control of the kernel programs: it marks sockets and reads their segments.
+
+    python segments_owner.py NETNS CGROUP PORT
+
+Segments that come out of its device go on to the wire, unaltered. It answers each line on standard input
+(JSON: a name and arguments) with one on standard output. It may be killed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import select
+import socket
+import struct
+import sys
+from typing import Any
+
+from twin_relay import MTU, raw_socket
+
+from hooker import transports
+from hooker.control import netns
+from hooker.control.janitor import Janitor
+from hooker.control.kernel import KernelPrograms
+from hooker.control.policy import Policy
+from hooker.engine.flowtable import fill_free
+from hooker.engine.layout import layout
+from hooker.tcp.fields import Segment
+from hooker.tcp.sansio import build, cut, parse
+from hooker.tun import Lane
+from hooker.tun.queue import Queue
+
+SLOTS = 64
+RECORD, EVENT = layout()["hk_segments_flow"], layout()["hk_event"]
+WIDTH = {"flow_id": "Q", "client_nonce": "Q", "server_nonce": "Q", "peer_port": "H", "mss": "H", "role": "B"}
+WIDTH |= {"snd_wscale": "B", "rcv_wscale": "B", "tcp_options": "B"}
+KEY = layout()["hk_key"]
+
+
+def fields(memory: bytes, places: dict[str, int], widths: dict[str, str]) -> dict[str, int]:
+    """The numbers of a record."""
+    return {
+        name: struct.unpack_from(f"={widths.get(name, 'I')}", memory, at)[0]
+        for name, at in places.items()
+        if name not in ("", "key")
+    }
+
+
+class Owner:
+    """The programs, the device, and what has been seen."""
+
+    def __init__(self, name: str, cgroup: str, port: int, kernel: KernelPrograms, lane: Lane) -> None:
+        self.kernel, self.lane = kernel, lane
+        self.queue = Queue(lane.descriptor)
+        self.raw = {family: raw_socket(name, family) for family in (4, 6)}
+        self.events: list[dict[str, int]] = []
+        self.segments: list[dict[str, int]] = []
+        fill_free(kernel.free, SLOTS)
+        policy = Policy.parse(port=str(port))
+        vtl = transports.get("vtl")
+        netns.call(name, lambda: kernel.configure(policy, mark=lane.mark, port=6253, transport=vtl))
+        self.ring = kernel._bpf[b"hk_events"]
+        self.ring.open_ring_buffer(self.event)
+        kernel.attach(cgroup)
+        kernel.attach_options(cgroup)
+
+    def event(self, _: Any, data: int, size: int) -> None:
+        memory = ctypes.string_at(data, size)
+        port = struct.unpack_from("=H", memory, EVENT["key"] + KEY["local_port"])[0]
+        self.events.append({"local_port": port, **fields(memory, EVENT, WIDTH)})
+
+    def poll(self) -> None:
+        self.kernel._bpf.ring_buffer_consume()
+        for packet in self.queue.read():
+            s = parse(packet)
+            self.segments.append(
+                {"port": s.src_port, "seq": s.seq, "ack": s.ack, "flags": s.flags, "length": len(s.data)}
+            )
+            family = 4 if len(s.dst) == 4 else 6
+            where = socket.inet_ntop(socket.AF_INET if family == 4 else socket.AF_INET6, s.dst)
+            for piece in cut(packet, MTU):
+                self.raw[family].sendto(piece, (where, 0))
+
+    # -- commands
+
+    def take(self, what: str) -> list[dict[str, int]]:
+        found: list[dict[str, int]] = getattr(self, what)
+        setattr(self, what, [])
+        return found
+
+    def record(self, slot: int) -> dict[str, int]:
+        size = RECORD[""]
+        return fields(ctypes.string_at(self.kernel.records + slot * size, size), RECORD, {"flow_id": "Q"})
+
+    def want(self, slot: int, what: int) -> None:
+        at = self.kernel.records + slot * RECORD[""] + RECORD["want"]
+        ctypes.c_uint32.from_address(at).value = what
+
+    def forget(self, slot: int) -> None:
+        """The slot is another flow's."""
+        ctypes.c_uint64.from_address(self.kernel.records + slot * RECORD[""]).value += 1 << 32
+
+    def inject(self, src: str, dst: str, src_port: int, dst_port: int, seq: int, ack: int) -> bool:
+        family = socket.AF_INET6 if ":" in src else socket.AF_INET
+        ends = socket.inet_pton(family, src), socket.inet_pton(family, dst)
+        return self.queue.write(build(Segment(*ends, src_port, dst_port, seq, ack, 0x10, 1000), partial=True))
+
+    def closing(self) -> None:
+        self.kernel.refuse_flows()
+
+    def mark(self) -> int:
+        return self.lane.mark
+
+    def device(self) -> str:
+        return self.lane.device.name
+
+    def counters(self) -> dict[str, int]:
+        return self.kernel.counters()
+
+
+def main(name: str, cgroup: str, port: int) -> None:
+    """Until the end of standard input."""
+    with Janitor() as keeper, KernelPrograms(SLOTS, "segments") as kernel:
+        lane = netns.call(name, Lane(keeper).__enter__)
+        owner = Owner(name, cgroup, port, kernel, lane)
+        try:
+            lane.install()
+            print(json.dumps("ready"), flush=True)
+            serve(owner)
+        finally:
+            lane.__exit__(None, None, None)
+
+
+def serve(owner: Owner) -> None:
+    poll = select.poll()
+    poll.register(0, select.POLLIN)
+    poll.register(owner.queue.descriptor, select.POLLIN)
+    while True:
+        ready = dict(poll.poll(1000))
+        owner.poll()
+        if 0 in ready:
+            line = sys.stdin.buffer.raw.readline()  # type: ignore[attr-defined]
+            if not line:
+                return
+            command, *arguments = json.loads(line)
+            print(json.dumps(getattr(owner, command)(*arguments)), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

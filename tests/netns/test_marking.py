@@ -1,0 +1,608 @@
+"""Sockets are marked in mid-flow, on request: from then on their segments come out of the engine's device.
+
+The engine is a stand-in (segments_owner.py) that passes on to the wire what comes: every connection here is an
+ordinary one, whose segments take another way for a while.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import hashlib
+import json
+import os
+import random
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import eventually
+
+from hooker.control import netns
+from hooker.control.janitor import Janitor
+from hooker.lab import Host, Lab
+from hooker.tcp.fields import FIN
+from hooker.tun import Lane
+
+OWNER = Path(__file__).with_name("segments_owner.py")
+PORT = 8080
+FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+TCP, MARK, NEVER = 0, 1, 2  # HK_WANT_*
+ESTABLISHED, CLOSED, STEERED = 2, 3, 6  # HK_EVENT_*
+CLIENT, SERVER = 1, 2  # HK_ROLE_*
+ABORTED, LINGERS = 2, 3  # HK_APP_*
+TCPI_SND_WND, TCPI_RCV_WND = 228, 232  # offsets in struct tcp_info
+SO_BINDTODEVICE = 25
+MB = 1 << 20
+
+both_families = pytest.mark.parametrize("family", [4, 6])
+both_ends = pytest.mark.parametrize("end", ["client", "server"])
+
+
+@dataclass
+class Engine:
+    """The stand-in of one host."""
+
+    host: Host
+    process: subprocess.Popen[str]
+
+    def ask(self, command: str, *arguments: Any) -> Any:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(json.dumps([command, *arguments]) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def event(self, kind: int, port: int) -> dict[str, int]:
+        """The next of this kind, of the socket with this port; older ones of it are dropped."""
+        found: list[dict[str, int]] = []
+
+        def look() -> bool:
+            found.extend(e for e in self.ask("take", "events") if e["type"] == kind)
+            return any(port in (0, e["local_port"]) for e in found)
+
+        eventually(look)
+        return next(e for e in found if port in (0, e["local_port"]))
+
+    def segments(self, port: int) -> list[dict[str, int]]:
+        return [s for s in self.ask("take", "segments") if s["port"] == port]
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def start(host: Host) -> Engine:
+    command = [sys.executable, str(OWNER), host.netns, str(host.cgroup), str(PORT)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    return Engine(host, subprocess.Popen(command, **pipes))
+
+
+@contextlib.contextmanager
+def engines(lab: Lab, hosts: str = "ab") -> Iterator[dict[str, Engine]]:
+    found = {h.letter: start(h) for h in lab.hosts if h.letter in hosts}
+    try:
+        for engine in found.values():
+            assert engine.process.stdout
+            assert engine.process.stdout.readline() == '"ready"\n'
+        yield found
+    finally:
+        for engine in found.values():
+            with contextlib.suppress(OSError):
+                engine.process.stdin.close()  # type: ignore[union-attr]
+            try:
+                engine.process.wait(10)
+            finally:
+                engine.kill()
+                engine.process.stdout.close()  # type: ignore[union-attr]
+
+
+@dataclass
+class Bed:
+    lab: Lab
+    engines: dict[str, Engine] = field(default_factory=dict)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Bed]:
+    with Lab() as lab, engines(lab) as found:
+        yield Bed(lab, found)
+
+
+@pytest.fixture
+def own() -> Iterator[Bed]:
+    """For tests that leave the engines in another state."""
+    with Lab() as lab, engines(lab) as found:
+        yield Bed(lab, found)
+
+
+SEND_A_SOCKET = """
+import array, socket, sys
+with socket.socket(int(sys.argv[1])) as s, socket.socket(fileno=int(sys.argv[2])) as to:
+    to.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [s.fileno()]))])
+"""
+
+
+def hooked_socket(host: Host, family: int) -> socket.socket:
+    """A socket belongs to the cgroup of the process that made it."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        command = [sys.executable, "-c", SEND_A_SOCKET, str(int(FAMILY[family])), str(theirs.fileno())]
+        host.run(command, pass_fds=(theirs.fileno(),))
+        _, (message, *_), _, _ = ours.recvmsg(1, socket.CMSG_SPACE(4))
+    (descriptor,) = array.array("i", message[2][:4])
+    return socket.socket(fileno=descriptor)
+
+
+@dataclass
+class End:
+    """A socket and its engine's view of it."""
+
+    engine: Engine
+    socket: socket.socket
+    port: int
+    begun: dict[str, int]
+
+    @property
+    def slot(self) -> int:
+        return self.begun["slot"]
+
+    @property
+    def record(self) -> dict[str, int]:
+        found: dict[str, int] = self.engine.ask("record", self.slot)
+        return found
+
+    def want(self, what: int) -> None:
+        self.engine.ask("want", self.slot, what)
+
+    def segments(self) -> list[dict[str, int]]:
+        return self.engine.segments(self.port)
+
+    def through_device(self, other: End) -> bool:
+        """Whether a word to the other end goes by the device."""
+        self.segments()
+        say(self, other)
+        return any(s["length"] for s in self.segments())
+
+
+def say(one: End, other: End, text: bytes = b"a word") -> None:
+    """One that is read meanwhile: it may be more than the buffers hold."""
+    writer = threading.Thread(target=one.socket.sendall, args=(text,), daemon=True)
+    writer.start()
+    assert receive(other, len(text)) == text
+    writer.join(20)
+
+
+def receive(end: End, size: int) -> bytes:
+    found = b""
+    while len(found) < size:
+        piece = end.socket.recv(size - len(found))
+        assert piece
+        found += piece
+    return found
+
+
+@contextlib.contextmanager
+def connection(bed: Bed, family: int = 4, defer: bool = False) -> Iterator[tuple[End, End]]:
+    a, b = bed.lab.a, bed.lab.b
+    with hooked_socket(b, family) as listener, hooked_socket(a, family) as client:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if defer:
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 10)
+        listener.bind(({4: b.v4, 6: b.v6}[family], PORT))
+        listener.listen()
+        client.settimeout(20)
+        client.connect(({4: b.v4, 6: b.v6}[family], PORT))
+        if defer:
+            client.sendall(b"a word")
+        server, _ = listener.accept()
+        with server:
+            server.settimeout(20)
+            port = client.getsockname()[1]
+            one = End(bed.engines["a"], client, port, bed.engines["a"].event(ESTABLISHED, port))
+            other = End(bed.engines["b"], server, PORT, bed.engines["b"].event(ESTABLISHED, PORT))
+            yield one, other
+
+
+def ends(pair: tuple[End, End], end: str) -> tuple[End, End]:
+    """The one that the test is about first."""
+    return pair if end == "client" else pair[::-1]
+
+
+def tcp_info(s: socket.socket, offset: int) -> int:
+    info = s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+    return int(struct.unpack_from("=I", info, offset)[0])
+
+
+# ---- negotiation ------------------------------------------------------------------------------------------
+
+
+@both_families
+def test_a_connection_begins_on_tcp_and_both_engines_know_it(shared: Bed, family: int) -> None:
+    with connection(shared, family) as (client, server):
+        assert (client.begun["role"], server.begun["role"]) == (CLIENT, SERVER)
+        for name in ("client_nonce", "server_nonce"):
+            assert client.begun[name] == server.begun[name] != 0
+        assert client.begun["snd_nxt"] == server.begun["rcv_nxt"]
+        assert client.begun["rcv_nxt"] == server.begun["snd_nxt"]
+        assert client.begun["peer_port"] == server.begun["peer_port"] == 6253
+        for one, other in ((client, server), (server, client)):
+            assert not one.through_device(other)
+            assert (one.record["marked"], one.record["want"]) == (0, TCP)
+            assert one.record["flow_id"] == one.begun["flow_id"]
+
+
+def test_a_listener_that_defers_is_known_by_the_first_data(shared: Bed) -> None:
+    """Nothing is held back; the option goes with all that the client says before the server has spoken."""
+    with connection(shared, defer=True) as (client, server):
+        assert server.socket.recv(100) == b"a word"
+        assert server.begun["client_nonce"] == client.begun["client_nonce"]
+        assert server.begun["rcv_nxt"] == client.begun["snd_nxt"]
+
+
+def test_segments_have_no_option_of_ours_once_the_server_has_spoken(shared: Bed) -> None:
+    """With one, their payload would be 16 bytes shorter."""
+    with connection(shared) as (client, server):
+        say(server, client)
+        client.want(MARK)
+        say(client, server, bytes(100_000))
+        full = [s["length"] for s in client.segments() if s["length"] > 2000]
+        assert full
+        assert any(n % 1448 == 0 for n in full)
+        assert not any(n % 1432 == 0 for n in full)
+
+
+def test_with_an_engine_of_the_other_kind_a_connection_stays_on_tcp(lab: Lab) -> None:
+    with engines(lab, "a") as found:
+        other = lab.b.hooker()
+        bed = Bed(lab, found)
+        with hooked_socket(lab.b, 4) as listener, hooked_socket(lab.a, 4) as client:
+            listener.bind((lab.b.v4, PORT))
+            listener.listen()
+            client.connect((lab.b.v4, PORT))
+            server, _ = listener.accept()
+            with server:
+                begun = bed.engines["a"].event(ESTABLISHED, client.getsockname()[1])
+                assert begun["server_nonce"] == 0
+                client.sendall(b"a word")
+                assert server.recv(100) == b"a word"
+        assert other.status()["flows"] == []
+        assert other.stop() == 0
+
+
+# ---- marks ------------------------------------------------------------------------------------------------
+
+
+@both_families
+@both_ends
+def test_a_marked_socket_comes_by_the_device_and_goes_back(shared: Bed, family: int, end: str) -> None:
+    with connection(shared, family) as pair:
+        one, other = ends(pair, end)
+        for _ in range(3):
+            one.want(MARK)
+            assert one.through_device(other)
+            assert one.record["marked"] == 1
+            say(other, one)
+            one.want(TCP)
+            assert not one.through_device(other)
+            assert one.record["marked"] == 0
+        assert one.record["marks"] == 3
+
+
+@both_families
+@both_ends
+def test_the_record_says_where_the_connection_stands(shared: Bed, family: int, end: str) -> None:
+    with connection(shared, family) as pair:
+        one, other = ends(pair, end)
+        say(one, other, bytes(3_000_000))
+        say(other, one, bytes(50_000))
+        time.sleep(0.1)  # acknowledged by then
+        one.segments()
+        one.want(MARK)
+        granted, grants = tcp_info(one.socket, TCPI_SND_WND), tcp_info(one.socket, TCPI_RCV_WND)
+        say(one, other)
+        first = next(s for s in one.segments() if s["length"])
+        record = one.record
+        assert record["snd_una"] == record["snd_nxt"] == first["seq"]
+        assert (record["snd_nxt"] - one.begun["snd_nxt"]) % 2**32 == 3_000_000
+        assert record["rcv_nxt"] == first["ack"]
+        assert (record["rcv_nxt"] - one.begun["rcv_nxt"]) % 2**32 == 50_000
+        assert record["mss"] == {4: 1448, 6: 1428}[family]
+        assert record["ts_recent"] > 0
+        assert granted == record["snd_wnd"] > 10_000
+        assert grants == record["rcv_wnd"] > 10_000
+
+
+def test_what_is_unacknowledged_is_in_the_record(shared: Bed) -> None:
+    with connection(shared) as (client, server):
+        say(client, server, bytes(1000))
+        time.sleep(0.1)
+        shared.lab.meter.drop(to_b=("tcp",))
+        try:
+            client.socket.sendall(bytes(5000))
+            time.sleep(0.05)
+            client.want(MARK)
+            eventually(lambda: client.record["marked"])  # with the retransmission
+        finally:
+            shared.lab.meter.drop()
+        record = client.record
+        assert (record["snd_una"] - client.begun["snd_nxt"]) % 2**32 == 1000
+        assert (record["snd_nxt"] - client.begun["snd_nxt"]) % 2**32 == 6000
+        assert receive(server, 5000) == bytes(5000)
+
+
+@both_families
+def test_a_socket_that_is_silent_is_marked_and_unmarked_by_a_probe(shared: Bed, family: int) -> None:
+    with connection(shared, family) as (client, server):
+        say(client, server)
+        say(server, client)
+        time.sleep(0.1)
+        a, b = ({4: h.v4, 6: h.v6}[family] for h in shared.lab.hosts)
+        seq, ack = (client.begun[n] + 5 & 0xFFFFFFFF for n in ("rcv_nxt", "snd_nxt"))
+
+        def probe() -> None:
+            assert client.engine.ask("inject", b, a, PORT, client.port, seq, ack)
+
+        client.segments()
+        client.want(MARK)
+        time.sleep(0.1)
+        assert client.record["marked"] == 0
+        probe()
+        eventually(lambda: client.record["marked"])
+        assert [s["length"] for s in client.segments()] == [0]
+        client.want(TCP)
+        time.sleep(0.6)  # the kernel answers so once in 500 ms
+        probe()
+        eventually(lambda: not client.record["marked"])
+        assert client.segments() == []
+
+
+def test_never_is_for_good(shared: Bed) -> None:
+    with connection(shared) as (client, server):
+        client.want(MARK)
+        assert client.through_device(server)
+        client.want(NEVER)
+        assert not client.through_device(server)
+        assert client.record["marked"] == 0
+        client.want(MARK)
+        assert not client.through_device(server)
+        client.socket.close()
+        client.engine.event(CLOSED, 0)
+
+
+def test_a_flow_whose_record_is_anothers_loses_the_mark(shared: Bed) -> None:
+    with connection(shared) as (client, server):
+        client.want(MARK)
+        assert client.through_device(server)
+        client.engine.ask("forget", client.slot)
+        assert not client.through_device(server)
+        client.engine.ask("forget", client.slot)
+
+
+def test_an_engine_that_ends_gives_sockets_back(own: Bed) -> None:
+    with connection(own) as (client, server):
+        client.want(MARK)
+        assert client.through_device(server)
+        client.engine.ask("closing")
+        assert not client.through_device(server)
+        assert client.record["marked"] == 0
+
+
+def test_applications_do_not_see_the_mark(shared: Bed) -> None:
+    with connection(shared) as (client, server):
+        client.want(MARK)
+        assert client.through_device(server)
+        assert client.socket.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == 0
+
+
+# ---- an application that chooses a route ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["mark", "device"])
+@pytest.mark.parametrize("marked", [True, False])
+@both_ends
+def test_an_application_that_chooses_a_route_gets_it(shared: Bed, what: str, marked: bool, end: str) -> None:
+    with connection(shared) as pair:
+        one, other = ends(pair, end)
+        if marked:
+            one.want(MARK)
+            assert one.through_device(other)
+        one.engine.ask("take", "events")
+        if what == "mark":
+            one.socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 77)
+            assert one.socket.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == 77
+        else:
+            one.socket.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, b"eth0\0")
+            assert one.socket.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == 0
+        event = one.engine.event(STEERED, 0)
+        assert (event["slot"], event["flow_id"]) == (one.slot, one.begun["flow_id"])
+        assert (one.record["steered"], one.record["marked"]) == (1, 0)  # at once
+        one.want(MARK)
+        assert not one.through_device(other)
+        say(other, one)
+        assert one.record["marked"] == 0
+        if what == "mark":
+            assert one.socket.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == 77
+
+
+def test_a_socket_bound_before_it_connects_is_no_flow(shared: Bed) -> None:
+    before = shared.engines["a"].ask("counters")["socket-bound-to-device"]
+    with hooked_socket(shared.lab.b, 4) as listener, hooked_socket(shared.lab.a, 4) as client:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((shared.lab.b.v4, PORT))
+        listener.listen()
+        client.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, b"eth0\0")
+        client.connect((shared.lab.b.v4, PORT))
+        assert shared.engines["a"].ask("counters")["socket-bound-to-device"] == before + 1
+
+
+# ---- the end ----------------------------------------------------------------------------------------------
+
+
+def test_an_abort_leaves_by_the_wire_and_the_socket_can_be_used_again(shared: Bed) -> None:
+    with connection(shared) as (client, server):
+        client.want(MARK)
+        assert client.through_device(server)
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        libc_disconnect(client.socket)
+        closed = client.engine.event(CLOSED, 0)
+        assert closed["flow_id"] == client.begun["flow_id"]
+        assert client.record["app_closed"] == ABORTED
+        with pytest.raises(ConnectionResetError):
+            server.socket.recv(1)
+        assert client.segments() == []
+        assert client.socket.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == 0
+        server.socket.close()
+        with hooked_socket(shared.lab.b, 4) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((shared.lab.b.v4, PORT + 1))
+            listener.listen()
+            client.socket.connect((shared.lab.b.v4, PORT + 1))  # a port that nobody hooks
+            again, _ = listener.accept()
+            with again:
+                client.socket.sendall(b"again")
+                assert again.recv(5) == b"again"
+        assert client.segments() == []
+
+
+def libc_disconnect(s: socket.socket) -> None:
+    """connect(AF_UNSPEC), which Python does not have."""
+    import ctypes
+
+    address = ctypes.create_string_buffer(16)
+    assert ctypes.CDLL(None, use_errno=True).connect(s.fileno(), address, 16) == 0
+
+
+def test_an_orderly_end_comes_by_the_device_to_the_last_ack(shared: Bed) -> None:
+    with connection(shared) as (client, server):
+        client.want(MARK)
+        assert client.through_device(server)
+        client.socket.shutdown(socket.SHUT_WR)
+        assert server.socket.recv(1) == b""
+        server.socket.shutdown(socket.SHUT_WR)
+        assert client.socket.recv(1) == b""
+        seen = client.segments()
+        assert any(s["flags"] & FIN for s in seen)
+        assert not seen[-1]["flags"] & FIN  # the TIME_WAIT's
+        client.engine.event(CLOSED, 0)
+        assert client.record["app_closed"] == LINGERS
+
+
+# ---- while much is going on -------------------------------------------------------------------------------
+
+
+class Transfer(threading.Thread):
+    """Random bytes one way, until told to end."""
+
+    def __init__(self, one: End, other: End) -> None:
+        super().__init__(daemon=True)
+        self.one, self.other = one.socket, other.socket
+        self.sent, self.received = hashlib.sha256(), hashlib.sha256()
+        self.bytes = 0
+        self.silence = 0.0
+        self.ending = threading.Event()
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.start()
+        self.reader.start()
+
+    def run(self) -> None:
+        block = random.Random(5).randbytes(MB)
+        at = 0
+        while not self.ending.is_set():
+            piece = block[at : at + 100_000]
+            self.one.sendall(piece)
+            self.sent.update(piece)
+            at = (at + 99_991) % MB
+        self.one.shutdown(socket.SHUT_WR)
+
+    def read(self) -> None:
+        last = time.monotonic()
+        while piece := self.other.recv(1 << 18):
+            now = time.monotonic()
+            self.silence, last = max(self.silence, now - last), now
+            self.received.update(piece)
+            self.bytes += len(piece)
+            time.sleep(0.0005)  # not as fast as the machine can: others work here
+
+    def equal(self) -> bool:
+        self.ending.set()
+        self.join(30)
+        self.reader.join(30)
+        assert not self.is_alive()
+        assert not self.reader.is_alive()
+        return self.sent.digest() == self.received.digest()
+
+
+@both_families
+def test_marks_come_and_go_in_a_transfer_and_no_byte_is_lost(shared: Bed, family: int) -> None:
+    with connection(shared, family) as (client, server):
+        both = Transfer(client, server), Transfer(server, client)
+        for round_ in range(8):
+            for end in (client, server):
+                end.want(MARK if round_ % 2 == 0 else TCP)
+                eventually(lambda e=end, r=round_: e.record["marked"] == (r % 2 == 0))
+            time.sleep(0.1)
+        assert [t.equal() for t in both] == [True, True]
+        assert (client.record["marks"], server.record["marks"]) == (4, 4)
+
+
+@both_families
+def test_a_killed_engine_leaves_its_connections_on_tcp(own: Bed, family: int) -> None:
+    with connection(own, family) as (client, server):
+        both = Transfer(client, server), Transfer(server, client)
+        for end in (client, server):
+            end.want(MARK)
+            eventually(lambda e=end: e.record["marked"])
+        time.sleep(0.3)
+        for engine in own.engines.values():
+            os.kill(engine.process.pid, signal.SIGKILL)
+        for host in own.lab.hosts:
+            eventually(lambda h=host: not leftovers(h, FAMILY[family]))
+        before = [t.bytes for t in both]
+        eventually(lambda: all(t.bytes > b + MB for t, b in zip(both, before, strict=True)))
+        assert [t.equal() for t in both] == [True, True]
+        assert max(t.silence for t in both) < 5
+
+
+def leftovers(host: Host, family: int) -> list[Any]:
+    """Devices, rules and tables of a segments engine in this host's namespace."""
+
+    def look() -> list[Any]:
+        from pyroute2 import IPRoute
+
+        with IPRoute() as netlink:
+            found: list[Any] = [name for _, name in socket.if_nameindex() if name.startswith("hk")]
+            found += [r for r in netlink.get_rules(family=family) if r.get_attr("FRA_FWMARK")]
+            found += [
+                r for r in netlink.get_routes(family=family) if (r.get_attr("RTA_TABLE") or 0) > 1 << 16
+            ]
+            return found
+
+    return netns.call(host.netns, look)
+
+
+def test_engines_of_one_namespace_have_devices_and_marks_of_their_own(lab: Lab) -> None:
+    with Janitor() as keeper:
+        first, second = Lane(keeper), Lane(keeper)
+        netns.call(lab.a.netns, first.__enter__)
+        netns.call(lab.a.netns, second.__enter__)
+        try:
+            assert (first.device.name, second.device.name) == ("hk0", "hk1")
+            assert first.mark != second.mark
+            first.install()
+            first.install()  # from the time before
+            assert len(leftovers(lab.a, socket.AF_INET)) == 2 + 1 + 2
+        finally:
+            first.__exit__(None, None, None)
+            second.__exit__(None, None, None)
+        second.install()  # too late: nothing
+        assert leftovers(lab.a, socket.AF_INET) == leftovers(lab.a, socket.AF_INET6) == []
