@@ -1,6 +1,6 @@
 """Numbers of engines that take segments: a new one has a number that none had lately.
 
-A socket that an engine has marked may live longer than the engine. Its mark must then mean nothing, so numbers
+A socket that an engine has marked may live longer than the engine. Its mark must then mean nothing: numbers
 are counted on, in a file of the run-time directory, and begin again after ``NUMBERS``.
 """
 

@@ -1,4 +1,4 @@
-"""What leads marked sockets' segments to an engine: a device, a mark that nobody had lately, the way between."""
+"""What leads marked sockets to an engine: a device, a mark that nobody had lately, and the way between."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Sockets are marked in mid-flow, on request: from then on their segments come out of the engine's device.
 
-The engine is a stand-in (segments_owner.py) that passes on to the wire what comes: every connection here is an
-ordinary one, whose segments take another way for a while.
+The engine is a stand-in (segments_owner.py) that passes on to the wire what comes: every connection here is
+an ordinary one, whose segments take another way for a while.
 """
 
 from __future__ import annotations
@@ -407,19 +407,21 @@ def test_applications_do_not_see_the_mark(shared: Bed) -> None:
 # ---- an application that chooses a route ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("what", ["mark", "device"])
+@pytest.mark.parametrize("what", [77, 0, "device"])
 @pytest.mark.parametrize("marked", [True, False])
 @both_ends
-def test_an_application_that_chooses_a_route_gets_it(shared: Bed, what: str, marked: bool, end: str) -> None:
+def test_an_application_that_chooses_a_route_gets_it(
+    shared: Bed, what: int | str, marked: bool, end: str
+) -> None:
     with connection(shared) as pair:
         one, other = ends(pair, end)
         if marked:
             one.want(MARK)
             assert one.through_device(other)
         one.engine.ask("take", "events")
-        if what == "mark":
-            one.socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 77)
-            assert one.socket.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == 77
+        if isinstance(what, int):
+            one.socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, what)
+            assert one.socket.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == what
         else:
             one.socket.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, b"eth0\0")
             assert one.socket.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == 0
@@ -430,8 +432,8 @@ def test_an_application_that_chooses_a_route_gets_it(shared: Bed, what: str, mar
         assert not one.through_device(other)
         say(other, one)
         assert one.record["marked"] == 0
-        if what == "mark":
-            assert one.socket.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == 77
+        if isinstance(what, int):
+            assert one.socket.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == what
 
 
 def test_a_socket_bound_before_it_connects_is_no_flow(shared: Bed) -> None:
