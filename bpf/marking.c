@@ -38,8 +38,10 @@ static __always_inline void hk_emit_steered(struct hk_sock *st)
 
 	hk_count(HK_C_STEERED);
 	e = hk_event_new(HK_EVENT_STEERED);
-	if (!e)
-		return;			/* the engine looks at the record, too */
+	if (!e) {
+		hk_event_lost();
+		return;
+	}
 	e->slot = st->slot;
 	e->flow_id = st->flow_id;
 	hk_submit(e, 1);

@@ -32,7 +32,15 @@ from hooker.tun.queue import Queue
 
 SLOTS = 64
 RECORD, EVENT = layout()["hk_segments_flow"], layout()["hk_event"]
-WIDTH = {"flow_id": "Q", "client_nonce": "Q", "server_nonce": "Q", "peer_port": "H", "mss": "H", "role": "B"}
+WIDTH = {
+    "flow_id": "Q",
+    "client_nonce": "Q",
+    "server_nonce": "Q",
+    "cookie": "Q",
+    "peer_port": "H",
+    "mss": "H",
+    "role": "B",
+}
 WIDTH |= {"snd_wscale": "B", "rcv_wscale": "B", "tcp_options": "B"}
 KEY = layout()["hk_key"]
 
