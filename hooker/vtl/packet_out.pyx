@@ -8,6 +8,7 @@ from libc.stdint cimport UINT32_MAX, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memmove, memset
 from hooker.vtl.api cimport vtl_datagram
 from hooker.vtl.budget cimport budget_hold, budget_room
+from hooker.vtl.builder cimport *
 from hooker.vtl.core cimport *
 from hooker.vtl.ecn cimport ECN_CE, ECN_ECT0, ecn_mark
 from hooker.vtl.fec cimport fec_cover, fec_covering, fec_dry, fec_forget, fec_full, fec_repair_size, fec_write
@@ -18,7 +19,7 @@ from hooker.vtl.path cimport path_build
 from hooker.vtl.pmtu cimport packet_limit, pmtu_build, pmtu_due, pmtu_room
 from hooker.vtl.proof cimport PROOF_OPEN, PROOF_OPEN_ACK, proof_of
 from hooker.vtl.recovery cimport (
-    LEAST_RECORD, MAX_PACKET_FRAMES, SENT_ECT, SENT_PROBE, Recovery, recovery_add_frame, recovery_has_room,
+    LEAST_RECORD, SENT_ECT, SENT_PROBE, Recovery, recovery_add_frame, recovery_has_room,
     recovery_limited, recovery_memory, recovery_room, recovery_sent,
 )
 from hooker.vtl.sendbuf cimport Segment, sendbuf_at, sendbuf_commit, sendbuf_has_lost, sendbuf_peek
@@ -26,83 +27,16 @@ from hooker.vtl.stream cimport QUANTUM, active_add, active_remove, ctrl_remove, 
 from hooker.vtl.wire cimport *
 
 cdef enum:
-    COPY_MAX = 256             # bytes; copying less is cheaper than one more iovec
     SCRATCH_MIN = 256          # of scratch memory, to begin a datagram
     IOV_MIN = 4
-    MESSAGE = 256              # bytes, or less, that are not cut to fill a datagram
     BARE_PROBE = 2             # probe timeouts in a row, from when on one of the two probes has no data
     PRUNE_RANGES = 16           # an ACK with more asks to be acknowledged, RFC 9000 13.2.4
     UNKNOWN_RTT = 60000000      # ns between ACKs that do so to learn the round-trip time
 
 
-cdef struct Builder:           # one datagram
-    vtl_batch *b
-    Assoc *a
-    uint32_t iov0, scratch0, frame0
-    uint32_t size, limit       # bytes
-    bint eliciting
-
-
 cdef bint batch_room(const vtl_batch *b) noexcept nogil:
     return (b.dgram_len < b.dgram_cap and b.iov_len + IOV_MIN <= b.iov_cap
             and b.scratch_len + SCRATCH_MIN <= b.scratch_cap)
-
-
-cdef uint8_t *put(Builder *d, uint32_t n) noexcept nogil:
-    """Room for n bytes of our own in the datagram; NULL: none left somewhere."""
-    cdef vtl_batch *b = d.b
-    cdef uint8_t *p = b.scratch + b.scratch_len
-    if d.size + n > d.limit or b.scratch_len + n > b.scratch_cap:
-        return NULL
-    if b.iov_len > d.iov0 and <uint8_t *>b.iov[b.iov_len - 1].iov_base + b.iov[b.iov_len - 1].iov_len == p:
-        b.iov[b.iov_len - 1].iov_len += n
-    else:
-        if b.iov_len == b.iov_cap:
-            return NULL
-        b.iov[b.iov_len].iov_base = p
-        b.iov[b.iov_len].iov_len = n
-        b.iov_len += 1
-    b.scratch_len += n
-    d.size += n
-    return p
-
-
-cdef void take_back(Builder *d, uint32_t n) noexcept nogil:
-    """Undoes the last put()."""
-    cdef vtl_batch *b = d.b
-    d.size -= n
-    b.scratch_len -= n
-    b.iov[b.iov_len - 1].iov_len -= n
-    if b.iov[b.iov_len - 1].iov_len == 0:
-        b.iov_len -= 1
-
-
-cdef bint lend(Builder *d, const uint8_t *p, uint32_t n) noexcept nogil:
-    """n borrowed bytes into the datagram."""
-    cdef vtl_batch *b = d.b
-    if b.iov_len == b.iov_cap:
-        return False
-    b.iov[b.iov_len].iov_base = <void *>p
-    b.iov[b.iov_len].iov_len = n
-    b.iov_len += 1
-    d.size += n
-    return True
-
-
-cdef void begin(Builder *d, vtl_batch *b, Assoc *a, uint32_t limit) noexcept nogil:
-    d.b = b
-    d.a = a
-    d.iov0 = b.iov_len
-    d.scratch0 = b.scratch_len
-    d.frame0 = a.rec.frame_tail if a != NULL else 0
-    d.size = 0
-    d.limit = limit
-    d.eliciting = False
-
-
-cdef void abandon(Builder *d) noexcept nogil:
-    d.b.iov_len = d.iov0
-    d.b.scratch_len = d.scratch0
 
 
 cdef bint seal(Builder *d) noexcept nogil:
@@ -138,12 +72,6 @@ cdef void finish(Builder *d, const vtl_addr *to) noexcept nogil:
 
 
 # --- frames
-
-cdef void record(Builder *d, uint8_t type, uint8_t flags, uint32_t id, uint64_t offset,
-                 uint16_t n) noexcept nogil:
-    recovery_add_frame(&d.a.rec, type, flags, id, offset, n)
-    d.eliciting = True
-
 
 cdef void add_ping(Builder *d) noexcept nogil:
     cdef uint8_t *p = put(d, 1)
@@ -239,10 +167,6 @@ cdef bint add_if(Builder *d, Stream *s, uint32_t what, uint8_t type) noexcept no
     return True
 
 
-cdef bint has_frame_room(Builder *d) noexcept nogil:
-    return d.a.rec.frame_tail - d.frame0 < MAX_PACKET_FRAMES - 8
-
-
 cdef void add_control(Builder *d) noexcept nogil:
     """Control frames, oldest request first, as many as fit."""
     cdef Assoc *a = d.a
@@ -273,14 +197,10 @@ cdef uint32_t gather(Builder *d, Stream *s, const Segment *g) noexcept nogil:
     cdef uint32_t got = 0
     cdef size_t n = 0
     cdef const uint8_t *p
-    cdef uint8_t *q
     while got < g.len:
         p = sendbuf_at(&s.out, g.offset + got, g.again, &n)
         n = min(n, g.len - got)
-        q = put(d, n) if n <= COPY_MAX else NULL
-        if q != NULL:
-            memcpy(q, p, n)
-        elif not lend(d, p, n):
+        if not carry(d, p, n):
             break
         got += n
     return got
@@ -290,7 +210,7 @@ cdef inline bint splits_message(const Builder *d, const Stream *s, uint64_t limi
     """A few bytes that TCP would not cut: better at the front of the next packet than in two."""
     cdef uint64_t waiting = min(s.out.end, limit) - s.out.next
     cdef uint64_t room = d.limit - d.size - STREAM_HEADER
-    return (room < waiting and waiting <= min(MESSAGE, d.limit // 4) and d.size > d.limit // 2
+    return (room < waiting and waiting <= min(SHORT_MESSAGE, d.limit // 4) and d.size > d.limit // 2
             and not sendbuf_has_lost(&s.out))
 
 
