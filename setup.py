@@ -54,6 +54,8 @@ ENGINE = [
     "vtl._parts",
     "vtl.aead",
     "vtl.budget",
+    "vtl.channel",
+    "vtl.channel_out",
     "vtl.congestion",
     "vtl.controllers.auto",
     "vtl.controllers.bbr",

@@ -290,6 +290,7 @@ cdef bint side_init(Side *k, uint64_t seed, Input *i) noexcept nogil:
     k.batch.scratch = <uint8_t *>malloc(k.batch.scratch_cap)
     k.batch.sealed_cap = DGRAMS * k.cfg.max_datagram
     k.batch.sealed = <uint8_t *>malloc(k.batch.sealed_cap)
+    memset(&sink, 0, sizeof(sink))
     sink.ctx = k
     sink.random = on_random
     sink.assoc_up = on_up

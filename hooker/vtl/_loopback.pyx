@@ -88,6 +88,7 @@ cdef class Loopback:
         cfg.max_ack_delay = 1000000
         cfg.keepalive = cfg.dead_after = cfg.idle_after = cfg.handshake_timeout = <uint64_t>1 << 60
         memcpy(cfg.congestion, <char *>congestion, len(congestion))
+        memset(&k, 0, sizeof(k))
         k.random = on_random
         k.assoc_up = on_assoc
         k.assoc_down = on_down

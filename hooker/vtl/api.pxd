@@ -1,8 +1,9 @@
 # What the engine and VTL say to each other. VTL does no I/O and reads no clock: datagrams, times
 # (nanoseconds, one monotonic clock) and randomness come in; datagrams and a deadline go out.
-# Everything here is `noexcept nogil`; the callbacks run inside the call that caused them, but closed() and
-# assoc_down(): those, and the release() and reset() that go with them, come out of the next vtl_build. Call it
-# when the datagrams of the batch before are sent (or given up): until then their memory stays as it is.
+# Everything here is `noexcept nogil`; the callbacks run inside the call that caused them, but closed(),
+# assoc_down() and channel_down(): those, the release() and reset() that go with them, and every release() of a block
+# come out of the next vtl_build. Call it when the datagrams of the batch before are sent (or given up): until then their
+# memory stays as it is.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -23,10 +24,25 @@ cdef extern from *:            # opaque; the structures are in core.pxd
     typedef struct vtl_endpoint vtl_endpoint;
     typedef struct vtl_assoc vtl_assoc;
     typedef struct vtl_stream vtl_stream;
+    typedef struct vtl_channel vtl_channel;
     """
     ctypedef struct vtl_endpoint   # all associations of one engine
     ctypedef struct vtl_assoc      # one association
     ctypedef struct vtl_stream     # one flow's byte stream, both directions
+    ctypedef struct vtl_channel    # what one flow sends as blocks and messages; their order is others' business
+
+
+cdef enum:
+    VTL_MAX_MESSAGE = 96       # bytes of a control message
+    VTL_BLOCK_FLAGS = 0x3f     # flags that a block can carry
+
+cdef struct vtl_block:         # bytes of a flow, at a place
+    uint32_t id                # whose: its receiver chose it
+    uint32_t position          # of the first byte
+    uint8_t epoch
+    uint8_t flags              # of VTL_BLOCK_FLAGS; they go with the last byte, wherever the block is cut
+    uint32_t n                 # bytes; may be 0
+    const uint8_t *data
 
 
 cdef struct vtl_open_info:     # of an OPEN
@@ -55,6 +71,15 @@ cdef struct vtl_sink:          # the callbacks; `ctx` comes back as their first 
     void (*acked)(void *ctx, vtl_stream *s, size_t n) noexcept nogil
     void (*release)(void *ctx, void *owner, size_t n) noexcept nogil              # borrowed bytes given back
     void (*closed)(void *ctx, vtl_stream *s) noexcept nogil                       # done in both directions; s is invalid after
+    # Channels. NULL: such frames are not understood. Blocks come in whatever order, perhaps twice, cut anywhere; messages
+    # (1 to VTL_MAX_MESSAGE bytes) in whatever order, perhaps twice. `stable` as above; a message lives during the call.
+    void (*block)(void *ctx, vtl_assoc *a, const vtl_block *b, bint stable) noexcept nogil
+    void (*message)(void *ctx, vtl_assoc *a, const uint8_t *p, size_t n) noexcept nogil
+    # The channel's newest report, written to `out`; its bytes, at most VTL_MAX_MESSAGE; 0: none after all. Runs while
+    # datagrams are built, so it calls nothing of VTL.
+    uint32_t (*report)(void *ctx, void *user, uint8_t *out) noexcept nogil
+    # Its association is down, for that reason, and takes nothing more; the channel stays until vtl_channel_close.
+    void (*channel_down)(void *ctx, void *user, uint32_t reason) noexcept nogil
 
 
 cdef enum:
@@ -75,6 +100,7 @@ cdef struct vtl_config:
     uint64_t budget            # bytes that all peers together may make us hold; 0: no limit
     uint64_t max_ack_delay     # ns
     uint64_t keepalive         # ns without a datagram from the peer before a PING (only with streams open)
+    uint64_t channel_queue     # bytes that one channel may have queued and in flight, its records included; 0: 4 MiB
     uint64_t dead_after        # ns without any answer before the association is down
     uint64_t idle_after        # ns without streams before it closes
     uint64_t handshake_timeout # ns
@@ -125,7 +151,7 @@ cdef struct vtl_counters:      # of an endpoint
 cdef struct vtl_assoc_stats:
     uint64_t packets_sent, packets_received, packets_lost, packets_spurious
     uint64_t bytes_sent, bytes_received          # datagram payload
-    uint64_t stream_bytes_sent, stream_bytes_retransmitted, stream_bytes_received
+    uint64_t stream_bytes_sent, stream_bytes_retransmitted, stream_bytes_received     # blocks' too
     uint64_t srtt_ns, min_rtt_ns, rttvar_ns, cwnd, bytes_in_flight, pto_count
     uint32_t streams
     uint32_t up
@@ -142,3 +168,4 @@ cdef struct vtl_assoc_stats:
     uint32_t datagram                           # bytes, the largest we send now
     uint32_t mtu_probes                         # datagrams sent to find that size
     uint32_t mtu_holes                          # times that the path no longer carried it
+    uint32_t channels

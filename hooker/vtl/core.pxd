@@ -1,11 +1,12 @@
-# The three structures of VTL and how they hang together. No functions but list links.
+# The structures of VTL and how they hang together. No functions but list links.
 #
 # Endpoint ── by connection id, by address ──► Assoc ── by stream id ──► Stream
+#                                                    └─ all, in turn ──► Channel ──► Item ◄── packets on their way
 # Lists are intrusive; an object is at most once in each, and leaves each without a walk: a peer decides how long
 # they are. Nothing is freed inside a walk: what is
 # finished goes to Endpoint.dead or Assoc.finished, and lifecycle.reap() frees it in the next vtl_build.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from hooker.vtl.aead cimport EVP_CIPHER_CTX, IV_SIZE, SECRET_SIZE, TAG_SIZE
 from hooker.vtl.api cimport VTL_MAX_KEYS, vtl_addr, vtl_config, vtl_counters, vtl_sink
 from hooker.vtl.congestion cimport Congestion, congestion_ops
@@ -69,6 +70,7 @@ cdef enum:
     MAX_ASSOCS = 1 << 16       # of one endpoint
     MAX_PER_PEER = 16          # associations with one address and port that the peer began
     MAX_STREAMS = 1 << 17      # of one association
+    MAX_CHANNELS = 1 << 17     # of one association
     MAX_ID_RANGES = 256        # gaps in the stream ids a peer used
     MAX_ACK_RANGES = 64        # received ranges remembered, and the most an ACK carries
     STATELESS_SLOTS = 2048     # answers waiting for the next vtl_build: for as many datagrams as a carrier gives at once
@@ -114,6 +116,52 @@ cdef struct Stream:
 cdef struct StreamList:
     Stream *first
     Stream *last
+
+
+cdef enum item_kind:
+    I_BLOCK = 0
+    I_MESSAGE = 1              # its bytes follow it
+    I_REPORT = 2               # in a packet; what it said does not matter any more
+
+cdef struct Item:              # what travels together and is repeated until it is acknowledged
+    Item *prev                 # a ring of those in one list
+    Item *next
+    Item **list                # which one
+    Channel *channel           # NULL: the association's own, or nobody's any more
+    const uint8_t *data
+    void *owner                # of a block's bytes
+    uint32_t id                # of the block; of a report: its number
+    uint32_t position, n
+    uint32_t on_way            # packets that carry it, neither acknowledged nor lost
+    uint8_t kind               # item_kind
+    uint8_t epoch, flags
+
+
+cdef struct Channel:
+    Assoc *assoc               # NULL: it is down
+    Channel *prev              # all of the association; those that are down, of the endpoint
+    Channel *next
+    Channel *prev_busy         # it has blocks to send
+    Channel *next_busy
+    Channel *prev_talking      # it has control messages or a report to send
+    Channel *next_talking
+    Channel **down_at          # while it is down, the list it is in
+    void *user
+    Item *again                # lost blocks, by position
+    Item *fresh                # blocks never sent
+    Item *words                # control messages to send
+    Item *flight               # all that is on its way
+    uint32_t waiting, unacked  # bytes of blocks: in `again` and `fresh`; those on their way, too
+    uint32_t held              # bytes of the latter and of their records
+    int32_t credit             # bytes left in its turn
+    uint32_t reports           # composed so far
+    uint16_t said              # control messages not acknowledged
+    uint8_t busy, talking, report_due
+
+
+cdef struct ChannelList:
+    Channel *first
+    Channel *last
 
 
 cdef struct OtherPath:         # an address of the peer's beside the one in use; port 0: none
@@ -267,10 +315,19 @@ cdef struct Assoc:
     Stream **table
     uint32_t table_cap, streams, next_id
     Stream *all
+    # channels
+    Channel *channels
+    uint32_t n_channels
+    ChannelList busy, talking
+    Item *words                # its own control messages to send
+    Item *words_out            # on their way
+    uint32_t said              # of both
+    Item *done                 # blocks whose bytes are to be given back
+    Item *orphans              # nobody's; packets on their way name them
     # liveness
     uint64_t last_recv         # ns
     uint64_t unanswered        # first ack-eliciting packet since last_recv, ns; 0: none
-    uint64_t idle_since        # no streams since, ns; 0: has streams
+    uint64_t idle_since        # no streams and channels since, ns; 0: has some
     uint32_t doubt             # what it is down by if it cannot
     uint64_t prove_by, prove_ping   # after a path error, ns; 0: no doubt
     uint64_t packets_received, bytes_sent, bytes_received
@@ -314,7 +371,10 @@ cdef struct Endpoint:
     Assoc *ready_last
     Assoc *dirty
     Assoc *dead
-    Assoc *unfinished          # their Assoc.finished is not empty
+    Assoc *unfinished          # their Assoc.finished or Assoc.done is not empty
+    Channel *down              # channels without an association; the engine has not closed them yet
+    Item *spare
+    uint32_t spares
     uint64_t now               # of the call in progress, ns
     uint64_t windows_grown     # bytes, of vtl_config.window_budget
     uint64_t budget, held, strangers_held, held_peak   # bytes
@@ -376,6 +436,20 @@ cdef inline void unready(Assoc *a) noexcept nogil:
         a.next_ready.prev_ready = a.prev_ready
     else:
         ep.ready_last = a.prev_ready
+
+cdef inline void assoc_unfinished(Assoc *a) noexcept nogil:
+    """The next reap() has to end or give back something of it."""
+    if not a.in_unfinished:
+        a.in_unfinished = True
+        a.next_unfinished = a.ep.unfinished
+        a.unfinished_at = &a.ep.unfinished
+        if a.next_unfinished != NULL:
+            a.next_unfinished.unfinished_at = &a.next_unfinished
+        a.ep.unfinished = a
+
+cdef inline bint assoc_in_use(const Assoc *a) noexcept nogil:
+    """Flows rely on it: it is kept alive."""
+    return a.streams > 0 or a.n_channels > 0
 
 cdef inline void assoc_fail(Assoc *a, uint32_t reason) noexcept nogil:
     if a.state != A_DEAD:

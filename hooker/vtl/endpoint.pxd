@@ -69,3 +69,19 @@ cdef void vtl_reset(vtl_stream *s, uint32_t code) noexcept nogil
 cdef void vtl_consumed(vtl_stream *s, size_t n) noexcept nogil
 cdef size_t vtl_unacked(const vtl_stream *s) noexcept nogil      # bytes written and not yet acknowledged (the send buffer)
 cdef size_t vtl_send_target(const vtl_stream *s) noexcept nogil  # how large that should be to keep the path full (≈ 2 × cwnd)
+
+# Channels: the outgoing queue of one flow, beside which VTL knows nothing of flows. Lost blocks go out again, before
+# new ones. While an association has channels it is kept alive as with streams. NULL: no memory, too many, or it is down.
+cdef vtl_channel *vtl_channel_open(vtl_assoc *a, void *user) noexcept nogil
+# Drops what is queued; borrowed bytes come back with the next vtl_build. What was said still goes out.
+cdef void vtl_channel_close(vtl_channel *c) noexcept nogil
+# Bytes are borrowed: `owner` gets release() for each part once the peer acknowledged it (or the channel is closed).
+cdef int vtl_channel_send(vtl_channel *c, const vtl_block *b, void *owner) noexcept nogil   # 0, or -1: full, or down
+# A control message of 1 to VTL_MAX_MESSAGE bytes, copied, sent before blocks, and again until it is acknowledged.
+# 0, or -1: full, or down.
+cdef int vtl_channel_say(vtl_channel *c, const uint8_t *p, uint32_t n) noexcept nogil
+cdef void vtl_channel_report(vtl_channel *c) noexcept nogil     # one is due: report() is asked when a datagram has room
+cdef size_t vtl_channel_unacked(const vtl_channel *c) noexcept nogil    # bytes of blocks queued or in flight
+cdef vtl_assoc *vtl_channel_assoc(const vtl_channel *c) noexcept nogil  # NULL: it is down
+# A control message of nobody's channel: a greeting, or an answer about a flow that nobody knows. -1: full, or down.
+cdef int vtl_say(vtl_assoc *a, const uint8_t *p, uint32_t n) noexcept nogil

@@ -12,6 +12,7 @@ from hooker.vtl.aead cimport (
     AES_128_GCM, AES_256_GCM, CHACHA20_POLY1305, aead_key_size, aes_is_fast, wipe,
 )
 from hooker.vtl.budget cimport LEAST_BUDGET, sources_free, stranger_known
+from hooker.vtl.channel cimport *
 from hooker.vtl.congestion cimport congestion_find, congestion_ops
 from hooker.vtl.core cimport *
 from hooker.vtl.ecn cimport ECN_CAPABLE
@@ -42,6 +43,9 @@ cdef inline Assoc *A(const vtl_assoc *a) noexcept nogil:
 
 cdef inline Stream *S(const vtl_stream *s) noexcept nogil:
     return <Stream *>s
+
+cdef inline Channel *C(const vtl_channel *c) noexcept nogil:
+    return <Channel *>c
 
 
 # --- endpoint
@@ -92,6 +96,7 @@ cdef void vtl_endpoint_free(vtl_endpoint *ep) noexcept nogil:
     """Gives borrowed bytes back by release(); no other callback."""
     while E(ep).all != NULL:
         assoc_free(E(ep).all)
+    channels_free_down(E(ep))
     free(E(ep).cid_table)
     free(E(ep).addr_table)
     sources_free(E(ep))
@@ -335,6 +340,7 @@ cdef void vtl_assoc_get_stats(const vtl_assoc *assoc, vtl_assoc_stats *out) noex
     out.bytes_in_flight = a.rec.in_flight
     out.pto_count = a.rec.pto_count
     out.streams = a.streams
+    out.channels = a.n_channels
     out.up = a.state == A_UP
     out.ecn = a.ecn.state == ECN_CAPABLE
     out.reordering = a.rec.threshold
@@ -477,3 +483,43 @@ cdef size_t vtl_send_target(const vtl_stream *s) noexcept nogil:
     """A window on its way and one that waits. What is acknowledged behind a hole is still held, and is neither."""
     cdef uint64_t cwnd = S(s).assoc.cc.w.cwnd
     return max(cwnd + max(cwnd, S(s).out.next - S(s).out.acked), MIN_SEND_TARGET)
+
+
+# --- channels
+
+cdef inline bint takes(const Channel *c) noexcept nogil:
+    return c.assoc != NULL and c.assoc.state != A_DEAD
+
+
+cdef vtl_channel *vtl_channel_open(vtl_assoc *a, void *user) noexcept nogil:
+    return <vtl_channel *>channel_new(A(a), user) if A(a).state != A_DEAD else NULL
+
+
+cdef void vtl_channel_close(vtl_channel *c) noexcept nogil:
+    channel_destroy(C(c))
+
+
+cdef int vtl_channel_send(vtl_channel *c, const vtl_block *b, void *owner) noexcept nogil:
+    return channel_send(C(c), b, owner) if takes(C(c)) else -1
+
+
+cdef int vtl_channel_say(vtl_channel *c, const uint8_t *p, uint32_t n) noexcept nogil:
+    return channel_say(C(c), p, n) if takes(C(c)) else -1
+
+
+cdef void vtl_channel_report(vtl_channel *c) noexcept nogil:
+    if takes(C(c)):
+        C(c).report_due = True
+        channel_talk(C(c))
+
+
+cdef size_t vtl_channel_unacked(const vtl_channel *c) noexcept nogil:
+    return C(c).unacked
+
+
+cdef vtl_assoc *vtl_channel_assoc(const vtl_channel *c) noexcept nogil:
+    return <vtl_assoc *>C(c).assoc
+
+
+cdef int vtl_say(vtl_assoc *a, const uint8_t *p, uint32_t n) noexcept nogil:
+    return assoc_say(A(a), p, n) if A(a).state != A_DEAD else -1

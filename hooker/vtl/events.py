@@ -95,3 +95,29 @@ class FlowReset(FlowEvent):
 @dataclass(frozen=True, slots=True)
 class FlowClosed(FlowEvent):
     """Done in both directions; the handle is not valid any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockReceived(Event):
+    """Bytes of a flow, at a position; in whatever order, perhaps twice."""
+
+    id: int
+    position: int
+    epoch: int
+    flags: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived(Event):
+    """A control message or a report, perhaps twice."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelDown(Event):
+    """The channel's association is down; the channel is still to be closed."""
+
+    channel: int
+    reason: int

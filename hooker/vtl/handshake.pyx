@@ -226,7 +226,7 @@ cdef void come_up(Assoc *a, const uint8_t *windows, uint32_t ack_delay_us, uint6
     cdef Stream *s = a.all
     a.state = A_UP
     a.last_recv = now
-    if a.streams == 0:
+    if not assoc_in_use(a):
         a.idle_since = now
     assoc_settle_rivals(a, now)
     a.first_up_pn = a.rec.next_pn

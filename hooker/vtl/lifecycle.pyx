@@ -2,12 +2,13 @@
 
 When the peer has forgotten an association (it closed it as idle while our OPEN was on its way, or it
 was restarted), the flows it never accepted are not lost with it: the association shakes hands anew
-and opens them again. All others are reset.
+and opens them again. All others are reset, and channels are told that it is down.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 from hooker.vtl.api cimport vtl_assoc, vtl_sink, vtl_stream
+from hooker.vtl.channel cimport channels_down, channels_release, channels_restart
 from hooker.vtl.core cimport *
 from hooker.vtl.handshake cimport handshake_start
 from hooker.vtl.ranges cimport ranges_clear
@@ -41,6 +42,7 @@ cdef void reap_streams(Endpoint *ep) noexcept nogil:
             s = a.finished.first
             a.finished.first = s.next_finished
             close_stream(s)
+        channels_release(a)
 
 
 cdef bint unheard(const Stream *s) noexcept nogil:
@@ -105,6 +107,7 @@ cdef void restart(Assoc *a) noexcept nogil:
     while s != NULL:
         stream_unqueue(s)
         s = s.next
+    channels_restart(a)
     path_forget(a)
     assoc_rekey(a, random_cid(a.ep))
     memset(a.table, 0, a.table_cap * sizeof(Stream *))
@@ -119,6 +122,7 @@ cdef void restart(Assoc *a) noexcept nogil:
 
 cdef void take_down(Assoc *a) noexcept nogil:
     cdef vtl_sink *k = &a.ep.sink
+    channels_down(a)                            # a channel's flow has a way back: it is never begun again
     if worth_restart(a):
         end_all_heard(a)
         if a.all != NULL:

@@ -6,7 +6,9 @@ without being acknowledged, and nothing needs to be undone.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memmove, memset
+from hooker.vtl.api cimport VTL_BLOCK_FLAGS, VTL_MAX_MESSAGE, vtl_assoc, vtl_block, vtl_sink
 from hooker.vtl.budget cimport budget_hold, budget_let_go, budget_room
+from hooker.vtl.channel cimport item_acked, item_lost, item_repeat
 from hooker.vtl.congestion cimport (
     CongestionAck, CongestionLoss, congestion_on_ack, congestion_on_loss, congestion_on_packet_lost,
     congestion_on_spurious,
@@ -39,11 +41,18 @@ cdef void forget_received(Assoc *a, uint64_t largest) noexcept nogil:
         ranges_trim(&a.received, below)
 
 
+cdef inline bint is_item(const SentFrame *f) noexcept nogil:
+    """Of a channel: its `offset` is the Item."""
+    return f.type == FR_BLOCK or f.type == FR_MESSAGE
+
+
 cdef void frame_acked(void *ctx, const SentFrame *f) noexcept nogil:
     cdef Assoc *a = <Assoc *>ctx
     cdef Stream *s
     if f.type == FR_ACK:
         forget_received(a, f.offset)
+    elif is_item(f):
+        item_acked(a, <Item *>f.offset)
     elif f.type >= FR_OPEN:
         s = stream_find(a, f.id)
         if s != NULL:
@@ -55,10 +64,20 @@ cdef void frame_lost(void *ctx, const SentFrame *f) noexcept nogil:
     cdef Stream *s
     if f.type == FR_MAX_DATA:
         a.window_due = True
+    elif is_item(f):
+        item_lost(a, <Item *>f.offset)
     elif f.type >= FR_OPEN:
         s = stream_find(a, f.id)
         if s != NULL:
             stream_frame_lost(s, f)
+
+
+cdef void frame_again(void *ctx, const SentFrame *f) noexcept nogil:
+    """For a probe: the packet it was in may still arrive."""
+    if is_item(f):
+        item_repeat(<Assoc *>ctx, <Item *>f.offset)
+    else:
+        frame_lost(ctx, f)
 
 
 cdef void packet_lost(void *ctx, const SentPacket *p) noexcept nogil:
@@ -142,7 +161,7 @@ cdef void packets_abandon(Assoc *a) noexcept nogil:
 
 
 cdef void requeue_for_probe(Assoc *a) noexcept nogil:
-    recovery_requeue_oldest(&a.rec, frame_lost, a)
+    recovery_requeue_oldest(&a.rec, frame_again, a)
 
 
 # --- frames of the peer
@@ -258,6 +277,40 @@ cdef bint may_keep_bodies(Assoc *a) noexcept nogil:
     return True
 
 
+cdef int on_block(Assoc *a, const uint8_t *p, Cursor *c) noexcept nogil:
+    """Whatever it says is for the engine to judge: there is no window, and nothing is kept."""
+    cdef vtl_sink *k = &a.ep.sink
+    cdef vtl_block b
+    b.n = load16(p + BLOCK_HEADER) if p[0] & BLOCK_LEN else <uint32_t>c.n
+    b.data = take(c, b.n)
+    if b.data == NULL:
+        return VTL_DROP_SHORT
+    if k.block == NULL:
+        return VTL_DROP_TYPE
+    b.flags = p[0] & VTL_BLOCK_FLAGS
+    b.id = load32(p + 1)
+    b.position = load32(p + 5)
+    b.epoch = p[9]
+    a.stream_received += b.n
+    if a.state != A_DEAD:                           # closed in a callback of this packet
+        k.block(k.ctx, <vtl_assoc *>a, &b, not a.fec.rebuilding)
+    return VTL_OK
+
+
+cdef int on_message(Assoc *a, uint8_t n, Cursor *c) noexcept nogil:
+    cdef vtl_sink *k = &a.ep.sink
+    cdef const uint8_t *p = take(c, n)
+    if p == NULL:
+        return VTL_DROP_SHORT
+    if k.message == NULL:
+        return VTL_DROP_TYPE
+    if not 0 < n <= VTL_MAX_MESSAGE:
+        return VTL_DROP_PROTOCOL
+    if a.state != A_DEAD:
+        k.message(k.ctx, <vtl_assoc *>a, p, n)
+    return VTL_OK
+
+
 cdef int on_frame(Assoc *a, Cursor *c, uint64_t now) noexcept nogil:
     cdef uint8_t type = c.p[0]
     cdef uint32_t size = frame_size(type)
@@ -271,6 +324,8 @@ cdef int on_frame(Assoc *a, Cursor *c, uint64_t now) noexcept nogil:
     p = take(c, size)
     if p == NULL:
         return VTL_DROP_SHORT
+    if type & FR_BLOCK:
+        return on_block(a, p, c)
     if type & ~(STREAM_FIN | STREAM_LEN) == FR_STREAM:
         n = load16(p + STREAM_HEADER) if type & STREAM_LEN else <uint32_t>c.n
         body = take(c, n)
@@ -282,6 +337,8 @@ cdef int on_frame(Assoc *a, Cursor *c, uint64_t now) noexcept nogil:
         return stream_on_data(s, expand(load32(p + 5), s.recv_high), body, n, type & STREAM_FIN)
     if type == FR_ACK or type == FR_ACK_ECN:
         return on_ack(a, p, c, now)
+    if type == FR_MESSAGE:
+        return on_message(a, p[1], c)
     if type == FR_MAX_DATA:
         on_max_data(a, load64(p + 8))
     elif type == FR_REPAIR:
@@ -350,7 +407,7 @@ cdef int packet_receive(Assoc *a, Cursor *c, const Header *h, uint64_t pn, uint6
     if c.n == 0:
         return VTL_DROP_SHORT                       # RFC 9000 12.4
     while c.n > 0:
-        seen |= <uint32_t>1 << (c.p[0] & 31)
+        seen |= frame_bit(c.p[0])
         rc = on_frame(a, c, now)
         if rc != VTL_OK:
             return rc

@@ -9,6 +9,7 @@ from libc.string cimport memcpy, memmove, memset
 from hooker.vtl.api cimport vtl_datagram
 from hooker.vtl.budget cimport budget_hold, budget_room
 from hooker.vtl.builder cimport *
+from hooker.vtl.channel_out cimport add_blocks, add_messages
 from hooker.vtl.core cimport *
 from hooker.vtl.ecn cimport ECN_CE, ECN_ECT0, ecn_mark
 from hooker.vtl.fec cimport fec_cover, fec_covering, fec_dry, fec_forget, fec_full, fec_repair_size, fec_write
@@ -285,6 +286,15 @@ cdef void add_streams(Builder *d) noexcept nogil:
                 active_add(&a.active, s)
 
 
+cdef inline void add_data(Builder *d) noexcept nogil:
+    """Streams and channels, each first in every other packet."""
+    if d.a.rec.next_pn & 1:
+        add_streams(d)
+    add_blocks(d)
+    if not d.a.rec.next_pn & 1:
+        add_streams(d)
+
+
 # --- packets
 
 cdef bint grow_record(Assoc *a) noexcept nogil:
@@ -311,9 +321,13 @@ cdef bint window_open(Assoc *a, uint64_t now) noexcept nogil:
     return a.rec.in_flight + a.max_datagram + pmtu_room(a) <= a.cc.w.cwnd and pacing_ready(a, now)
 
 
+cdef inline bint has_data(const Assoc *a) noexcept nogil:
+    return a.active.first != NULL or a.busy.first != NULL
+
+
 cdef bint has_frames(const Assoc *a) noexcept nogil:
-    return (a.probes > 0 or a.window_due or a.ping_due or a.ctrl.first != NULL
-            or a.active.first != NULL)
+    return (a.probes > 0 or a.window_due or a.ping_due or a.ctrl.first != NULL or a.words != NULL
+            or a.talking.first != NULL or has_data(a))
 
 
 cdef bint depart(Builder *d, uint64_t now) noexcept nogil:
@@ -357,9 +371,10 @@ cdef bint build_packet(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
         add_ack(&d, now)
     if may:
         add_control(&d)
+        add_messages(&d)
         # a peer that has no room for data answers a PING, and so learns what it misses
         if a.probes != 1 or a.rec.pto_count < BARE_PROBE:
-            add_streams(&d)
+            add_data(&d)
         if a.probes > 0 and not d.eliciting:
             add_ping(&d)
     if d.size == DATA_HEADER:
@@ -497,11 +512,11 @@ cdef bint packets_build(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
         if a.fec.n > 0 and fec_full(&a.fec) and build_repair(a, b, now):
             continue
         if not build_packet(a, b, now):
-            if a.active.first == NULL and a.ep.cfg.fec:
+            if not has_data(a) and a.ep.cfg.fec:
                 fec_dry(&a.fec, a.rec.in_flight > 0, a.cc.w.cwnd // 2)
                 if a.fec.n > 0:
                     build_repair(a, b, now)
-            if a.active.first == NULL and a.rec.in_flight + a.max_datagram <= a.cc.w.cwnd:
+            if not has_data(a) and a.rec.in_flight + a.max_datagram <= a.cc.w.cwnd:
                 recovery_limited(&a.rec)
             return True
     return True

@@ -7,6 +7,7 @@ from hooker.vtl.budget cimport (
     ASSOC_COST, KEYS_COST, budget_hold, budget_let_go, source_join, source_leave, source_move, sources_grow,
     stranger_known,
 )
+from hooker.vtl.channel cimport channels_free
 from hooker.vtl.congestion cimport congestion_free, congestion_init
 from hooker.vtl.core cimport *
 from hooker.vtl.ecn cimport Ecn
@@ -181,8 +182,9 @@ cdef void unlink_lists(Assoc *a) noexcept nogil:
 
 
 cdef void assoc_free(Assoc *a) noexcept nogil:
-    """Its streams go too, without callbacks but release()."""
+    """Its streams and channels go too, without callbacks but release()."""
     cdef Endpoint *ep = a.ep
+    channels_free(a)
     while a.all != NULL:
         stream_destroy(a.all)
     unlink_lists(a)

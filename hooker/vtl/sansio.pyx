@@ -10,7 +10,6 @@ import ipaddress
 import random
 from collections import deque
 
-cimport cython
 from cython cimport no_gc_clear
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING
@@ -42,6 +41,7 @@ DEFAULTS = {
     "assoc_window_max": 0,
     "window_budget": 0,
     "budget": 0,
+    "channel_queue": 0,
     "max_ack_delay": 5_000_000,
     "keepalive": 10_000_000_000,
     "dead_after": 5_000_000_000,
@@ -56,7 +56,7 @@ RANGES = {                     # of the numbers among them
     "max_datagram": (256, 65535),
     "first_datagram": (0, 65535),
     **dict.fromkeys(("stream_window", "assoc_window"), (1, 1 << 40)),
-    **dict.fromkeys(("stream_window_max", "assoc_window_max", "window_budget", "budget"), (0, 1 << 40)),
+    **dict.fromkeys(("stream_window_max", "assoc_window_max", "window_budget", "budget", "channel_queue"), (0, 1 << 40)),
     "max_ack_delay": (0, 1_000_000_000),
     **dict.fromkeys(("keepalive", "dead_after", "idle_after", "handshake_timeout"), (0, 1 << 60)),
     "key_update_after": (0, 1 << 60),
@@ -145,8 +145,25 @@ cdef void on_closed(void *ctx, vtl_stream *s) noexcept with gil:
     self._flow_event(events.FlowClosed, s)
     del self._flows[flow_of(s)]
 
+cdef void on_block(void *ctx, vtl_assoc *a, const vtl_block *b, bint stable) noexcept with gil:
+    cdef Endpoint self = <Endpoint>ctx
+    cdef bytes data = (<const char *>b.data)[:b.n]
+    self._emit(events.BlockReceived(self._assoc_handle(a), b.id, b.position, b.epoch, b.flags, data))
 
-@cython.no_gc_clear            # what is lent is given back by __dealloc__
+cdef void on_message(void *ctx, vtl_assoc *a, const uint8_t *p, size_t n) noexcept with gil:
+    cdef Endpoint self = <Endpoint>ctx
+    self._emit(events.MessageReceived(self._assoc_handle(a), (<const char *>p)[:n]))
+
+cdef uint32_t on_report(void *ctx, void *user, uint8_t *out) noexcept with gil:
+    cdef bytes newest = (<Endpoint>ctx)._reports.get(<uintptr_t>user, b"")
+    memcpy(out, PyBytes_AS_STRING(newest), len(newest))
+    return <uint32_t>len(newest)
+
+cdef void on_channel_down(void *ctx, void *user, uint32_t reason) noexcept with gil:
+    cdef Endpoint self = <Endpoint>ctx
+    self._emit(events.ChannelDown(self._channels[<uintptr_t>user][1], <uintptr_t>user, reason))
+
+
 @no_gc_clear                   # what vtl_endpoint_free gives back needs _owners
 cdef class Endpoint:
     """One VTL endpoint: all its associations and their flows.
@@ -162,6 +179,8 @@ cdef class Endpoint:
     cdef dict _assocs          # handle → pointer
     cdef dict _flows           # handle → pointer
     cdef dict _owners          # id → [bytes, bytes not yet released]
+    cdef dict _channels        # handle → (pointer, association's handle)
+    cdef dict _reports         # handle → the newest
     cdef uintptr_t _next_handle
 
     def __cinit__(self, *, seed=0, **config):
@@ -187,7 +206,7 @@ cdef class Endpoint:
             raise ValueError(f"versions {c['versions']}: encrypted ones, and no others, need a key")
         self._random = random.Random(seed)
         self._events = deque()
-        self._assocs, self._flows, self._owners = {}, {}, {}
+        self._assocs, self._flows, self._owners, self._channels, self._reports = {}, {}, {}, {}, {}
         self._next_handle = 1
         memset(&cfg, 0, sizeof(cfg))
         cfg.n_versions = len(c["versions"])
@@ -206,6 +225,7 @@ cdef class Endpoint:
         cfg.assoc_window_max = c["assoc_window_max"]
         cfg.window_budget = c["window_budget"]
         cfg.budget = c["budget"]
+        cfg.channel_queue = c["channel_queue"]
         cfg.max_ack_delay = c["max_ack_delay"]
         cfg.keepalive = c["keepalive"]
         cfg.dead_after = c["dead_after"]
@@ -228,6 +248,10 @@ cdef class Endpoint:
         sink.acked = on_acked
         sink.release = on_release
         sink.closed = on_closed
+        sink.block = on_block
+        sink.message = on_message
+        sink.report = on_report
+        sink.channel_down = on_channel_down
         self._batch.iov = <iovec *>malloc(IOVS * sizeof(iovec))
         self._batch.dgram = <vtl_datagram *>malloc(DGRAMS * sizeof(vtl_datagram))
         self._batch.scratch = <uint8_t *>malloc(SCRATCH)
@@ -291,6 +315,12 @@ cdef class Endpoint:
         if p is None:
             raise KeyError(f"no flow {flow}")
         return <vtl_stream *><uintptr_t>p
+
+    cdef vtl_channel *_channel(self, channel) except NULL:
+        p = self._channels.get(channel)
+        if p is None:
+            raise KeyError(f"no channel {channel}")
+        return <vtl_channel *><uintptr_t>p[0]
 
     cdef vtl_assoc *_assoc(self, assoc) except NULL:
         p = self._assocs.get(assoc)
@@ -433,6 +463,61 @@ cdef class Endpoint:
         """The stream id on the wire."""
         return vtl_stream_id(self._flow(flow))
 
+    # --- channels
+
+    def channel_open(self, assoc):
+        """A channel of the association, to be closed also when it is down; returns its handle."""
+        cdef uintptr_t handle = self._next_handle
+        cdef vtl_channel *c = vtl_channel_open(self._assoc(assoc), <void *>handle)
+        if c == NULL:
+            raise ConnectionError("the association is down, or has no room for another channel")
+        self._next_handle += 1
+        self._channels[handle] = (<uintptr_t>c, assoc)
+        return handle
+
+    def channel_close(self, channel):
+        """Drops what it has to send, but for what it said."""
+        vtl_channel_close(self._channel(channel))
+        del self._channels[channel]
+        self._reports.pop(channel, None)
+
+    def channel_send(self, channel, uint32_t id, uint32_t position, bytes data not None, *, uint8_t epoch=0,
+                     uint8_t flags=0):
+        """Sends a block; its bytes stay referenced, not copied, until acknowledged. False: the queue is full."""
+        cdef vtl_channel *c = self._channel(channel)
+        cdef uintptr_t owner = self._next_handle
+        cdef vtl_block b
+        b.id, b.position, b.epoch, b.flags = id, position, epoch, flags
+        b.n = len(data)
+        b.data = <const uint8_t *>PyBytes_AS_STRING(data)
+        if vtl_channel_send(c, &b, <void *>owner) < 0:
+            return False
+        self._next_handle += 1
+        if data:
+            self._owners[owner] = [data, len(data)]
+        return True
+
+    def channel_say(self, channel, bytes data not None):
+        """Sends a control message of 1 to 96 bytes. False: too many wait."""
+        cdef vtl_channel *c = self._channel(channel)
+        return vtl_channel_say(c, <const uint8_t *>PyBytes_AS_STRING(data), len(data)) == 0
+
+    def channel_report(self, channel, bytes data not None):
+        """``data`` (at most 96 bytes; none: nothing) is what the channel reports from now on."""
+        cdef vtl_channel *c = self._channel(channel)
+        if len(data) > VTL_MAX_MESSAGE:
+            raise ValueError(f"a report has at most {VTL_MAX_MESSAGE} bytes, not {len(data)}")
+        self._reports[channel] = data
+        vtl_channel_report(c)
+
+    def channel_unacked(self, channel):
+        """Bytes of blocks that the peer has not acknowledged."""
+        return vtl_channel_unacked(self._channel(channel))
+
+    def say(self, assoc, bytes data not None):
+        """Sends a control message of no channel. False: too many wait."""
+        return vtl_say(self._assoc(assoc), <const uint8_t *>PyBytes_AS_STRING(data), len(data)) == 0
+
     def path_error(self, addr, uint64_t now, bytes quoted not None=b""):
         """ICMP said that the address cannot be reached; ``quoted``: the beginning of the datagram it is about."""
         cdef vtl_addr a = pack_addr(addr)
@@ -470,5 +555,5 @@ cdef class Endpoint:
 
     @property
     def borrowed(self):
-        """Bytes written whose memory VTL still holds."""
+        """Bytes written, or sent as blocks, whose memory VTL still holds."""
         return sum(entry[1] for entry in self._owners.values())

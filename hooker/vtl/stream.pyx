@@ -101,7 +101,7 @@ cdef void stream_destroy(Stream *s) noexcept nogil:
     if s.next != NULL:
         s.next.prev = s.prev
     a.streams -= 1
-    if a.streams == 0:
+    if not assoc_in_use(a):
         a.idle_since = a.ep.now
         assoc_touch(a)
     sendbuf_clear(&s.out, a.ep.sink.release, a.ep.sink.ctx)
@@ -198,13 +198,7 @@ cdef void stream_finish(Stream *s) noexcept nogil:
         s.flags |= S_FINISHED
         s.next_finished = a.finished.first
         a.finished.first = s
-        if not a.in_unfinished:
-            a.in_unfinished = True
-            a.next_unfinished = a.ep.unfinished
-            a.unfinished_at = &a.ep.unfinished
-            if a.next_unfinished != NULL:
-                a.next_unfinished.unfinished_at = &a.next_unfinished
-            a.ep.unfinished = a
+        assoc_unfinished(a)
 
 
 cdef void stream_end(Stream *s, uint32_t what, uint32_t code) noexcept nogil:

@@ -26,9 +26,9 @@ cdef uint64_t liveness_deadline(const Assoc *a) noexcept nogil:
     cdef uint64_t d = UINT64_MAX
     if a.unanswered != 0:
         d = a.unanswered + cfg.dead_after
-    elif a.streams > 0 and not a.ping_due:
+    elif assoc_in_use(a) and not a.ping_due:
         d = a.last_recv + cfg.keepalive
-    if a.streams == 0:
+    if not assoc_in_use(a):
         d = min(d, a.idle_since + idle_after(a))
     if a.prove_by != 0:
         d = min(d, min(a.prove_by, a.prove_ping))
@@ -62,13 +62,13 @@ cdef void check_liveness(Assoc *a, uint64_t now) noexcept nogil:
         assoc_fail(a, DOWN_TIMEOUT)
     elif a.prove_by != 0 and now >= a.prove_by:
         assoc_fail(a, a.doubt)
-    elif a.streams == 0 and now - a.idle_since >= idle_after(a):
+    elif not assoc_in_use(a) and now - a.idle_since >= idle_after(a):
         say_close(a, DOWN_IDLE)
         assoc_fail(a, DOWN_IDLE)
     elif a.prove_by != 0 and now >= a.prove_ping:
         a.prove_ping += (a.prove_by - a.prove_ping) // 2 + 1
         ping(a)
-    elif a.streams > 0 and a.unanswered == 0 and now - a.last_recv >= cfg.keepalive:
+    elif assoc_in_use(a) and a.unanswered == 0 and now - a.last_recv >= cfg.keepalive:
         ping(a)
 
 

@@ -20,6 +20,9 @@ cdef enum:
     DATA_HEADER = 13            # of DATA, and of STATELESS_RESET
     STREAM_HEADER = 9           # without the length
     STREAM_LENGTH = 2
+    BLOCK_HEADER = 10           # without the length
+    BLOCK_LENGTH = 2
+    MESSAGE_HEADER = 2
     PATH_FRAME = 16             # PATH_CHALLENGE, PATH_RESPONSE
     FRAME_PREFIX = 8            # type, flags, 16-bit field, stream id
     ACK_HEADER = 20
@@ -55,6 +58,7 @@ cdef enum frame_type:
     FR_PATH_RESPONSE = 0x05
     FR_ACK_ECN = 0x06
     FR_REPAIR = 0x07
+    FR_MESSAGE = 0x08
     FR_OPEN = 0x11              # from here on they name a stream
     FR_OPEN_ACK = 0x12
     FR_OPEN_REJECT = 0x13
@@ -62,13 +66,15 @@ cdef enum frame_type:
     FR_CANCEL = 0x15
     FR_RESET_STREAM = 0x16
     FR_MAX_STREAM_DATA = 0x17
-    FR_STREAM = 0x18            # to 0x1b, by its flags
+    FR_STREAM = 0x18            # to 0x1b, by its flags; the last of those that name a stream
+    FR_BLOCK = 0x80             # to 0xff, by its flags
 
 cdef enum:
     ACK_ONLY = (1 << FR_PADDING) | (1 << FR_ACK) | (1 << FR_ACK_ECN)        # frames that elicit no ACK
     PROBING = (1 << FR_PADDING) | (1 << FR_PATH_CHALLENGE) | (1 << FR_PATH_RESPONSE)    # RFC 9000 9.1
     STREAM_FIN = 0x01           # flags of STREAM, in its type
     STREAM_LEN = 0x02           # it has a length; without, it goes to the end of the packet
+    BLOCK_LEN = 0x40            # flag of BLOCK, in its type, beside VTL_BLOCK_FLAGS: the same
     OPEN_COMMITTED = 0x01       # flag of OPEN
 
 
@@ -195,6 +201,8 @@ cdef inline void write_prefix(uint8_t *p, uint8_t type, uint8_t flags, uint16_t 
 
 cdef inline uint32_t frame_size(uint8_t type) noexcept nogil:
     """Bytes of a frame's fixed part; 0: no such type."""
+    if type & FR_BLOCK:
+        return BLOCK_HEADER + (BLOCK_LENGTH if type & BLOCK_LEN else 0)
     if type & ~(STREAM_FIN | STREAM_LEN) == FR_STREAM:
         return STREAM_HEADER + (STREAM_LENGTH if type & STREAM_LEN else 0)
     if (type == FR_CANCEL or type == FR_MAX_STREAM_DATA or type == FR_MAX_DATA
@@ -210,7 +218,13 @@ cdef inline uint32_t frame_size(uint8_t type) noexcept nogil:
         return 12
     if type == FR_CONFIRM:
         return FRAME_PREFIX
+    if type == FR_MESSAGE:
+        return MESSAGE_HEADER
     return 1 if type == FR_PADDING or type == FR_PING else 0
+
+cdef inline uint32_t frame_bit(uint8_t type) noexcept nogil:
+    """One for each known type, in a set of those seen in a packet; one for all kinds of BLOCK."""
+    return <uint32_t>1 << (31 if type & FR_BLOCK else type & 31)
 
 
 cdef bint read_init(Cursor *c, Init *out) noexcept nogil

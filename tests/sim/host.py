@@ -40,6 +40,8 @@ class Host:
         self.ahead = 0
         self.flows: defaultdict[int, Flow] = defaultdict(Flow)
         self.events: list[ev.Event] = []
+        self.blocks: list[ev.BlockReceived] = []
+        self.messages: list[bytes] = []
         self.auto_accept = True
         self.auto_confirm = True
         self.auto_consume = True
@@ -74,7 +76,11 @@ class Host:
 
     def take_events(self) -> None:
         while (event := self.endpoint.next_event()) is not None:
-            if not isinstance(event, ev.DataReceived):
+            if isinstance(event, ev.BlockReceived):
+                self.blocks.append(event)
+            elif isinstance(event, ev.MessageReceived):
+                self.messages.append(event.data)
+            elif not isinstance(event, ev.DataReceived):
                 self.events.append(event)
             if isinstance(event, ev.FlowEvent):
                 self._flow_event(event, self.flows[event.flow])

@@ -58,7 +58,7 @@ class Observer:
                 self._ack(packet.cid, frame)
             elif isinstance(frame, Repair):
                 self._repair(d, frame)
-            elif frame.name.startswith("MAX_"):
+            elif isinstance(frame, Frame) and frame.name.startswith("MAX_"):
                 self._credit(packet.cid, frame)
 
     @staticmethod

@@ -63,7 +63,7 @@ def test_each_kind_of_bad_datagram_has_its_counter(reason: str) -> None:
     bad = {
         "short": fresh + b"\x1a\0\0\x10",
         "version": b"\x78" + fresh[1:],
-        "type": fresh + b"\xee",
+        "type": fresh + b"\x6e",
         "no_assoc": b"\x28" + bytes(19),
         "cookie": init,
         "duplicate": header + b"\x01",

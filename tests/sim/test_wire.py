@@ -9,15 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sim import wire
 from sim.network import A, Link, Pair
-from sim.wire import TYPES, Ack, AnyFrame, Frame, Stream, data_packet, decode, encode
+from sim.wire import TYPES, Ack, AnyFrame, Block, Frame, Message, Stream, data_packet, decode, encode
 
 from hooker.vtl.sansio import Endpoint
 
 U32, U64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
+U8 = st.integers(0, 255)
 FIELDS = {"Q": U64, "I": U32}
 WINDOW = 100_000
-LAWFUL = ["PING", "PADDING", "MAX_DATA", "OPEN", "STREAM", "MAX_STREAM_DATA", "END"]
-KNOWN = {0, 1, 2, 6, 7, *range(0x18, 0x1C), *(kind for kind, _ in TYPES.values())}
+LAWFUL = ["PING", "PADDING", "MAX_DATA", "OPEN", "STREAM", "MAX_STREAM_DATA", "BLOCK", "MESSAGE", "END"]
+KNOWN = {0, 1, 2, 6, 7, 8, *range(0x18, 0x1C), *range(0x80, 0x100), *(kind for kind, _ in TYPES.values())}
 
 
 @st.composite
@@ -43,7 +44,11 @@ def fixed(name: str) -> st.SearchStrategy[Frame]:
 
 
 STREAMS = st.builds(Stream, U32, U32, st.binary(max_size=300), st.booleans())
-FRAMES = st.one_of(acks(), STREAMS, st.just(Frame("PING")), st.just(Frame("PADDING")), *map(fixed, TYPES))
+BLOCKS = st.builds(Block, U32, U32, U8, st.integers(0, 63), st.binary(max_size=300))
+MESSAGES = st.builds(Message, st.binary(min_size=1, max_size=96))
+FRAMES = st.one_of(
+    acks(), STREAMS, BLOCKS, MESSAGES, st.just(Frame("PING")), st.just(Frame("PADDING")), *map(fixed, TYPES)
+)
 
 
 @given(st.lists(FRAMES, min_size=1, max_size=8))
@@ -89,6 +94,8 @@ def lawful(draw: st.DrawFn) -> list[AnyFrame]:
             out.append(Frame(kind, stream, (draw(U64), draw(U64)), draw(st.integers(0, 1))))
         elif kind == "MAX_STREAM_DATA":
             out.append(Frame(kind, stream, (draw(U64),)))
+        elif kind in ("BLOCK", "MESSAGE"):
+            out.append(draw(BLOCKS if kind == "BLOCK" else MESSAGES))
         elif stream not in ended and kind == "STREAM":
             data = draw(st.binary(max_size=200))
             out.append(Stream(stream, draw(st.integers(0, WINDOW - 200)), data, False))

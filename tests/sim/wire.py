@@ -23,6 +23,18 @@ class Stream(NamedTuple):
     fin: bool
 
 
+class Block(NamedTuple):
+    id: int
+    position: int
+    epoch: int
+    flags: int
+    data: bytes
+
+
+class Message(NamedTuple):
+    data: bytes
+
+
 class Repair(NamedTuple):
     lengths: int
     first: int
@@ -54,7 +66,7 @@ FIXED = {  # type: name, what stands behind the prefix
 TYPES = {name: (kind, layout) for kind, (name, layout) in FIXED.items()}
 SHORT = {0: "PADDING", 1: "PING"}
 
-AnyFrame = Ack | Stream | Repair | Frame
+AnyFrame = Ack | Stream | Block | Message | Repair | Frame
 
 
 @dataclass
@@ -108,6 +120,13 @@ def _decode_frame(body: bytes, at: int) -> tuple[AnyFrame, int]:
         return Frame(SHORT[body[at]]), at + 1
     if body[at] & ~3 == 0x18:
         return _decode_stream(body, at)
+    if body[at] & 0x80:
+        return _decode_block(body, at)
+    if body[at] == 0x08:
+        n = struct.unpack_from("!B", body, at + 1)[0]
+        if not 0 < n <= 96 or at + 2 + n > len(body):
+            raise WireError("a wrong MESSAGE")
+        return Message(body[at + 2 : at + 2 + n]), at + 2 + n
     kind, flags, small, id_ = struct.unpack_from("!BBHI", body, at)
     at += 8
     if kind in (0x02, 0x06):
@@ -139,6 +158,19 @@ def _decode_stream(body: bytes, at: int) -> tuple[Stream, int]:
     return Stream(id_, offset, data, bool(kind & 1)), at + length
 
 
+def _decode_block(body: bytes, at: int) -> tuple[Block, int]:
+    kind, id_, position, epoch = struct.unpack_from("!BIIB", body, at)
+    at += 10
+    length = len(body) - at
+    if kind & 0x40:
+        (length,) = struct.unpack_from("!H", body, at)
+        at += 2
+    data = body[at : at + length]
+    if len(data) != length:
+        raise WireError("truncated BLOCK")
+    return Block(id_, position, epoch, kind & 0x3F, data), at + length
+
+
 def _decode_ack(body: bytes, at: int, n: int, delay: int, *, counted: bool) -> tuple[Ack, int]:
     largest, first = struct.unpack_from("!QI", body, at)
     at += 12
@@ -161,6 +193,11 @@ def encode(frame: AnyFrame) -> bytes:
     if isinstance(frame, Stream):
         head = struct.pack("!BII", 0x1A | frame.fin, frame.id, frame.offset & 0xFFFFFFFF)
         return head + struct.pack("!H", len(frame.data)) + frame.data
+    if isinstance(frame, Block):
+        head = struct.pack("!BIIB", 0xC0 | frame.flags, frame.id, frame.position, frame.epoch)
+        return head + struct.pack("!H", len(frame.data)) + frame.data
+    if isinstance(frame, Message):
+        return struct.pack("!BB", 0x08, len(frame.data)) + frame.data
     if isinstance(frame, Ack):
         return _encode_ack(frame)
     if isinstance(frame, Repair):

@@ -1,0 +1,116 @@
+# Channels and what they send: see channel.pyx.
+
+from libc.stdint cimport uint8_t, uint32_t
+from hooker.vtl.api cimport VTL_MAX_MESSAGE, vtl_block
+from hooker.vtl.core cimport Assoc, Channel, ChannelList, Endpoint, Item, assoc_ready
+
+cdef enum:
+    TURN = 16384               # bytes a channel sends before the next one has its turn
+
+
+cdef struct Word:              # a control message
+    Item item
+    uint8_t bytes[VTL_MAX_MESSAGE]
+
+
+# --- lists: a ring of items, `list` points to its first one
+
+cdef inline void item_before(Item *it, Item *at, Item **list) noexcept nogil:
+    it.list = list
+    it.next = at
+    it.prev = at.prev
+    at.prev.next = it
+    at.prev = it
+
+cdef inline void item_append(Item **list, Item *it) noexcept nogil:
+    if list[0] == NULL:
+        it.list = list
+        list[0] = it.prev = it.next = it
+    else:
+        item_before(it, list[0], list)
+
+cdef inline void item_prepend(Item **list, Item *it) noexcept nogil:
+    item_append(list, it)
+    list[0] = it
+
+cdef inline void item_unlink(Item *it) noexcept nogil:
+    if it.next == it:
+        it.list[0] = NULL
+    else:
+        if it.list[0] == it:
+            it.list[0] = it.next
+        it.prev.next = it.next
+        it.next.prev = it.prev
+    it.list = NULL
+
+
+# --- lists of channels
+
+cdef inline void busy_add(Channel *c) noexcept nogil:
+    cdef ChannelList *l = &c.assoc.busy
+    c.next_busy = NULL
+    c.prev_busy = l.last
+    if l.last == NULL:
+        l.first = c
+    else:
+        l.last.next_busy = c
+    l.last = c
+    c.busy = True
+
+cdef inline void busy_remove(Channel *c) noexcept nogil:
+    cdef ChannelList *l = &c.assoc.busy
+    if c.prev_busy != NULL:
+        c.prev_busy.next_busy = c.next_busy
+    else:
+        l.first = c.next_busy
+    if c.next_busy != NULL:
+        c.next_busy.prev_busy = c.prev_busy
+    else:
+        l.last = c.prev_busy
+    c.busy = False
+
+cdef inline void talking_remove(Channel *c) noexcept nogil:
+    cdef ChannelList *l = &c.assoc.talking
+    if c.prev_talking != NULL:
+        c.prev_talking.next_talking = c.next_talking
+    else:
+        l.first = c.next_talking
+    if c.next_talking != NULL:
+        c.next_talking.prev_talking = c.prev_talking
+    else:
+        l.last = c.prev_talking
+    c.talking = False
+
+
+# --- what the engine asks for
+
+cdef Channel *channel_new(Assoc *a, void *user) noexcept nogil           # NULL: limit or memory
+cdef void channel_destroy(Channel *c) noexcept nogil
+cdef int channel_send(Channel *c, const vtl_block *b, void *owner) noexcept nogil       # 0, or -1: full, or no memory
+cdef int channel_say(Channel *c, const uint8_t *p, uint32_t n) noexcept nogil           # the same
+cdef int assoc_say(Assoc *a, const uint8_t *p, uint32_t n) noexcept nogil               # the same
+cdef void channel_talk(Channel *c) noexcept nogil                        # it has control messages or a report to send
+
+# --- while packets are built
+
+cdef Item *item_new(Endpoint *ep, uint8_t kind) noexcept nogil           # in no list; NULL: no memory
+cdef void item_spare(Endpoint *ep, Item *it) noexcept nogil              # it was not needed; may be NULL
+# its first n bytes, before it in its list; NULL: no memory
+cdef Item *item_split(Item *it, uint32_t n) noexcept nogil
+cdef void item_leave(Assoc *a, Item *it) noexcept nogil                  # one more packet carries it
+
+# --- what became of a packet that carries it
+
+cdef void item_acked(Assoc *a, Item *it) noexcept nogil
+cdef void item_lost(Assoc *a, Item *it) noexcept nogil
+cdef void item_repeat(Assoc *a, Item *it) noexcept nogil                 # it goes out again, and may still arrive
+
+# --- ends
+
+cdef void channels_release(Assoc *a) noexcept nogil                      # release() for what is done
+cdef void channels_down(Assoc *a) noexcept nogil                         # release() and channel_down() for each
+# packets and their numbers begin anew; there are no channels
+cdef void channels_restart(Assoc *a) noexcept nogil
+cdef void channels_free(Assoc *a) noexcept nogil                         # no callback but release()
+# channels without an association, and the spare items
+cdef void channels_free_down(Endpoint *ep) noexcept nogil

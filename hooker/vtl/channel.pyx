@@ -1,0 +1,510 @@
+"""Channels: the outgoing queue of one flow, without windows, order and reassembly.
+
+1. What a channel sends is in items: a block's bytes (borrowed), a control message (copied), the report of a packet.
+   A packet's record points to its items, and an item counts the packets on their way that carry it.
+2. An item is in one list. A block: fresh → flight, lost: again → flight, acknowledged: Assoc.done → free. So nothing is
+   searched for. A block of which a datagram takes a part is split in two.
+3. Acknowledged bytes go back in the next vtl_build: before, a datagram that repeats them may not be sent yet, and who
+   reads it takes positions for what they say.
+4. An item that nobody wants any more (its channel is closed, another packet was acknowledged) is an orphan until no
+   packet carries it.
+5. A report is composed for each packet anew. When it is lost, another is due, unless a newer one left since.
+6. What the peer can make long: a channel's control messages (MAX_SAID), an association's own (MAX_OWN, out of the
+   budget). Blocks are bounded by vtl_config.channel_queue.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy
+from hooker.vtl.api cimport VTL_BLOCK_FLAGS, vtl_sink
+from hooker.vtl.budget cimport budget_hold, budget_let_go, budget_room, stranger_known
+from hooker.vtl.core cimport *
+
+cdef enum:
+    MAX_SAID = 32              # control messages of a channel that are not acknowledged
+    MAX_OWN = 256              # of an association's own
+    WORD_COST = 192            # bytes of the budget, for each of those
+    DEFAULT_QUEUE = 4 << 20    # bytes of one channel
+    MAX_QUEUE = 1 << 30
+    MAX_BLOCK = 1 << 24        # bytes of one block
+    MAX_SPARE = 4096           # items kept for the next ones
+    NEAR = 32                  # items that are looked at to put a lost one in its place
+
+
+# --- items
+
+cdef Item *item_new(Endpoint *ep, uint8_t kind) noexcept nogil:
+    cdef Item *it = ep.spare
+    if it != NULL:
+        ep.spare = it.next
+        ep.spares -= 1
+    else:
+        it = <Item *>malloc(sizeof(Item))
+        if it == NULL:
+            return NULL
+    it.list = NULL
+    it.channel = NULL
+    it.data = NULL
+    it.owner = NULL
+    it.n = it.on_way = 0
+    it.kind = kind
+    it.flags = 0
+    return it
+
+
+cdef Item *word_new(const uint8_t *p, uint32_t n) noexcept nogil:
+    cdef Word *w = <Word *>calloc(1, sizeof(Word))
+    if w == NULL:
+        return NULL
+    memcpy(w.bytes, p, n)
+    w.item.kind = I_MESSAGE
+    w.item.data = w.bytes
+    w.item.n = n
+    return &w.item
+
+
+cdef void item_free(Endpoint *ep, Item *it) noexcept nogil:
+    if it.kind == I_MESSAGE or ep.spares == MAX_SPARE:
+        free(it)
+        return
+    it.next = ep.spare
+    ep.spare = it
+    ep.spares += 1
+
+
+cdef void item_spare(Endpoint *ep, Item *it) noexcept nogil:
+    if it != NULL:
+        item_free(ep, it)
+
+
+cdef void disown(Assoc *a, Item *it) noexcept nogil:
+    """It is in no list, and nobody wants it."""
+    it.channel = NULL
+    if it.on_way > 0:
+        item_append(&a.orphans, it)
+    else:
+        item_free(a.ep, it)
+
+
+cdef inline bint is_block(const Item *it) noexcept nogil:
+    return it.kind == I_BLOCK
+
+cdef inline bint in_flight(Assoc *a, const Item *it) noexcept nogil:
+    """Not waiting to be sent, and still wanted."""
+    return it.list == (&it.channel.flight if it.channel != NULL else &a.words_out)
+
+cdef inline bint unwanted(Assoc *a, const Item *it) noexcept nogil:
+    return it.list == &a.orphans or it.list == &a.done
+
+cdef inline int32_t behind(const Item *x, const Item *y) noexcept nogil:
+    """Positions from y to x, as in RFC 9293 3.4."""
+    return <int32_t>(x.position - y.position)
+
+
+cdef Item *item_split(Item *it, uint32_t n) noexcept nogil:
+    """Flags stay with the end. Packets that carry it all are remembered with the end, too: when one of them is
+    acknowledged, the beginning travels once more than it had to."""
+    cdef Channel *c = it.channel
+    cdef Item *part = item_new(c.assoc.ep, it.kind)
+    if part == NULL:
+        return NULL
+    part.channel = c
+    part.data = it.data
+    part.owner = it.owner
+    part.id = it.id
+    part.position = it.position
+    part.epoch = it.epoch
+    part.n = n
+    it.data += n
+    it.position += n
+    it.n -= n
+    c.held += sizeof(Item)
+    item_before(part, it, it.list)
+    if it.list[0] == it:
+        it.list[0] = part
+    return part
+
+
+cdef void item_leave(Assoc *a, Item *it) noexcept nogil:
+    if it.list != NULL:
+        item_unlink(it)
+    if is_block(it):
+        it.channel.waiting -= it.n
+    item_append(&it.channel.flight if it.channel != NULL else &a.words_out, it)
+    it.on_way += 1
+
+
+cdef void block_done(Assoc *a, Item *it) noexcept nogil:
+    """Its bytes are to be given back, for whatever reason."""
+    cdef Channel *c = it.channel
+    if it.list != &c.flight:
+        c.waiting -= it.n
+    c.unacked -= it.n
+    c.held -= it.n + sizeof(Item)
+    item_unlink(it)
+    it.channel = NULL
+    item_append(&a.done, it)
+    assoc_unfinished(a)
+
+
+cdef void word_done(Assoc *a, Item *it) noexcept nogil:
+    if it.channel != NULL:
+        it.channel.said -= 1
+    else:
+        a.said -= 1
+        budget_let_go(a, WORD_COST)
+    item_unlink(it)
+    disown(a, it)
+
+
+# --- queues
+
+cdef Channel *channel_new(Assoc *a, void *user) noexcept nogil:
+    cdef Channel *c
+    if a.n_channels == MAX_CHANNELS:
+        return NULL
+    c = <Channel *>calloc(1, sizeof(Channel))
+    if c == NULL:
+        return NULL
+    c.assoc = a
+    c.user = user
+    link(&a.channels, c)
+    a.n_channels += 1
+    a.idle_since = 0
+    stranger_known(a)
+    assoc_touch(a)
+    return c
+
+
+cdef void link(Channel **all, Channel *c) noexcept nogil:
+    c.prev = NULL
+    c.next = all[0]
+    if c.next != NULL:
+        c.next.prev = c
+    all[0] = c
+
+
+cdef void unlink(Channel **all, Channel *c) noexcept nogil:
+    if c.prev != NULL:
+        c.prev.next = c.next
+    else:
+        all[0] = c.next
+    if c.next != NULL:
+        c.next.prev = c.prev
+
+
+cdef void make_busy(Channel *c) noexcept nogil:
+    if not c.busy:
+        c.credit = TURN
+        busy_add(c)
+    assoc_ready(c.assoc)
+
+
+cdef void hurry(Channel *c) noexcept nogil:
+    """Its turn is next: a probe is to carry what it has."""
+    cdef ChannelList *l = &c.assoc.busy
+    busy_remove(c)
+    c.prev_busy = NULL
+    c.next_busy = l.first
+    if l.first != NULL:
+        l.first.prev_busy = c
+    else:
+        l.last = c
+    l.first = c
+    c.busy = True
+
+
+cdef void channel_talk(Channel *c) noexcept nogil:
+    cdef ChannelList *l = &c.assoc.talking
+    assoc_ready(c.assoc)
+    if c.talking:
+        return
+    c.next_talking = NULL
+    c.prev_talking = l.last
+    if l.last == NULL:
+        l.first = c
+    else:
+        l.last.next_talking = c
+    l.last = c
+    c.talking = True
+
+
+cdef inline uint32_t queue_limit(const Endpoint *ep) noexcept nogil:
+    return min(ep.cfg.channel_queue, <uint64_t>MAX_QUEUE) if ep.cfg.channel_queue > 0 else DEFAULT_QUEUE
+
+
+cdef int channel_send(Channel *c, const vtl_block *b, void *owner) noexcept nogil:
+    """A single block may exceed the limit: what can never be sent would never be reported as such."""
+    cdef uint32_t cost = b.n + sizeof(Item)
+    cdef Item *it
+    if b.n > MAX_BLOCK or (c.held > 0 and c.held + cost > queue_limit(c.assoc.ep)):
+        return -1
+    it = item_new(c.assoc.ep, I_BLOCK)
+    if it == NULL:
+        return -1
+    it.channel = c
+    it.data = b.data
+    it.owner = owner
+    it.id = b.id
+    it.position = b.position
+    it.n = b.n
+    it.epoch = b.epoch
+    it.flags = b.flags & VTL_BLOCK_FLAGS
+    c.held += cost
+    c.unacked += b.n
+    c.waiting += b.n
+    item_append(&c.fresh, it)
+    make_busy(c)
+    return 0
+
+
+cdef int channel_say(Channel *c, const uint8_t *p, uint32_t n) noexcept nogil:
+    cdef Item *it
+    if not 0 < n <= VTL_MAX_MESSAGE or c.said == MAX_SAID:
+        return -1
+    it = word_new(p, n)
+    if it == NULL:
+        return -1
+    it.channel = c
+    c.said += 1
+    item_append(&c.words, it)
+    channel_talk(c)
+    return 0
+
+
+cdef bint may_say(Assoc *a) noexcept nogil:
+    """The peer asks for answers and acknowledges none: they come out of its budget."""
+    if a.said == MAX_OWN:
+        return False
+    if budget_room(a) < WORD_COST:
+        a.ep.count.over_budget += 1
+        return False
+    return True
+
+
+cdef int assoc_say(Assoc *a, const uint8_t *p, uint32_t n) noexcept nogil:
+    cdef Item *it
+    if not 0 < n <= VTL_MAX_MESSAGE or not may_say(a):
+        return -1
+    it = word_new(p, n)
+    if it == NULL:
+        return -1
+    a.said += 1
+    budget_hold(a, WORD_COST)
+    item_append(&a.words, it)
+    assoc_ready(a)
+    return 0
+
+
+# --- acknowledged or lost
+
+cdef void put_by_position(Channel *c, Item *it) noexcept nogil:
+    """Into c.again. Losses are mostly found in order, so its place is near an end; elsewhere it is only near its place."""
+    cdef Item *at = c.again
+    cdef uint32_t i
+    if at == NULL:
+        item_append(&c.again, it)
+    elif behind(it, at) < 0:
+        item_prepend(&c.again, it)
+    else:
+        for i in range(NEAR):
+            at = at.prev
+            if behind(it, at) >= 0:
+                break
+        if at.next == c.again:
+            item_append(&c.again, it)
+        else:
+            item_before(it, at.next, &c.again)
+
+
+cdef void send_again(Assoc *a, Item *it) noexcept nogil:
+    cdef Channel *c = it.channel
+    item_unlink(it)
+    if it.kind == I_MESSAGE:
+        item_prepend(&c.words if c != NULL else &a.words, it)
+        if c != NULL:
+            channel_talk(c)
+        else:
+            assoc_ready(a)
+        return
+    c.waiting += it.n
+    put_by_position(c, it)
+    make_busy(c)
+
+
+cdef void report_again(Item *it) noexcept nogil:
+    cdef Channel *c = it.channel
+    if it.id == c.reports:                          # else a newer one has left
+        c.report_due = True
+        channel_talk(c)
+
+
+cdef void item_acked(Assoc *a, Item *it) noexcept nogil:
+    it.on_way -= 1
+    if unwanted(a, it):
+        forget_orphan(a, it)
+    elif is_block(it):
+        block_done(a, it)
+    elif it.kind == I_MESSAGE:
+        word_done(a, it)
+    else:
+        item_unlink(it)
+        disown(a, it)
+
+
+cdef void item_lost(Assoc *a, Item *it) noexcept nogil:
+    it.on_way -= 1
+    if unwanted(a, it):
+        forget_orphan(a, it)
+    elif it.kind == I_REPORT:
+        report_again(it)
+        item_unlink(it)
+        disown(a, it)
+    elif it.on_way == 0 and in_flight(a, it):
+        send_again(a, it)
+
+
+cdef inline void forget_orphan(Assoc *a, Item *it) noexcept nogil:
+    if it.on_way == 0 and it.list == &a.orphans:
+        item_unlink(it)
+        item_free(a.ep, it)
+
+
+cdef void item_repeat(Assoc *a, Item *it) noexcept nogil:
+    if unwanted(a, it):
+        return
+    if it.kind == I_REPORT:
+        report_again(it)
+        return
+    if in_flight(a, it):
+        send_again(a, it)
+    if is_block(it):
+        hurry(it.channel)
+
+
+# --- ends
+
+cdef void channels_release(Assoc *a) noexcept nogil:
+    cdef vtl_sink *k = &a.ep.sink
+    cdef Item *it
+    cdef void *owner
+    cdef size_t n
+    while a.done != NULL:
+        owner = a.done.owner
+        n = 0
+        while a.done != NULL and a.done.owner == owner:
+            it = a.done
+            n += it.n
+            item_unlink(it)
+            disown(a, it)
+        if n > 0:
+            k.release(k.ctx, owner, n)
+
+
+cdef void inherit(Assoc *a, Item *it) noexcept nogil:
+    """A control message of a channel that is closed is the association's own, if there is room."""
+    cdef bint sent = it.list == &it.channel.flight
+    if not may_say(a):
+        word_done(a, it)
+        return
+    it.channel.said -= 1
+    it.channel = NULL
+    item_unlink(it)
+    a.said += 1
+    budget_hold(a, WORD_COST)
+    item_append(&a.words_out if sent else &a.words, it)
+
+
+cdef void strip(Assoc *a, Item **list) noexcept nogil:
+    """Everything out of a channel's list."""
+    cdef Item *it
+    while list[0] != NULL:
+        it = list[0]
+        if is_block(it):
+            block_done(a, it)
+        elif it.kind == I_MESSAGE:
+            inherit(a, it)
+        else:
+            item_unlink(it)
+            disown(a, it)
+
+
+cdef void detach(Channel *c) noexcept nogil:
+    """Out of its association, with nothing left to send."""
+    cdef Assoc *a = c.assoc
+    if c.busy:
+        busy_remove(c)
+    if c.talking:
+        talking_remove(c)
+    strip(a, &c.again)
+    strip(a, &c.fresh)
+    strip(a, &c.words)
+    strip(a, &c.flight)
+    unlink(&a.channels, c)
+    c.assoc = NULL
+    a.n_channels -= 1
+    if not assoc_in_use(a):
+        a.idle_since = a.ep.now
+    assoc_ready(a)
+
+
+cdef void channel_destroy(Channel *c) noexcept nogil:
+    if c.assoc != NULL:
+        detach(c)
+    else:
+        unlink(c.down_at, c)
+    free(c)
+
+
+cdef void channels_down(Assoc *a) noexcept nogil:
+    cdef vtl_sink *k = &a.ep.sink
+    cdef Channel *c
+    while a.channels != NULL:
+        c = a.channels
+        detach(c)
+        link(&a.ep.down, c)
+        c.down_at = &a.ep.down
+        channels_release(a)
+        k.channel_down(k.ctx, c.user, a.down_reason)
+
+
+cdef void channels_restart(Assoc *a) noexcept nogil:
+    """What was said goes out again, and first."""
+    cdef Item *it
+    channels_release(a)
+    free_list(a.ep, &a.orphans)
+    while a.words_out != NULL:
+        it = a.words_out.prev
+        item_unlink(it)
+        it.on_way = 0
+        item_prepend(&a.words, it)
+
+
+cdef void free_list(Endpoint *ep, Item **list) noexcept nogil:
+    cdef Item *it
+    while list[0] != NULL:
+        it = list[0]
+        item_unlink(it)
+        item_free(ep, it)
+
+
+cdef void channels_free(Assoc *a) noexcept nogil:
+    while a.channels != NULL:
+        channel_destroy(a.channels)
+    channels_release(a)
+    free_list(a.ep, &a.words)
+    free_list(a.ep, &a.words_out)
+    free_list(a.ep, &a.orphans)
+
+
+cdef void channels_free_down(Endpoint *ep) noexcept nogil:
+    cdef Channel *c
+    cdef Item *it
+    while ep.down != NULL:
+        c = ep.down
+        ep.down = c.next
+        free(c)
+    while ep.spare != NULL:
+        it = ep.spare
+        ep.spare = it.next
+        free(it)
