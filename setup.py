@@ -49,6 +49,7 @@ ENGINE = [
     "tcp.sansio",
     "tcp.segment",
     "tcp.twin",
+    "transports.vtl",
     "tun.queue",
     "vtl._loopback",
     "vtl._parts",
