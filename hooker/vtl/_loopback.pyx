@@ -60,8 +60,12 @@ cdef void on_release(void *ctx, void *owner, size_t n) noexcept nogil:
     (<Side *>ctx).released += n
 
 
+cdef void on_block(void *ctx, vtl_assoc *a, const vtl_block *b, bint stable) noexcept nogil:
+    (<Side *>ctx).received += b.n
+
+
 cdef class Loopback:
-    """One association, `streams` flows from the first endpoint to the second."""
+    """One association, `streams` flows from the first endpoint to the second; as blocks with `channels`."""
 
     cdef Side side[2]
     cdef vtl_batch batch
@@ -70,12 +74,14 @@ cdef class Loopback:
     cdef uint32_t count
     cdef uint8_t *payload
     cdef vtl_stream **flow
+    cdef vtl_channel **channel # NULL: streams
+    cdef uint32_t *position    # of each channel
     cdef uint32_t flows
     cdef uint64_t now
     cdef uint32_t chunk
 
     def __cinit__(self, *, uint32_t streams=1, uint32_t chunk=65536, max_datagram=1472,
-                  bytes congestion=b"fixed", uint32_t version=1):
+                  bytes congestion=b"fixed", uint32_t version=1, bint channels=False):
         cdef vtl_config cfg
         cdef vtl_sink k
         cdef int i
@@ -98,6 +104,7 @@ cdef class Loopback:
         k.data = on_data
         k.acked = on_acked
         k.release = on_release
+        k.block = on_block
         for i in range(2):
             self.side[i].rng = i + 1
             self.side[i].addr.port = i + 1
@@ -114,6 +121,9 @@ cdef class Loopback:
         self.wire = <uint8_t *>malloc(DGRAMS * SLOT)
         self.payload = <uint8_t *>calloc(1, BLOCK)
         self.flow = <vtl_stream **>calloc(streams, sizeof(vtl_stream *))
+        if channels:
+            self.channel = <vtl_channel **>calloc(streams, sizeof(vtl_channel *))
+            self.position = <uint32_t *>calloc(streams, sizeof(uint32_t))
         self.flows = streams
         self.chunk = chunk
         self._open()
@@ -129,6 +139,8 @@ cdef class Loopback:
         free(self.wire)
         free(self.payload)
         free(self.flow)
+        free(self.channel)
+        free(self.position)
 
     cdef void _open(self) except *:
         cdef vtl_open_info info
@@ -137,16 +149,33 @@ cdef class Loopback:
         memset(&info, 0, sizeof(info))
         info.committed = True
         for i in range(self.flows):
+            if self.channel != NULL:
+                self.channel[i] = vtl_channel_open(a, NULL)
+                continue
             self.flow[i] = vtl_open(a, &info, NULL, 0)
         for _ in range(8):
             self.step(0)
             self.step(1)
 
+    cdef void _send(self, uint32_t i, const uint8_t *data, uint32_t n) except *:
+        cdef vtl_block b
+        b.id = i
+        b.position = self.position[i]
+        b.epoch = b.flags = 0
+        b.n = n
+        b.data = data
+        if vtl_channel_send(self.channel[i], &b, self.payload) < 0:
+            raise MemoryError("the channel is full")
+        self.position[i] += n
+
     def write(self):
         """One block of payload, dealt out to the flows in chunks."""
         cdef uint32_t at = 0, i = 0
         while at < BLOCK:
-            vtl_write(self.flow[i], self.payload + at, min(self.chunk, BLOCK - at), self.payload)
+            if self.channel != NULL:
+                self._send(i, self.payload + at, min(self.chunk, BLOCK - at))
+            else:
+                vtl_write(self.flow[i], self.payload + at, min(self.chunk, BLOCK - at), self.payload)
             at += self.chunk
             i = (i + 1) % self.flows
 
@@ -197,4 +226,4 @@ cdef class Loopback:
     @property
     def acked(self):
         """Payload bytes the first endpoint knows to be there."""
-        return self.side[0].acked
+        return self.side[0].acked if self.channel == NULL else self.side[0].released
