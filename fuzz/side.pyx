@@ -224,6 +224,12 @@ cdef void on_acked(void *ctx, vtl_stream *s, size_t n) noexcept nogil:
 
 cdef void on_release(void *ctx, void *owner, size_t n) noexcept nogil:
     cdef Flow *f = <Flow *>owner
+    cdef Chan *c = <Chan *>owner
+    if &K(ctx).channel[0] <= c < &K(ctx).channel[MAX_CHANNELS]:
+        c.released += n
+        if c.released > c.lent or n == 0:
+            fail("release() of bytes that no block lent")
+        return
     f.released += n
     if f.released > f.written + f.wasted or n == 0:
         fail("release() of bytes that were not lent")
@@ -240,6 +246,119 @@ cdef void on_closed(void *ctx, vtl_stream *s) noexcept nogil:
         fail("closed() with bytes still lent")
     if not f.ended and not (f.fin_in and f.fin_out and f.acked == f.written):
         fail("closed() before both directions were done")
+
+
+# --- channels
+
+cdef void on_block(void *ctx, vtl_assoc *a, const vtl_block *b, bint stable) noexcept nogil:
+    cdef Side *k = K(ctx)
+    say(k, b"block", NULL, b.n)
+    if b.flags & ~VTL_BLOCK_FLAGS:
+        fail("flags that no block carries")
+    if k.honest and b.n > 0:
+        if b.epoch != b.id & 255:
+            fail("a block of another epoch")
+        if b.n > MAX_WRITE or memcmp(b.data, pattern(b.id, False, b.position), b.n) != 0:
+            fail("other bytes than the block's")
+    if k.reflexes & R_CONSUME and k.channel[0].c != NULL:
+        vtl_channel_report(k.channel[0].c)
+
+
+cdef void on_message(void *ctx, vtl_assoc *a, const uint8_t *p, size_t n) noexcept nogil:
+    cdef Side *k = K(ctx)
+    say(k, b"message", NULL, n)
+    if not 0 < n <= VTL_MAX_MESSAGE or (k.honest and p[0] != n):
+        fail("another message than was said")
+    if k.reflexes & R_WRITE and k.echoes < MAX_ECHOES:
+        k.echoes += 1
+        vtl_say(a, p, <uint32_t>n)
+
+
+cdef uint32_t on_report(void *ctx, void *user, uint8_t *out) noexcept nogil:
+    cdef Side *k = K(ctx)
+    cdef uint32_t n
+    k.calls += 1
+    n = k.calls % (VTL_MAX_MESSAGE + 1)
+    memset(out, n, n)
+    return n
+
+
+cdef void on_channel_down(void *ctx, void *user, uint32_t reason) noexcept nogil:
+    cdef Chan *c = <Chan *>user
+    if c.c == NULL or c.down:
+        fail("channel_down() out of turn")
+        return
+    c.down = True
+    if K(ctx).reflexes & R_RESET:
+        close_channel(c)
+
+
+cdef void close_channel(Chan *c) noexcept nogil:
+    vtl_channel_close(c.c)
+    c.c = NULL
+
+
+cdef void open_channel(Side *k, Chan *c, vtl_assoc *a) noexcept nogil:
+    if c.c != NULL or a == NULL:
+        return
+    c.c = vtl_channel_open(a, c)
+    c.down = False
+    k.channels += 1
+    c.id = k.channels
+    c.position = <uint32_t>0 - 500 if k.channels & 1 else k.channels
+
+
+cdef void send_block(Chan *c, uint32_t n, uint8_t flags) noexcept nogil:
+    """Channels' bytes are a function of the id, so that two places never mean one."""
+    cdef vtl_block b
+    b.id = c.id
+    b.position = c.position
+    b.epoch = c.id & 255
+    b.flags = flags
+    b.n = n
+    b.data = pattern(c.id, False, c.position)
+    if vtl_channel_send(c.c, &b, c) == 0:
+        c.lent += n
+        c.position += n
+    elif vtl_channel_unacked(c.c) == 0 and not c.down and vtl_channel_assoc(c.c) == NULL:
+        fail("an association that is down, and channel_down() was not called")
+
+
+cdef void channel_act(Side *k, Input *i, uint8_t which, const vtl_addr *peer, uint64_t now) noexcept nogil:
+    """One thing an engine does with a channel."""
+    cdef Chan *c = &k.channel[which >> 3 & (MAX_CHANNELS - 1)]
+    cdef uint8_t word[VTL_MAX_MESSAGE + 4]
+    cdef uint8_t n
+    which &= 7
+    if which == 0:
+        open_channel(k, c, vtl_connect(k.ep, peer, now))
+        return
+    if c.c == NULL:
+        return
+    if which < 3:
+        send_block(c, next16(i), next8(i) if which == 1 else 0)
+    elif which == 3 or which == 4:
+        n = next8(i) % (VTL_MAX_MESSAGE + 4)
+        memset(word, n, sizeof(word))
+        if which == 3:
+            vtl_channel_say(c.c, word, n)
+        elif vtl_channel_assoc(c.c) != NULL:
+            vtl_say(vtl_channel_assoc(c.c), word, n)
+    elif which == 5:
+        vtl_channel_report(c.c)
+    elif which == 6:
+        send_block(c, 1, 0)
+        send_block(c, 3, 1)
+        send_block(c, 0, 1)
+    else:
+        close_channel(c)
+
+
+cdef void finish_channels(Side *k) noexcept nogil:
+    cdef uint32_t i
+    for i in range(MAX_CHANNELS):
+        if k.channel[i].c != NULL and (k.channel[i].down or vtl_channel_unacked(k.channel[i].c) == 0):
+            close_channel(&k.channel[i])
 
 
 # --- life
@@ -273,6 +392,7 @@ cdef bint side_init(Side *k, uint64_t seed, Input *i) noexcept nogil:
     k.cfg.assoc_window_max = k.cfg.assoc_window << (pick >> 4 & 3)
     k.cfg.window_budget = 1 << 20
     k.cfg.fec = 1
+    k.cfg.channel_queue = k.cfg.stream_window
     k.cfg.max_ack_delay = 5000000
     k.cfg.keepalive = 1000000000
     k.cfg.dead_after = 5000000000
@@ -306,6 +426,10 @@ cdef bint side_init(Side *k, uint64_t seed, Input *i) noexcept nogil:
     sink.acked = on_acked
     sink.release = on_release
     sink.closed = on_closed
+    sink.block = on_block
+    sink.message = on_message
+    sink.report = on_report
+    sink.channel_down = on_channel_down
     k.ep = vtl_endpoint_new(&k.cfg, &sink)
     return (k.ep != NULL and k.batch.dgram != NULL and k.batch.iov != NULL and k.batch.scratch != NULL
             and k.batch.sealed != NULL)
@@ -317,6 +441,9 @@ cdef bint lends(const Side *k) noexcept nogil:
         if k.own[i].released != k.own[i].written + k.own[i].wasted:
             return True
         if k.theirs[i].released != k.theirs[i].written + k.theirs[i].wasted:
+            return True
+    for i in range(MAX_CHANNELS):
+        if k.channel[i].released != k.channel[i].lent:
             return True
     return False
 
@@ -393,6 +520,8 @@ cdef void side_act(Side *k, Input *i, const vtl_addr *peer, uint64_t now) noexce
             vtl_close(vtl_connect(k.ep, peer, now), 3, now)
         elif which == 254:
             vtl_path_error(k.ep, peer, NULL, 0, now)
+        else:
+            channel_act(k, i, which, peer, now)
         return
     f = pick_flow(k, which)
     if f == NULL:
@@ -453,12 +582,15 @@ cdef void side_finish(Side *k) noexcept nogil:
     for i in range(MAX_FLOWS):
         finish_flow(&k.own[i])
         finish_flow(&k.theirs[i])
+    finish_channels(k)
 
 
 cdef uint32_t side_open_flows(const Side *k) noexcept nogil:
     cdef uint32_t i, n = 0
     for i in range(MAX_FLOWS):
         n += (k.own[i].s != NULL) + (k.theirs[i].s != NULL)
+    for i in range(MAX_CHANNELS):
+        n += k.channel[i].c != NULL and not k.channel[i].down
     return n
 
 
