@@ -1,0 +1,379 @@
+"""From an Outcome of the flow protocol's machine to what is done: marks, messages, segments, reports.
+
+The order matters. The mark first: what is said of it is true when the peer reads it. Then the twin, which begins with the
+numbers that the machine has now, whenever a flow becomes engaged. Messages before bytes. The local TCP is given bytes before
+the acknowledgement, which then goes with them. An acknowledgement alone waits for the end of the round (docs/twin.md, 6).
+"""
+
+from libc.stdint cimport UINT64_MAX, int32_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+from hooker.engine.segments.flows cimport *
+from hooker.engine.segments.hk0 cimport give, give_probe, give_reset, is_due, twin_begin, twin_told
+from hooker.engine.segments.peers cimport binding_of, peer_answer, peer_of
+from hooker.engine.segments.wire cimport wire_bare, wire_segment
+from hooker.engine.segments.worker cimport *
+from hooker.engine.slab cimport slab
+from hooker.flow.machine cimport *
+from hooker.flow.machine cimport Segment as Numbers
+from hooker.flow.messages cimport *
+from hooker.flow.proof cimport MAX_BINDING, PROOF_ACCEPT, PROOF_OPEN, prove
+from hooker.includes.bpf cimport BPF_MAP_UPDATE_ELEM, hk_bpf_elem
+from hooker.includes.hk cimport *
+from hooker.includes.linux cimport hk_load32, hk_store32
+from hooker.tcp.segment cimport FLAG_FIN, FLAG_PSH, FLAG_RST, FLAG_URG, Segment
+from hooker.tcp.twin cimport twin_expired
+from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_block
+from hooker.vtl.endpoint cimport (
+    vtl_channel_close, vtl_channel_open, vtl_channel_report, vtl_channel_say, vtl_channel_send, vtl_connect, vtl_is_up,
+)
+
+cdef enum:
+    SECOND = 1000000000
+    FIRST_PAUSE = SECOND       # ns before a client tries again; doubles
+    PAUSES = 7                 # so often
+    LAST_WORDS = 3 * SECOND    # ns for which a closed flow keeps its channel
+    SETTLED = 10               # s: a flow that was engaged for so long begins with the first pause again
+    DO_WIRE = DO_WIRE_OLDEST | DO_WIRE_EARLY | DO_WIRE_ACK | DO_WIRE_RST
+    DO_SAY = (DO_SEND_OPEN | DO_SEND_ACCEPT | DO_SEND_ENGAGED | DO_SEND_ACKED | DO_SEND_PROBE | DO_SEND_PING
+              | DO_SEND_PONG | DO_SEND_RESET | DO_SEND_LEAVE)
+
+
+cdef void act_alone(worker *w, flow *f, const Outcome *out) noexcept nogil:
+    cdef cause c
+    memset(&c, 0, sizeof(c))
+    act(w, f, out, &c)
+
+
+cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
+    cdef uint32_t todo = out.actions
+    if todo & (DO_MARK | DO_UNMARK) and f.rec != NULL:
+        hk_store32(&f.rec.want, HK_WANT_MARK if todo & DO_MARK else HK_WANT_TCP)
+    if f.f.state != out.was:
+        entered(w, f, out)
+    if todo & DO_SAY:
+        say_all(w, f, out)
+    if c.s != NULL and todo & (DO_SEND_DATA | DO_BRIDGE):
+        pass_on(w, f, todo, c)
+    if todo & DO_WIRE:
+        on_wire(w, f, todo)
+    if todo & (DO_INJECT | DO_KEEP | DO_INJECT_ACK | DO_INJECT_PROBE | DO_INJECT_RST | DO_ABORT):
+        inject(w, f, todo, c)
+    if todo & DO_REPORT:
+        flow_report(w, f, f.f.reason)
+        try_again(w, f)
+    if f.channel != NULL and (f.f.state == ST_LEFT or f.f.state == ST_TCP):
+        vtl_channel_close(f.channel)            # what was said still goes out
+        f.channel = NULL
+    if todo & DO_FORGET:
+        flow_over(w, f)
+    flow_touch(w, f)
+
+
+# ---- states ------------------------------------------------------------------------------------------
+
+cdef void entered(worker *w, flow *f, const Outcome *out) noexcept nogil:
+    if out.was == ST_ENGAGED:
+        f.bits &= ~<uint16_t>(F_TWIN | F_ASKED)
+        w.n.left += 1
+        if f.again_at != UINT64_MAX and w.now - f.again_at > SETTLED * <uint64_t>SECOND:
+            f.pauses = 0
+        f.again_at = UINT64_MAX
+    if f.f.state == ST_ENGAGED:
+        twin_begin(w, f)
+        f.bits |= F_ENGAGED
+        f.why = 0
+        f.again_at = w.now
+        w.n.engaged += 1
+        tell(w, f, N_ENGAGED)
+    elif f.f.state == ST_ARMED and out.was != ST_OPENING and f.channel != NULL:
+        vtl_channel_close(f.channel)            # what it still holds is of an older epoch
+        f.channel = NULL
+
+
+cdef void try_again(worker *w, flow *f) noexcept nogil:
+    """A client, after a while, unless nothing would be different."""
+    cdef int why = f.f.reason
+    if f.f.role != ROLE_CLIENT or f.f.state == ST_CLOSED or f.bits & F_STEERED or f.pauses >= PAUSES:
+        return
+    if why == WHY_REJECTED or why == WHY_ENGINE_STOPS or why == WHY_EPOCHS_USED_UP:
+        return
+    f.again_at = w.now + (<uint64_t>FIRST_PAUSE << f.pauses)
+    f.pauses += 1
+
+
+cdef void flow_wanted(worker *w, flow *f) noexcept nogil:
+    cdef vtl_addr to
+    cdef vtl_assoc *a
+    cdef peer *p
+    memset(&to, 0, sizeof(to))
+    memcpy(to.ip, f.key.remote_ip, 16)
+    to.port = f.peer_port if f.peer_port else w.peer_port
+    f.again_at = UINT64_MAX
+    f.bits |= F_WANTED
+    a = vtl_connect(w.vtl, &to, w.now)
+    p = peer_of(w, a) if a != NULL else NULL
+    if p == NULL:
+        flow_report(w, f, WHY_MEMORY)
+        return
+    flow_join(w, f, p)
+    flow_start(w, f)
+
+
+cdef void flow_start(worker *w, flow *f) noexcept nogil:
+    cdef Outcome out
+    if not f.bits & F_WANTED or f.p == NULL or not f.p.instance or not vtl_is_up(f.p.a):
+        return
+    f.bits &= ~<uint16_t>F_WANTED
+    flow_local(&f.f, &w.config, EV_START, w.now, &out)
+    act_alone(w, f, &out)
+
+
+cdef void avoid(worker *w, flow *f) noexcept nogil:
+    """The next connections to that host are not asked."""
+    cdef hk_peer host
+    cdef uint64_t until = w.now + w.avoid_for
+    memset(&host, 0, sizeof(host))
+    memcpy(host.ip, f.key.remote_ip, 16)
+    hk_bpf_elem(BPF_MAP_UPDATE_ELEM, w.avoid_fd, &host, &until, 0)
+
+
+cdef void never_found(worker *w, flow *f, int why) noexcept nogil:
+    """Nobody answers for its peer. Where an engine has spoken in the SYN-ACK, it may be there another time."""
+    if why and not f.why:
+        flow_report(w, f, why)
+    if why and f.unproven:
+        avoid(w, f)
+    elif why != WHY_KEY and why != WHY_VERSION:
+        f.f.reason = WHY_TRANSPORT_DOWN
+        try_again(w, f)
+        flow_touch(w, f)
+
+
+cdef void flow_lost(worker *w, flow *f, int why) noexcept nogil:
+    cdef Outcome out
+    flow_part(w, f)
+    if f.bits & F_WANTED:
+        f.bits &= ~<uint16_t>F_WANTED
+        never_found(w, f, why)
+        return
+    flow_local(&f.f, &w.config, EV_DOWN, w.now, &out)
+    act_alone(w, f, &out)
+
+
+cdef void flow_steered(worker *w, flow *f) noexcept nogil:
+    cdef Outcome out
+    f.bits |= F_STEERED
+    f.bits &= ~<uint16_t>F_WANTED
+    f.again_at = UINT64_MAX
+    flow_local(&f.f, &w.config, EV_STOP, w.now, &out)
+    if out.actions & DO_REPORT:
+        out.actions &= ~<uint32_t>DO_REPORT
+        flow_report(w, f, WHY_STEERED)
+    act_alone(w, f, &out)
+
+
+cdef void flow_doubt(worker *w, flow *f) noexcept nogil:
+    """Its peer may repeat on the wire what the transport does not bring, or not acknowledge: it is asked, unless it has been."""
+    cdef Outcome out
+    if f.f.state == ST_ENGAGED and f.f.wait_at > w.now + w.config.first_try:
+        flow_local(&f.f, &w.config, EV_DOUBT, w.now, &out)
+        act_alone(w, f, &out)
+
+
+cdef void aborted(worker *w, flow *f) noexcept nogil:
+    """Its RST may go by the wire, where what is under way in the transport is not: the peer is told here, too."""
+    cdef Numbers s
+    cdef Outcome out
+    memset(&s, 0, sizeof(s))
+    s.position, s.ack, s.window = f.f.snd_nxt, f.f.rcv_ack, f.f.rcv_edge - f.f.rcv_ack
+    s.tsval, s.rst = f.f.tsval, True
+    flow_segment(&f.f, &w.config, &s, w.now, &out)
+    act_alone(w, f, &out)
+
+
+cdef void flow_closed(worker *w, flow *f) noexcept nogil:
+    cdef Outcome out
+    cdef bint was_engaged = f.f.state == ST_ENGAGED
+    if was_engaged and f.rec != NULL and hk_load32(&f.rec.app_closed) == HK_APP_ABORTED:
+        aborted(w, f)
+    flow_local(&f.f, &w.config, EV_CLOSE, w.now, &out)
+    act_alone(w, f, &out)
+    if out.was == ST_ENGAGED:
+        flow_report(w, f, WHY_RESET_THERE if f.f.flags & FL_RST_TOLD else WHY_CLOSED)
+    f.bits &= ~<uint16_t>F_WANTED
+    f.again_at = w.now + LAST_WORDS
+    flow_socket_gone(w, f)
+    if not f.bits & F_ENGAGED and f.f.epoch == 0:
+        flow_over(w, f)                         # nothing of it was ever said to anybody
+
+
+cdef void flow_due(worker *w, flow *f) noexcept nogil:
+    cdef Outcome out
+    cdef uint64_t start, end
+    if f.f.state == ST_LEFT and f.rec != NULL and not hk_load32(&f.rec.marked):
+        flow_local(&f.f, &w.config, EV_UNMARKED, w.now, &out)
+        act_alone(w, f, &out)
+    if flow_deadline(&f.f) <= w.now:
+        flow_timer(&f.f, &w.config, w.now, &out)
+        act_alone(w, f, &out)
+    if f.bits & F_TWIN and f.t.deadline <= w.now and twin_expired(&f.t, w.now, &start, &end):
+        refuse(w, f, start)
+    if f.f.state == ST_TCP and f.again_at <= w.now:
+        flow_wanted(w, f)
+    if f.f.state == ST_CLOSED and f.again_at <= w.now:
+        f.again_at = UINT64_MAX
+        if f.channel != NULL:
+            vtl_channel_close(f.channel)
+            f.channel = NULL
+    flow_touch(w, f)
+
+
+# ---- messages ----------------------------------------------------------------------------------------
+
+cdef void say_all(worker *w, flow *f, const Outcome *out) noexcept nogil:
+    cdef uint32_t todo = out.actions
+    if todo & DO_SEND_OPEN:
+        say_proof(w, f, MSG_OPEN)
+    if todo & DO_SEND_ACCEPT:
+        say_proof(w, f, MSG_ACCEPT)
+    if todo & DO_SEND_ENGAGED:
+        say(w, f, MSG_ENGAGED, f.f.epoch)
+    if todo & DO_SEND_ACKED:
+        if f.channel != NULL:
+            vtl_channel_report(f.channel)
+        else:
+            say(w, f, MSG_ACKED, f.f.epoch)
+    if todo & DO_SEND_PROBE:
+        f.bits |= F_ASKED
+        say(w, f, MSG_PROBE, f.f.epoch)
+    if todo & DO_SEND_PING:
+        say(w, f, MSG_PING, f.f.epoch)
+    if todo & DO_SEND_PONG:
+        say(w, f, MSG_PONG, f.f.epoch)
+    if todo & DO_SEND_RESET:
+        say(w, f, MSG_RESET, f.f.epoch)
+    if todo & DO_SEND_LEAVE:
+        say(w, f, MSG_LEAVE, out.epoch)
+
+
+cdef void send(worker *w, flow *f, Message *m) noexcept nogil:
+    """By the flow's channel; answers of a flow that has none are limited in rate. What does not go, a timer repeats."""
+    cdef uint8_t wire[MAX_CONTROL]
+    if f.channel != NULL:
+        vtl_channel_say(f.channel, wire, write_message(wire, m))
+    elif f.p != NULL:
+        peer_answer(w, f.p, m)
+
+
+cdef void say(worker *w, flow *f, message_type kind, uint8_t epoch) noexcept nogil:
+    cdef Message m
+    flow_compose(&f.f, kind, w.now, &m)
+    m.epoch = epoch
+    send(w, f, &m)
+
+
+cdef void say_proof(worker *w, flow *f, message_type kind) noexcept nogil:
+    cdef Message m
+    cdef uint8_t binding[MAX_BINDING]
+    cdef uint32_t n
+    if f.p == NULL:
+        return
+    if f.channel == NULL:
+        f.channel = vtl_channel_open(f.p.a, f)
+    n = binding_of(w, f.p, kind == MSG_OPEN, binding)
+    flow_compose(&f.f, kind, w.now, &m)
+    if kind == MSG_OPEN:
+        m.token = f.locator
+    prove(f.proof_key, PROOF_OPEN if kind == MSG_OPEN else PROOF_ACCEPT, binding, n, &m)
+    send(w, f, &m)
+
+
+cdef void refuse(worker *w, flow *f, uint64_t position) noexcept nogil:
+    """The peer's TCP repeats it; with this its engine lets the first repetition pass."""
+    cdef Message m
+    w.n.refused += 1
+    flow_compose(&f.f, MSG_REFUSED, w.now, &m)
+    m.position = <uint32_t>position
+    send(w, f, &m)
+
+
+# ---- the local TCP's bytes ---------------------------------------------------------------------------
+
+cdef void pass_on(worker *w, flow *f, uint32_t todo, cause *c) noexcept nogil:
+    if todo & DO_BRIDGE:
+        w.n.segments_bridged += 1
+        wire_segment(w, f, c.s)
+    if todo & DO_SEND_DATA:
+        send_segment(w, f, c)
+
+
+cdef uint8_t flags_of(const Segment *s, bint last) noexcept nogil:
+    cdef uint8_t flags = 0
+    if last and s.flags & FLAG_FIN:
+        flags |= DATA_FIN
+    if last and s.flags & FLAG_PSH:
+        flags |= DATA_PSH
+    return flags
+
+
+cdef void send_segment(worker *w, flow *f, cause *c) noexcept nogil:
+    """What is acknowledged stays out; an urgent pointer cuts it."""
+    cdef const Segment *s = c.s
+    cdef uint32_t position = s.seq - f.local_isn, skip = 0, cut = s.length
+    if <int32_t>(f.f.snd_una - position) > 0:
+        skip = min(f.f.snd_una - position, s.length)
+    if s.flags & FLAG_URG and skip < s.urgent < s.length:
+        cut = s.urgent
+        send_bytes(w, f, c, position, skip, cut, flags_of(s, False) | DATA_URG)
+        skip = cut
+        send_bytes(w, f, c, position, skip, s.length, flags_of(s, True))
+    else:
+        send_bytes(w, f, c, position, skip, s.length,
+                   flags_of(s, True) | (DATA_URG if s.flags & FLAG_URG and s.urgent == s.length else 0))
+
+
+cdef void send_bytes(worker *w, flow *f, cause *c, uint32_t position, uint32_t start, uint32_t end,
+                     uint8_t flags) noexcept nogil:
+    cdef vtl_block b
+    b.id, b.epoch, b.flags = <uint32_t>f.f.peer_token, f.f.epoch, flags
+    b.position, b.n, b.data = position + start, end - start, c.s.data + start
+    if b.n == 0 and not flags & DATA_FIN:
+        return
+    if f.channel == NULL or (b.n and c.memory == NULL) or vtl_channel_send(f.channel, &b, c.memory) < 0:
+        w.n.data_not_taken += 1
+        flow_not_taken(&f.f, b.position)
+        return
+    f.bytes_out += b.n
+    if b.n:
+        c.memory.borrowed += b.n
+        c.lent = True
+
+
+# ---- the wire ----------------------------------------------------------------------------------------
+
+cdef void on_wire(worker *w, flow *f, uint32_t todo) noexcept nogil:
+    if todo & DO_WIRE_ACK:
+        wire_bare(w, f, 0)
+    if todo & DO_WIRE_RST:
+        wire_bare(w, f, FLAG_RST)
+
+
+# ---- towards the local TCP ---------------------------------------------------------------------------
+
+cdef void inject(worker *w, flow *f, uint32_t todo, cause *c) noexcept nogil:
+    if not f.bits & F_TWIN:
+        if todo & DO_INJECT_PROBE and f.rec != NULL and not f.bits & F_STEERED:
+            give_probe(w, f)
+        if todo & DO_KEEP and c.r != NULL:
+            refuse(w, f, c.r.position)
+        return
+    if todo & DO_INJECT_ACK:
+        twin_told(w, f)
+    if todo & DO_INJECT and c.r != NULL:
+        give(w, f, c.r)
+    if todo & DO_KEEP and c.r != NULL:
+        refuse(w, f, f.f.rcv_edge)              # nothing is kept: it is repeated when there is room
+    if todo & DO_INJECT_PROBE:
+        give_probe(w, f)
+    if todo & (DO_INJECT_RST | DO_ABORT):
+        give_reset(w, f)

@@ -1,0 +1,19 @@
+# A flow's life: made, found a peer's engine for, closed, forgotten.
+from libc.stdint cimport uint64_t
+from hooker.engine.segments.worker cimport flow, peer, worker
+from hooker.includes.hk cimport hk_event
+
+cdef int flows_init(worker *w) noexcept nogil                 # 0, or -1: no memory
+cdef void flows_free(worker *w) noexcept nogil
+cdef flow *flow_new(worker *w, const hk_event *e) noexcept nogil      # NULL: no memory, or the slot is taken
+cdef flow *flow_by_id(worker *w, uint64_t id) noexcept nogil
+cdef void slot_back(worker *w, uint64_t id) noexcept nogil
+cdef void flow_socket_gone(worker *w, flow *f) noexcept nogil # its slot goes back; the flow is remembered for a while
+cdef void flow_over(worker *w, flow *f) noexcept nogil        # it is freed between rounds
+cdef void flows_reap(worker *w) noexcept nogil
+cdef void flow_join(worker *w, flow *f, peer *p) noexcept nogil
+cdef void flow_part(worker *w, flow *f) noexcept nogil        # from its association; the channel goes
+cdef void flow_reindex(worker *w, flow *f, uint64_t before) noexcept nogil    # its peer's token was `before`
+cdef void flow_touch(worker *w, flow *f) noexcept nogil       # its deadlines may have changed
+cdef void flow_report(worker *w, flow *f, int why) noexcept nogil     # it stays on TCP, or has left, or has ended
+cdef void tell(worker *w, flow *f, int kind) noexcept nogil

@@ -1,0 +1,336 @@
+"""The flow table: slots, deadlines, what a flow hangs on, and what Python is told.
+
+A slot is the kernel program's from the stack of free ones until the connection is established, then a flow's, and goes back
+with the next generation as soon as the kernel's socket is gone. The flow itself is remembered for longer, as TCP remembers a
+TIME_WAIT, but no more than CLOSED_MOST of them: the oldest is then forgotten sooner, and its peer told so when it asks.
+"""
+
+from libc.stdint cimport UINT64_MAX, int32_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+from hooker.engine.segments.index cimport *
+from hooker.engine.segments.worker cimport *
+from hooker.engine.timers cimport timer_clear, timer_set, timers_free
+from hooker.flow.machine cimport (
+    ROLE_CLIENT, ROLE_SERVER, ST_CLOSED, ST_ENGAGED, ST_TCP, flow_deadline, flow_init,
+)
+from hooker.flow.proof cimport Handshake, flow_key, flow_locator
+from hooker.includes.bpf cimport BPF_MAP_UPDATE_ELEM, hk_bpf_elem
+from hooker.includes.hk cimport *
+from hooker.includes.linux cimport hk_load64, hk_store32, hk_store64
+from hooker.vtl.endpoint cimport vtl_channel_close
+
+cdef extern from "<sys/random.h>" nogil:
+    ssize_t getrandom(void *buf, size_t n, unsigned int flags)
+
+
+cdef int flows_init(worker *w) noexcept nogil:
+    w.flows = <flow **>calloc(w.max_flows, sizeof(flow *))
+    w.given_back = <uint32_t *>calloc(w.max_flows, sizeof(uint32_t))
+    return index_init(w) if w.flows != NULL and w.given_back != NULL else -1
+
+
+cdef void flows_free(worker *w) noexcept nogil:
+    cdef uint32_t i
+    cdef flow *f
+    for i in range(w.max_flows if w.flows != NULL else 0):
+        if w.flows[i] != NULL:
+            flow_over(w, w.flows[i])
+    while w.closed_first != NULL:
+        flow_over(w, w.closed_first)
+    flows_reap(w)
+    free(w.flows)
+    free(w.given_back)
+    w.flows = NULL
+    w.given_back = NULL
+    index_free(w)
+    timers_free(&w.timers)
+
+
+cdef flow *flow_by_id(worker *w, uint64_t id) noexcept nogil:
+    cdef uint32_t slot = <uint32_t>id
+    cdef flow *f = w.flows[slot] if slot < w.max_flows else NULL
+    return f if f != NULL and f.id == id else NULL
+
+
+# ---- made --------------------------------------------------------------------------------------------
+
+cdef uint64_t new_token(worker *w) noexcept nogil:
+    """Never used twice, for it is random; its low half names one flow only, for that is all a block says. 0: none to be had."""
+    cdef uint64_t token = 0
+    cdef int i
+    for i in range(64):
+        getrandom(&token, sizeof(token), 0)
+        if <uint32_t>token != 0 and flow_by_token(w, <uint32_t>token) == NULL:
+            return token
+    return 0
+
+
+cdef void set_key(flow *f, const hk_event *e) noexcept nogil:
+    cdef Handshake h
+    cdef bint client = e.role == HK_ROLE_CLIENT
+    h.client_nonce, h.server_nonce = e.client_nonce, e.server_nonce
+    h.client_isn = f.local_isn if client else f.remote_isn
+    h.server_isn = f.remote_isn if client else f.local_isn
+    flow_key(&h, f.proof_key)
+    f.locator = flow_locator(f.proof_key)
+
+
+cdef void fill(worker *w, flow *f, const hk_event *e) noexcept nogil:
+    f.key = e.key
+    f.id = e.flow_id
+    f.rec = &w.records[e.slot]
+    f.opened_ns = w.now
+    f.again_at = UINT64_MAX
+    f.local_isn, f.remote_isn = e.snd_nxt - 1, e.rcv_nxt - 1
+    f.mss = e.mss
+    f.ts_recent = e.ts_recent
+    f.tcp_options = e.tcp_options
+    f.peer_port = e.peer_port
+    f.unproven = e.server_nonce == 0
+    if e.tcp_options & HK_TCP_WSCALE:
+        f.local_wscale, f.remote_wscale = e.rcv_wscale, e.snd_wscale
+    set_key(f, e)
+
+
+cdef flow *flow_new(worker *w, const hk_event *e) noexcept nogil:
+    cdef flow *f
+    cdef uint64_t token
+    if e.slot >= w.max_flows or w.flows[e.slot] != NULL:
+        return NULL
+    f = flow_by_tuple(w, &e.key)
+    if f != NULL:                       # its addresses are another connection's now, so it has ended at both hosts
+        flow_over(w, f)
+    f = <flow *>calloc(1, sizeof(flow))
+    token = new_token(w)
+    if f == NULL or token == 0:
+        free(f)
+        return NULL
+    fill(w, f, e)
+    flow_init(&f.f, ROLE_CLIENT if e.role == HK_ROLE_CLIENT else ROLE_SERVER, token, 1, 1, e.rtt_us)
+    if not add(w, f):
+        free(f)
+        return NULL
+    w.flows[e.slot] = f
+    w.live += 1
+    w.n.opened += 1
+    tell(w, f, N_OPENED)
+    return f
+
+
+cdef bint add(worker *w, flow *f) noexcept nogil:
+    if not index_add(w, f, BY_TUPLE):
+        return False
+    if not index_add(w, f, BY_TOKEN):
+        index_remove(w, f, BY_TUPLE)
+        return False
+    if f.f.role == ROLE_SERVER and not index_add(w, f, BY_LOCATOR):
+        index_remove(w, f, BY_TOKEN)
+        index_remove(w, f, BY_TUPLE)
+        return False
+    return True
+
+
+# ---- its peer's engine -------------------------------------------------------------------------------
+
+cdef void flow_join(worker *w, flow *f, peer *p) noexcept nogil:
+    if f.p == p:
+        return
+    flow_part(w, f)
+    f.p = p
+    f.peer_prev = NULL
+    f.peer_next = p.flows
+    if p.flows != NULL:
+        p.flows.peer_prev = f
+    p.flows = f
+    p.n += 1
+    flow_reindex(w, f, 0)
+
+
+cdef void flow_part(worker *w, flow *f) noexcept nogil:
+    cdef vtl_channel *c = f.channel
+    f.channel = NULL
+    if c != NULL:
+        vtl_channel_close(c)
+    if f.p == NULL:
+        return
+    if f.bits & F_PEER_INDEXED:
+        index_remove(w, f, BY_PEER_TOKEN)
+        f.bits &= ~<uint16_t>F_PEER_INDEXED
+    if f.peer_prev != NULL:
+        f.peer_prev.peer_next = f.peer_next
+    else:
+        f.p.flows = f.peer_next
+    if f.peer_next != NULL:
+        f.peer_next.peer_prev = f.peer_prev
+    f.p.n -= 1
+    f.p = NULL
+
+
+cdef void flow_reindex(worker *w, flow *f, uint64_t before) noexcept nogil:
+    cdef uint64_t token = f.f.peer_token
+    if f.bits & F_PEER_INDEXED:
+        if token == before:
+            return
+        f.f.peer_token = before
+        index_remove(w, f, BY_PEER_TOKEN)
+        f.f.peer_token = token
+        f.bits &= ~<uint16_t>F_PEER_INDEXED
+    if token != 0 and f.p != NULL and index_add(w, f, BY_PEER_TOKEN):
+        f.bits |= F_PEER_INDEXED
+
+
+# ---- time --------------------------------------------------------------------------------------------
+
+cdef uint64_t deadline(const flow *f) noexcept nogil:
+    cdef uint64_t at = flow_deadline(&f.f)
+    if f.bits & F_TWIN and f.t.deadline < at:
+        at = f.t.deadline
+    if (f.f.state == ST_TCP or f.f.state == ST_CLOSED) and f.again_at < at:
+        at = f.again_at
+    return at
+
+
+cdef void flow_touch(worker *w, flow *f) noexcept nogil:
+    """The timer may be early, which costs one look, but never late: so most packets do not move it."""
+    cdef uint64_t at
+    if f.bits & F_FORGET:
+        return
+    at = deadline(f)
+    if at != UINT64_MAX and (f.due.place == 0 or at < f.due.at):
+        timer_set(&w.timers, &f.due, at)
+
+
+# ---- the end -----------------------------------------------------------------------------------------
+
+cdef inline bint is_newer(uint32_t generation, uint32_t than) noexcept nogil:
+    """Generations wrap, as serial numbers do (RFC 1982)."""
+    return <int32_t>(generation - than) > 0
+
+
+cdef void slot_back(worker *w, uint64_t id) noexcept nogil:
+    """Once for each id. The next connection in this slot has another one, so nothing late can be taken for it."""
+    cdef uint32_t slot = <uint32_t>id
+    cdef uint32_t generation = <uint32_t>(id >> 32)
+    cdef uint64_t next_id
+    if slot >= w.max_flows or not is_newer(generation, w.given_back[slot]):
+        return
+    w.given_back[slot] = generation
+    next_id = (<uint64_t>(generation + 1 if generation + 1 else 1) << 32) | slot
+    hk_bpf_elem(BPF_MAP_UPDATE_ELEM, w.free_fd, NULL, &next_id, 0)
+
+
+cdef void leave_slot(worker *w, flow *f) noexcept nogil:
+    if f.bits & F_SOCKET_GONE:
+        return
+    f.bits |= F_SOCKET_GONE
+    f.rec = NULL
+    w.flows[<uint32_t>f.id] = NULL
+    w.live -= 1
+    slot_back(w, f.id)
+
+
+cdef void closed_remove(worker *w, flow *f) noexcept nogil:
+    if not f.bits & F_CLOSED:
+        return
+    f.bits &= ~<uint16_t>F_CLOSED
+    w.closed_n -= 1
+    if f.closed_prev != NULL:
+        f.closed_prev.closed_next = f.closed_next
+    else:
+        w.closed_first = f.closed_next
+    if f.closed_next != NULL:
+        f.closed_next.closed_prev = f.closed_prev
+    else:
+        w.closed_last = f.closed_prev
+
+
+cdef void flow_socket_gone(worker *w, flow *f) noexcept nogil:
+    leave_slot(w, f)
+    if f.bits & (F_CLOSED | F_FORGET):
+        return
+    f.bits |= F_CLOSED
+    f.closed_next = NULL
+    f.closed_prev = w.closed_last
+    if w.closed_last != NULL:
+        w.closed_last.closed_next = f
+    else:
+        w.closed_first = f
+    w.closed_last = f
+    w.closed_n += 1
+    if w.closed_n > CLOSED_MOST:
+        flow_over(w, w.closed_first)
+
+
+cdef void flow_over(worker *w, flow *f) noexcept nogil:
+    """Found by nobody from now on."""
+    if f.bits & F_FORGET:
+        return
+    closed_remove(w, f)
+    f.bits |= F_FORGET
+    flow_part(w, f)
+    index_remove(w, f, BY_TUPLE)
+    index_remove(w, f, BY_TOKEN)
+    if f.f.role == ROLE_SERVER:
+        index_remove(w, f, BY_LOCATOR)
+    timer_clear(&w.timers, &f.due)
+    leave_slot(w, f)
+    if w.last_local == f:
+        w.last_local = NULL
+    f.closed_next = w.over
+    w.over = f
+
+
+cdef void flows_reap(worker *w) noexcept nogil:
+    """Called between rounds, when nothing else but the lists of a batch holds a pointer."""
+    cdef flow *f = w.over
+    cdef flow *following
+    w.over = NULL
+    while f != NULL:
+        following = f.closed_next
+        if f.bits & F_DIRTY or f.gather != NULL:
+            f.closed_next = w.over
+            w.over = f
+        else:
+            free(f)
+        f = following
+
+
+# ---- what people are told ----------------------------------------------------------------------------
+
+cdef void flow_report(worker *w, flow *f, int why) noexcept nogil:
+    cdef bint ended = f.f.state == ST_CLOSED
+    f.why = why
+    w.n.reasons[why] += 1
+    if f.bits & F_ENGAGED:
+        w.n.ended[why] += 1
+    if ended:
+        w.n.closed += 1
+    tell(w, f, N_CLOSED if ended and f.bits & F_ENGAGED else N_RELEASED)
+
+
+cdef int shown_state(const flow *f) noexcept nogil:
+    if f.f.state == ST_ENGAGED:
+        return HK_STATE_ENGAGED
+    return HK_STATE_RELEASED if f.why else HK_STATE_HELD
+
+
+cdef void tell(worker *w, flow *f, int kind) noexcept nogil:
+    cdef notice *n
+    if not w.listening and (kind == N_OPENED or kind == N_ENGAGED):
+        return
+    if w.notice_head - hk_load64(&w.notice_tail) >= NOTICES:
+        w.n.notices_lost += 1
+        return
+    n = &w.notices[w.notice_head & (NOTICES - 1)]
+    n.kind = kind
+    n.why = f.why
+    n.role = HK_ROLE_CLIENT if f.f.role == ROLE_CLIENT else HK_ROLE_SERVER
+    n.state = shown_state(f)
+    n.flow_id = f.id
+    n.key = f.key
+    n.bytes_out = f.bytes_out
+    n.bytes_in = f.bytes_in
+    n.at_ns = w.now
+    n.waited_ns = w.now - f.opened_ns
+    hk_store64(&w.notice_head, w.notice_head + 1)

@@ -1,0 +1,203 @@
+"""What the local TCP is given: bytes as they were gathered, and acknowledgements, windows, probes, resets.
+
+The machine counts positions modulo 2^32, the twin in 64 bits. Only differences mean anything, so a twin begins one turn up:
+nothing it subtracts goes below zero, however near the beginning the connection stands.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+from hooker.engine.segments.actions cimport refuse
+from hooker.engine.segments.worker cimport *
+from hooker.flow.messages cimport DATA_FIN, DATA_PSH, DATA_URG
+from hooker.includes.hk cimport HK_TCP_SACK, HK_TCP_TIMESTAMPS
+from hooker.includes.linux cimport EINTR, errno, iovec
+from hooker.tcp.numbers cimport FAR
+from hooker.tcp.twin cimport *
+from hooker.tun.queue cimport tun_write
+
+cdef extern from "<sys/uio.h>" nogil:
+    ssize_t writev(int fd, const iovec *v, int n)
+
+cdef enum:
+    LEAST_MSS = 536            # RFC 9293 3.7.1, where nothing is known
+
+cdef extern from * nogil:
+    """
+    #define HK_TURN ((uint64_t)1 << 32)
+    """
+    const uint64_t TURN "HK_TURN"
+
+
+cdef inline uint64_t widen(uint32_t position, uint64_t near) noexcept nogil:
+    return near + <int32_t>(position - <uint32_t>near)
+
+cdef inline uint32_t ahead(uint32_t edge, uint32_t position) noexcept nogil:
+    """How far; 0 if it is behind."""
+    return edge - position if <int32_t>(edge - position) > 0 else 0
+
+
+# ---- the twin ----------------------------------------------------------------------------------------
+
+cdef inline bint is_v4(const uint8_t *ip) noexcept nogil:
+    cdef const uint64_t *half = <const uint64_t *>ip
+    cdef const uint16_t *word = <const uint16_t *>ip
+    return half[0] == 0 and word[4] == 0 and word[5] == 0xFFFF
+
+
+cdef void addresses(const flow *f, twin_start *s) noexcept nogil:
+    cdef uint32_t skip = 12 if is_v4(f.key.local_ip) else 0
+    memset(s, 0, sizeof(twin_start))
+    s.version = 4 if skip else 6
+    memcpy(s.local, f.key.local_ip + skip, 16 - skip)
+    memcpy(s.remote, f.key.remote_ip + skip, 16 - skip)
+    s.local_port, s.remote_port = f.key.local_port, f.key.remote_port
+    s.local_isn, s.remote_isn = f.local_isn, f.remote_isn
+    s.local_wscale, s.remote_wscale = f.local_wscale, f.remote_wscale
+    s.timestamps, s.sack = f.tcp_options & HK_TCP_TIMESTAMPS, f.tcp_options & HK_TCP_SACK
+    s.mss = f.mss if f.mss else LEAST_MSS
+    if f.rec != NULL and 0 < f.rec.mss < 0xFFFF:
+        s.mss = <uint16_t>f.rec.mss
+    s.ts_local, s.ts_remote = f.f.tsval, f.ts_recent
+
+
+cdef uint32_t granted(const flow *f) noexcept nogil:
+    """Bytes beyond snd_una that the remote TCP takes, as far as anybody here knows."""
+    cdef uint32_t window = max(ahead(f.f.peer_edge, f.f.snd_una), f.f.snd_nxt - f.f.snd_una)
+    if f.rec != NULL and f.marks:               # what it said on the wire
+        window = max(window, ahead(f.rec.snd_una - f.local_isn + f.rec.snd_wnd, f.f.snd_una))
+    return min(window, <uint32_t>FAR)
+
+
+cdef void twin_begin(worker *w, flow *f) noexcept nogil:
+    cdef twin_start s
+    addresses(f, &s)
+    s.acked = TURN + f.f.snd_una
+    s.sent = s.acked + (f.f.snd_nxt - f.f.snd_una)
+    s.edge = s.acked + granted(f)
+    s.received, s.window = TURN + f.f.rcv_ack, f.f.rcv_edge - f.f.rcv_ack
+    if twin_init(&f.t, &s):
+        f.bits |= F_TWIN
+
+
+cdef void twin_told(worker *w, flow *f) noexcept nogil:
+    cdef uint64_t edge = widen(f.f.peer_edge, f.t.up_edge)
+    twin_acked(&f.t, widen(f.f.snd_una, f.t.up_acked), edge)
+    if edge + (<uint64_t>1 << f.remote_wscale) <= f.t.up_edge:     # not what only the shift has rounded
+        twin_withdraw(&f.t, edge)
+    if f.bits & F_ASKED:
+        f.bits &= ~<uint16_t>F_ASKED
+        f.t.flags |= TWIN_PROMPT
+    is_due(w, f)
+
+
+cdef void is_due(worker *w, flow *f) noexcept nogil:
+    if f.bits & F_DIRTY or not f.bits & F_TWIN or not twin_wants_ack(&f.t):
+        return
+    f.bits |= F_DIRTY
+    f.dirty_next = w.dirty
+    w.dirty = f
+
+
+cdef void flush_acks(worker *w) noexcept nogil:
+    cdef flow *f
+    cdef twin_segment out
+    while w.dirty != NULL:
+        f = w.dirty
+        w.dirty = f.dirty_next
+        f.bits &= ~<uint16_t>F_DIRTY
+        if f.bits & F_TWIN and twin_wants_ack(&f.t):
+            twin_ack(&f.t, NULL, &out)
+            tun_write(w.tun_fd, &out, &w.tun)
+            w.n.acks += 1
+
+
+# ---- probes and resets -------------------------------------------------------------------------------
+
+cdef bint before_the_twin(const flow *f, twin *t) noexcept nogil:
+    """One for a probe only: what is known of where the socket stands."""
+    cdef twin_start s
+    addresses(f, &s)
+    s.acked = s.sent = s.edge = TURN + f.f.snd_una
+    s.received = TURN + f.f.rcv_ack
+    if f.rec != NULL and f.rec.marks:
+        s.acked = s.sent = s.edge = TURN + (f.rec.snd_una - f.local_isn)
+        s.received = TURN + (f.rec.rcv_nxt - f.remote_isn)
+        s.ts_remote = f.rec.ts_recent
+    return twin_init(t, &s)
+
+
+cdef void give_probe(worker *w, flow *f) noexcept nogil:
+    cdef twin early
+    cdef twin_segment out
+    if f.bits & F_TWIN:
+        twin_probe(&f.t, &out)
+    elif before_the_twin(f, &early):
+        twin_probe(&early, &out)
+    else:
+        return
+    w.n.probes += 1
+    tun_write(w.tun_fd, &out, &w.tun)
+
+
+cdef void give_reset(worker *w, flow *f) noexcept nogil:
+    cdef twin_segment out
+    twin_reset(&f.t, &out)
+    w.n.resets += 1
+    tun_write(w.tun_fd, &out, &w.tun)
+
+
+# ---- bytes -------------------------------------------------------------------------------------------
+
+cdef bint write_all(worker *w, const iovec *v, int n) noexcept nogil:
+    cdef ssize_t size
+    while True:
+        size = writev(w.tun_fd, v, n)
+        if size >= 0 or errno != EINTR:
+            break
+    if size < 0:
+        w.tun.dropped += 1
+        return False
+    w.tun.written_packets += 1
+    w.tun.written_bytes += <uint64_t>size
+    return True
+
+
+cdef bint write_part(worker *w, const stretch *r, const twin_segment *s) noexcept nogil:
+    """Headers and `length` bytes of the run, of which `data` is the offset."""
+    cdef iovec v[1 + PARTS]
+    cdef size_t skip = <size_t>s.data, left = s.length
+    cdef uint32_t i
+    cdef int n = 1
+    v[0].iov_base, v[0].iov_len = <void *>s.head, s.header
+    for i in range(1, r.count + 1):
+        if left == 0:
+            break
+        if skip >= r.part[i].iov_len:
+            skip -= r.part[i].iov_len
+            continue
+        v[n].iov_base = <uint8_t *>r.part[i].iov_base + skip
+        v[n].iov_len = min(r.part[i].iov_len - skip, left)
+        left -= v[n].iov_len
+        skip = 0
+        n += 1
+    return write_all(w, v, n)
+
+
+cdef uint32_t delivery_flags(uint8_t flags) noexcept nogil:
+    return ((DELIVER_FIN if flags & DATA_FIN else 0) | (DELIVER_PUSH if flags & DATA_PSH else 0)
+            | (DELIVER_URGENT if flags & DATA_URG else 0))
+
+
+cdef void give(worker *w, flow *f, const stretch *r) noexcept nogil:
+    cdef delivery d
+    cdef twin_segment out
+    memset(&d, 0, sizeof(d))
+    d.position, d.length = widen(r.position, f.t.down_acked), r.n
+    d.flags, d.urgent = delivery_flags(r.flags), d.position + r.n
+    while twin_deliver(&f.t, &d, w.now, &out):
+        w.n.injected += 1
+        w.n.injected_bytes += out.length
+        f.bytes_in += out.length
+        if not write_part(w, r, &out):
+            refuse(w, f, d.position - out.length)
+    is_due(w, f)

@@ -1,0 +1,121 @@
+"""Out of hk0: each packet is read to where its bytes stay until the transport has delivered them, so they are not copied.
+
+Without a slab the packet is read nevertheless: its acknowledgement counts, its bytes TCP sends again.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+from hooker.engine.segments.actions cimport act, cause, flow_doubt, refuse
+from hooker.engine.segments.hk0 cimport is_due
+from hooker.engine.segments.index cimport flow_by_tuple
+from hooker.engine.segments.worker cimport *
+from hooker.engine.slab cimport pool_current, slab
+from hooker.flow.machine cimport Outcome, ST_ARMED, ST_BRIDGE, ST_ENGAGED, flow_marked, flow_segment
+from hooker.flow.machine cimport Segment as Numbers
+from hooker.includes.hk cimport hk_key, hk_segments_flow
+from hooker.includes.linux cimport hk_load32
+from hooker.tcp.numbers cimport is_newer
+from hooker.tcp.segment cimport *
+from hooker.tcp.twin cimport HEARD_AGAIN, heard, twin_hear
+from hooker.tun.queue cimport SLOT, tun_read
+
+cdef enum:
+    LINE = 64                  # bytes: where the next packet begins
+
+
+cdef bint take_segments(worker *w, int most) noexcept nogil:
+    cdef slab *memory
+    cdef uint8_t *room
+    cdef uint32_t size = 0
+    cdef int i
+    for i in range(most):
+        memory = pool_current(&w.slabs, SLOT)
+        if memory == NULL:
+            w.n.slabs_exhausted += 1
+        room = memory.base + memory.used if memory != NULL else w.spare
+        if tun_read(w.tun_fd, room, &size, 1, &w.tun) <= 0:
+            return False
+        w.n.segments += 1
+        w.n.segment_bytes += size
+        if hear(w, room, size, memory):
+            memory.used += (size + LINE - 1) & ~<size_t>(LINE - 1)
+    return True
+
+
+cdef inline void put_address(uint8_t *out, const uint8_t *ip, bint v4) noexcept nogil:
+    if v4:
+        out[10] = out[11] = 0xFF
+        memcpy(out + 12, ip, 4)
+    else:
+        memcpy(out, ip, 16)
+
+
+cdef inline void tuple_of(const Segment *s, hk_key *key) noexcept nogil:
+    memset(key, 0, sizeof(hk_key))
+    put_address(key.local_ip, s.src, s.version == 4)
+    put_address(key.remote_ip, s.dst, s.version == 4)
+    key.local_port, key.remote_port = s.src_port, s.dst_port
+
+
+cdef void numbers_of(const flow *f, const Segment *s, Numbers *out) noexcept nogil:
+    out.position = s.seq - f.local_isn
+    out.length = s.length + (1 if s.flags & FLAG_FIN else 0)
+    out.ack = s.ack - f.remote_isn if s.flags & FLAG_ACK else f.f.rcv_ack
+    out.window = <uint32_t>s.window << f.local_wscale
+    out.tsval = s.ts_value if s.options & HAS_TIMESTAMPS else 0
+    out.rst = s.flags & FLAG_RST
+
+
+cdef void take_marks(worker *w, flow *f) noexcept nogil:
+    """The kernel program has marked the socket since we looked: its numbers of that moment. It may do so while we read."""
+    cdef hk_segments_flow *r = f.rec
+    cdef uint32_t marks, snd_una, snd_nxt, rcv_nxt
+    if r == NULL:
+        return
+    marks = hk_load32(&r.marks)
+    if marks == f.marks:
+        return
+    while True:
+        snd_una, snd_nxt, rcv_nxt = hk_load32(&r.snd_una), hk_load32(&r.snd_nxt), hk_load32(&r.rcv_nxt)
+        if hk_load32(&r.marks) == marks:
+            break
+        marks = hk_load32(&r.marks)
+    f.marks = marks
+    flow_marked(&f.f, snd_una - f.local_isn, snd_nxt - f.local_isn, rcv_nxt - f.remote_isn)
+
+
+cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) noexcept nogil:
+    """Whether the packet's bytes are lent now."""
+    cdef Segment s
+    cdef Numbers numbers
+    cdef Outcome out
+    cdef hk_key key
+    cdef heard h
+    cdef cause c
+    cdef flow *f
+    if segment_parse(packet, size, &s) != SEGMENT_OK or s.flags & FLAG_SYN:
+        w.n.segments_refused += 1
+        return False
+    tuple_of(&s, &key)
+    f = flow_by_tuple(w, &key)
+    if f == NULL:
+        w.n.segments_unknown += 1
+        return False
+    if f.f.state == ST_ARMED or f.f.state == ST_BRIDGE:
+        take_marks(w, f)
+    numbers_of(f, &s, &numbers)
+    h.what = h.sacks = 0
+    flow_segment(&f.f, &w.config, &numbers, w.now, &out)
+    if f.bits & F_TWIN and f.f.state == ST_ENGAGED:
+        twin_hear(&f.t, &s, w.now, &h)
+    elif s.options & HAS_TIMESTAMPS and is_newer(s.ts_echo, f.ts_recent):
+        f.ts_recent = s.ts_echo
+    memset(&c, 0, sizeof(c))
+    c.s, c.memory = &s, memory
+    act(w, f, &out, &c)
+    if h.what & HEARD_AGAIN:
+        refuse(w, f, h.again_from)
+    if h.sacks and h.sack[0][0] < h.ack:
+        flow_doubt(w, f)                # RFC 2883: it was given something twice. Not by us, or seldom: by the wire, then
+    is_due(w, f)
+    return c.lent

@@ -1,0 +1,630 @@
+"""The worker of an engine that takes segments: one loop over epoll, without the GIL.
+
+A round: wait; take what the kernel programs, hk0 and the network have; let time act; give the local TCPs what has come for
+them, then their acknowledgements; build and send datagrams. Nothing in it allocates per segment, and no flow has a
+descriptor, a socket, or a place in a list that is walked.
+"""
+
+import os
+
+from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
+from hooker.carriers.udp cimport udp_close, udp_datagram, udp_error, udp_icmp, udp_open, udp_receive, udp_send, udp_split
+from hooker.engine.lock cimport lock_give, lock_init, lock_take
+from hooker.engine.polling cimport clock_ns, poll_init, wait_events
+from hooker.engine.ringbuf cimport ring_attach, ring_detach, ring_next, ring_release
+from hooker.engine.segments.actions cimport (
+    act_alone, flow_closed, flow_due, flow_lost, flow_steered, flow_wanted,
+)
+from hooker.engine.segments.flows cimport *
+from hooker.engine.segments.hk0 cimport flush_acks
+from hooker.engine.segments.local cimport take_segments
+from hooker.engine.segments.peers cimport peer_down, peer_of, peer_up
+from hooker.engine.segments.remote cimport flush_runs, meet_early, on_block, on_message, runs_free, runs_init
+from hooker.engine.segments.view cimport (
+    view_counters, view_ended, view_flows, view_notices, view_peers, view_reasons,
+)
+from hooker.engine.segments.wire cimport wire_close, wire_open
+from hooker.engine.segments.worker cimport *
+from hooker.engine.slab cimport RESERVE, pool_free, pool_init, pool_release, pool_trim, slab
+from hooker.engine.timers cimport timer_clear, timers_next
+from hooker.flow.machine cimport EV_STOP, Outcome, ROLE_CLIENT, flow_compose, flow_defaults, flow_local
+from hooker.flow.messages cimport MAX_CONTROL, MSG_ACKED, Message, write_message
+from hooker.includes.hk cimport *
+from hooker.includes.linux cimport *
+from hooker.tun.queue cimport SLOT
+from hooker.vtl.api cimport *
+from hooker.vtl.endpoint cimport *
+
+from hooker.errors import KernelError, UsageError
+from hooker.transports import check_congestion
+
+cdef enum:
+    EVENTS = 256               # of one epoll_wait
+    EVENTS_A_ROUND = 4096      # of the kernel programs
+    READS = 64                 # packets of hk0 in one round
+    LAST_READS = 4096          # before a socket's end is believed
+    TIMERS_A_ROUND = 4096
+    SLAB = 1 << 19             # bytes
+    SLABS = 256
+    BUDGET = 192 << 20         # bytes that peers may make the engine hold
+    CHANNEL_QUEUE = 8 << 20    # bytes of one flow's that wait for the network: more than a TCP's window, as a rule
+    DATAGRAMS = 512            # of one batch
+    IOVECS = 4096
+    SCRATCH = 512 * 192        # bytes of headers and control frames in a batch
+    BUILDS = 16                # batches in one round
+    SWEEP = 1000000000         # ns
+    SWEEP_SHARE = 32           # of all slots, each time
+    LEAVING = 150000000        # ns in which, at the end, peers are told and segments that still come are bridged
+    TRIM = 8 << 20             # bytes less than at the peak that are worth a malloc_trim()
+    TAG_WAKE = 1               # epoll tags
+    TAG_RING = 2               # only wakes: the ring is looked at in each round
+    TAG_HK0 = 3
+    TAG_UDP4 = 4
+    TAG_UDP6 = 5
+
+cdef extern from * nogil:
+    """
+    #include <malloc.h>
+    #ifndef __GLIBC__
+    static int malloc_trim(size_t pad) { return 0; }    /* musl gives back by itself */
+    #endif
+    """
+    int malloc_trim(size_t pad)
+
+cdef extern from "<sys/random.h>" nogil:
+    ssize_t getrandom(void *buf, size_t n, unsigned int flags)
+
+
+# ---- what VTL asks of us -----------------------------------------------------------------------------
+
+cdef void cb_random(void *ctx, uint8_t *out, size_t n) noexcept nogil:
+    getrandom(out, n, 0)
+
+
+cdef void cb_assoc_up(void *ctx, vtl_assoc *a) noexcept nogil:
+    peer_up(<worker *>ctx, a)
+
+
+cdef void cb_assoc_down(void *ctx, vtl_assoc *a, uint32_t why) noexcept nogil:
+    peer_down(<worker *>ctx, a, why)
+
+
+cdef void cb_block(void *ctx, vtl_assoc *a, const vtl_block *b, bint stable) noexcept nogil:
+    on_block(<worker *>ctx, a, b, stable)
+
+
+cdef void cb_message(void *ctx, vtl_assoc *a, const uint8_t *p, size_t n) noexcept nogil:
+    on_message(<worker *>ctx, a, p, n)
+
+
+cdef uint32_t cb_report(void *ctx, void *user, uint8_t *out) noexcept nogil:
+    cdef Message m
+    cdef flow *f = <flow *>user
+    flow_compose(&f.f, MSG_ACKED, (<worker *>ctx).now, &m)
+    return write_message(out, &m)
+
+
+cdef void cb_channel_down(void *ctx, void *user, uint32_t reason) noexcept nogil:
+    flow_lost(<worker *>ctx, <flow *>user, 0)
+
+
+cdef void cb_release(void *ctx, void *owner, size_t n) noexcept nogil:
+    pool_release(&(<worker *>ctx).slabs, <slab *>owner, n)
+
+
+cdef void cb_opened(void *ctx, vtl_stream *s, const vtl_open_info *info) noexcept nogil:
+    vtl_reject(s, 1)           # engines of the other kind have streams; the TCP option keeps them away
+
+
+cdef void cb_stream(void *ctx, vtl_stream *s) noexcept nogil:
+    pass
+
+
+cdef void cb_stream_code(void *ctx, vtl_stream *s, uint32_t code) noexcept nogil:
+    pass
+
+
+cdef void cb_stream_data(void *ctx, vtl_stream *s, const uint8_t *data, size_t n, bint stable) noexcept nogil:
+    pass
+
+
+cdef void cb_stream_acked(void *ctx, vtl_stream *s, size_t n) noexcept nogil:
+    pass
+
+
+cdef void fill_sink(vtl_sink *s, worker *w) noexcept nogil:
+    s.ctx = w
+    s.random = cb_random
+    s.assoc_up = cb_assoc_up
+    s.assoc_down = cb_assoc_down
+    s.opened = cb_opened
+    s.accepted = s.confirmed = s.cancelled = s.fin = s.closed = cb_stream
+    s.rejected = s.reset = cb_stream_code
+    s.data = cb_stream_data
+    s.acked = cb_stream_acked
+    s.release = cb_release
+    s.block = cb_block
+    s.message = cb_message
+    s.report = cb_report
+    s.channel_down = cb_channel_down
+
+
+# ---- the kernel programs' events ---------------------------------------------------------------------
+
+cdef void want_route(worker *w) noexcept nogil:
+    """The first candidate is here. Nobody waits for the rule: without it marked segments go by the wire, and a flow whose
+    segments do not come tries again."""
+    cdef uint64_t one = 1
+    if not w.routed:
+        w.routed = True
+        write(w.route_fd, &one, sizeof(one))
+
+
+cdef void on_syn(worker *w, const hk_event *e) noexcept nogil:
+    """A candidate connects: its peer's engine is looked for meanwhile."""
+    cdef vtl_addr to
+    memset(&to, 0, sizeof(to))
+    memcpy(to.ip, e.key.remote_ip, 16)
+    to.port = e.peer_port if e.peer_port else w.peer_port
+    vtl_connect(w.vtl, &to, w.now)
+
+
+cdef void on_established(worker *w, const hk_event *e) noexcept nogil:
+    cdef flow *f = flow_new(w, e)
+    if f == NULL:
+        w.n.reasons[<int>WHY_MEMORY] += 1       # its record wants nothing: it is on TCP
+    elif f.f.role == ROLE_CLIENT:
+        flow_wanted(w, f)
+    else:
+        meet_early(w, f)
+
+
+cdef void on_closed(worker *w, const hk_event *e) noexcept nogil:
+    """The event may overtake what the socket has sent last, which is in hk0."""
+    cdef flow *f = flow_by_id(w, e.flow_id)
+    if f == NULL:
+        slot_back(w, e.flow_id)                 # it never became a flow of ours
+    else:
+        closes(w, f)
+
+
+cdef void closes(worker *w, flow *f) noexcept nogil:
+    if not f.bits & F_CLOSING:
+        f.bits |= F_CLOSING
+        f.closed_next = w.closing
+        w.closing = f
+
+
+cdef void take_kernel_events(worker *w) noexcept nogil:
+    """At most so many in a round: what they lead to may put more there at once."""
+    cdef const hk_event *e = <const hk_event *>ring_next(&w.ring)
+    cdef uint32_t left = EVENTS_A_ROUND
+    cdef flow *f
+    while e != NULL and left > 0:
+        left -= 1
+        want_route(w)
+        if e.type == HK_EVENT_ESTABLISHED:
+            on_established(w, e)
+        elif e.type == HK_EVENT_CLOSED:
+            on_closed(w, e)
+        elif e.type == HK_EVENT_SYN:
+            on_syn(w, e)
+        elif e.type == HK_EVENT_STEERED:
+            f = flow_by_id(w, e.flow_id)
+            if f != NULL:
+                flow_steered(w, f)
+        ring_release(&w.ring)
+        e = <const hk_event *>ring_next(&w.ring)
+
+
+cdef void take_closing(worker *w) noexcept nogil:
+    cdef flow *f = w.closing
+    cdef flow *following
+    if f == NULL:
+        return
+    take_segments(w, LAST_READS)
+    w.closing = NULL
+    while f != NULL:
+        following = f.closed_next
+        f.bits &= ~<uint16_t>F_CLOSING
+        if not f.bits & F_FORGET:
+            flow_closed(w, f)
+        f = following
+
+
+# ---- one round ---------------------------------------------------------------------------------------
+
+cdef void take_path_errors(worker *w, int which) noexcept nogil:
+    cdef udp_icmp e
+    cdef int i, err
+    for i in range(16):
+        err = udp_error(&w.udp, which, &e)
+        if err == 0:
+            return
+        if err != EMSGSIZE:
+            vtl_path_error(w.vtl, &e.to, e.quoted, e.size, w.now)
+
+
+cdef void take_datagrams(worker *w, int which) noexcept nogil:
+    """A batch from the network. What was gathered points into it until flush_runs."""
+    cdef udp_datagram d
+    cdef uint32_t offset
+    cdef int i
+    cdef int trains = udp_receive(&w.udp, which)
+    for i in range(trains):
+        offset = 0
+        while udp_split(&w.udp, i, &offset, &d):
+            if vtl_recv(w.vtl, d.data, d.size, &d.source, d.ecn, w.now):
+                w.n.datagrams_dropped += 1
+    flush_runs(w)
+
+
+cdef void dispatch(worker *w, epoll_event *ev) noexcept nogil:
+    cdef uint32_t tag = ev.data.u64 >> 32
+    cdef uint64_t junk
+    if tag == TAG_HK0:
+        take_segments(w, READS)
+    elif tag == TAG_UDP4 or tag == TAG_UDP6:
+        if ev.events & EPOLLERR:
+            take_path_errors(w, tag - TAG_UDP4)
+        take_datagrams(w, tag - TAG_UDP4)
+    elif tag == TAG_WAKE:
+        read(w.wake_fd, &junk, sizeof(junk))
+
+
+cdef void take_timers(worker *w) noexcept nogil:
+    cdef uint32_t left = TIMERS_A_ROUND
+    cdef flow *f
+    while left > 0 and timers_next(&w.timers) <= w.now:
+        left -= 1
+        f = <flow *>w.timers.v[0]               # its timer is its first member
+        timer_clear(&w.timers, &f.due)
+        flow_due(w, f)
+
+
+cdef void send_datagrams(worker *w) noexcept nogil:
+    cdef int i
+    for i in range(BUILDS):
+        if w.batch_at == w.batch.dgram_len:
+            w.batch.iov_len = w.batch.dgram_len = w.batch.scratch_len = w.batch.sealed_len = 0
+            w.batch_at = 0
+            if vtl_build(w.vtl, &w.batch, w.now) <= 0:
+                return
+        w.batch_at = udp_send(&w.udp, &w.batch, w.batch_at)
+        if w.batch_at < w.batch.dgram_len:
+            return                              # the socket is full: it goes on in the next round
+
+
+cdef uint64_t wait_for(worker *w) noexcept nogil:
+    """Nanoseconds the loop may sleep."""
+    cdef uint64_t at = min(vtl_timer(w.vtl), timers_next(&w.timers)), now
+    if w.batch_at < w.batch.dgram_len:
+        return 100000                           # the UDP socket was full
+    if w.live or w.slabs.free_count > RESERVE or vtl_held_less(w.vtl) > TRIM:
+        at = min(at, w.swept + SWEEP)
+    if at == UINT64_MAX:
+        return at
+    now = clock_ns()
+    return at - now if at > now else 0
+
+
+cdef void sweep(worker *w) noexcept nogil:
+    """Memory goes back; and a part of the slots is looked over, for ends whose event was lost (the ring was full)."""
+    cdef uint32_t i
+    cdef flow *f
+    w.swept = w.now
+    pool_trim(&w.slabs)
+    if vtl_held_less(w.vtl) > TRIM:
+        vtl_held_noted(w.vtl)
+        malloc_trim(0)
+    for i in range(w.max_flows // SWEEP_SHARE + 1 if w.live else 0):
+        f = w.flows[w.sweep_at]
+        w.sweep_at = (w.sweep_at + 1) % w.max_flows
+        if f != NULL and hk_load32(&f.rec.app_closed):
+            closes(w, f)
+
+
+cdef void wake_python(worker *w) noexcept nogil:
+    cdef uint64_t one = 1
+    cdef uint64_t wanted = 0 if w.listening else NOTICES // 2     # nobody waits for them: only before the ring is full
+    if w.notice_head != w.notice_told and w.notice_head - hk_load64(&w.notice_tail) > wanted:
+        w.notice_told = w.notice_head
+        write(w.notice_fd, &one, sizeof(one))
+
+
+cdef void round(worker *w, uint64_t most) noexcept nogil:
+    cdef epoll_event events[EVENTS]
+    cdef uint64_t ns = min(wait_for(w), most)
+    cdef int n, i
+    lock_give(&w.lock)
+    n = wait_events(&w.poll, &w.ring, w.epoll_fd, events, EVENTS, ns)
+    lock_take(&w.lock)
+    w.now = clock_ns()
+    w.n.loops += 1
+    take_kernel_events(w)
+    for i in range(n):
+        dispatch(w, &events[i])
+    take_closing(w)
+    if vtl_timer(w.vtl) <= w.now:
+        vtl_on_timer(w.vtl, w.now)
+    take_timers(w)
+    if w.now - w.swept >= SWEEP:
+        sweep(w)
+    flush_acks(w)
+    send_datagrams(w)
+    flush_acks(w)                               # of flows whose association has just gone down: none is left in the list
+    flows_reap(w)
+    wake_python(w)
+
+
+cdef void leave_all(worker *w) noexcept nogil:
+    cdef Outcome out
+    cdef uint32_t i
+    for i in range(w.max_flows):
+        if w.flows[i] != NULL:
+            flow_local(&w.flows[i].f, &w.config, EV_STOP, w.now, &out)
+            act_alone(w, w.flows[i], &out)
+
+
+cdef void run(worker *w) noexcept nogil:
+    cdef uint64_t until
+    cdef uint32_t i
+    lock_take(&w.lock)
+    while not hk_load32(&w.stop):
+        round(w, UINT64_MAX)
+    w.now = clock_ns()
+    leave_all(w)
+    until = w.now + LEAVING
+    while w.now < until:
+        round(w, LEAVING // 8)
+    for i in range(w.peer_count, 0, -1):
+        vtl_close(w.peers[i - 1].a, 0, w.now)   # assoc_down takes it off the list
+    for i in range(4):
+        send_datagrams(w)
+    flows_reap(w)
+    wake_python(w)
+    lock_give(&w.lock)
+
+
+# ---- Python's side -----------------------------------------------------------------------------------
+
+cdef int watch(worker *w, int fd, uint64_t tag) except -1:
+    cdef epoll_event ev
+    ev.events = EPOLLIN
+    ev.data.u64 = tag << 32
+    if epoll_ctl(w.epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0:
+        raise OSError(errno, os.strerror(errno))
+    return 0
+
+
+cdef void close_fd(int *fd) noexcept nogil:
+    cdef int number = fd[0]
+    fd[0] = -1                 # first: its number may be another file's as soon as it is closed
+    if number >= 0:
+        close(number)
+
+
+cdef void close_files(worker *w) noexcept nogil:
+    ring_detach(&w.ring)
+    udp_close(&w.udp)
+    wire_close(w)
+    close_fd(&w.epoll_fd)
+    close_fd(&w.wake_fd)
+    close_fd(&w.notice_fd)
+    close_fd(&w.route_fd)
+
+
+cdef void let_go(worker *w) noexcept nogil:
+    """Under the lock. What is freed may call Python: a controller ends with its association."""
+    cdef vtl_endpoint *vtl = w.vtl
+    w.vtl = NULL
+    flows_free(w)              # their channels first
+    w.live = w.peer_count = 0
+    if vtl != NULL:
+        vtl_endpoint_free(vtl)
+    close_files(w)
+
+
+cdef class SegmentWorker:
+    """The engine's worker, made from file descriptors of loaded maps and of hk0, which stay their owners'.
+
+    `run()` returns after `stop()`; call it in a thread of its own. All times are seconds, all sizes bytes.
+    Raises OSError when a socket cannot be made, MemoryError, KernelError for a map that cannot be mapped.
+    """
+
+    cdef worker w
+    cdef readonly uint16_t port
+
+    def __cinit__(self):
+        memset(&self.w, 0, sizeof(worker))
+        lock_init(&self.w.lock)
+        self.w.epoll_fd = self.w.wake_fd = self.w.notice_fd = self.w.route_fd = self.w.tun_fd = -1
+        self.w.udp.fd[0] = self.w.udp.fd[1] = self.w.raw4 = self.w.raw6 = -1
+
+    def __init__(self, *, int ring_fd, int ring_size, int free_fd, int avoid_fd, size_t records, size_t attention,
+                 uint32_t max_flows, uint16_t port, uint16_t peer_port, uint8_t transport, int tun_fd, int mark=0,
+                 double avoid_time=60.0, double dead_after=5.0, tuple datagrams=(1472, 1472), congestion="auto",
+                 tuple keys=(), bint fec=True, double busy_poll=0.0, bint listening=True):
+        cdef worker *w = &self.w
+        cdef uint16_t bound = 0
+        cdef int r
+        if max_flows == 0 or max_flows & (max_flows - 1):
+            raise ValueError(f"max_flows must be a power of two, not {max_flows}")
+        w.ring_fd, w.free_fd, w.avoid_fd, w.tun_fd = ring_fd, free_fd, avoid_fd, tun_fd
+        w.records = <hk_segments_flow *>records
+        w.max_flows = max_flows
+        w.peer_port = peer_port
+        w.avoid_for = <uint64_t>(avoid_time * 1e9)
+        w.listening = listening
+        flow_defaults(&w.config)
+        w.config.repairs = True
+        poll_init(&w.poll, <uint64_t>(busy_poll * 1e9))
+        w.now = clock_ns()
+        r = ring_attach(&w.ring, ring_fd, ring_size, <hk_attention *>attention)
+        if r < 0:
+            raise KernelError(f"cannot map the event ring: {os.strerror(-r)}")
+        r = udp_open(&w.udp, port, &bound)
+        if r < 0:
+            raise OSError(-r, f"cannot open UDP port {port}: {os.strerror(-r)}")
+        r = wire_open(w)
+        if r < 0:
+            raise OSError(-r, f"cannot open a raw socket: {os.strerror(-r)}")
+        self.allocate()
+        self.start_vtl(dead_after, datagrams, congestion, keys, fec)
+        self.open_epoll()
+        self.port = w.port = bound
+
+    cdef int allocate(self) except -1:
+        cdef worker *w = &self.w
+        w.notices = <notice *>calloc(NOTICES, sizeof(notice))
+        w.batch.iov = <iovec *>malloc(IOVECS * sizeof(iovec))
+        w.batch.iov_cap = IOVECS
+        w.batch.dgram = <vtl_datagram *>malloc(DATAGRAMS * sizeof(vtl_datagram))
+        w.batch.dgram_cap = DATAGRAMS
+        w.batch.scratch = <uint8_t *>malloc(SCRATCH)
+        w.batch.scratch_cap = SCRATCH
+        w.spare = <uint8_t *>malloc(SLOT)
+        w.cut = <uint8_t *>malloc(2 * SLOT)
+        cb_random(w, <uint8_t *>w.scatter, sizeof(w.scatter))
+        cb_random(w, <uint8_t *>&w.instance, sizeof(w.instance))
+        w.instance |= 1                         # never 0
+        if (flows_init(w) < 0 or runs_init(w) < 0 or pool_init(&w.slabs, SLAB, SLABS) < 0 or w.notices == NULL
+                or w.batch.iov == NULL or w.batch.dgram == NULL or w.batch.scratch == NULL
+                or w.spare == NULL or w.cut == NULL):
+            raise MemoryError("engine buffers")
+        return 0
+
+    cdef int use_keys(self, vtl_config *c, tuple keys) except -1:
+        cdef worker *w = &self.w
+        cdef bytes key
+        for key in keys:
+            memcpy(c.key[c.keys], <const char *>key, VTL_KEY_SIZE)
+            c.keys += 1
+        c.n_versions = vtl_encrypted_versions(c.versions)
+        w.batch.sealed_cap = DATAGRAMS * c.max_datagram
+        w.batch.sealed = <uint8_t *>malloc(w.batch.sealed_cap)
+        if w.batch.sealed == NULL:
+            raise MemoryError("engine buffers")
+        return 0
+
+    cdef int start_vtl(self, double dead_after, tuple datagrams, str congestion, tuple keys, bint fec) except -1:
+        cdef bytes name = check_congestion(congestion).encode()    # it may have been unregistered meanwhile
+        cdef vtl_config c
+        cdef vtl_sink sink
+        memset(&c, 0, sizeof(c))
+        memset(&sink, 0, sizeof(sink))
+        c.versions[0] = c.n_versions = 1
+        c.first_datagram, c.max_datagram = datagrams
+        if keys:
+            self.use_keys(&c, keys)
+        c.stream_window = c.assoc_window = 1 << 16     # nobody has streams
+        c.channel_queue = CHANNEL_QUEUE
+        c.budget = BUDGET
+        c.max_ack_delay = 1000000
+        c.keepalive = 1000000000
+        c.dead_after = <uint64_t>(dead_after * 1e9)
+        c.idle_after = 120000000000
+        c.handshake_timeout = 3000000000
+        c.fec = fec
+        memcpy(c.congestion, <const char *>name, min(len(name), 15))
+        fill_sink(&sink, &self.w)
+        self.w.vtl = vtl_endpoint_new(&c, &sink)
+        if self.w.vtl == NULL:
+            raise MemoryError("VTL endpoint")
+        return 0
+
+    cdef int open_epoll(self) except -1:
+        cdef worker *w = &self.w
+        w.epoll_fd = epoll_create1(0x80000)     # EPOLL_CLOEXEC
+        if w.epoll_fd < 0:
+            raise OSError(errno, os.strerror(errno))
+        w.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        w.notice_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        w.route_fd = os.eventfd(0, os.EFD_CLOEXEC)
+        watch(w, w.wake_fd, TAG_WAKE)
+        watch(w, w.ring_fd, TAG_RING)
+        watch(w, w.tun_fd, TAG_HK0)
+        watch(w, w.udp.fd[0], TAG_UDP4)
+        if w.udp.fd[1] >= 0:
+            watch(w, w.udp.fd[1], TAG_UDP6)
+        return 0
+
+    def close(self):
+        """Let go of sockets, maps and flows. May be called twice. Raises UsageError as long as run() has not returned."""
+        if self.w.running:
+            raise UsageError("the worker still runs and uses what would be freed", remedy="stop() it first")
+        with nogil:
+            lock_take(&self.w.lock)
+        let_go(&self.w)
+        lock_give(&self.w.lock)
+
+    def forget(self):
+        """In a forked child: close its copies of descriptors."""
+        close_files(&self.w)
+
+    def __dealloc__(self):
+        cdef worker *w = &self.w
+        let_go(w)                               # nobody runs it: run() would hold a reference
+        pool_free(&w.slabs)
+        runs_free(w)
+        free(w.notices)
+        free(w.batch.iov)
+        free(w.batch.dgram)
+        free(w.batch.scratch)
+        free(w.batch.sealed)
+        free(w.spare)
+        free(w.cut)
+
+    def run(self):
+        """The loop; blocks without the GIL until stop(). Raises UsageError when it runs already or is closed."""
+        if self.w.running or self.w.vtl == NULL:
+            raise UsageError("the worker runs already, or is closed")
+        self.w.running = True
+        with nogil:
+            run(&self.w)
+        self.w.running = False
+
+    def stop(self):
+        """End run() soon: all flows go back to TCP, and their peers' engines are told."""
+        cdef uint64_t one = 1
+        hk_store32(&self.w.stop, True)
+        write(self.w.wake_fd, &one, sizeof(one))
+
+    def fileno(self):
+        """Readable when events() has something."""
+        return self.w.notice_fd
+
+    def route_fileno(self):
+        """Readable, and nobody reads it, once the first candidate is here: the routing rule is wanted."""
+        return self.w.route_fd
+
+    def route_installed(self, bint ok):
+        """The routing rule is there, or not yet. Nothing waits for it: a flow whose segments do not come tries again."""
+
+    def events(self, size_t most=NOTICES):
+        """Events since the last call, the last `most` of them: list of (kind, reason, role, state, flow_id, local_ip, local_port,
+        remote_ip, remote_port, bytes_out, bytes_in, time, age): addresses as 16 bytes, times in seconds."""
+        return view_notices(&self.w, most)
+
+    def flows(self):
+        """One tuple a flow: (flow_id, role, state, reason, local_ip, local_port, remote_ip, remote_port,
+        bytes_out, bytes_in, backlog, spills, ended). Raises UsageError in a controller, as do the next two."""
+        return view_flows(&self.w)
+
+    def peers(self):
+        """One tuple an association that is up: (ip as 16 bytes, port, statistics by name; *_ns nanoseconds)."""
+        return view_peers(&self.w)
+
+    def counters(self):
+        """Counts since the start, by name."""
+        return view_counters(&self.w)
+
+    def reasons(self):
+        """How many flows ended, left or stayed on TCP for each reason."""
+        return view_reasons(&self.w)
+
+    def ended(self):
+        """Of these, how many had been engaged."""
+        return view_ended(&self.w)

@@ -1,0 +1,9 @@
+# What Python is shown of a worker.
+from hooker.engine.segments.worker cimport worker
+
+cdef list view_flows(worker *w)
+cdef list view_peers(worker *w)
+cdef dict view_counters(worker *w)
+cdef dict view_reasons(worker *w)
+cdef dict view_ended(worker *w)
+cdef list view_notices(worker *w, size_t most)

@@ -1,0 +1,240 @@
+"""What Python is shown of a worker: its flows, peers, counters and notices.
+
+1. Under the worker's lock there is no Python: rows are copied as they are, and become objects afterwards. So nothing
+   can be raised, collected or called back while the data path waits.
+2. A controller, which the worker calls, has the lock already and is refused; so is a caller that has waited for it too
+   long, because a controller does not return.
+3. After close() there are no flows and no peers; counters and notices stay.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memset
+from hooker.flow.machine cimport ROLE_CLIENT, ST_CLOSED, ST_ENGAGED
+from hooker.includes.hk cimport HK_ROLE_CLIENT, HK_ROLE_SERVER, HK_STATE_ENGAGED, HK_STATE_HELD, HK_STATE_RELEASED, hk_key
+from hooker.includes.linux cimport hk_load64, hk_store64, read
+from hooker.engine.lock cimport LOCK_OWN, LOCK_TAKEN, lock_give, lock_try
+from hooker.vtl.api cimport vtl_addr, vtl_assoc_stats, vtl_counters
+from hooker.vtl.endpoint cimport (
+    VTL_DROP_AUTH, vtl_assoc_get_stats, vtl_channel_unacked, vtl_drops, vtl_get_counters, vtl_peer,
+)
+from hooker.engine.segments.worker cimport *
+
+from hooker.errors import UsageError
+from hooker.flow.states import Reason
+
+cdef enum:
+    SPARE = 64                 # flows that may come while memory for the rows is got
+    PATIENCE = 10              # s
+
+NANOSECOND = 1e-9
+
+_ENGINES = {                    # beside the protocol's, by `why` of worker.pxd
+    WHY_NO_ENGINE: "peer-without-hooker", WHY_KEY: "key-mismatch", WHY_VERSION: "no-common-version",
+    WHY_MEMORY: "out-of-memory", WHY_STEERED: "route-chosen-by-application",
+}
+_KNOWN = {                      # the protocol's that have had a name before
+    Reason.NONE: "", Reason.REJECTED: "rejected-by-peer", Reason.ENGINE_STOPS: "engine-stopped",
+    Reason.RESET_HERE: "reset-by-application", Reason.RESET_THERE: "reset-by-peer",
+}
+REASONS = (
+    *(_KNOWN.get(reason, reason.name.lower().replace("_", "-")) for reason in Reason),
+    *(_ENGINES.get(number, "") for number in range(len(Reason), WHYS)),
+)
+
+cdef struct flow_row:
+    uint64_t id, bytes_out, bytes_in, backlog
+    uint8_t role, state, why
+    bint ended
+    hk_key key
+
+cdef struct peer_row:
+    vtl_addr address
+    vtl_assoc_stats stats
+
+
+cdef bytes ip_bytes(const uint8_t *ip):
+    return (<const char *>ip)[:16]
+
+
+cdef int look(worker *w) except -1:
+    """Take the worker's lock, for a moment. Raises UsageError."""
+    cdef int got
+    with nogil:
+        got = lock_try(&w.lock, PATIENCE)
+    if got == LOCK_TAKEN:
+        return 0
+    if got == LOCK_OWN:
+        raise UsageError(
+            "a congestion controller runs in the worker, which cannot be asked meanwhile",
+            remedy="ask in another thread",
+        )
+    raise UsageError(f"the worker has not answered for {PATIENCE} s: a congestion controller does not return")
+
+
+# ---- flows -------------------------------------------------------------------------------------------
+
+cdef uint8_t shown_state(const flow *f) noexcept nogil:
+    """In the words of the other engine: on its way, engaged, on TCP."""
+    if f.f.state == ST_ENGAGED:
+        return HK_STATE_ENGAGED
+    return HK_STATE_RELEASED if f.why else HK_STATE_HELD
+
+
+cdef void copy_flow(flow_row *row, const flow *f) noexcept nogil:
+    row.id = f.id
+    row.role = HK_ROLE_CLIENT if f.f.role == ROLE_CLIENT else HK_ROLE_SERVER
+    row.state = shown_state(f)
+    row.why = f.why
+    row.key = f.key
+    row.bytes_out = f.bytes_out
+    row.bytes_in = f.bytes_in
+    row.backlog = vtl_channel_unacked(f.channel) if f.channel != NULL else 0
+    row.ended = f.f.state == ST_CLOSED
+
+
+cdef size_t copy_flows(worker *w, flow_row *rows, size_t room) noexcept nogil:
+    """How many there are; those beyond `room` are not copied."""
+    cdef size_t n = 0
+    cdef uint32_t i
+    for i in range(w.max_flows if w.flows != NULL else 0):
+        if w.flows[i] == NULL:
+            continue
+        if n < room:
+            copy_flow(&rows[n], w.flows[i])
+        n += 1
+    return n
+
+
+cdef tuple flow_tuple(const flow_row *r):
+    return (r.id, r.role, r.state, REASONS[r.why], ip_bytes(r.key.local_ip), r.key.local_port,
+            ip_bytes(r.key.remote_ip), r.key.remote_port, r.bytes_out, r.bytes_in, r.backlog, 0, bool(r.ended))
+
+
+cdef list some_flows(worker *w, size_t room, size_t *n):
+    cdef flow_row *rows = <flow_row *>malloc(room * sizeof(flow_row))
+    cdef size_t i
+    if rows == NULL:
+        raise MemoryError("rows of flows")
+    try:
+        look(w)
+        with nogil:
+            n[0] = copy_flows(w, rows, room)
+            lock_give(&w.lock)
+        return [flow_tuple(&rows[i]) for i in range(min(n[0], room))]
+    finally:
+        free(rows)
+
+
+cdef list view_flows(worker *w):
+    cdef size_t room = <size_t>w.live + SPARE, n = 0
+    rows = some_flows(w, room, &n)
+    while n > room:                # they came faster than the memory for them
+        room = n + room
+        rows = some_flows(w, room, &n)
+    return rows
+
+
+# ---- peers -------------------------------------------------------------------------------------------
+
+cdef uint32_t copy_peers(worker *w, peer_row *rows) noexcept nogil:
+    cdef uint32_t i
+    for i in range(w.peer_count):
+        rows[i].address = vtl_peer(w.peers[i].a)[0]
+        vtl_assoc_get_stats(w.peers[i].a, &rows[i].stats)
+    return w.peer_count
+
+
+cdef list view_peers(worker *w):
+    cdef peer_row *rows = <peer_row *>calloc(PEERS, sizeof(peer_row))
+    cdef uint32_t n, i
+    if rows == NULL:
+        raise MemoryError("rows of peers")
+    try:
+        look(w)
+        with nogil:
+            n = copy_peers(w, rows)
+            lock_give(&w.lock)
+        return [(ip_bytes(rows[i].address.ip), rows[i].address.port, rows[i].stats) for i in range(n)]
+    finally:
+        free(rows)
+
+
+# ---- counters ----------------------------------------------------------------------------------------
+
+cdef dict view_counters(worker *w):
+    cdef worker_counters n
+    cdef vtl_counters core
+    cdef uint64_t forged = 0
+    memset(&core, 0, sizeof(core))
+    look(w)
+    with nogil:
+        n = w.n
+        if w.vtl != NULL:
+            vtl_get_counters(w.vtl, &core)
+            forged = vtl_drops(w.vtl, VTL_DROP_AUTH)
+        lock_give(&w.lock)
+    out = {k: v for k, v in (<dict>n).items() if k not in ("reasons", "ended")}
+    out.update(
+        polls_hit=w.poll.hits, polls_missed=w.poll.misses, polls_crowded=w.poll.crowded,
+        udp_send_calls=w.udp.send_calls, udp_recv_calls=w.udp.recv_calls, udp_send_errors=w.udp.send_errors,
+        datagrams_sent=w.udp.datagrams_sent, datagrams_received=w.udp.datagrams_received,
+        gso=int(w.udp.gso), flows=w.live, closed_flows=w.closed_n, slabs=w.slabs.made,
+        tun_dropped=w.tun.dropped,
+    )
+    out.update({f"vtl.{name}": count for name, count in (<dict>core).items()})
+    out["vtl.forged"] = forged
+    return out
+
+
+cdef dict view_reasons(worker *w):
+    cdef int i
+    return {REASONS[i]: w.n.reasons[i] for i in range(1, WHYS) if w.n.reasons[i]}
+
+
+cdef dict view_ended(worker *w):
+    cdef int i
+    return {REASONS[i]: w.n.ended[i] for i in range(1, WHYS) if w.n.ended[i]}
+
+
+# ---- notices -----------------------------------------------------------------------------------------
+
+cdef uint64_t woken_for(worker *w) noexcept nogil:
+    """The wake-up first, then what there is: what comes in between wakes us again."""
+    cdef uint64_t junk
+    read(w.notice_fd, &junk, sizeof(junk))
+    return hk_load64(&w.notice_head)
+
+
+cdef size_t take_notices(worker *w, uint64_t head, notice *rows, size_t most) noexcept nogil:
+    """Up to `head`, the last `most`; the others are dropped."""
+    cdef uint64_t at = w.notice_tail
+    cdef size_t n = 0
+    if head - at > most:
+        at = head - most
+    while at != head:
+        rows[n] = w.notices[at & (NOTICES - 1)]
+        n += 1
+        at += 1
+    hk_store64(&w.notice_tail, head)
+    return n
+
+
+cdef tuple notice_tuple(const notice *n):
+    return (n.kind, REASONS[n.why], n.role, n.state, n.flow_id, ip_bytes(n.key.local_ip), n.key.local_port,
+            ip_bytes(n.key.remote_ip), n.key.remote_port, n.bytes_out, n.bytes_in, n.at_ns * NANOSECOND,
+            n.waited_ns * NANOSECOND)
+
+
+cdef list view_notices(worker *w, size_t most):
+    """No lock but the GIL: the ring has one reader at a time, and the worker adds to it meanwhile."""
+    cdef uint64_t head = woken_for(w)
+    cdef size_t room = min(<size_t>(head - w.notice_tail), most), n, i
+    cdef notice *rows = <notice *>malloc((room + 1) * sizeof(notice))
+    if rows == NULL:
+        raise MemoryError("rows of notices")
+    try:
+        n = take_notices(w, head, rows, room)
+        return [notice_tuple(&rows[i]) for i in range(n)]
+    finally:
+        free(rows)

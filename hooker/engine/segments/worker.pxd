@@ -1,0 +1,220 @@
+# The state of one worker that takes segments, and of its flows. Plain C: the loop runs without the GIL.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from hooker.carriers.udp cimport udp_carrier
+from hooker.engine.lock cimport worker_lock
+from hooker.engine.polling cimport poller
+from hooker.engine.ringbuf cimport ring_reader
+from hooker.engine.slab cimport slab_pool
+from hooker.engine.timers cimport timer, timer_heap
+from hooker.flow.machine cimport Flow, FlowConfig
+from hooker.flow.proof cimport FLOW_KEY_SIZE, MAX_BINDING
+from hooker.includes.hk cimport hk_key, hk_segments_flow
+from hooker.includes.linux cimport iovec
+from hooker.tcp.twin cimport twin
+from hooker.tun.queue cimport tun_counters
+from hooker.vtl.api cimport vtl_assoc, vtl_batch, vtl_channel, vtl_endpoint
+
+cdef enum:
+    NOTICES = 16384            # events waiting for Python; a power of two
+    PEERS = 4096               # associations that people are shown
+    RUNS = 256                 # flows whose blocks are gathered at a time
+    PARTS = 64                 # blocks of one run
+    EARLY = 4096               # OPENs that came before their flow; a power of two
+    CLOSED_MOST = 16384        # closed flows that are remembered
+
+cdef enum why:                 # why a flow is on TCP or has ended: flow_reason, and from 32 on what only the engine knows
+    WHY_NO_ENGINE = 32         # nobody answers at the peer's VTL port
+    WHY_KEY                    # one engine has no key, or another one
+    WHY_VERSION                # no version of VTL is common
+    WHY_MEMORY
+    WHY_STEERED                # the application chooses a route
+    WHYS
+
+cdef enum notice_kind:
+    N_OPENED = 1
+    N_ENGAGED = 2
+    N_RELEASED = 3
+    N_CLOSED = 4
+    N_PEER_UP = 5
+    N_PEER_DOWN = 6
+
+cdef enum chain:               # what flows are found by
+    BY_TUPLE                   # of a segment's addresses and ports
+    BY_TOKEN                   # ours: what the peer writes to us
+    BY_PEER_TOKEN              # the peer's: what its LEAVE quotes
+    BY_LOCATOR                 # a server's: what OPEN says
+    CHAINS
+
+cdef enum flow_bit:
+    F_TWIN = 1 << 0            # `twin` has begun, in this epoch
+    F_ENGAGED = 1 << 1         # has been
+    F_ASKED = 1 << 2           # the local TCP waits for an answer to its probe
+    F_WANTED = 1 << 3          # client: to be engaged when its peer's engine is there
+    F_SOCKET_GONE = 1 << 4     # the kernel's socket is, and the slot given back
+    F_DIRTY = 1 << 5           # in worker.dirty
+    F_STEERED = 1 << 6
+    F_FORGET = 1 << 7          # over: freed between rounds
+    F_PEER_INDEXED = 1 << 8    # in BY_PEER_TOKEN
+    F_CLOSING = 1 << 9         # in worker.closing
+    F_CLOSED = 1 << 10         # in the list of closed flows
+
+cdef struct flow
+cdef struct peer
+cdef struct stretch
+cdef struct early_open
+
+cdef struct flow:
+    timer due                  # first: the heap's timers are flows. Never later than the earliest of its deadlines
+    Flow f                     # the protocol's state
+    twin t                     # towards the local TCP, while F_TWIN
+    hk_key key
+    flow *next[4]              # CHAINS
+    flow *peer_prev
+    flow *peer_next
+    flow *dirty_next
+    flow *closed_prev          # of the closed ones, or of those that are over
+    flow *closed_next
+    peer *p                    # the association; NULL: none
+    vtl_channel *channel
+    hk_segments_flow *rec
+    stretch *gather                # blocks of this batch
+    uint64_t id                # generation << 32 | slot
+    uint64_t locator
+    uint64_t opened_ns
+    uint64_t again_at          # client: when it tries again; UINT64_MAX: not. Engaged: since when. Closed: its channel's end
+    uint64_t bytes_out
+    uint64_t bytes_in
+    uint8_t proof_key[18]      # FLOW_KEY_SIZE
+    uint16_t mss
+    uint32_t local_isn
+    uint32_t remote_isn
+    uint32_t marks             # of the record, whose numbers have been taken over
+    uint32_t ts_recent         # the remote TCP's timestamp that the local one knows
+    uint16_t bits              # flow_bit
+    uint16_t peer_port         # of the peer's engine
+    uint8_t local_wscale
+    uint8_t remote_wscale
+    uint8_t tcp_options        # HK_TCP_*
+    uint8_t why                # of REASONS
+    uint8_t pauses             # how often it has tried again
+    uint8_t unproven           # the server's engine said nothing in its SYN-ACK
+
+cdef struct stretch:               # blocks of one flow that follow each other
+    flow *owner
+    stretch *next_used
+    uint32_t position
+    uint32_t n                 # bytes
+    uint32_t count
+    uint8_t epoch
+    uint8_t flags              # of the last block
+    iovec part[65]             # room for the headers in front: 1 + PARTS
+
+cdef struct early_open:        # an OPEN that came before its flow
+    uint64_t locator
+    uint64_t token             # the opener's
+    uint64_t until             # ns; 0: nobody's
+    peer *p
+    early_open *next           # of its peer
+    early_open *prev
+    uint8_t epoch
+    uint8_t proof[16]
+
+cdef struct peer:              # the engine at the other end of an association
+    vtl_assoc *a
+    uint64_t instance          # HELLO's; 0: not here yet
+    uint64_t random
+    uint64_t own_random
+    flow *flows
+    uint32_t n
+    early_open *early
+    uint32_t early_n
+    uint64_t answers_at        # rate of what is said about unknown flows
+    double answers
+    bint up                    # has been
+
+cdef struct notice:            # an event for Python
+    uint8_t kind
+    uint8_t why
+    uint8_t role
+    uint8_t state
+    uint64_t flow_id
+    hk_key key
+    uint64_t bytes_out
+    uint64_t bytes_in
+    uint64_t at_ns
+    uint64_t waited_ns
+
+cdef struct worker_counters:
+    uint64_t loops, segments, segment_bytes, segments_refused, segments_unknown, segments_bridged, data_not_taken
+    uint64_t blocks, block_bytes, injected, injected_bytes, acks, probes, resets, refused, unknown_messages, bad_messages, unproven
+    uint64_t datagrams_dropped, engaged, left, opened, closed, early_opens, wire_errors, notices_lost, slabs_exhausted
+    uint64_t reasons[64]       # WHYS
+    uint64_t ended[64]         # of these, flows that had been engaged
+
+cdef struct worker:
+    worker_lock lock           # held by the loop except while it waits
+    uint32_t stop
+    uint32_t running           # run() has begun and not returned
+    uint64_t now
+    poller poll
+    int epoll_fd
+    int wake_fd                # for the loop: stop
+    int notice_fd              # for Python: there are notices
+    int route_fd               # for Python: the rule that leads to hk0 is wanted
+    # the kernel side
+    ring_reader ring
+    int ring_fd
+    int free_fd
+    int avoid_fd
+    hk_segments_flow *records
+    uint32_t max_flows
+    int tun_fd
+    tun_counters tun
+    int raw4                   # for packets with their headers, to the wire
+    int raw6
+    # flows
+    FlowConfig config
+    flow **flows               # by slot
+    uint32_t live              # have a slot
+    uint32_t *given_back       # by slot: the generation that was given back last
+    flow **chains[4]           # CHAINS
+    uint32_t chain_mask
+    uint64_t scatter[2]        # key of the tables whose keys peers choose
+    timer_heap timers
+    flow *dirty                # an ACK may be due
+    flow *closed_first         # the oldest
+    flow *closed_last
+    uint32_t closed_n
+    flow *closing              # their sockets are gone; what they have said may still be in hk0
+    flow *over                 # to be freed between rounds
+    flow *last_local           # whose segment came last
+    early_open early[4096]     # EARLY
+    # buffers
+    slab_pool slabs
+    uint8_t *spare             # a packet's room when there is no slab
+    uint8_t *cut               # and one for cut packets
+    stretch *run_memory
+    stretch *run_free
+    stretch *run_used              # in the order in which they began
+    stretch *run_last
+    # transport
+    udp_carrier udp
+    vtl_endpoint *vtl
+    uint64_t instance
+    bint routed                # the rule was asked for
+    peer *peers[4096]          # PEERS: those that are up
+    uint32_t peer_count
+    vtl_batch batch
+    uint32_t batch_at          # datagrams of the batch already sent
+    uint16_t port              # where we listen
+    uint16_t peer_port         # where peers listen unless they say otherwise
+    uint64_t avoid_for         # ns
+    uint64_t swept
+    uint32_t sweep_at          # the slot that is looked at next
+    notice *notices
+    uint64_t notice_head
+    uint64_t notice_tail
+    uint64_t notice_told
+    bint listening             # somebody wants to hear of events as they happen
+    worker_counters n
