@@ -30,11 +30,13 @@ from hooker.control.policy import Policy
 from hooker.control.probes import verdicts
 from hooker.control.routing import LocalRoute, datagram_sizes
 from hooker.control.status_socket import ControlServer
-from hooker.control.threads import STOP_TIMEOUT, EngineThreads
+from hooker.control.threads import STOP_TIMEOUT, AnyWorker, EngineThreads
 from hooker.engine.flowtable import fill_free
 from hooker.engine.layout import MARK_OWN
+from hooker.engine.segments.loop import SegmentWorker
 from hooker.errors import CarrierError, ConfigurationError, KernelError, UsageError
 from hooker.events import Event, Kind
+from hooker.tun import Lane
 
 if TYPE_CHECKING:
     from hooker._fastpath import RawEvent, Tap
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 6253  # UDP, where engines listen for VTL
 ENDS = (Kind.FLOW_RELEASED.value, Kind.FLOW_CLOSED.value)
 REDIRECT_CHOICES = ("auto", "always", "never")
+INTERCEPT_CHOICES = ("messages", "segments")
 LOOPBACK_TIMEOUT = 2.0  # s for a connection of this host to itself
 SPARE_DESCRIPTORS = 1024  # beside those of the flows
 RECENT = 1024  # ended flows that snapshot() still shows
@@ -69,14 +72,19 @@ class Hooker:
 
     :param cgroup: cgroup v2 directory whose new connections are seen; None: the root, all of the machine.
     :param policy: which connections are candidates.
+    :param intercept: "messages": what applications send is taken from their sockets, and new connections are
+        held until the peer's engine has agreed; an engaged one never goes back. "segments": what their TCPs
+        send is taken; connections begin on TCP, and go back to it at any moment. Engines of different kinds
+        leave each other's connections to TCP.
     :param transport: name in the registry of transports.
     :param key_file: encrypt, with the pre-shared key in this file (``hooker.control.keyfile``); flows to
-        peers without it stay on TCP. None: no encryption.
+        peers without it stay on TCP. None: no encryption. Not with segments, whose connections begin on TCP.
     :param congestion: congestion control: "auto", or a name of ``hooker.vtl.congestion.names()``.
     :param fec: forward error correction of what this engine sends, where the path loses packets (REPAIR
         frames, docs/vtl.md).
     :param listen_port: UDP port of this engine, and where peers are expected.
-    :param hold_time: seconds a new flow may wait for the peer's engine before it goes back to TCP.
+    :param hold_time: seconds a new flow may wait for the peer's engine before it goes back to TCP. Segments:
+        nothing waits.
     :param max_flows: size of the flow table; a power of two. Each engaged flow has a descriptor: the limit of
         the process (RLIMIT_NOFILE) is raised to it until close().
     :param on_event: called with each Event, in a thread of the engine's own, which carries no data. What it
@@ -84,10 +92,12 @@ class Hooker:
     :param tap: called with each batch of what applications send: a NumPy array of frames and the payload they
         point into, over the engine's own memory (``hooker.engine.tap``). It runs in the worker and holds it
         up, and may ask this object nothing: flows(), snapshot() and so on raise UsageError there, as in a
-        controller. What it raises is reported once (``sys.excepthook``) and counted (``tap_errors``).
+        controller. What it raises is reported once (``sys.excepthook``) and counted (``tap_errors``). Not
+        with segments.
     :param control: serve `hooker status`.
     :param redirect: whether messages of non-blocking sockets take the redirect socket: "always", "never"
-        (all data goes through the twins), or "auto": where the probes find that nobody can tell.
+        (all data goes through the twins), or "auto": where the probes find that nobody can tell. Segments
+        never do.
     :param busy_poll: seconds the worker may wait awake for what comes next, while answers come that fast and
         nobody else needs the CPU (``hooker/engine/polling.pyx``); 0 always sleeps.
     :param probe: try this kernel with real sockets first (once per boot; the verdict is kept).
@@ -101,6 +111,7 @@ class Hooker:
         *,
         cgroup: str | Path | None = None,
         policy: Policy | None = None,
+        intercept: str = "messages",
         transport: str = "vtl",
         congestion: str = "auto",
         fec: bool = True,
@@ -116,6 +127,7 @@ class Hooker:
         probe: bool = True,
     ) -> None:
         self.policy = policy or Policy()
+        self.intercept = _check_choice("intercept", intercept, INTERCEPT_CHOICES)
         self.transport = transports.get(transport)
         self.congestion = transports.check_congestion(congestion)
         self.fec = fec
@@ -129,10 +141,14 @@ class Hooker:
         self._cgroup_wanted = cgroup
         self._tap = tap
         self._control = control
-        self.redirect = _check_redirect(redirect)
+        self.redirect = _check_choice("redirect", redirect, REDIRECT_CHOICES)
         self.busy_poll = checks.real("busy_poll", busy_poll, 0, 0.01, unit="s; 0 always sleeps")
         self._probe = probe
+        if intercept == "segments":
+            _refuse_with_segments(key_file=key_file, tap=tap, redirect=redirect == "always")
         self._stack: ExitStack | None = None
+        self._worker: AnyWorker
+        self._route: LocalRoute | Lane
         self._threads: EngineThreads | None = None
         self._owner = os.getpid()
         self._recent: deque[RawEvent] = deque(maxlen=RECENT)
@@ -159,11 +175,12 @@ class Hooker:
         self.redirect_off = self._judge_kernel()
         stack.enter_context(_descriptors(self.max_flows + SPARE_DESCRIPTORS))
         keeper = stack.enter_context(Janitor())
-        self._kernel = stack.enter_context(KernelPrograms(self.max_flows))
-        self._route = stack.enter_context(LocalRoute(keeper))
-        redirect = _redirect_socket(stack)
+        self._kernel = stack.enter_context(KernelPrograms(self.max_flows, self.intercept))
         fill_free(self._kernel.free, self.max_flows)
-        self._worker = self._make_worker(redirect.fileno())
+        if self.intercept == "segments":
+            self._worker = self._take_segments(stack, keeper)
+        else:
+            self._worker = self._take_messages(stack, keeper)
         stack.callback(self._worker.close)
         self._kernel.configure(
             self.policy,
@@ -172,17 +189,19 @@ class Hooker:
             transport=self.transport,
             ipv6=self._ipv6,
         )
-        self._kernel.set_redirect_socket(redirect.fileno())
         self._started = time.monotonic()
         self._netns = netns_cookie()
+        install = self._on_first_candidate()
         self._threads = EngineThreads(
             self._worker,
-            install=self._on_first_candidate(),
+            install=install,
             take=self._drain,
             deliver=None if self.on_event is None else self._deliver,
         )
         stack.callback(self._threads.stop)
         self._server = stack.enter_context(self._serve(keeper))
+        if self.intercept == "segments":
+            install()  # its worker waits for nothing
         self._kernel.attach(self.cgroup)
         stack.callback(self._kernel.refuse_flows)
 
@@ -191,6 +210,9 @@ class Hooker:
 
     def _judge_kernel(self) -> str:
         """Why messages are not redirected, or "". Raises KernelError when a required probe fails."""
+        if self.intercept == "segments":  # its own needs are found at once: a TUN device, programs that load
+            self._ipv6 = True
+            return "segments are taken"
         results = verdicts() if self._probe else []
         for result in results:
             if result.required and not result.ok:
@@ -211,39 +233,53 @@ class Hooker:
 
         return install
 
-    def _make_worker(self, redirect: int) -> Worker:
-        try:
-            return Worker(
-                ring_fd=self._kernel.ring,
-                ring_size=RING_SIZE,
-                free_fd=self._kernel.free,
-                avoid_fd=self._kernel.avoid,
+    def _take_messages(self, stack: ExitStack, keeper: Janitor) -> Worker:
+        self._route = stack.enter_context(LocalRoute(keeper))
+        redirect = _redirect_socket(stack).fileno()
+        with _no_port():
+            worker = Worker(
                 sockets_fd=self._kernel.sockets,
                 adopt_fd=-1 if self.redirect_off else self._kernel.adopt,
                 redirect_fd=redirect,
-                records=self._kernel.records,
-                attention=self._kernel.attention,
-                max_flows=self.max_flows,
-                port=self.listen_port,
-                peer_port=DEFAULT_PORT if self.listen_port == 0 else self.listen_port,
-                transport=self.transport.wire_id,
                 hold_time=self.hold_time,
-                mark=self._route.mark,
-                datagrams=datagram_sizes(),
-                congestion=self.congestion,
-                fec=self.fec,
-                keys=self._keys,
-                busy_poll=self.busy_poll,
-                listening=self.on_event is not None,
                 tap=self._tap,
+                **self._common(),
             )
-        except OSError as error:
-            raise CarrierError(
-                error.strerror or str(error), remedy="choose another port, or end the engine that has it"
-            ) from None
+        self._kernel.set_redirect_socket(redirect)
+        return worker
+
+    def _take_segments(self, stack: ExitStack, keeper: Janitor) -> SegmentWorker:
+        lane = stack.enter_context(Lane(keeper))
+        self._route = lane
+        with _no_port():
+            return SegmentWorker(tun_fd=lane.descriptor, **self._common())
+
+    def _common(self) -> dict[str, Any]:
+        """What both kinds of worker are made from."""
+        return {
+            "ring_fd": self._kernel.ring,
+            "ring_size": RING_SIZE,
+            "free_fd": self._kernel.free,
+            "avoid_fd": self._kernel.avoid,
+            "records": self._kernel.records,
+            "attention": self._kernel.attention,
+            "max_flows": self.max_flows,
+            "port": self.listen_port,
+            "peer_port": DEFAULT_PORT if self.listen_port == 0 else self.listen_port,
+            "transport": self.transport.wire_id,
+            "mark": self._route.mark,
+            "datagrams": datagram_sizes(),
+            "congestion": self.congestion,
+            "fec": self.fec,
+            "keys": self._keys,
+            "busy_poll": self.busy_poll,
+            "listening": self.on_event is not None,
+        }
 
     def close(self) -> None:
-        """Held flows go back to TCP, engaged ones are reset. Twice is harmless; ``on_event`` may.
+        """Held flows go back to TCP, engaged ones are reset; with segments, all go back to TCP.
+
+        Twice is harmless; ``on_event`` may.
 
         Raises UsageError in a tap or a controller, which run in the worker, and when one of them does not
         return: then nothing that the worker uses has been freed, and close() may be called again. In a forked
@@ -285,6 +321,7 @@ class Hooker:
         """In a forked child: its copies of descriptors must not keep alive what ends with its parent."""
         self._kernel.detach()
         self._worker.forget()
+        self._route.forget()
         if self._server is not None:
             self._server.forget()
 
@@ -311,7 +348,7 @@ class Hooker:
 
     # ---- what is going on ----
 
-    def _running_worker(self) -> Worker:
+    def _running_worker(self) -> AnyWorker:
         """Raises UsageError before start()."""
         if self._threads is None:
             raise UsageError("this Hooker has not been started", remedy="start() it, or use `with`")
@@ -352,6 +389,7 @@ class Hooker:
                 "pid": os.getpid(),
                 "netns": self._netns,
                 "cgroup": str(self.cgroup),
+                "intercept": self.intercept,
                 "transport": self.transport.name,
                 "congestion": self.congestion,
                 "fec": self.fec,
@@ -382,12 +420,30 @@ def _check_port(port: int) -> int:
     return checks.integer("port", port, 0, 65535, remedy="give 0 to 65535; 0 takes any free one")
 
 
-def _check_redirect(choice: str) -> str:
-    if choice not in REDIRECT_CHOICES:
-        raise ConfigurationError(
-            f"redirect {choice!r} is no choice", remedy=f"give {', '.join(REDIRECT_CHOICES)}"
-        )
+def _check_choice(name: str, choice: str, choices: tuple[str, ...]) -> str:
+    if choice not in choices:
+        raise ConfigurationError(f"{name} {choice!r} is no choice", remedy=f"give {', '.join(choices)}")
     return choice
+
+
+def _refuse_with_segments(**given: object) -> None:
+    """With a key nothing may be on the wire in the clear, and these connections begin there."""
+    for name, value in given.items():
+        if value:
+            raise ConfigurationError(
+                f"{name} does not go with segments", remedy='leave it out, or give intercept "messages"'
+            )
+
+
+@contextlib.contextmanager
+def _no_port() -> Iterator[None]:
+    """A worker that cannot be made has no port."""
+    try:
+        yield
+    except OSError as error:
+        raise CarrierError(
+            error.strerror or str(error), remedy="choose another port, or end the engine that has it"
+        ) from None
 
 
 def _check_flows(count: int) -> int:

@@ -66,6 +66,7 @@ class Hooker:
             "pid": os.getpid(),
             "netns": Path("/proc/self/ns/net").stat().st_ino,
             "cgroup": str(self.settings["cgroup"]),
+            "intercept": self.settings["intercept"],
             "transport": self.settings["transport"],
             "listen_port": self.settings["listen_port"],
             "uptime": 61.0,

@@ -22,6 +22,9 @@ from hooker.lab.engine import EngineProcess
 PEER = Path(__file__).resolve().parent / "apps" / "peer.py"
 FAMILIES = ("v4", "v6", "mapped")
 PLAIN = os.environ.get("HOOKER_TEST_PLAIN") == "1"  # the same tests over TCP: they must hold there too
+INTERCEPT = os.environ.get(
+    "HOOKER_TEST_INTERCEPT", ""
+)  # the same with engines of this kind; empty: the usual
 
 
 def address(host: Host, family: str) -> str:
@@ -88,7 +91,7 @@ class Pair:
             flows: that must have been engaged at the client, at least.
             tcp_payload: bytes that may have crossed as TCP, at most; None: any number.
         """
-        if PLAIN:
+        if PLAIN or INTERCEPT == "segments":  # a connection begins on TCP, and may have ended before it moves
             yield
             return
         assert self.client
@@ -126,6 +129,8 @@ class Pair:
 
 def start_engines(hosts: list[Host], options: tuple[str, ...] = ()) -> dict[str, EngineProcess]:
     """Start an engine on each of *hosts*, together: each takes seconds to compile its programs."""
+    if INTERCEPT:
+        options = ("--intercept", INTERCEPT, *options)
     with ThreadPoolExecutor() as pool:
         return dict(
             zip((h.letter for h in hosts), pool.map(lambda h: h.hooker(*options), hosts), strict=True)

@@ -63,6 +63,13 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
         several("--to", metavar="PREFIXES", help="Only these hosts, as in 10.0.0.0/8,fd00::/8."),
         several("--port", metavar="PORTS", help="Only these TCP ports, as in 80,443,8000-8010."),
         click.option(
+            "--intercept",
+            type=click.Choice(["messages", "segments"]),
+            default="messages",
+            show_default=True,
+            help="Take what applications send, or what their TCPs send.",
+        ),
+        click.option(
             "--transport", metavar="NAME", default="vtl", show_default=True, help="What to move onto."
         ),
         click.option(
@@ -202,6 +209,7 @@ def _options(
     *,
     to: str | None,
     port: str | None,
+    intercept: str,
     transport: str,
     congestion: str,
     fec: bool,
@@ -215,6 +223,7 @@ def _options(
     """``default_port`` None: the well-known one if it is free, else any."""
     return Options(
         policy=Policy.parse(port=port, to=to),
+        intercept=intercept,
         transport=transport,
         congestion=congestion,
         fec=fec,

@@ -41,6 +41,7 @@ class Options:
     """The engine's settings, checked. ``listen_port`` is UDP; None: LISTEN_PORT if it is free, else any."""
 
     policy: Policy = field(default_factory=Policy)
+    intercept: str = "messages"
     transport: str = "vtl"
     listen_port: int | None = LISTEN_PORT
     congestion: str = "auto"
@@ -69,6 +70,7 @@ def make_engine(options: Options, cgroup: Path, port: int) -> Engine:
     engine: Engine = Hooker(
         cgroup=cgroup,
         policy=options.policy,
+        intercept=options.intercept,
         transport=options.transport,
         listen_port=port,
         congestion=options.congestion,

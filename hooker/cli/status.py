@@ -23,7 +23,7 @@ def show(snapshots: list[Snapshot], console: Console) -> None:
         engine = snapshot["engine"]
         console.print(
             f"engine {engine['pid']}: {engine['transport']} on port {engine['listen_port']}, "
-            f"cgroup {engine['cgroup']}, up {duration(engine['uptime'])}",
+            f"{engine['intercept']} of cgroup {engine['cgroup']}, up {duration(engine['uptime'])}",
             highlight=False,
             markup=False,
             soft_wrap=True,

@@ -22,6 +22,7 @@ PRIORITY_BASE = 64  # before the main table, after the local one
 MARK_BITS = 0xFFFFFFFF & ~MARK_OTHER  # of a mark that the rule looks at
 ENGINES = 256  # per network namespace
 MTU_ETHERNET, MTU_LEAST, MTU_JUMBO = 1500, 1280, 9000  # bytes; RFC 894, RFC 8200 5, what switches carry
+NO_WIRE = 65535  # bytes, of an engine's own device (hooker.tun)
 HEADERS = 28  # bytes: IPv4 and UDP
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 NO_FAMILY = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP)  # a host without IPv6
@@ -84,6 +85,9 @@ class LocalRoute:
                 except Exception as error:
                     if _code(error) != errno.EEXIST:  # from the time before
                         raise
+
+    def forget(self) -> None:
+        """In a forked child: rules and routes are the parent's."""
 
     def __exit__(self, *_: object) -> None:
         if os.getpid() != self._owner:
@@ -191,8 +195,8 @@ def datagram_sizes() -> tuple[int, int]:
         mtus = [
             link.get_attr("IFLA_MTU")
             for link in netlink.get_links()
-            if link["flags"] & 1 and not link["flags"] & 8
-        ]  # up, and not loopback
+            if link["flags"] & 1 and not link["flags"] & 8 and link.get_attr("IFLA_MTU") < NO_WIRE
+        ]  # up, and neither loopback nor an engine's
     first = max(MTU_LEAST, min([MTU_ETHERNET, *mtus]))
     most = max(first, min(MTU_JUMBO, max([MTU_LEAST, *mtus])))
     return first - HEADERS, most - HEADERS

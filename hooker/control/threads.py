@@ -17,17 +17,19 @@ import select
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Union
 
 from hooker.errors import UsageError
 
 if TYPE_CHECKING:
     from hooker._fastpath import RawEvent, Worker
+    from hooker.engine.segments.loop import SegmentWorker
 
 STOP_TIMEOUT = 10.0  # s, for each thread
 FIRST_RETRY, LAST_RETRY = 0.1, 30.0  # s between two attempts at the routing rule; doubles
 
 Deliver = Callable[["RawEvent"], object]
+AnyWorker = Union["Worker", "SegmentWorker"]  # names that are not there at run time
 
 
 class Ending:
@@ -64,7 +66,7 @@ class Ending:
 class WorkerThread(threading.Thread):
     """The data path."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: AnyWorker) -> None:
         super().__init__(name="hooker-worker", daemon=True)
         self._worker = worker
 
@@ -80,7 +82,7 @@ class WorkerThread(threading.Thread):
 class RouteThread(threading.Thread):
     """Installs the routing rule for the first candidate. ``error`` is why it is not there, or empty."""
 
-    def __init__(self, worker: Worker, ending: Ending, install: Callable[[], None]) -> None:
+    def __init__(self, worker: AnyWorker, ending: Ending, install: Callable[[], None]) -> None:
         super().__init__(name="hooker-route", daemon=True)
         self._worker = worker
         self._ending = ending
@@ -117,7 +119,7 @@ class EventThread(threading.Thread):
 
     def __init__(
         self,
-        worker: Worker,
+        worker: AnyWorker,
         ending: Ending,
         take: Callable[[], Iterable[RawEvent]],
         deliver: Deliver | None,
@@ -160,7 +162,7 @@ class EngineThreads:
 
     def __init__(
         self,
-        worker: Worker,
+        worker: AnyWorker,
         *,
         install: Callable[[], None],
         take: Callable[[], Iterable[RawEvent]],

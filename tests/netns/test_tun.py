@@ -18,6 +18,7 @@ from support import eventually
 from hooker.cli import doctor
 from hooker.control import netns
 from hooker.control.janitor import Janitor
+from hooker.control.routing import datagram_sizes
 from hooker.errors import ConfigurationError, KernelError
 from hooker.lab import Host, Lab
 from hooker.tcp.fields import ACK, SYN, Segment
@@ -83,6 +84,12 @@ def test_the_device_is_as_segments_need_it(lab: Lab) -> None:
         time.sleep(0.1)
         assert Queue(made.descriptors[0]).read() == []  # no router solicitations, no neighbour discovery
     assert not present(lab.a)
+
+
+def test_the_device_says_nothing_about_the_size_of_datagrams(lab: Lab) -> None:
+    before = netns.call(lab.a.netns, datagram_sizes)
+    with netns.call(lab.a.netns, Device):
+        assert netns.call(lab.a.netns, datagram_sizes) == before == (1472, 1472)
 
 
 def test_a_name_that_is_taken_is_refused_with_a_remedy(lab: Lab) -> None:

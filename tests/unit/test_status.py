@@ -14,6 +14,7 @@ ENGINE = {
     "pid": 7,
     "netns": 1,
     "cgroup": "/sys/fs/cgroup",
+    "intercept": "segments",
     "transport": "vtl",
     "listen_port": 6253,
     "uptime": 61.0,
@@ -52,7 +53,16 @@ def test_no_engine_is_said() -> None:
 
 def test_engine_peers_flows_and_reasons_are_shown() -> None:
     shown = text({"engine": ENGINE, "peers": [PEER], "flows": [FLOW], "reasons": {"no answer": 3, "none": 0}})
-    for part in ("engine 7", "1 min 1 s", "[fd00::2]:6253", "1.23 ms", "104.9 MB", "10.0.0.2:80", "released"):
+    for part in (
+        "engine 7",
+        "segments of cgroup",
+        "1 min 1 s",
+        "[fd00::2]:6253",
+        "1.23 ms",
+        "104.9 MB",
+        "10.0.0.2:80",
+        "released",
+    ):
         assert part in shown
     assert "1.5 kB" in shown
     assert "no answer" in shown
