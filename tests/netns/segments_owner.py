@@ -25,10 +25,10 @@ from hooker.control.kernel import KernelPrograms
 from hooker.control.policy import Policy
 from hooker.engine.flowtable import fill_free
 from hooker.engine.layout import layout
+from hooker.engine.tun import Queue
 from hooker.tcp.fields import Segment
 from hooker.tcp.sansio import build, cut, parse
 from hooker.tun import Lane
-from hooker.tun.queue import Queue
 
 SLOTS = 64
 RECORD, EVENT = layout()["hk_segments_flow"], layout()["hk_event"]

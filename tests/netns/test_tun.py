@@ -19,12 +19,12 @@ from hooker.cli import doctor
 from hooker.control import netns
 from hooker.control.janitor import Janitor
 from hooker.control.routing import datagram_sizes
+from hooker.engine.tun import Queue
 from hooker.errors import ConfigurationError, KernelError
 from hooker.lab import Host, Lab
 from hooker.tcp.fields import ACK, SYN, Segment
 from hooker.tcp.sansio import build, parse
 from hooker.tun import Device, Way, device
-from hooker.tun.queue import Queue
 
 MARK, TABLE, PRIORITY = 0x484B7001, 0x7701, 90
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}

@@ -26,10 +26,10 @@ from typing import Any
 
 from hooker.control import netns
 from hooker.control.janitor import Janitor
+from hooker.engine.tun import Queue
 from hooker.tcp.fields import ACK, SYN, Heard, Refused, Segment
 from hooker.tcp.sansio import Twin, cut, parse
 from hooker.tun import Device, Way
-from hooker.tun.queue import Queue
 
 TABLE, PRIORITY = 0x7702, 91
 PROBE_EVERY = 0.03  # s, while a socket's segments have not come through its device

@@ -13,7 +13,7 @@ from hooker.includes.hk cimport HK_TCP_SACK, HK_TCP_TIMESTAMPS
 from hooker.includes.linux cimport EINTR, errno, iovec
 from hooker.tcp.numbers cimport FAR
 from hooker.tcp.twin cimport *
-from hooker.tun.queue cimport tun_write
+from hooker.engine.tun cimport tun_write
 
 cdef extern from "<sys/uio.h>" nogil:
     ssize_t writev(int fd, const iovec *v, int n)

@@ -17,7 +17,7 @@ from hooker.includes.linux cimport hk_load32
 from hooker.tcp.numbers cimport is_newer
 from hooker.tcp.segment cimport *
 from hooker.tcp.twin cimport HEARD_AGAIN, heard, twin_hear
-from hooker.tun.queue cimport SLOT, tun_read
+from hooker.engine.tun cimport SLOT, tun_read
 
 cdef enum:
     LINE = 64                  # bytes: where the next packet begins

@@ -33,7 +33,7 @@ from hooker.flow.machine cimport EV_STOP, Outcome, ROLE_CLIENT, flow_compose, fl
 from hooker.flow.messages cimport MAX_CONTROL, MSG_ACKED, Message, write_message
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport *
-from hooker.tun.queue cimport SLOT
+from hooker.engine.tun cimport SLOT
 from hooker.vtl.api cimport *
 from hooker.vtl.endpoint cimport *
 

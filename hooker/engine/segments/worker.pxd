@@ -12,7 +12,7 @@ from hooker.flow.proof cimport FLOW_KEY_SIZE, MAX_BINDING
 from hooker.includes.hk cimport hk_key, hk_segments_flow
 from hooker.includes.linux cimport iovec
 from hooker.tcp.twin cimport twin
-from hooker.tun.queue cimport tun_counters
+from hooker.engine.tun cimport tun_counters
 from hooker.vtl.api cimport vtl_assoc, vtl_batch, vtl_channel, vtl_endpoint
 
 cdef enum:
