@@ -17,6 +17,8 @@ from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint32_t, uint64_t, uint
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from hooker.vtl.api cimport *
+from hooker.vtl.core cimport Assoc, Source, Stream
+from hooker.vtl.core cimport Endpoint as CoreEndpoint
 from hooker.vtl.endpoint cimport *
 
 from hooker import checks
@@ -162,6 +164,39 @@ cdef uint32_t on_report(void *ctx, void *user, uint8_t *out) noexcept with gil:
 cdef void on_channel_down(void *ctx, void *user, uint32_t reason) noexcept with gil:
     cdef Endpoint self = <Endpoint>ctx
     self._emit(events.ChannelDown(self._channels[<uintptr_t>user][1], <uintptr_t>user, reason))
+
+
+ctypedef void *(*successor)(void *) noexcept
+
+
+cdef void *next_by_cid(void *a) noexcept:
+    return (<Assoc *>a).by_cid
+
+
+cdef void *next_by_addr(void *a) noexcept:
+    return (<Assoc *>a).by_addr
+
+
+cdef void *next_source(void *s) noexcept:
+    return (<Source *>s).next
+
+
+cdef void *next_stream(void *s) noexcept:
+    return (<Stream *>s).bucket
+
+
+cdef uint32_t longest(void **table, uint32_t cap, successor after) noexcept:
+    """Of the chains in a hash table."""
+    cdef uint32_t most = 0, n, i
+    cdef void *p
+    for i in range(cap):
+        n = 0
+        p = table[i]
+        while p != NULL:
+            n += 1
+            p = after(p)
+        most = max(most, n)
+    return most
 
 
 @no_gc_clear                   # what vtl_endpoint_free gives back needs _owners
@@ -532,6 +567,21 @@ cdef class Endpoint:
         cdef vtl_counters c
         vtl_get_counters(self._ep, &c)
         return c
+
+    def longest_chains(self):
+        """How many associations (by id, by address), sources and streams of one association share a bucket, at most."""
+        cdef CoreEndpoint *ep = <CoreEndpoint *>self._ep
+        cdef Assoc *a = ep.all
+        cdef uint32_t streams = 0
+        while a != NULL:
+            streams = max(streams, longest(<void **>a.table, a.table_cap, next_stream))
+            a = a.next
+        return {
+            "ids": longest(<void **>ep.cid_table, ep.table_cap, next_by_cid),
+            "addresses": longest(<void **>ep.addr_table, ep.table_cap, next_by_addr),
+            "sources": longest(<void **>ep.source_table, ep.source_cap, next_source),
+            "streams": streams,
+        }
 
     def peer(self, assoc):
         """The peer's address, as it is now."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 
 from hooker.vtl.sansio import Endpoint
@@ -23,14 +24,23 @@ def _init(number: int, cookie: tuple[int, int, int] = (0, 0, 0)) -> bytes:
 class Attacker:
     """One association with *target*, from *address*; it reads nothing but what the handshake needs."""
 
-    def __init__(self, target: Endpoint, address: tuple[str, int], now: int = 0) -> None:
+    def __init__(
+        self,
+        target: Endpoint,
+        address: tuple[str, int],
+        now: int = 0,
+        likes: Callable[[int], bool] = lambda cid: True,
+    ) -> None:
+        """It asks for cookies until it *likes* the connection id that one is for."""
         self.target, self.address = target, address
         self.number = next(_ids) << 20 | 1
         self._packets = count(1)
-        target.receive_datagram(_init(self.number), address, now)
-        answers = (d for d, _ in target.datagrams_to_send(now))
-        (cookie,) = (d for d in answers if HEADER.unpack_from(d)[:2] == (0x20 | COOKIE, self.number))
-        self.cid = HEADER.unpack_from(cookie)[2]
+        self.cid = 0
+        while not self.cid or not likes(self.cid):
+            target.receive_datagram(_init(self.number), address, now)
+            answers = (d for d, _ in target.datagrams_to_send(now))
+            (cookie,) = (d for d in answers if HEADER.unpack_from(d)[:2] == (0x20 | COOKIE, self.number))
+            self.cid = HEADER.unpack_from(cookie)[2]
         self.second = _init(self.number, (self.cid, *struct.unpack_from("!QQ", cookie, 24)))
         self.answer = target.receive_datagram(self.second, address, now)
 
@@ -39,17 +49,26 @@ class Attacker:
         datagram = SHORT.pack(0x28, self.cid, next(self._packets)) + frames
         return self.target.receive_datagram(datagram, self.address, now)
 
+    def acknowledge_all(self, now: int = 0) -> None:
+        """Take what the target sends and acknowledge it, until there is nothing more."""
+        while datagrams := self.target.datagrams_to_send(now):
+            numbers = [SHORT.unpack_from(d)[2] for d, to in datagrams if to == self.address and d[0] == 0x28]
+            if numbers:
+                self.send(struct.pack("!BBHIQI", 2, 0, 0, 0, max(numbers), max(numbers) - min(numbers)), now)
+
     def send_all(self, frames: Iterable[bytes], now: int = 0) -> dict[str, int]:
         """Send them, packed into datagrams; return how many became what."""
-        became: dict[str, int] = {}
-        packet = b""
-        for frame in [*frames, b""]:
-            if packet and (not frame or len(packet) + len(frame) > 1400):
-                answer = self.send(packet, now)
-                became[answer] = became.get(answer, 0) + 1
-                packet = b""
-            packet += frame
-        return became
+        return dict(Counter(self.send(packet, now) for packet in packed(frames)))
+
+
+def packed(frames: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield as many frames together as fit into a datagram."""
+    packet = b""
+    for frame in [*frames, b""]:
+        if packet and (not frame or len(packet) + len(frame) > 1400):
+            yield packet
+            packet = b""
+        packet += frame
 
 
 def stream(flow: int, offset: int, data: bytes) -> bytes:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import time
+from collections.abc import Iterator
+from functools import cache
+from itertools import count, islice
 
 import pytest
-from sim.attacker import Attacker, opening, reset, stream
+from sim.attacker import Attacker, opening, packed, reset, stream
 from sim.network import MS, SECOND, A, Link, Pair
 
+from hooker.vtl._parts import siphash
 from hooker.vtl.sansio import Endpoint
 
 KB, MB = 1 << 10, 1 << 20
@@ -137,17 +142,129 @@ def test_an_open_that_found_no_room_may_come_again() -> None:
     assert len(endpoint.flows) == before + 1
 
 
-def test_ids_that_a_peer_chooses_do_not_share_a_bucket() -> None:
-    """Also: an association ends without a walk for each of its streams."""
-    endpoint = Endpoint(seed=1)
+# ---- tables whose keys others choose ----
+
+MANY = 1 << 13  # streams; as many buckets
+PEERS = 1 << 8  # associations that a table has room for
+
+
+@cache
+def secret(seed: int) -> bytes:
+    """What an endpoint of that seed draws first."""
+    return random.Random(seed).randbytes(16)
+
+
+@cache
+def scatter(seed: int) -> int:
+    return siphash(secret(seed), b"scatter") | 1
+
+
+def bucket(seed: int, number: int) -> int:
+    """Where a table of that endpoint puts a number, before the mask: multiplied with a secret."""
+    return number * scatter(seed) % 2**64 >> 40
+
+
+def mapped(ip: int) -> bytes:
+    return bytes(10) + b"\xff\xff" + ip.to_bytes(4, "big")
+
+
+def numbers_of_streams(seed: int) -> list[int]:
+    """Flows whose streams share a bucket of that endpoint."""
+    return list(islice((n for n in count() if bucket(seed, n << 1) % MANY == 0), 64))
+
+
+def addresses(seed: int) -> Iterator[tuple[str, int]]:
+    """Addresses of one host that share a bucket of that endpoint."""
+    ip = 0x0A060606
+    for port in range(1, 1 << 16):
+        if siphash(secret(seed), mapped(ip) + port.to_bytes(2, "little")) % PEERS == 0:
+            yield "10.6.6.6", port
+
+
+def hosts(seed: int) -> Iterator[tuple[str, int]]:
+    """Addresses whose sources share a bucket of that endpoint."""
+    for ip in count(0x0A000001):
+        if siphash(secret(seed), mapped(ip)) % PEERS == 0:
+            yield ".".join(str(octet) for octet in ip.to_bytes(4, "big")), 1000
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["a known secret", "another secret"])
+def test_who_does_not_know_the_secret_does_not_choose_a_bucket(known: bool) -> None:
+    """That who knows it does shows that it is this secret which decides."""
+    seed = 1 if known else 2
+    endpoint = Endpoint(seed=seed)
     attacker = Attacker(endpoint, A)
-    ids = [n << 17 for n in range(1 << 13)] + [n << 16 | 1 for n in range(1 << 14)]
-    begin = time.perf_counter()
-    for _ in range(2):
-        attacker.send_all(opening(flow) for flow in ids)
-    for _ in range(4):
-        attacker.send_all(reset(flow) for flow in ids)
-    endpoint.close(endpoint.associations[0], 1, 0)
-    endpoint.datagrams_to_send(0)
-    assert time.perf_counter() - begin < 3
-    assert endpoint.flows == ()
+    attacker.send_all(
+        opening(flow) for flow in [*numbers_of_streams(1), *range(1 << 24, (1 << 24) + MANY - 64)]
+    )
+    longest = {"streams": endpoint.longest_chains()["streams"]}
+    for name, those in (("addresses", addresses), ("sources", hosts)):
+        endpoint = Endpoint(seed=seed)
+        for address in islice(those(1), PEERS // 2 + 1):
+            Attacker(endpoint, address, SECOND)
+        longest[name] = endpoint.longest_chains()[name]
+    endpoint = Endpoint(seed=seed)
+    for n in range(PEERS // 2 + 1):
+        Attacker(endpoint, (f"10.6.{n}.6", 1000), likes=lambda cid: bucket(1, cid) % PEERS < 8)
+    longest["ids"] = endpoint.longest_chains()["ids"]
+    print(longest)
+    for name, length in longest.items():
+        assert (length > 14) == known, (name, length)
+
+
+@pytest.mark.parametrize("step", [1, 1 << 10, 1 << 17])
+def test_ids_in_steps_do_not_share_a_bucket(step: int) -> None:
+    endpoint = Endpoint(seed=1)
+    Attacker(endpoint, A).send_all(opening(n * step) for n in range(MANY))
+    assert endpoint.longest_chains()["streams"] < 16
+
+
+def seconds_of_the_end(flows: int) -> float:
+    """Processor time that a flow's end takes, with so many: resets, and what is left with the association."""
+    taken = []
+    for _ in range(3):
+        endpoint = Endpoint(seed=1)
+        attacker = Attacker(endpoint, A)
+        attacker.send_all(opening(flow) for flow in range(flows))
+        quarter = flows // 4
+        acknowledged = list(packed(reset(flow) for flow in range(quarter)))
+        unanswered = list(packed(reset(flow) for flow in range(quarter, flows)))
+        begin = time.process_time()
+        for datagram in acknowledged:
+            attacker.send(datagram)
+        attacker.acknowledge_all()
+        left = len(endpoint.flows)
+        for datagram in unanswered:
+            attacker.send(datagram)
+        endpoint.close(endpoint.associations[0], 1, 0)
+        endpoint.datagrams_to_send(0)
+        taken.append(time.process_time() - begin)
+        assert (left, endpoint.flows) == (flows - quarter, ())
+    return min(taken) / flows
+
+
+def test_what_ends_is_not_looked_for_among_all_others() -> None:
+    few, many = seconds_of_the_end(800), seconds_of_the_end(12_800)
+    print(f"{few * 1e6:.2f} and {many * 1e6:.2f} us")
+    assert many < 3 * few
+
+
+def test_flows_that_wait_for_a_decision_are_so_many_and_each_source_has_a_quarter_of_what_is_left() -> None:
+    endpoint = Endpoint(seed=1)  # memory is no matter here
+    left = 1 << 16
+    for host in range(3):
+        attacker = Attacker(endpoint, (f"10.6.{host}.6", 1000))
+        before = len(endpoint.flows)
+        attacker.send_all(opening(flow) for flow in range(17_000))
+        took = len(endpoint.flows) - before
+        assert abs(took - left // 5) <= 60, "but for what shares a datagram with one that is refused"
+        left -= took
+
+
+def test_strangers_that_hold_almost_all_of_their_part_make_room_for_the_next() -> None:
+    endpoint = server()
+    for host in range(1500):
+        attacker = Attacker(endpoint, (f"10.{host // 200}.{host % 200}.6", 1000))
+        attacker.send_all(sparse(0))
+    assert 0 < endpoint.counters()["evicted"] < 100
+    assert held(endpoint) < BUDGET // 16 * 7 + MB
