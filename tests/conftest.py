@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from lone_worker import LoneWorker
 from support import Pair
 
@@ -25,7 +25,14 @@ PRIVILEGED = {"netns", "apps"}
 HERE = Path(__file__).resolve().parent
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored when we were started in the background
-settings.register_profile("bounded", derandomize=True, deadline=None, max_examples=150, database=None)
+settings.register_profile(
+    "bounded",
+    derandomize=True,
+    deadline=None,
+    max_examples=150,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],  # of the machine, not of the tests
+)
 settings.load_profile("bounded")  # every run the same; `--hypothesis-profile default` looks further
 os.environ.setdefault(lab_leftovers.SESSION_VARIABLE, uuid.uuid4().hex)
 

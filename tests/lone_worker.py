@@ -46,14 +46,14 @@ int emit_lazy(struct __sk_buff *skb) {{ return emit(skb, 0); }}
 class LoneWorker:
     """A worker whose kernel is this test: events and flow records are written here."""
 
-    def __init__(self, stack: contextlib.ExitStack) -> None:
+    def __init__(self, stack: contextlib.ExitStack, flows: int = SLOTS) -> None:
         bcc = import_bcc()
         self.bpf = bcc.BPF(text=PROGRAM.encode())
         self.emitters = [self.bpf.load_func(n, bcc.BPF.SCHED_CLS).fd for n in (b"emit_lazy", b"emit_urgent")]
         self._memory = mmap.mmap(self.map("hk_attention"), mmap.PAGESIZE)
         self.attention = ctypes.c_uint32.from_buffer(self._memory)
         self.lost = ctypes.c_uint32.from_buffer(self._memory, layout()["hk_attention"]["lost"])
-        self.records = (ctypes.c_uint8 * (RECORD[""] * SLOTS))()
+        self.records = (ctypes.c_uint8 * (RECORD[""] * flows))()
         pair = socket.socketpair()
         for end in pair:
             stack.enter_context(end)
@@ -63,7 +63,7 @@ class LoneWorker:
             free_fd=self.map("slots"), avoid_fd=self.map("avoid"),
             sockets_fd=-1, adopt_fd=-1, redirect_fd=pair[0].fileno(),
             records=ctypes.addressof(self.records), attention=ctypes.addressof(self.attention),
-            max_flows=SLOTS, port=0, peer_port=1, transport=1, hold_time=60,
+            max_flows=flows, port=0, peer_port=1, transport=1, hold_time=60,
         )  # fmt: skip
         stack.callback(self.worker.close)
         thread = threading.Thread(target=self.worker.run)

@@ -53,8 +53,8 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.listen_port is not None:
-            checks.integer("port", self.listen_port, 0, 65535)
-        checks.real("busy_poll", self.busy_poll, 0, 0.01, unit="s")
+            object.__setattr__(self, "listen_port", checks.integer("port", self.listen_port, 0, 65535))
+        object.__setattr__(self, "busy_poll", checks.real("busy_poll", self.busy_poll, 0, 0.01, unit="s"))
         transports.get(self.transport)
         transports.check_congestion(self.congestion)
         if self.key_file is not None:

@@ -39,8 +39,9 @@ class Policy:
     prefixes: tuple[Network, ...] = ()
 
     def __post_init__(self) -> None:
-        for port in self.ports:
-            checks.integer("port", port, 1, MAX_PORT, remedy=f"use 1 to {MAX_PORT}")
+        remedy = f"use 1 to {MAX_PORT}"
+        numbers = frozenset(checks.integer("port", port, 1, MAX_PORT, remedy=remedy) for port in self.ports)
+        object.__setattr__(self, "ports", numbers)
         for prefix in self.prefixes:
             if not isinstance(prefix, IPv4Network | IPv6Network):
                 raise ConfigurationError(

@@ -75,11 +75,15 @@ class Link:
 
     def __post_init__(self) -> None:
         for name, (low, high, rule) in RANGES.items():
-            checks.real(f"a link's {name} {rule}:", getattr(self, name), low, high)
-        checks.integer("a link's seed", self.seed, 0, 2**63 - 1)
+            self._set(name, checks.real(f"a link's {name} {rule}:", getattr(self, name), low, high))
+        self._set("seed", checks.integer("a link's seed", self.seed, 0, 2**63 - 1))
         self._check("jitter", self.jitter <= self.delay, "cannot be larger than its delay")
         if self.queue is not None:
-            checks.integer("a link's queue has room for a packet:", self.queue, FULL_PACKET, MOST_QUEUE)
+            what = "a link's queue has room for a packet:"
+            self._set("queue", checks.integer(what, self.queue, FULL_PACKET, MOST_QUEUE))
+
+    def _set(self, name: str, value: float) -> None:
+        object.__setattr__(self, name, value)  # of a frozen dataclass: as a number, if it was given as text
 
     def _check(self, name: str, good: bool, rule: str) -> None:
         if not good:

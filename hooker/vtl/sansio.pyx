@@ -232,7 +232,9 @@ cdef class Endpoint:
             known = congestion.names()
             raise ValueError(f"unknown congestion controller {c['congestion']!r}; known: {known}")
         for setting, (low, high) in RANGES.items():
-            checks.integer(setting, c[setting], low, high)
+            c[setting] = checks.integer(setting, c[setting], low, high)
+        if c["first_datagram"]:         # 0: max_datagram
+            checks.integer("first_datagram", c["first_datagram"], *RANGES["max_datagram"])
         if not 1 <= len(c["versions"]) <= VTL_MAX_VERSIONS:
             raise ValueError(f"versions {c['versions']}: give 1 to {VTL_MAX_VERSIONS}")
         if len(c["keys"]) > VTL_MAX_KEYS or any(len(k) != VTL_KEY_SIZE for k in c["keys"]):

@@ -70,7 +70,8 @@ def test_an_echoed_option_means_plain_tcp(lab: Lab, echoes: object, family: str)
         sent, received = result(client, 20), result(server, 20)
         same(sent, received)
         same(received, sent)
-        assert lab.meter.read().to_b["tcp"].payload == 100_000
+        payload = lab.meter.read().to_b["tcp"].payload
+        assert 100_000 <= payload <= 103_000, "TCP may send a segment or two again"
         if pair.client:
             assert counts(pair.client.status())["engaged"] == 0
     if not PLAIN:

@@ -52,6 +52,8 @@ VALUES = st.one_of(
     st.booleans(),
     st.none(),
     st.text(max_size=4),
+    st.sampled_from(["0", "1", "64", "0.5"]),  # text is a number wherever it is taken for one
+    st.integers(0, 1 << 17).map(str),
     st.floats(0, 1),
     st.integers(0, 1 << 17),
 )
@@ -107,6 +109,18 @@ def test_a_real_number_is_finite_and_in_range_or_refused(value: Any, low: float,
 def test_odd_words_are_no_numbers(word: str) -> None:
     with pytest.raises(ConfigurationError):
         checks.integer("x", word, 0, 1 << 16)
+
+
+@pytest.mark.parametrize("value", [True, False, 1.0, math.nan, math.inf, None, b"1", [], 1 + 0j])
+def test_what_is_no_whole_number_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        checks.integer("x", value, 0, 1)
+
+
+@pytest.mark.parametrize("value", [True, False, math.nan, math.inf, -math.inf, None, b"1", [], 1 + 0j])
+def test_what_is_no_finite_number_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        checks.real("x", value, -1e308, 1e308)
 
 
 API: list[tuple[str, Callable[[Any], object]]] = [
