@@ -22,9 +22,10 @@ from hooker.includes.hk cimport *
 from hooker.includes.linux cimport hk_load32, hk_store32
 from hooker.tcp.segment cimport FLAG_FIN, FLAG_PSH, FLAG_RST, FLAG_URG, Segment
 from hooker.tcp.twin cimport twin_expired
-from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_block
+from hooker.transports.vtl cimport send_message
+from hooker.vtl.api cimport vtl_addr, vtl_assoc
 from hooker.vtl.endpoint cimport (
-    vtl_channel_close, vtl_channel_open, vtl_channel_report, vtl_channel_say, vtl_channel_send, vtl_connect, vtl_is_up,
+    vtl_channel_close, vtl_channel_open, vtl_channel_report, vtl_connect, vtl_is_up,
 )
 
 cdef enum:
@@ -50,6 +51,8 @@ cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
         hk_store32(&f.rec.want, HK_WANT_MARK if todo & DO_MARK else HK_WANT_TCP)
     if f.f.state != out.was:
         entered(w, f, out)
+    if todo & DO_UNMARK and f.rec != NULL and f.rec.marked and c.s == NULL and not f.bits & F_STEERED:
+        give_probe(w, f)                        # a socket at rest is unmarked when it answers
     if todo & DO_SAY:
         say_all(w, f, out)
     if c.s != NULL and todo & (DO_SEND_DATA | DO_BRIDGE):
@@ -106,7 +109,7 @@ cdef void flow_wanted(worker *w, flow *f) noexcept nogil:
     cdef vtl_assoc *a
     cdef peer *p
     memset(&to, 0, sizeof(to))
-    memcpy(to.ip, f.key.remote_ip, 16)
+    remote_ip(f, to.ip)
     to.port = f.peer_port if f.peer_port else w.peer_port
     f.again_at = UINT64_MAX
     f.bits |= F_WANTED
@@ -133,7 +136,7 @@ cdef void avoid(worker *w, flow *f) noexcept nogil:
     cdef hk_peer host
     cdef uint64_t until = w.now + w.avoid_for
     memset(&host, 0, sizeof(host))
-    memcpy(host.ip, f.key.remote_ip, 16)
+    remote_ip(f, host.ip)
     hk_bpf_elem(BPF_MAP_UPDATE_ELEM, w.avoid_fd, &host, &until, 0)
 
 
@@ -239,10 +242,7 @@ cdef void say_all(worker *w, flow *f, const Outcome *out) noexcept nogil:
     if todo & DO_SEND_ENGAGED:
         say(w, f, MSG_ENGAGED, f.f.epoch)
     if todo & DO_SEND_ACKED:
-        if f.channel != NULL:
-            vtl_channel_report(f.channel)
-        else:
-            say(w, f, MSG_ACKED, f.f.epoch)
+        say(w, f, MSG_ACKED, f.f.epoch)
     if todo & DO_SEND_PROBE:
         f.bits |= F_ASKED
         say(w, f, MSG_PROBE, f.f.epoch)
@@ -258,15 +258,17 @@ cdef void say_all(worker *w, flow *f, const Outcome *out) noexcept nogil:
 
 cdef void send(worker *w, flow *f, Message *m) noexcept nogil:
     """By the flow's channel; answers of a flow that has none are limited in rate. What does not go, a timer repeats."""
-    cdef uint8_t wire[MAX_CONTROL]
     if f.channel != NULL:
-        vtl_channel_say(f.channel, wire, write_message(wire, m))
+        send_message(f.channel, m, NULL)
     elif f.p != NULL:
         peer_answer(w, f.p, m)
 
 
 cdef void say(worker *w, flow *f, message_type kind, uint8_t epoch) noexcept nogil:
     cdef Message m
+    if kind == MSG_ACKED and f.channel != NULL:
+        vtl_channel_report(f.channel)           # composed when it goes: its serial is that of what was sent
+        return
     flow_compose(&f.f, kind, w.now, &m)
     m.epoch = epoch
     send(w, f, &m)
@@ -319,7 +321,7 @@ cdef uint8_t flags_of(const Segment *s, bint last) noexcept nogil:
 cdef void send_segment(worker *w, flow *f, cause *c) noexcept nogil:
     """What is acknowledged stays out; an urgent pointer cuts it."""
     cdef const Segment *s = c.s
-    cdef uint32_t position = s.seq - f.local_isn, skip = 0, cut = s.length
+    cdef uint32_t position = s.seq - f.t.local_isn, skip = 0, cut = s.length
     if <int32_t>(f.f.snd_una - position) > 0:
         skip = min(f.f.snd_una - position, s.length)
     if s.flags & FLAG_URG and skip < s.urgent < s.length:
@@ -334,18 +336,19 @@ cdef void send_segment(worker *w, flow *f, cause *c) noexcept nogil:
 
 cdef void send_bytes(worker *w, flow *f, cause *c, uint32_t position, uint32_t start, uint32_t end,
                      uint8_t flags) noexcept nogil:
-    cdef vtl_block b
-    b.id, b.epoch, b.flags = <uint32_t>f.f.peer_token, f.f.epoch, flags
-    b.position, b.n, b.data = position + start, end - start, c.s.data + start
-    if b.n == 0 and not flags & DATA_FIN:
+    cdef Message m
+    cdef uint32_t n = end - start
+    if n == 0 and not flags & DATA_FIN:
         return
-    if f.channel == NULL or (b.n and c.memory == NULL) or vtl_channel_send(f.channel, &b, c.memory) < 0:
+    flow_compose(&f.f, MSG_DATA, w.now, &m)
+    m.flags, m.position, m.data, m.data_n = flags, position + start, c.s.data + start, n
+    if f.channel == NULL or (n and c.memory == NULL) or send_message(f.channel, &m, c.memory) < 0:
         w.n.data_not_taken += 1
-        flow_not_taken(&f.f, b.position)
+        flow_not_taken(&f.f, m.position)
         return
-    f.bytes_out += b.n
-    if b.n:
-        c.memory.borrowed += b.n
+    f.bytes_out += n
+    if n:
+        c.memory.borrowed += n
         c.lent = True
 
 

@@ -1,7 +1,7 @@
 # A flow's life: made, found a peer's engine for, closed, forgotten.
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 from hooker.engine.segments.worker cimport flow, peer, worker
-from hooker.includes.hk cimport hk_event
+from hooker.includes.hk cimport hk_event, hk_key
 
 cdef int flows_init(worker *w) noexcept nogil                 # 0, or -1: no memory
 cdef void flows_free(worker *w) noexcept nogil
@@ -16,4 +16,7 @@ cdef void flow_part(worker *w, flow *f) noexcept nogil        # from its associa
 cdef void flow_reindex(worker *w, flow *f, uint64_t before) noexcept nogil    # its peer's token was `before`
 cdef void flow_touch(worker *w, flow *f) noexcept nogil       # its deadlines may have changed
 cdef void flow_report(worker *w, flow *f, int why) noexcept nogil     # it stays on TCP, or has left, or has ended
+# addresses as the programs and Python have them, IPv4 as ::ffff:a.b.c.d
+cdef void remote_ip(const flow *f, uint8_t *out) noexcept nogil
+cdef void flow_key_of(const flow *f, hk_key *out) noexcept nogil
 cdef void tell(worker *w, flow *f, int kind) noexcept nogil

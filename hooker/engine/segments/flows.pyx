@@ -5,7 +5,7 @@ with the next generation as soon as the kernel's socket is gone. The flow itself
 TIME_WAIT, but no more than CLOSED_MOST of them: the oldest is then forgotten sooner, and its peer told so when it asks.
 """
 
-from libc.stdint cimport UINT64_MAX, int32_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from hooker.engine.segments.index cimport *
@@ -70,35 +70,75 @@ cdef void set_key(flow *f, const hk_event *e) noexcept nogil:
     cdef Handshake h
     cdef bint client = e.role == HK_ROLE_CLIENT
     h.client_nonce, h.server_nonce = e.client_nonce, e.server_nonce
-    h.client_isn = f.local_isn if client else f.remote_isn
-    h.server_isn = f.remote_isn if client else f.local_isn
+    h.client_isn = f.t.local_isn if client else f.t.remote_isn
+    h.server_isn = f.t.remote_isn if client else f.t.local_isn
     flow_key(&h, f.proof_key)
     f.locator = flow_locator(f.proof_key)
 
 
+cdef inline bint is_v4(const uint8_t *ip) noexcept nogil:
+    cdef const uint64_t *half = <const uint64_t *>ip
+    cdef const uint16_t *word = <const uint16_t *>ip
+    return half[0] == 0 and word[4] == 0 and word[5] == 0xFFFF
+
+
+cdef void ends_of(const hk_key *key, ends *out) noexcept nogil:
+    """The programs say IPv4 as ::ffff:a.b.c.d, packets and twins do not."""
+    cdef uint32_t skip = 12 if is_v4(key.local_ip) else 0
+    memset(out, 0, sizeof(ends))
+    memcpy(out.local, key.local_ip + skip, 16 - skip)
+    memcpy(out.remote, key.remote_ip + skip, 16 - skip)
+    out.local_port, out.remote_port = key.local_port, key.remote_port
+    out.version = 4 if skip else 6
+
+
+cdef void put_ip(const flow *f, const uint8_t *address, uint8_t *out) noexcept nogil:
+    memset(out, 0, 16)
+    if f.t.version == 4:
+        out[10] = out[11] = 0xFF
+        memcpy(out + 12, address, 4)
+    else:
+        memcpy(out, address, 16)
+
+
+cdef void remote_ip(const flow *f, uint8_t *out) noexcept nogil:
+    put_ip(f, f.t.remote, out)
+
+
+cdef void flow_key_of(const flow *f, hk_key *out) noexcept nogil:
+    put_ip(f, f.t.local, out.local_ip)
+    put_ip(f, f.t.remote, out.remote_ip)
+    out.local_port, out.remote_port, out.zero = f.t.local_port, f.t.remote_port, 0
+
+
 cdef void fill(worker *w, flow *f, const hk_event *e) noexcept nogil:
-    f.key = e.key
+    cdef ends both
+    ends_of(&e.key, &both)
+    memcpy(f.t.local, &both, sizeof(both) - 2)
+    f.t.version = both.version
     f.id = e.flow_id
     f.rec = &w.records[e.slot]
     f.opened_ns = w.now
     f.again_at = UINT64_MAX
-    f.local_isn, f.remote_isn = e.snd_nxt - 1, e.rcv_nxt - 1
+    f.t.local_isn, f.t.remote_isn = e.snd_nxt - 1, e.rcv_nxt - 1
     f.mss = e.mss
     f.ts_recent = e.ts_recent
     f.tcp_options = e.tcp_options
     f.peer_port = e.peer_port
     f.unproven = e.server_nonce == 0
     if e.tcp_options & HK_TCP_WSCALE:
-        f.local_wscale, f.remote_wscale = e.rcv_wscale, e.snd_wscale
+        f.t.local_wscale, f.t.remote_wscale = e.rcv_wscale, e.snd_wscale
     set_key(f, e)
 
 
 cdef flow *flow_new(worker *w, const hk_event *e) noexcept nogil:
     cdef flow *f
+    cdef ends both
     cdef uint64_t token
     if e.slot >= w.max_flows or w.flows[e.slot] != NULL:
         return NULL
-    f = flow_by_tuple(w, &e.key)
+    ends_of(&e.key, &both)
+    f = flow_by_tuple(w, &both)
     if f != NULL:                       # its addresses are another connection's now, so it has ended at both hosts
         flow_over(w, f)
     f = <flow *>calloc(1, sizeof(flow))
@@ -328,7 +368,7 @@ cdef void tell(worker *w, flow *f, int kind) noexcept nogil:
     n.role = HK_ROLE_CLIENT if f.f.role == ROLE_CLIENT else HK_ROLE_SERVER
     n.state = shown_state(f)
     n.flow_id = f.id
-    n.key = f.key
+    flow_key_of(f, &n.key)
     n.bytes_out = f.bytes_out
     n.bytes_in = f.bytes_in
     n.at_ns = w.now

@@ -38,21 +38,14 @@ cdef inline uint32_t ahead(uint32_t edge, uint32_t position) noexcept nogil:
 
 # ---- the twin ----------------------------------------------------------------------------------------
 
-cdef inline bint is_v4(const uint8_t *ip) noexcept nogil:
-    cdef const uint64_t *half = <const uint64_t *>ip
-    cdef const uint16_t *word = <const uint16_t *>ip
-    return half[0] == 0 and word[4] == 0 and word[5] == 0xFFFF
-
-
 cdef void addresses(const flow *f, twin_start *s) noexcept nogil:
-    cdef uint32_t skip = 12 if is_v4(f.key.local_ip) else 0
     memset(s, 0, sizeof(twin_start))
-    s.version = 4 if skip else 6
-    memcpy(s.local, f.key.local_ip + skip, 16 - skip)
-    memcpy(s.remote, f.key.remote_ip + skip, 16 - skip)
-    s.local_port, s.remote_port = f.key.local_port, f.key.remote_port
-    s.local_isn, s.remote_isn = f.local_isn, f.remote_isn
-    s.local_wscale, s.remote_wscale = f.local_wscale, f.remote_wscale
+    s.version = f.t.version
+    memcpy(s.local, f.t.local, 16)
+    memcpy(s.remote, f.t.remote, 16)
+    s.local_port, s.remote_port = f.t.local_port, f.t.remote_port
+    s.local_isn, s.remote_isn = f.t.local_isn, f.t.remote_isn
+    s.local_wscale, s.remote_wscale = f.t.local_wscale, f.t.remote_wscale
     s.timestamps, s.sack = f.tcp_options & HK_TCP_TIMESTAMPS, f.tcp_options & HK_TCP_SACK
     s.mss = f.mss if f.mss else LEAST_MSS
     if f.rec != NULL and 0 < f.rec.mss < 0xFFFF:
@@ -64,25 +57,27 @@ cdef uint32_t granted(const flow *f) noexcept nogil:
     """Bytes beyond snd_una that the remote TCP takes, as far as anybody here knows."""
     cdef uint32_t window = max(ahead(f.f.peer_edge, f.f.snd_una), f.f.snd_nxt - f.f.snd_una)
     if f.rec != NULL and f.marks:               # what it said on the wire
-        window = max(window, ahead(f.rec.snd_una - f.local_isn + f.rec.snd_wnd, f.f.snd_una))
+        window = max(window, ahead(f.rec.snd_una - f.t.local_isn + f.rec.snd_wnd, f.f.snd_una))
     return min(window, <uint32_t>FAR)
 
 
 cdef void twin_begin(worker *w, flow *f) noexcept nogil:
     cdef twin_start s
+    cdef twin t                                 # one that cannot begin leaves the addresses as they are
     addresses(f, &s)
     s.acked = TURN + f.f.snd_una
     s.sent = s.acked + (f.f.snd_nxt - f.f.snd_una)
     s.edge = s.acked + granted(f)
     s.received, s.window = TURN + f.f.rcv_ack, f.f.rcv_edge - f.f.rcv_ack
-    if twin_init(&f.t, &s):
+    if twin_init(&t, &s):
+        f.t = t
         f.bits |= F_TWIN
 
 
 cdef void twin_told(worker *w, flow *f) noexcept nogil:
     cdef uint64_t edge = widen(f.f.peer_edge, f.t.up_edge)
     twin_acked(&f.t, widen(f.f.snd_una, f.t.up_acked), edge)
-    if edge + (<uint64_t>1 << f.remote_wscale) <= f.t.up_edge:     # not what only the shift has rounded
+    if edge + (<uint64_t>1 << f.t.remote_wscale) <= f.t.up_edge:     # not what only the shift has rounded
         twin_withdraw(&f.t, edge)
     if f.bits & F_ASKED:
         f.bits &= ~<uint16_t>F_ASKED
@@ -119,9 +114,11 @@ cdef bint before_the_twin(const flow *f, twin *t) noexcept nogil:
     addresses(f, &s)
     s.acked = s.sent = s.edge = TURN + f.f.snd_una
     s.received = TURN + f.f.rcv_ack
-    if f.rec != NULL and f.rec.marks:
-        s.acked = s.sent = s.edge = TURN + (f.rec.snd_una - f.local_isn)
-        s.received = TURN + (f.rec.rcv_nxt - f.remote_isn)
+    if f.t.ts_said:                             # it has been engaged
+        s.ts_remote = f.t.ts_said
+    elif f.rec != NULL and f.rec.marks:
+        s.acked = s.sent = s.edge = TURN + (f.rec.snd_una - f.t.local_isn)
+        s.received = TURN + (f.rec.rcv_nxt - f.t.remote_isn)
         s.ts_remote = f.rec.ts_recent
     return twin_init(t, &s)
 

@@ -3,13 +3,13 @@ chains are bounded: a flow for which there is no room is one that is not found, 
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memcpy
 from hooker.engine.segments.worker cimport *
-from hooker.includes.hk cimport hk_key
 from hooker.vtl.siphash cimport siphash24
 
 cdef enum:
     DEPTH = 32
+    SAME = 36                  # bytes that a twin and `ends` have in the same order
 
 
 cdef int index_init(worker *w) noexcept nogil:
@@ -36,8 +36,11 @@ cdef inline uint64_t scattered(const worker *w, uint64_t one, uint64_t other) no
 
 
 cdef inline uint64_t hash_of(const worker *w, const flow *f, chain kind) noexcept nogil:
+    cdef ends e
     if kind == BY_TUPLE:
-        return siphash24(w.scatter, <const uint8_t *>&f.key, sizeof(hk_key))
+        memcpy(&e, f.t.local, SAME)
+        e.version, e.zero = f.t.version, 0
+        return siphash24(w.scatter, <const uint8_t *>&e, sizeof(e))
     if kind == BY_TOKEN:
         return <uint32_t>f.f.token              # random, and our own
     if kind == BY_PEER_TOKEN:
@@ -72,12 +75,16 @@ cdef void index_remove(worker *w, flow *f, chain kind) noexcept nogil:
         p = &p[0].next[<int>kind]
 
 
-cdef flow *flow_by_tuple(worker *w, const hk_key *key) noexcept nogil:
+cdef inline bint has_ends(const flow *f, const ends *e) noexcept nogil:
+    return memcmp(f.t.local, e, SAME) == 0 and f.t.version == e.version
+
+
+cdef flow *flow_by_tuple(worker *w, const ends *e) noexcept nogil:
     cdef flow *f = w.last_local
-    if f != NULL and memcmp(&f.key, key, sizeof(hk_key)) == 0:
+    if f != NULL and has_ends(f, e):
         return f
-    f = bucket(w, BY_TUPLE, siphash24(w.scatter, <const uint8_t *>key, sizeof(hk_key)))[0]
-    while f != NULL and memcmp(&f.key, key, sizeof(hk_key)) != 0:
+    f = bucket(w, BY_TUPLE, siphash24(w.scatter, <const uint8_t *>e, sizeof(ends)))[0]
+    while f != NULL and not has_ends(f, e):
         f = f.next[<int>BY_TUPLE]
     if f != NULL:
         w.last_local = f

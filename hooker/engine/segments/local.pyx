@@ -12,7 +12,7 @@ from hooker.engine.segments.worker cimport *
 from hooker.engine.slab cimport pool_current, slab
 from hooker.flow.machine cimport Outcome, ST_ARMED, ST_BRIDGE, ST_ENGAGED, flow_marked, flow_segment
 from hooker.flow.machine cimport Segment as Numbers
-from hooker.includes.hk cimport hk_key, hk_segments_flow
+from hooker.includes.hk cimport hk_segments_flow
 from hooker.includes.linux cimport hk_load32
 from hooker.tcp.numbers cimport is_newer
 from hooker.tcp.segment cimport *
@@ -42,26 +42,18 @@ cdef bint take_segments(worker *w, int most) noexcept nogil:
     return True
 
 
-cdef inline void put_address(uint8_t *out, const uint8_t *ip, bint v4) noexcept nogil:
-    if v4:
-        out[10] = out[11] = 0xFF
-        memcpy(out + 12, ip, 4)
-    else:
-        memcpy(out, ip, 16)
-
-
-cdef inline void tuple_of(const Segment *s, hk_key *key) noexcept nogil:
-    memset(key, 0, sizeof(hk_key))
-    put_address(key.local_ip, s.src, s.version == 4)
-    put_address(key.remote_ip, s.dst, s.version == 4)
-    key.local_port, key.remote_port = s.src_port, s.dst_port
+cdef inline void ends_of(const Segment *s, ends *out) noexcept nogil:
+    memset(out, 0, sizeof(ends))
+    memcpy(out.local, s.src, address_size(s.version))
+    memcpy(out.remote, s.dst, address_size(s.version))
+    out.local_port, out.remote_port, out.version = s.src_port, s.dst_port, s.version
 
 
 cdef void numbers_of(const flow *f, const Segment *s, Numbers *out) noexcept nogil:
-    out.position = s.seq - f.local_isn
+    out.position = s.seq - f.t.local_isn
     out.length = s.length + (1 if s.flags & FLAG_FIN else 0)
-    out.ack = s.ack - f.remote_isn if s.flags & FLAG_ACK else f.f.rcv_ack
-    out.window = <uint32_t>s.window << f.local_wscale
+    out.ack = s.ack - f.t.remote_isn if s.flags & FLAG_ACK else f.f.rcv_ack
+    out.window = <uint32_t>s.window << f.t.local_wscale
     out.tsval = s.ts_value if s.options & HAS_TIMESTAMPS else 0
     out.rst = s.flags & FLAG_RST
 
@@ -81,7 +73,7 @@ cdef void take_marks(worker *w, flow *f) noexcept nogil:
             break
         marks = hk_load32(&r.marks)
     f.marks = marks
-    flow_marked(&f.f, snd_una - f.local_isn, snd_nxt - f.local_isn, rcv_nxt - f.remote_isn)
+    flow_marked(&f.f, snd_una - f.t.local_isn, snd_nxt - f.t.local_isn, rcv_nxt - f.t.remote_isn)
 
 
 cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) noexcept nogil:
@@ -89,15 +81,15 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
     cdef Segment s
     cdef Numbers numbers
     cdef Outcome out
-    cdef hk_key key
+    cdef ends both
     cdef heard h
     cdef cause c
     cdef flow *f
     if segment_parse(packet, size, &s) != SEGMENT_OK or s.flags & FLAG_SYN:
         w.n.segments_refused += 1
         return False
-    tuple_of(&s, &key)
-    f = flow_by_tuple(w, &key)
+    ends_of(&s, &both)
+    f = flow_by_tuple(w, &both)
     if f == NULL:
         w.n.segments_unknown += 1
         return False

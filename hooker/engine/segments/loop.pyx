@@ -30,10 +30,11 @@ from hooker.engine.segments.worker cimport *
 from hooker.engine.slab cimport RESERVE, pool_free, pool_init, pool_release, pool_trim, slab
 from hooker.engine.timers cimport timer_clear, timers_next
 from hooker.flow.machine cimport EV_STOP, Outcome, ROLE_CLIENT, flow_compose, flow_defaults, flow_local
-from hooker.flow.messages cimport MAX_CONTROL, MSG_ACKED, Message, write_message
+from hooker.flow.messages cimport MSG_ACKED, Message
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport *
 from hooker.engine.tun cimport SLOT
+from hooker.transports.vtl cimport write_report
 from hooker.vtl.api cimport *
 from hooker.vtl.endpoint cimport *
 
@@ -103,7 +104,7 @@ cdef uint32_t cb_report(void *ctx, void *user, uint8_t *out) noexcept nogil:
     cdef Message m
     cdef flow *f = <flow *>user
     flow_compose(&f.f, MSG_ACKED, (<worker *>ctx).now, &m)
-    return write_message(out, &m)
+    return write_report(&m, out)
 
 
 cdef void cb_channel_down(void *ctx, void *user, uint32_t reason) noexcept nogil:

@@ -16,9 +16,10 @@ from hooker.flow.messages cimport *
 from hooker.flow.machine cimport EV_DOWN, unknown_flow
 from hooker.includes.bytes cimport store64
 from hooker.includes.linux cimport hk_load64, hk_store64
+from hooker.transports.vtl cimport say_message
 from hooker.vtl.api cimport vtl_assoc
 from hooker.vtl.endpoint cimport (
-    VTL_DOWN_KEY, VTL_DOWN_VERSION, vtl_is_up, vtl_peer, vtl_say, vtl_set_user, vtl_user,
+    VTL_DOWN_KEY, VTL_DOWN_VERSION, vtl_is_up, vtl_peer, vtl_set_user, vtl_user,
 )
 from hooker.vtl.siphash cimport siphash24
 
@@ -69,13 +70,12 @@ cdef void tell_peer(worker *w, const peer *p, notice_kind kind) noexcept nogil:
 
 cdef void greet(worker *w, peer *p) noexcept nogil:
     cdef Message m
-    cdef uint8_t wire[MAX_CONTROL]
     memset(&m, 0, sizeof(m))
     m.type, m.epoch = MSG_HELLO, FLOW_VERSION
     m.position, m.token, m.own_token = LARGEST, w.instance, p.own_random
     m.edge = TRANSPORT_VTL
     m.data, m.data_n = OPTIONS, OPTIONS_SIZE
-    vtl_say(p.a, wire, write_message(wire, &m))
+    say_message(p.a, &m)
 
 
 cdef void peer_up(worker *w, vtl_assoc *a) noexcept nogil:
@@ -149,13 +149,12 @@ cdef uint32_t binding_of(const worker *w, const peer *p, bint opener_is_here, ui
 
 
 cdef void peer_answer(worker *w, peer *p, const Message *m) noexcept nogil:
-    cdef uint8_t wire[MAX_CONTROL]
     p.answers = min(<double>ANSWERS, p.answers + (w.now - p.answers_at) * 1e-9 * ANSWER_RATE)
     p.answers_at = w.now
     if p.answers < 1:
         return
     p.answers -= 1
-    vtl_say(p.a, wire, write_message(wire, m))
+    say_message(p.a, m)
 
 
 cdef void peer_unknown(worker *w, peer *p, const Message *m) noexcept nogil:

@@ -8,7 +8,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memset
 from hooker.engine.segments.actions cimport act, act_alone, cause
-from hooker.engine.segments.flows cimport flow_join, flow_reindex
+from hooker.engine.segments.flows cimport flow_join, flow_reindex, remote_ip
 from hooker.engine.segments.index cimport *
 from hooker.engine.segments.peers cimport binding_of, early_keep, early_take, peer_hello, peer_of, peer_unknown
 from hooker.engine.segments.worker cimport *
@@ -17,6 +17,7 @@ from hooker.flow.messages cimport *
 from hooker.flow.proof cimport MAX_BINDING, PROOF_ACCEPT, PROOF_OPEN, proven
 from hooker.tcp.numbers cimport is_newer
 from hooker.tcp.twin cimport twin_stamp
+from hooker.transports.vtl cimport message_of_block, message_of_control
 from hooker.vtl.api cimport vtl_assoc, vtl_block
 from hooker.vtl.endpoint cimport vtl_peer
 
@@ -109,8 +110,7 @@ cdef void on_block(worker *w, vtl_assoc *a, const vtl_block *b, bint stable) noe
     if f == NULL or f.p == NULL or f.p.a != a:
         p = peer_of(w, a)
         if p != NULL:
-            memset(&m, 0, sizeof(m))
-            m.type, m.token, m.epoch = MSG_DATA, b.id, b.epoch
+            message_of_block(b, &m)
             peer_unknown(w, p, &m)
         return
     if b.n > MOST:
@@ -130,7 +130,7 @@ cdef void on_block(worker *w, vtl_assoc *a, const vtl_block *b, bint stable) noe
 cdef void on_message(worker *w, vtl_assoc *a, const uint8_t *p, size_t n) noexcept nogil:
     cdef Message m
     cdef peer *who = peer_of(w, a)
-    if read_message(p, n, False, &m) != MESSAGE_FINE or m.type == MSG_DATA or who == NULL:
+    if message_of_control(p, n, &m) != MESSAGE_FINE or who == NULL:
         w.n.bad_messages += 1
     elif m.type == MSG_HELLO:
         peer_hello(w, who, &m)
@@ -176,8 +176,10 @@ cdef inline void stamp(flow *f, uint32_t ts) noexcept nogil:
 cdef bint is_proven(worker *w, const flow *f, const peer *who, const Message *m) noexcept nogil:
     """That the sender has seen the handshake. Without a nonce of the server's it must have the connection's address, too."""
     cdef uint8_t binding[MAX_BINDING]
+    cdef uint8_t ip[16]
     cdef uint32_t n
-    if who.instance == 0 or (f.unproven and memcmp(vtl_peer(who.a).ip, f.key.remote_ip, 16) != 0):
+    remote_ip(f, ip)
+    if who.instance == 0 or (f.unproven and memcmp(vtl_peer(who.a).ip, ip, 16) != 0):
         return False
     n = binding_of(w, who, m.type == MSG_ACCEPT, binding)
     return proven(f.proof_key, PROOF_OPEN if m.type == MSG_OPEN else PROOF_ACCEPT, binding, n, m)

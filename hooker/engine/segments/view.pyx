@@ -18,6 +18,7 @@ from hooker.vtl.api cimport vtl_addr, vtl_assoc_stats, vtl_counters
 from hooker.vtl.endpoint cimport (
     VTL_DROP_AUTH, vtl_assoc_get_stats, vtl_channel_unacked, vtl_drops, vtl_get_counters, vtl_peer,
 )
+from hooker.engine.segments.flows cimport flow_key_of
 from hooker.engine.segments.worker cimport *
 
 from hooker.errors import UsageError
@@ -41,6 +42,9 @@ REASONS = (
     *(_KNOWN.get(reason, reason.name.lower().replace("_", "-")) for reason in Reason),
     *(_ENGINES.get(number, "") for number in range(len(Reason), WHYS)),
 )
+
+FLOW_SIZE = sizeof(flow)
+"""Bytes that an idle flow costs the engine, besides its channel."""
 
 cdef struct flow_row:
     uint64_t id, bytes_out, bytes_in, backlog
@@ -86,7 +90,7 @@ cdef void copy_flow(flow_row *row, const flow *f) noexcept nogil:
     row.role = HK_ROLE_CLIENT if f.f.role == ROLE_CLIENT else HK_ROLE_SERVER
     row.state = shown_state(f)
     row.why = f.why
-    row.key = f.key
+    flow_key_of(f, &row.key)
     row.bytes_out = f.bytes_out
     row.bytes_in = f.bytes_in
     row.backlog = vtl_channel_unacked(f.channel) if f.channel != NULL else 0

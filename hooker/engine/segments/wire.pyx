@@ -86,19 +86,17 @@ cdef void wire_segment(worker *w, flow *f, const Segment *s) noexcept nogil:
 cdef void wire_bare(worker *w, flow *f, uint8_t flags) noexcept nogil:
     cdef Segment s
     cdef uint8_t packet[MAX_HEADERS]
-    cdef uint32_t skip = 0, n
-    cdef const uint16_t *word = <const uint16_t *>f.key.local_ip
+    cdef uint32_t n
     memset(&s, 0, sizeof(s))
-    s.version = 6
-    if (<const uint64_t *>f.key.local_ip)[0] == 0 and word[4] == 0 and word[5] == 0xFFFF:
-        s.version, skip = 4, 12
-    s.src, s.dst = f.key.local_ip + skip, f.key.remote_ip + skip
-    s.src_port, s.dst_port = f.key.local_port, f.key.remote_port
-    s.seq, s.ack = f.local_isn + f.f.snd_nxt, f.remote_isn + f.f.rcv_ack
+    s.version, s.src, s.dst = f.t.version, f.t.local, f.t.remote
+    s.src_port, s.dst_port = f.t.local_port, f.t.remote_port
+    s.seq, s.ack = f.t.local_isn + f.f.snd_nxt, f.t.remote_isn + f.f.rcv_ack
     s.flags = FLAG_ACK | flags
-    s.window = <uint16_t>min((f.f.rcv_edge - f.f.rcv_ack) >> f.local_wscale, <uint32_t>0xFFFF)
+    s.window = <uint16_t>min((f.f.rcv_edge - f.f.rcv_ack) >> f.t.local_wscale, <uint32_t>0xFFFF)
     if f.tcp_options & HK_TCP_TIMESTAMPS:
         s.options = HAS_TIMESTAMPS
-        s.ts_value, s.ts_echo = f.t.ts_echo if f.t.version else f.f.tsval, f.t.ts_said if f.t.version else f.ts_recent
+        s.ts_value, s.ts_echo = f.f.tsval, f.ts_recent
+        if f.t.ts_echo:                 # it has been engaged
+            s.ts_value, s.ts_echo = f.t.ts_echo, f.t.ts_said
     n = segment_build(&s, False, packet)
     send_packet(w, packet + VNET_HEADER, n - VNET_HEADER)

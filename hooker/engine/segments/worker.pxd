@@ -67,8 +67,7 @@ cdef struct early_open
 cdef struct flow:
     timer due                  # first: the heap's timers are flows. Never later than the earliest of its deadlines
     Flow f                     # the protocol's state
-    twin t                     # towards the local TCP, while F_TWIN
-    hk_key key
+    twin t                     # addresses, initial numbers and window scales always; begun: F_TWIN
     flow *next[4]              # CHAINS
     flow *peer_prev
     flow *peer_next
@@ -87,18 +86,22 @@ cdef struct flow:
     uint64_t bytes_in
     uint8_t proof_key[18]      # FLOW_KEY_SIZE
     uint16_t mss
-    uint32_t local_isn
-    uint32_t remote_isn
     uint32_t marks             # of the record, whose numbers have been taken over
     uint32_t ts_recent         # the remote TCP's timestamp that the local one knows
     uint16_t bits              # flow_bit
     uint16_t peer_port         # of the peer's engine
-    uint8_t local_wscale
-    uint8_t remote_wscale
     uint8_t tcp_options        # HK_TCP_*
     uint8_t why                # of REASONS
     uint8_t pauses             # how often it has tried again
     uint8_t unproven           # the server's engine said nothing in its SYN-ACK
+
+cdef struct ends:              # of a connection, as in its packets
+    uint8_t local[16]
+    uint8_t remote[16]
+    uint16_t local_port
+    uint16_t remote_port
+    uint8_t version
+    uint8_t zero
 
 cdef struct stretch:               # blocks of one flow that follow each other
     flow *owner
