@@ -222,7 +222,7 @@ cdef void say(Bed *b, Input *i, uint8_t what) noexcept nogil:
     if what < 3:
         twin_ack(&b.t, &x if what else NULL, &out)
     elif what == 3:
-        twin_probe(&b.t, &out)
+        twin_probe(&b.t, False, &out)
     else:
         twin_reset(&b.t, &out)
     check_said(b, &out)

@@ -216,10 +216,10 @@ cdef class Twin:
         tw.twin_ack(&self.t, &x, &out)
         return packet_of(&out)
 
-    def probe(self):
-        """A segment that makes the local TCP say where it stands."""
+    def probe(self, *, bint byte=False):
+        """A segment that makes the local TCP say where it stands; with an old byte, at any rate."""
         cdef tw.twin_segment out
-        tw.twin_probe(&self.t, &out)
+        tw.twin_probe(&self.t, byte, &out)
         return packet_of(&out)
 
     def reset(self):

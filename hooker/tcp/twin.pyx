@@ -352,10 +352,16 @@ cdef void twin_ack(twin *t, const ack_extra *x, twin_segment *out) noexcept nogi
     finish(&s, out)
 
 
-cdef void twin_probe(const twin *t, twin_segment *out) noexcept nogil:
-    """Nothing at all, at a place before the window: a TCP answers where it stands, RFC 9293 3.10.7.4."""
+cdef void twin_probe(const twin *t, bint byte, twin_segment *out) noexcept nogil:
+    """At a place before the window: a TCP answers where it stands, RFC 9293 3.10.7.4.
+
+    Without a timestamp: the twin may not know the newest, and Linux drops an old one's segment unanswered (from 6.13 on).
+    """
     cdef Segment s
     begin(t, t.down_acked - 1, t.up_said - 1, 0, &s)
+    s.options = 0
+    if byte:
+        s.data, s.length = <const uint8_t *><const char *>b"?", 1
     finish(&s, out)
 
 

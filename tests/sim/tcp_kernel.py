@@ -146,7 +146,11 @@ class Kernel:
         ack = 1 + self._ahead(s.ack - self.isn - 1, self.snd_una - 1)
         if self.reset:
             return
-        assert s.timestamps is not None
+        if s.timestamps is None:
+            assert seq < self.rcv_nxt, "only a probe has no timestamp"
+            assert not s.data
+            self._say(self.snd_nxt, b"", 0, now)
+            return
         if (s.timestamps[0] - self.ts_recent) & MASK > 1 << 31:
             self.paws_drops += 1
             self._say(self.snd_nxt, b"", 0, now)

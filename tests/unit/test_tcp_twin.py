@@ -394,6 +394,16 @@ def test_the_local_tcp_is_probed_just_before_both_windows() -> None:
     assert places(twin.probe()) == (3, 5)
 
 
+def test_a_probe_has_no_timestamp_and_perhaps_a_byte() -> None:
+    """An old timestamp might have it dropped unanswered; without a byte its answers are limited in rate."""
+    twin = make()
+    assert parse(twin.probe()).timestamps is None
+    assert parse(twin.probe()).data == b""
+    old = parse(twin.probe(byte=True))
+    assert len(old.data) == 1
+    assert (old.seq - REMOTE_ISN) & 0xFFFFFFFF == 0  # before what it awaits: 1
+
+
 def test_a_reset_is_said_again_where_the_local_tcp_says_it_stands() -> None:
     twin = make()
     twin.deliver(1, b"abc", 0)

@@ -52,7 +52,7 @@ cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
     if f.f.state != out.was:
         entered(w, f, out)
     if todo & DO_UNMARK and f.rec != NULL and f.rec.marked and c.s == NULL and not f.bits & F_STEERED:
-        give_probe(w, f)                        # a socket at rest is unmarked when it answers
+        give_probe(w, f, True)                  # a socket at rest is unmarked when it answers
     if todo & DO_SAY:
         say_all(w, f, out)
     if c.s != NULL and todo & (DO_SEND_DATA | DO_BRIDGE):
@@ -366,7 +366,7 @@ cdef void on_wire(worker *w, flow *f, uint32_t todo) noexcept nogil:
 cdef void inject(worker *w, flow *f, uint32_t todo, cause *c) noexcept nogil:
     if not f.bits & F_TWIN:
         if todo & DO_INJECT_PROBE and f.rec != NULL and not f.bits & F_STEERED:
-            give_probe(w, f)
+            give_probe(w, f, False)
         if todo & DO_KEEP and c.r != NULL:
             refuse(w, f, c.r.position)
         return
@@ -377,6 +377,6 @@ cdef void inject(worker *w, flow *f, uint32_t todo, cause *c) noexcept nogil:
     if todo & DO_KEEP and c.r != NULL:
         refuse(w, f, f.f.rcv_edge)              # nothing is kept: it is repeated when there is room
     if todo & DO_INJECT_PROBE:
-        give_probe(w, f)
+        give_probe(w, f, False)
     if todo & (DO_INJECT_RST | DO_ABORT):
         give_reset(w, f)

@@ -114,22 +114,19 @@ cdef bint before_the_twin(const flow *f, twin *t) noexcept nogil:
     addresses(f, &s)
     s.acked = s.sent = s.edge = TURN + f.f.snd_una
     s.received = TURN + f.f.rcv_ack
-    if f.t.ts_said:                             # it has been engaged
-        s.ts_remote = f.t.ts_said
-    elif f.rec != NULL and f.rec.marks:
+    if not f.bits & F_ENGAGED and f.rec != NULL and f.rec.marks:
         s.acked = s.sent = s.edge = TURN + (f.rec.snd_una - f.t.local_isn)
         s.received = TURN + (f.rec.rcv_nxt - f.t.remote_isn)
-        s.ts_remote = f.rec.ts_recent
     return twin_init(t, &s)
 
 
-cdef void give_probe(worker *w, flow *f) noexcept nogil:
+cdef void give_probe(worker *w, flow *f, bint byte) noexcept nogil:
     cdef twin early
     cdef twin_segment out
     if f.bits & F_TWIN:
-        twin_probe(&f.t, &out)
+        twin_probe(&f.t, byte, &out)
     elif before_the_twin(f, &early):
-        twin_probe(&early, &out)
+        twin_probe(&early, byte, &out)
     else:
         return
     w.n.probes += 1

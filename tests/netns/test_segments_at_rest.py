@@ -1,0 +1,77 @@
+"""Connections that say nothing: they are engaged all the same, and keep nothing when the engine leaves."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from segments_engine import EngineProcess, engines
+from support import eventually, peer
+
+from hooker.lab import Lab
+from hooker.lab.link import Link
+
+pytestmark = pytest.mark.timeout(60)
+PORT, MANY = 7210, 8
+
+CLIENTS = textwrap.dedent("""
+    import json, socket, sys
+    made = []
+    for _ in range(int(sys.argv[3])):       # the first is silent before the engines know each other
+        s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 8)
+        made.append(s)
+        s.sendall(b"x")
+        s.recv(1)
+    print(json.dumps("resting"), flush=True)
+    for _ in sys.stdin:
+        print(json.dumps([s.getsockopt(socket.SOL_SOCKET, 36) for s in made]), flush=True)    # SO_MARK
+""")
+
+
+class Resting:
+    """Connections that have said a byte each way, and nothing since."""
+
+    def __init__(self, lab: Lab) -> None:
+        server = ("recv:1", "send:1", "recv-all", "close")
+        self.server = peer(lab.b, "serve", "::", PORT, *server, options=("--connections", str(MANY)))
+        command = [sys.executable, "-c", CLIENTS, lab.b.v6, str(PORT), str(MANY)]
+        self.client = lab.a.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self.answer() == "resting"
+
+    def answer(self) -> Any:
+        assert self.client.stdout
+        return json.loads(self.client.stdout.readline())
+
+    def marks(self) -> set[int]:
+        assert self.client.stdin
+        self.client.stdin.write(b"\n")
+        self.client.stdin.flush()
+        return set(self.answer())
+
+
+@pytest.fixture
+def both() -> Iterator[tuple[Lab, list[EngineProcess]]]:
+    """On a link with a delay: what was said after the handshake has another timestamp."""
+    with Lab(link=Link(delay=0.005)) as lab, engines(lab.a, lab.b) as made:
+        yield lab, made
+
+
+def test_they_are_engaged(both: tuple[Lab, list[EngineProcess]]) -> None:
+    lab, made = both
+    Resting(lab)
+    eventually(lambda: all(engine.counters()["engaged"] == MANY for engine in made), 2)
+    assert not made[0].ask("snapshot")["reasons"].get("not-through-hk0")
+
+
+def test_they_are_unmarked_when_the_engine_stops(both: tuple[Lab, list[EngineProcess]]) -> None:
+    """Also those that have answered a probe just now."""
+    lab, made = both
+    resting = Resting(lab)
+    eventually(lambda: made[0].counters()["engaged"] == MANY, 5, every=0.01)
+    made[0].stop()
+    assert resting.marks() == {0}
