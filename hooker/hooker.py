@@ -36,7 +36,7 @@ from hooker.engine.layout import MARK_OWN
 from hooker.engine.segments.loop import SegmentWorker
 from hooker.errors import CarrierError, ConfigurationError, KernelError, UsageError
 from hooker.events import Event, Kind
-from hooker.tun import Lane
+from hooker.tun import Lane, check_device
 
 if TYPE_CHECKING:
     from hooker._fastpath import RawEvent, Tap
@@ -210,14 +210,16 @@ class Hooker:
 
     def _judge_kernel(self) -> str:
         """Why messages are not redirected, or "". Raises KernelError when a required probe fails."""
-        if self.intercept == "segments":  # its own needs are found at once: a TUN device, programs that load
-            self._ipv6 = True
-            return "segments are taken"
-        results = verdicts() if self._probe else []
+        segments = self.intercept == "segments"
+        if segments:
+            check_device()  # its absence has another remedy than a probe's failure
+        results = verdicts(self.intercept) if self._probe else []
         for result in results:
             if result.required and not result.ok:
                 raise KernelError(f"start-up probe {result.name}: {result.detail}", remedy=result.remedy)
-        self._ipv6 = all(r.ok for r in results if r.name == "flow-ipv6")
+        self._ipv6 = all(r.ok for r in results if r.name.endswith("-ipv6"))
+        if segments:
+            return "segments are taken"
         if self.redirect == "never":
             return "switched off"
         failed = [f"{r.name}: {r.detail}" for r in results if not r.ok and r.name.startswith("redirect-")]

@@ -242,9 +242,9 @@ def check_routing() -> str:
 
 def check_tun() -> str:
     """In a network namespace of its own."""
-    from hooker.tun import device
+    from hooker.tun import check_device
 
-    os.close(device._open_file())
+    check_device()
     _in_new_namespace(_try_tun)
     return "a device with offloads, up, and a route to it"
 
@@ -338,7 +338,7 @@ CHECKS: list[tuple[str, bool, str, Probe]] = [  # name, required, remedy of an u
     ("TCP_REPAIR", True, NEWER_KERNEL, check_repair),
     ("IP_TRANSPARENT", True, AS_ROOT, check_transparent),
     ("policy routing", True, NEWER_KERNEL, check_routing),
-    ("TUN", False, "modprobe tun; a kernel with CONFIG_TUN", check_tun),
+    ("TUN", False, "modprobe tun; a kernel with CONFIG_TUN (for --intercept segments)", check_tun),
     ("UDP GSO and GRO", False, "use Linux 5.0 or later; without it VTL is slower", check_udp_offload),
     ("inet_diag", False, "modprobe tcp_diag; without it the low-latency path stays off", check_inet_diag),
 ]
@@ -365,29 +365,34 @@ def _run(name: str, required: bool, remedy: str, probe: Probe) -> Check:
 
 def checks() -> Iterator[Check]:
     """All of them, one by one: first what the machine has, then the engine's start-up probes."""
-    sound = True
+    sound, segments = True, False
     for entry in CHECKS:
         check = run_check(*entry)
         sound = sound and (check.ok or not check.required)
+        segments = segments or (check.ok and check.name == "TUN")
         yield check
     if sound:
-        yield from _startup_probes()
+        yield from _startup_probes("messages")
+        if segments:
+            yield from _startup_probes("segments")
     else:
         yield Check("start-up probes", False, True, "not tried", "repair what failed above first")
 
 
-def _startup_probes() -> Iterator[Check]:
+def _startup_probes(intercept: str) -> Iterator[Check]:
+    """Of the usual engine, or of the other kind: nobody is refused the usual one for want of the other."""
     try:
         from hooker.control import probes  # it needs the built engine
 
-        results = probes.verdicts(fresh=True)
+        results = probes.verdicts(intercept, fresh=True)
     except Exception as error:
         detail = _line(f"{type(error).__name__}: {error}")
         yield Check("start-up probes", False, True, detail, "./dev build")
         return
     for result in results:
         remedy = "" if result.ok else result.remedy or NEWER_KERNEL
-        yield Check(f"probe {result.name}", result.ok, result.required, _line(result.detail), remedy)
+        required = result.required and intercept == "messages"
+        yield Check(f"probe {result.name}", result.ok, required, _line(result.detail), remedy)
 
 
 def examine(*, as_json: bool) -> int:

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from hooker.tun.device import Device
+from hooker.tun.device import Device, check_device
 from hooker.tun.lane import Lane
 from hooker.tun.way import Way
 
-__all__ = ["Device", "Lane", "Way"]
+__all__ = ["Device", "Lane", "Way", "check_device"]

@@ -121,6 +121,11 @@ class Device:
         self.close()
 
 
+def check_device() -> None:
+    """Raises KernelError where there are no TUN devices, ConfigurationError without permission."""
+    os.close(_open_file())
+
+
 def _open_file() -> int:
     try:
         return os.open(TUN, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)

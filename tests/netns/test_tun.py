@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 from support import eventually
 
+from hooker import Hooker
 from hooker.cli import doctor
 from hooker.control import netns
 from hooker.control.janitor import Janitor
+from hooker.control.probes import ProbeResult
 from hooker.control.routing import datagram_sizes
 from hooker.engine.tun import Queue
 from hooker.errors import ConfigurationError, KernelError
@@ -108,6 +110,31 @@ def test_a_kernel_without_tun_is_refused_with_a_remedy(monkeypatch: pytest.Monke
     check = doctor.run_check(*next(entry for entry in doctor.CHECKS if entry[0] == "TUN"))
     assert not check.ok
     assert "modprobe tun" in check.remedy
+
+
+def test_an_engine_without_tun_is_refused_before_anything_is_tried(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "TUN", "/dev/net/no-tun")
+    monkeypatch.setattr("hooker.hooker.verdicts", lambda _: pytest.fail("probed"))
+    with pytest.raises(KernelError, match=r"no-tun.*modprobe tun"):
+        Hooker(cgroup=lab.a.cgroup, intercept="segments").start()
+
+
+def test_an_engine_is_refused_where_what_it_needs_does_not_work(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the probes of its own kind only."""
+    asked = []
+
+    def verdicts(intercept: str) -> list[ProbeResult]:
+        asked.append(intercept)
+        return [ProbeResult("segments-return", False, True, "stuck", "another kernel")]
+
+    monkeypatch.setattr("hooker.hooker.verdicts", verdicts)
+    with pytest.raises(KernelError, match=r"segments-return: stuck .*another kernel"):
+        Hooker(cgroup=lab.a.cgroup, intercept="segments").start()
+    assert asked == ["segments"]
 
 
 def test_doctor_tries_a_device() -> None:
@@ -256,6 +283,7 @@ def test_a_table_in_use_is_refused_and_left_alone(lab: Lab, keeper: Janitor) -> 
 OWNER = """
 import sys, time
 from hooker.control.janitor import Janitor
+from hooker.control.probes import ProbeResult
 from hooker.tun import Device, Way
 with Janitor() as keeper, Device() as made, Way(keeper, made, mark=%d, table=%d, priority=%d, pinned=True):
     print("up", flush=True)

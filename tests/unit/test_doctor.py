@@ -24,7 +24,7 @@ def failing() -> str:
 
 def install(monkeypatch: pytest.MonkeyPatch, *checks: tuple[str, bool, str, doctor.Probe]) -> None:
     monkeypatch.setattr(doctor, "CHECKS", list(checks))
-    monkeypatch.setattr(doctor, "_startup_probes", lambda: iter(()))
+    monkeypatch.setattr(doctor, "_startup_probes", lambda _: iter(()))
 
 
 def test_all_required_there_is_success(
@@ -102,7 +102,7 @@ def test_the_kernels_version_is_judged(
 
 def test_probes_are_not_tried_on_a_machine_that_lacks_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "CHECKS", [("one", True, "", failing)])
-    monkeypatch.setattr(doctor, "_startup_probes", lambda: pytest.fail("tried"))
+    monkeypatch.setattr(doctor, "_startup_probes", lambda _: pytest.fail("tried"))
     assert [(c.name, c.ok) for c in doctor.checks()] == [("one", False), ("start-up probes", False)]
 
 
@@ -111,10 +111,10 @@ def test_every_probes_result_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
         types.SimpleNamespace(name="nudge", ok=True, required=True, detail="0.3 ms", remedy=""),
         types.SimpleNamespace(name="splice", ok=False, required=False, detail="lost\nbytes", remedy=""),
     ]
-    module = types.SimpleNamespace(verdicts=lambda *, fresh: results)
+    module = types.SimpleNamespace(verdicts=lambda _, *, fresh: results)
     monkeypatch.setitem(sys.modules, "hooker.control.probes", module)
     monkeypatch.setattr(hooker.control, "probes", module, raising=False)
-    nudge, splice = doctor._startup_probes()
+    nudge, splice = doctor._startup_probes("messages")
     assert nudge == Check("probe nudge", True, True, "0.3 ms", "")
     assert (splice.name, splice.ok, splice.detail) == ("probe splice", False, "lost bytes")
     assert splice.remedy
@@ -123,5 +123,18 @@ def test_every_probes_result_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_engine_that_is_not_built_fails_the_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(hooker.control, "probes", raising=False)
     monkeypatch.setitem(sys.modules, "hooker.control.probes", None)
-    (check,) = doctor._startup_probes()
+    (check,) = doctor._startup_probes("messages")
     assert (check.ok, check.required, check.remedy) == (False, True, "./dev build")
+
+
+@pytest.mark.parametrize("device", [True, False])
+def test_probes_of_the_other_kind_are_tried_where_there_are_devices_and_are_not_required(
+    monkeypatch: pytest.MonkeyPatch, device: bool
+) -> None:
+    failed = types.SimpleNamespace(name="one", ok=False, required=True, detail="lost", remedy="none")
+    module = types.SimpleNamespace(verdicts=lambda kind, *, fresh: [failed] if kind == "segments" else [])
+    monkeypatch.setitem(sys.modules, "hooker.control.probes", module)
+    monkeypatch.setattr(hooker.control, "probes", module, raising=False)
+    monkeypatch.setattr(doctor, "CHECKS", [("TUN", False, "", passing if device else failing)])
+    _, *tried = doctor.checks()
+    assert tried == ([Check("probe one", False, False, "lost", "none")] if device else [])

@@ -22,7 +22,7 @@ LAYERS = [  # each may import from itself and from those before it
     {"__init__", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-KNOWN = {("control/probes.py", "hooker"): "the probes run whole engines"}
+KNOWN = {("control/probe_bed.py", "hooker"): "the probes run whole engines"}
 IMPORT = re.compile(
     r"^\s*(?:from|cimport|import) hooker\.(\w+)|^\s*from hooker c?import ([\w, ]+)", re.MULTILINE
 )
