@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,15 @@ cells_option = click.option(
 )
 
 
+intercept_option = click.option(
+    "--intercept",
+    type=click.Choice(["messages", "segments", "both"]),
+    default="messages",
+    show_default=True,
+    help="What the engines take, in bulk, redis and http; both: a column each, measured in turn.",
+)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.pass_context
 def cli(context: click.Context) -> int:
@@ -50,9 +60,10 @@ def cli(context: click.Context) -> int:
 @quick_option
 @rounds_option
 @cells_option
-def summary(as_json: bool, quick: bool, rounds: int, names: str) -> int:
+@intercept_option
+def summary(as_json: bool, quick: bool, rounds: int, names: str, intercept: str) -> int:
     """Measure the cells; show tables, or end in one line of JSON with the ratios."""
-    found = _measure(_known(names), quick, rounds)
+    found = _measure(_known(names), quick, rounds, intercept)
     if as_json:
         print(json.dumps({"ratios": suite.ratios(found), **found}))
     else:
@@ -102,8 +113,9 @@ def _known(names: str) -> list[str]:
     return wanted
 
 
-def _measure(wanted: list[str], quick: bool, rounds: int) -> dict[str, Any]:
-    found = suite.measure(wanted, QUICK if quick else Effort(rounds=rounds))
+def _measure(wanted: list[str], quick: bool, rounds: int, intercept: str = "messages") -> dict[str, Any]:
+    effort = QUICK if quick else Effort(rounds=rounds)
+    found = suite.measure(wanted, replace(effort, intercept=intercept))
     suite.save(found)
     return found
 

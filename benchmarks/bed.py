@@ -8,12 +8,12 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.measure import HOOKED
+from benchmarks.measure import ALSO, HOOKED, Effort
 from hooker.lab import INTERFACE, Host, Lab
 from hooker.lab.apps import start_iperf3, start_nginx, start_redis
 from hooker.lab.engine import EngineProcess
@@ -79,11 +79,14 @@ class Bed:
         return str(done.stdout)
 
     def _verdicts(self) -> tuple[int, int]:
-        """Connections of host a that were engaged and released until now."""
+        """Connections of host a that were engaged and released until now.
+
+        An engine that takes segments releases none for good; a short connection may end before it is engaged.
+        """
         if not self.engines:
             return 0, 0
         counters = self.engines[0].status()["counters"]
-        return counters["engaged"], counters["released"]
+        return counters["engaged"], counters.get("released", 0)
 
     def congestion(self, name: str | None) -> None:
         """Set TCP's congestion control on both hosts' routes to each other; None: the machine's default.
@@ -126,6 +129,20 @@ def bed(link: Link | None = None, engines: bool = True, options: tuple[str, ...]
             for engine in started:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     engine.stop()
+
+
+@contextlib.contextmanager
+def compared(effort: Effort, *serve: Callable[[Bed], None]) -> Iterator[dict[str, tuple[Bed, Way]]]:
+    """The ways by the names of their columns, each with its bed: a pair of hosts for each kind of engine."""
+    both = {HOOKED: "messages", ALSO: "segments"}
+    kinds = both if effort.intercept == "both" else {HOOKED: effort.intercept}
+    with contextlib.ExitStack() as stack:
+        beds = {name: stack.enter_context(bed(options=("--intercept", kind))) for name, kind in kinds.items()}
+        for on in beds.values():
+            for start in serve:
+                start(on)
+        direct = {way.name: (beds[HOOKED], way) for way in beds[HOOKED].ways() if not way.hooked}
+        yield direct | {name: (on, Way(name, hooked=True)) for name, on in beds.items()}
 
 
 # ---- programs, and the figures in what they print ----------------------------------------------------

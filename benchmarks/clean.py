@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.bed import Bed, Way, bed, iperf3, redis_get, serve_http, serve_iperf3, serve_redis, wrk
+from benchmarks.bed import Bed, Way, compared, iperf3, redis_get, serve_http, serve_iperf3, serve_redis, wrk
 from benchmarks.measure import Cell, Effort, Quantity, foreign_cpu, in_turn, machine_cpu
 
 BULK = (Quantity("bulk", "Gbit/s"), Quantity("cpu_per_gb", "CPU s/GB", more=False))
@@ -20,16 +20,12 @@ SHORT = (Quantity("short_connections", "1/s"),)
 
 def bulk(effort: Effort) -> Iterator[Cell]:
     """iperf3 with one flow, and with 16."""
-    with bed() as on:
-        serve_iperf3(on)
-        ways = {way.name: way for way in on.ways()}
-        yield from in_turn(
-            "bulk", BULK, {n: lambda w=w: _bulk(on, w, effort) for n, w in ways.items()}, effort
-        )
+    with compared(effort, serve_iperf3) as ways:
+        yield from in_turn("bulk", BULK, {n: lambda w=w: _bulk(*w, effort) for n, w in ways.items()}, effort)
         yield from in_turn(
             "bulk, 16 flows",
             BULK_16,
-            {n: lambda w=w: {"bulk_16": _rate(on, w, effort)} for n, w in ways.items()},
+            {n: lambda w=w: {"bulk_16": _rate(*w, effort)} for n, w in ways.items()},
             effort,
         )
 
@@ -48,31 +44,29 @@ def _rate(on: Bed, way: Way, effort: Effort) -> float:
 def redis(effort: Effort) -> Iterator[Cell]:
     """redis GET from one client: latency; from fifty: rate."""
     one, fifty = (2000, 5000) if effort.quick else (15000, 60000)
-    with bed() as on:
-        serve_redis(on)
+    with compared(effort, serve_redis) as ways:
 
-        def single(way: Way) -> dict[str, float]:
+        def single(on: Bed, way: Way) -> dict[str, float]:
             got = redis_get(on, way, 1, one)
             return {"redis_c1_p50": got["p50"], "redis_c1_p99": got["p99"]}
 
-        def many(way: Way) -> dict[str, float]:
+        def many(on: Bed, way: Way) -> dict[str, float]:
             got = redis_get(on, way, 50, fifty)
             return {"redis_c50": got["rate"], "redis_c50_p99": got["p99"]}
 
-        yield from in_turn("redis", REDIS_1, {w.name: lambda w=w: single(w) for w in on.ways()}, effort)
+        yield from in_turn("redis", REDIS_1, {n: lambda w=w: single(*w) for n, w in ways.items()}, effort)
         yield from in_turn(
-            "redis, 50 clients", REDIS_50, {w.name: lambda w=w: many(w) for w in on.ways()}, effort
+            "redis, 50 clients", REDIS_50, {n: lambda w=w: many(*w) for n, w in ways.items()}, effort
         )
 
 
 def http(effort: Effort) -> Iterator[Cell]:
     """1 KB pages over 16 connections: kept alive, and a new one for each."""
-    with bed() as on:
-        serve_http(on)
+    with compared(effort, serve_http) as ways:
         for quantity, header in ((HTTP, "keep-alive"), (SHORT, "close")):
             (name,) = (q.name for q in quantity)
 
-            def one(way: Way, name: str = name, header: str = header) -> dict[str, float]:
+            def one(on: Bed, way: Way, name: str = name, header: str = header) -> dict[str, float]:
                 return {name: wrk(on, way, header, effort.seconds)["rate"]}
 
-            yield from in_turn(name, quantity, {w.name: lambda w=w: one(w) for w in on.ways()}, effort)
+            yield from in_turn(name, quantity, {n: lambda w=w: one(*w) for n, w in ways.items()}, effort)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 HOOKED = "hooked"
+ALSO = "hooked, segments"  # with both kinds of engine: HOOKED is the one that takes messages
 QUIET = 0.1  # cores: more than that of other work disturbs a round
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -46,7 +47,7 @@ class Cell:
     @property
     def best(self) -> str:
         """The best of the variants that are not hooked."""
-        medians = {v: self.median(v) for v in self.values if v != HOOKED}
+        medians = {v: self.median(v) for v in self.values if not v.startswith(HOOKED)}
         known = {v: m for v, m in medians.items() if not math.isnan(m)}
         if not known:
             return ""
@@ -55,7 +56,11 @@ class Cell:
     @property
     def ratio(self) -> float:
         """Median hooked over the median of the best other one."""
-        return self.median(HOOKED) / self.median(self.best)
+        return self.ratio_of(HOOKED)
+
+    def ratio_of(self, variant: str) -> float:
+        """Median of *variant* over that of the best that is not hooked."""
+        return self.median(variant) / self.median(self.best)
 
     def record(self) -> dict[str, Any]:
         """Everything as plain data: medians, ratio, all values."""
@@ -65,6 +70,7 @@ class Cell:
             "medians": {v: rounded(self.median(v)) for v in self.values},
             "best_direct": self.best,
             "ratio": rounded(self.ratio) if HOOKED in self.values and self.best else None,
+            "ratio_also": rounded(self.ratio_of(ALSO)) if ALSO in self.values and self.best else None,
             "failed": {v: n for v, values in self.values.items() if (n := sum(map(math.isnan, values)))},
             "others_cores": rounded(statistics.median(self.others)) if self.others else None,
             "values": {v: [rounded(x) for x in values] for v, values in self.values.items()},
@@ -79,6 +85,7 @@ class Effort:
     seconds: float = 2  # of one transfer
     patience: float = 3  # s to wait for a quiet machine before a round
     quick: bool = False
+    intercept: str = "messages"  # the engines' option, or "both"
 
 
 def in_turn(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import budget, clean, connects, idle, lossy
-from benchmarks.measure import HOOKED, Cell, Effort, machine
+from benchmarks.measure import ALSO, HOOKED, Cell, Effort, machine
 
 RESULTS = Path(__file__).with_name("results")
 LATEST = RESULTS / "latest.json"
@@ -35,6 +35,7 @@ def measure(groups: Iterable[str], effort: Effort) -> dict[str, Any]:
         "machine": machine(),
         "rounds": effort.rounds,
         "quick": effort.quick,
+        "intercept": effort.intercept,
         "cells": {},
     }
     for name, group in COMPARED.items():
@@ -65,6 +66,8 @@ def ratios(found: dict[str, Any]) -> dict[str, Any]:
     cells = found["cells"]
     out: dict[str, Any] = {name: cells.get(name, {}).get("ratio") for name in RATIOS}
     out["loss"] = {name: cell["ratio"] for name, cell in found.get("loss", {}).items()}
+    if found.get("intercept") == "both":
+        out[ALSO] = {name: cells.get(name, {}).get("ratio_also") for name in RATIOS}
     return out
 
 
@@ -105,15 +108,19 @@ def show(found: dict[str, Any]) -> None:
 def _table(title: str, cells: dict[str, dict[str, Any]]) -> Any:
     from rich.table import Table
 
-    names = list(dict.fromkeys(name for cell in cells.values() for name in cell["medians"] if name != HOOKED))
+    measured = dict.fromkeys(name for cell in cells.values() for name in cell["medians"])
+    names = [name for name in measured if not name.startswith(HOOKED)]
+    also = [ALSO, "ratio"] if ALSO in measured else []
     table = Table(title=title, title_justify="left")
-    for column in ("", "unit", *names, HOOKED, "ratio", "others"):
+    for column in ("", "unit", *names, HOOKED, "ratio", *also, "others"):
         table.add_column(column, justify="left" if column in ("", "unit") else "right")
     for name, cell in cells.items():
         marked = (
             f"{_figure(cell['medians'].get(n))}{' *' if n == cell['best_direct'] else ''}" for n in names
         )
-        tail = (cell["medians"].get(HOOKED), cell["ratio"], cell["others_cores"])
+        tail = [cell["medians"].get(HOOKED), cell["ratio"]]
+        tail += [cell["medians"].get(ALSO), cell.get("ratio_also")] if also else []
+        tail.append(cell["others_cores"])
         table.add_row(name, cell["unit"], *marked, *map(_figure, tail))
     table.caption = "* the best other one, which the ratio is to; others: cores that other work used"
     return table
