@@ -22,9 +22,8 @@ from hooker.lab.engine import EngineProcess
 PEER = Path(__file__).resolve().parent / "apps" / "peer.py"
 FAMILIES = ("v4", "v6", "mapped")
 PLAIN = os.environ.get("HOOKER_TEST_PLAIN") == "1"  # the same tests over TCP: they must hold there too
-INTERCEPT = os.environ.get(
-    "HOOKER_TEST_INTERCEPT", ""
-)  # the same with engines of this kind; empty: the usual
+INTERCEPT = os.environ.get("HOOKER_TEST_INTERCEPT", "")  # the same with such engines; empty: the usual
+SEGMENTS = INTERCEPT == "segments"  # which hold nothing, leave everything to TCP, and send what TCP sends
 
 
 def address(host: Host, family: str) -> str:
@@ -91,7 +90,7 @@ class Pair:
             flows: that must have been engaged at the client, at least.
             tcp_payload: bytes that may have crossed as TCP, at most; None: any number.
         """
-        if PLAIN or INTERCEPT == "segments":  # a connection begins on TCP, and may have ended before it moves
+        if PLAIN or SEGMENTS:  # a connection begins on TCP, and may have ended before it moves
             yield
             return
         assert self.client

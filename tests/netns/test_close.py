@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support import FAMILIES, PLAIN, Pair, address, any_address, peer, result, results, same
+from support import FAMILIES, PLAIN, SEGMENTS, Pair, address, any_address, peer, result, results, same
 
 pytestmark = pytest.mark.timeout(60)
 PORT, MANY = 7960, 20
@@ -25,7 +25,7 @@ def test_a_server_that_closes_first_has_no_time_wait(pair: Pair, family: str) ->
         same(other, one)
     command = ["ss", "-Htan", "state", "time-wait", f"sport = :{PORT}"]
     waiting = pair.b.run(command, text=True).stdout
-    if not PLAIN:
+    if not PLAIN and not SEGMENTS:  # whose sockets end as over TCP
         assert len(waiting.splitlines()) <= MANY // 10, waiting
 
 
@@ -39,4 +39,6 @@ def test_bytes_for_a_socket_that_is_gone_are_refused(pair: Pair, family: str) ->
     assert one["received_sha256"] == other["sent_sha256"]
     assert one["error"] == "EPIPE"
     if pair.client:
-        assert pair.client.status()["recent"][-1]["reason"] == "reset-by-peer"
+        reason = pair.client.status()["recent"][-1]["reason"]
+        # with segments the peer's engine may leave first: then the RST comes by the wire
+        assert reason == "reset-by-peer" or (SEGMENTS and reason == "peer-left")
