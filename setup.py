@@ -38,6 +38,7 @@ ENGINE = [
     "engine.segments.flows",
     "engine.segments.hk0",
     "engine.segments.index",
+    "engine.segments.kept",
     "engine.segments.local",
     "engine.segments.loop",
     "engine.segments.peers",

@@ -1,7 +1,11 @@
-"""Connections that say nothing: they are engaged all the same, and keep nothing when the engine leaves."""
+"""Connections that say nothing: they are engaged all the same, and keep nothing when the engine leaves.
+
+What is said to a peer that is gone goes to the wire at once.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -75,3 +79,31 @@ def test_they_are_unmarked_when_the_engine_stops(both: tuple[Lab, list[EnginePro
     eventually(lambda: made[0].counters()["engaged"] == MANY, 5, every=0.01)
     made[0].stop()
     assert resting.marks() == {0}
+
+
+TALKER = textwrap.dedent("""
+    import select, socket, sys, time
+    s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 8)
+    s.sendall(b"x")
+    while s.recv(100):
+        pass
+    time.sleep(0.3)
+    start = time.monotonic()
+    s.send(b"y")
+    told = select.poll()
+    told.register(s, 0)                     # errors only
+    told.poll(5000)
+    print(time.monotonic() - start, s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+""")
+
+
+def test_who_writes_to_a_socket_that_is_gone_is_told_at_once(both: tuple[Lab, list[EngineProcess]]) -> None:
+    """The peer's engine says so, and the segment that it did not take goes by the wire: two round trips."""
+    lab, made = both
+    server = peer(lab.b, "serve", "::", PORT, "recv:1", "sleep:1", "send:1", "close")
+    talker = [sys.executable, "-c", TALKER, lab.b.v6, str(PORT)]
+    waited, error = lab.a.run(talker, text=True, timeout=20).stdout.split()
+    server.wait()
+    assert (int(error), float(waited) < 0.15) == (errno.EPIPE, True), waited
+    assert made[0].counters()["engaged"] == 1
+    assert made[0].counters()["segments_repeated"] == 1

@@ -9,8 +9,9 @@ from libc.stdint cimport UINT64_MAX, int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from hooker.engine.segments.flows cimport *
 from hooker.engine.segments.hk0 cimport give, give_probe, give_reset, is_due, twin_begin, twin_told
+from hooker.engine.segments.kept cimport keep, kept_acked
 from hooker.engine.segments.peers cimport binding_of, peer_answer, peer_of
-from hooker.engine.segments.wire cimport wire_bare, wire_segment
+from hooker.engine.segments.wire cimport wire_bare, wire_kept, wire_segment
 from hooker.engine.segments.worker cimport *
 from hooker.engine.slab cimport slab
 from hooker.flow.machine cimport *
@@ -346,6 +347,8 @@ cdef void send_bytes(worker *w, flow *f, cause *c, uint32_t position, uint32_t s
         w.n.data_not_taken += 1
         flow_not_taken(&f.f, m.position)
         return
+    if not flags & DATA_URG:                    # the copy would not say which byte is urgent
+        keep(w, f, m.position, m.data, n, (FLAG_FIN if flags & DATA_FIN else 0) | (FLAG_PSH if flags & DATA_PSH else 0))
     f.bytes_out += n
     if n:
         c.memory.borrowed += n
@@ -359,6 +362,9 @@ cdef void on_wire(worker *w, flow *f, uint32_t todo) noexcept nogil:
         wire_bare(w, f, 0)
     if todo & DO_WIRE_RST:
         wire_bare(w, f, FLAG_RST)
+    if todo & (DO_WIRE_OLDEST | DO_WIRE_EARLY):
+        kept_acked(w, f)
+        wire_kept(w, f)
 
 
 # ---- towards the local TCP ---------------------------------------------------------------------------
@@ -372,6 +378,7 @@ cdef void inject(worker *w, flow *f, uint32_t todo, cause *c) noexcept nogil:
         return
     if todo & DO_INJECT_ACK:
         twin_told(w, f)
+        kept_acked(w, f)
     if todo & DO_INJECT and c.r != NULL:
         give(w, f, c.r)
     if todo & DO_KEEP and c.r != NULL:

@@ -9,6 +9,7 @@ from libc.stdint cimport UINT64_MAX, int32_t, uint8_t, uint16_t, uint32_t, uint6
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from hooker.engine.segments.index cimport *
+from hooker.engine.segments.kept cimport kept_drop
 from hooker.engine.segments.worker cimport *
 from hooker.engine.timers cimport timer_clear, timer_set, timers_free
 from hooker.flow.machine cimport (
@@ -309,6 +310,7 @@ cdef void flow_over(worker *w, flow *f) noexcept nogil:
     closed_remove(w, f)
     f.bits |= F_FORGET
     flow_part(w, f)
+    kept_drop(w, f)
     index_remove(w, f, BY_TUPLE)
     index_remove(w, f, BY_TOKEN)
     if f.f.role == ROLE_SERVER:

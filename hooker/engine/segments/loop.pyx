@@ -19,6 +19,7 @@ from hooker.engine.segments.actions cimport (
 )
 from hooker.engine.segments.flows cimport *
 from hooker.engine.segments.hk0 cimport flush_acks
+from hooker.engine.segments.kept cimport kept_free, kept_init
 from hooker.engine.segments.local cimport take_segments
 from hooker.engine.segments.peers cimport peer_down, peer_of, peer_up
 from hooker.engine.segments.remote cimport flush_runs, meet_early, on_block, on_message, runs_free, runs_init
@@ -491,7 +492,7 @@ cdef class SegmentWorker:
         cb_random(w, <uint8_t *>w.scatter, sizeof(w.scatter))
         cb_random(w, <uint8_t *>&w.instance, sizeof(w.instance))
         w.instance |= 1                         # never 0
-        if (flows_init(w) < 0 or runs_init(w) < 0 or pool_init(&w.slabs, SLAB, SLABS) < 0 or w.notices == NULL
+        if (flows_init(w) < 0 or runs_init(w) < 0 or kept_init(w) < 0 or pool_init(&w.slabs, SLAB, SLABS) < 0 or w.notices == NULL
                 or w.batch.iov == NULL or w.batch.dgram == NULL or w.batch.scratch == NULL
                 or w.spare == NULL or w.cut == NULL):
             raise MemoryError("engine buffers")
@@ -569,6 +570,7 @@ cdef class SegmentWorker:
         cdef worker *w = &self.w
         let_go(w)                               # nobody runs it: run() would hold a reference
         pool_free(&w.slabs)
+        kept_free(w)
         runs_free(w)
         free(w.notices)
         free(w.batch.iov)

@@ -7,3 +7,4 @@ cdef int wire_open(worker *w) noexcept nogil                  # 0, or -errno
 cdef void wire_close(worker *w) noexcept nogil
 cdef void wire_segment(worker *w, flow *f, const Segment *s) noexcept nogil   # as the local TCP made it, cut to packets
 cdef void wire_bare(worker *w, flow *f, uint8_t flags) noexcept nogil         # an ACK, or a RST
+cdef void wire_kept(worker *w, flow *f) noexcept nogil        # the copy of what is under way, if there is one

@@ -83,14 +83,11 @@ cdef void wire_segment(worker *w, flow *f, const Segment *s) noexcept nogil:
             return
 
 
-cdef void wire_bare(worker *w, flow *f, uint8_t flags) noexcept nogil:
-    cdef Segment s
-    cdef uint8_t packet[MAX_HEADERS]
-    cdef uint32_t n
-    memset(&s, 0, sizeof(s))
+cdef void begin(const flow *f, uint32_t position, uint8_t flags, Segment *s) noexcept nogil:
+    memset(s, 0, sizeof(Segment))
     s.version, s.src, s.dst = f.t.version, f.t.local, f.t.remote
     s.src_port, s.dst_port = f.t.local_port, f.t.remote_port
-    s.seq, s.ack = f.t.local_isn + f.f.snd_nxt, f.t.remote_isn + f.f.rcv_ack
+    s.seq, s.ack = f.t.local_isn + position, f.t.remote_isn + f.f.rcv_ack
     s.flags = FLAG_ACK | flags
     s.window = <uint16_t>min((f.f.rcv_edge - f.f.rcv_ack) >> f.t.local_wscale, <uint32_t>0xFFFF)
     if f.tcp_options & HK_TCP_TIMESTAMPS:
@@ -98,5 +95,31 @@ cdef void wire_bare(worker *w, flow *f, uint8_t flags) noexcept nogil:
         s.ts_value, s.ts_echo = f.f.tsval, f.ts_recent
         if f.t.ts_echo:                 # it has been engaged
             s.ts_value, s.ts_echo = f.t.ts_echo, f.t.ts_said
+
+
+cdef void wire_kept(worker *w, flow *f) noexcept nogil:
+    """With the newest timestamp, as TCP repeats: the far TCP may know a newer one than was echoed here."""
+    cdef Segment s
+    cdef uint32_t n
+    cdef kept *k = f.kept
+    if k == NULL:
+        return
+    begin(f, k.position, k.flags, &s)
+    s.ts_value = f.f.tsval
+    s.data, s.length = k.data, k.n
+    if f.rec != NULL and 0 < f.rec.mss < s.length:              # the path has become narrower
+        s.length = f.rec.mss
+        s.flags &= ~<uint8_t>(FLAG_FIN | FLAG_PSH)
+    n = segment_build(&s, False, w.cut)
+    memcpy(w.cut + n, s.data, s.length)
+    w.n.segments_repeated += 1
+    send_packet(w, w.cut + VNET_HEADER, n - VNET_HEADER + s.length)
+
+
+cdef void wire_bare(worker *w, flow *f, uint8_t flags) noexcept nogil:
+    cdef Segment s
+    cdef uint8_t packet[MAX_HEADERS]
+    cdef uint32_t n
+    begin(f, f.f.snd_nxt, flags, &s)
     n = segment_build(&s, False, packet)
     send_packet(w, packet + VNET_HEADER, n - VNET_HEADER)

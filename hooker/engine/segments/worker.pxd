@@ -22,6 +22,8 @@ cdef enum:
     PARTS = 64                 # blocks of one run
     EARLY = 4096               # OPENs that came before their flow; a power of two
     CLOSED_MOST = 16384        # closed flows that are remembered
+    KEPT = 4096                # copies of segments that are under way
+    KEPT_BYTES = 1460          # of each: what a packet of Ethernet's size takes
 
 cdef enum why:                 # why a flow is on TCP or has ended: flow_reason, and from 32 on what only the engine knows
     WHY_NO_ENGINE = 32         # nobody answers at the peer's VTL port
@@ -63,6 +65,7 @@ cdef struct flow
 cdef struct peer
 cdef struct stretch
 cdef struct early_open
+cdef struct kept
 
 cdef struct flow:
     timer due                  # first: the heap's timers are flows. Never later than the earliest of its deadlines
@@ -78,6 +81,7 @@ cdef struct flow:
     vtl_channel *channel
     hk_segments_flow *rec
     stretch *gather                # blocks of this batch
+    kept *kept                 # a segment under way; NULL: none
     uint64_t id                # generation << 32 | slot
     uint64_t locator
     uint64_t opened_ns
@@ -94,6 +98,13 @@ cdef struct flow:
     uint8_t why                # of REASONS
     uint8_t pauses             # how often it has tried again
     uint8_t unproven           # the server's engine said nothing in its SYN-ACK
+
+cdef struct kept:
+    kept *next                 # of the unused ones
+    uint32_t position
+    uint16_t n
+    uint8_t flags              # FLAG_FIN, FLAG_PSH
+    uint8_t data[1460]         # KEPT_BYTES
 
 cdef struct ends:              # of a connection, as in its packets
     uint8_t local[16]
@@ -150,6 +161,7 @@ cdef struct notice:            # an event for Python
 
 cdef struct worker_counters:
     uint64_t loops, segments, segment_bytes, segments_refused, segments_unknown, segments_bridged, data_not_taken
+    uint64_t segments_repeated  # copies of what was under way when a flow left
     uint64_t blocks, block_bytes, injected, injected_bytes, acks, probes, resets, refused, unknown_messages, bad_messages, unproven
     uint64_t datagrams_dropped, engaged, left, opened, closed, early_opens, wire_errors, notices_lost, slabs_exhausted
     uint64_t reasons[64]       # WHYS
@@ -197,6 +209,9 @@ cdef struct worker:
     slab_pool slabs
     uint8_t *spare             # a packet's room when there is no slab
     uint8_t *cut               # and one for cut packets
+    kept *kept_memory
+    kept *kept_unused
+    uint32_t kept_made         # have been used
     stretch *run_memory
     stretch *run_free
     stretch *run_used              # in the order in which they began

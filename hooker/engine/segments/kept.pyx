@@ -1,0 +1,61 @@
+"""A copy of one segment that is under way, for the wire when its flow leaves the transport.
+
+The local TCP believes its bytes to be on the wire and would wait for its timeout, which has doubled perhaps. One segment is
+enough: where it is the oldest, its acknowledgement brings the next; where older ones are missing, the far TCP's SACK tells the
+local one to send those at once (RFC 8985). So what is copied is the first segment after the last copy has been acknowledged:
+one of each window, or a small request itself. All flows share KEPT copies; who gets none waits for the timeout.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
+from hooker.engine.segments.worker cimport *
+from hooker.tcp.segment cimport FLAG_FIN, FLAG_PSH
+
+
+cdef int kept_init(worker *w) noexcept nogil:
+    w.kept_memory = <kept *>calloc(KEPT, sizeof(kept))
+    return 0 if w.kept_memory != NULL else -1
+
+
+cdef void kept_free(worker *w) noexcept nogil:
+    free(w.kept_memory)
+    w.kept_memory = w.kept_unused = NULL
+
+
+cdef kept *cell_of(worker *w) noexcept nogil:
+    """One that was used lately, if there is one: memory that nobody needed stays the system's."""
+    cdef kept *k = w.kept_unused
+    if k != NULL:
+        w.kept_unused = k.next
+    elif w.kept_made < KEPT:
+        k = &w.kept_memory[w.kept_made]
+        w.kept_made += 1
+    return k
+
+
+cdef void keep(worker *w, flow *f, uint32_t position, const uint8_t *data, uint32_t n, uint8_t flags) noexcept nogil:
+    kept_acked(w, f)
+    if f.kept != NULL:
+        return
+    f.kept = cell_of(w)
+    if f.kept == NULL:
+        return
+    if n > KEPT_BYTES:
+        n = KEPT_BYTES
+        flags &= ~<uint8_t>(FLAG_FIN | FLAG_PSH)
+    f.kept.position, f.kept.n, f.kept.flags = position, <uint16_t>n, flags
+    memcpy(f.kept.data, data, n)
+
+
+cdef void kept_acked(worker *w, flow *f) noexcept nogil:
+    cdef kept *k = f.kept
+    if k != NULL and <int32_t>(f.f.snd_una - k.position - k.n - (1 if k.flags & FLAG_FIN else 0)) >= 0:
+        kept_drop(w, f)
+
+
+cdef void kept_drop(worker *w, flow *f) noexcept nogil:
+    if f.kept != NULL:
+        f.kept.next = w.kept_unused
+        w.kept_unused = f.kept
+        f.kept = NULL
