@@ -137,7 +137,7 @@ struct hk_config {
 	__u8 closing;			/* the engine is about to end: no new flows */
 };
 
-#define HK_MARK_BASE 0x484b0000		/* mark of hooked application sockets: base + engine number */
+#define HK_MARK_BASE 0x484b0000		/* marks of hooked application sockets: hooker/control/marks.py */
 #define HK_MARK_OTHER 0x100		/* a bit of it that routing does not look at */
 #define HK_MARK_MASK 0xffff0000		/* any socket with our base is not hooked again */
 #define HK_MARK_OWN 0x484bffff		/* the engines' own sockets */

@@ -1,4 +1,4 @@
-"""Numbers of engines that take segments: a new one has a number that none had lately.
+"""Numbers of engines: a new one has a number that none had lately.
 
 A socket that an engine has marked may live longer than the engine. Its mark must then mean nothing: numbers
 are counted on, in a file of the run-time directory, and begin again after ``NUMBERS``.
@@ -38,6 +38,6 @@ def next_number() -> int:
     return number
 
 
-def mark(number: int) -> int:
+def mark(number: int, *, segments: bool) -> int:
     """The mark of engine ``number``: without MARK_OTHER, and so never that of the engines' own sockets."""
-    return MARK_BASE | SEGMENTS | (number & ~LOW) << 1 | number & LOW
+    return MARK_BASE | (SEGMENTS if segments else 0) | (number & ~LOW) << 1 | number & LOW

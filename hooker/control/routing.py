@@ -1,8 +1,9 @@
 """Policy routing: packets of hooked application sockets, known by their mark, go to this host itself.
 
-Each engine of a network namespace has a number, which gives it a mark, a routing table and a rule of its own;
-the number is claimed by adding the table's route, which the kernel does once only. The rule comes with the
-first candidate: a namespace with rules of its own looks up every route more slowly, for everybody.
+Each engine has a number, which gives it a mark, a routing table and a rule of its own; the number is
+claimed by adding the table's route, which the kernel does once only. No engine had it lately: who was killed
+has left its mark on sockets, and this rule must not lead those here. The rule comes with the first candidate:
+a namespace with rules of its own looks up every route more slowly, for everybody.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ import os
 import socket
 from typing import Any
 
-from hooker.control import janitor, netns
+from hooker.control import janitor, marks, netns
 from hooker.control.janitor import Janitor, Undo
-from hooker.engine.layout import MARK_BASE, MARK_OTHER
+from hooker.engine.layout import MARK_OTHER
 from hooker.errors import KernelError
 
 TABLE_BASE = 0x484B00  # routing tables TABLE_BASE + number
-PRIORITY_BASE = 64  # before the main table, after the local one
+PRIORITY = 64  # of the rule: before the main table, after the local one
 MARK_BITS = 0xFFFFFFFF & ~MARK_OTHER  # of a mark that the rule looks at
-ENGINES = 256  # per network namespace
+TRIES = 16  # numbers whose table somebody else may have
 MTU_ETHERNET, MTU_LEAST, MTU_JUMBO = 1500, 1280, 9000  # bytes; RFC 894, RFC 8200 5, what switches carry
 NO_WIRE = 65535  # bytes, of an engine's own device (hooker.tun)
 HEADERS = 28  # bytes: IPv4 and UDP
@@ -45,7 +46,7 @@ class LocalRoute:
 
     @property
     def mark(self) -> int:
-        return MARK_BASE + self.number
+        return marks.mark(self.number, segments=False)
 
     def __enter__(self) -> LocalRoute:
         self._namespace = netns.own()
@@ -108,13 +109,14 @@ class LocalRoute:
         return bool(netlink.get_links(self._loopback)[0]["flags"] & 1)
 
     def _claim(self, netlink: Any) -> None:
-        for self.number in range(1, ENGINES):
+        for _ in range(TRIES):
+            self.number = marks.next_number()
             if self._add_route(netlink, 4):
                 break
         else:
             raise KernelError(
-                f"{ENGINES - 1} engines run in this network namespace",
-                remedy="end one, or remove stale routes: ip route show table all",
+                f"{TRIES} routing tables in a row are somebody's: the last was {TABLE_BASE + self.number}",
+                remedy="remove stale routes: ip route show table all",
             )
         self._register_table(4)
         try:
@@ -128,7 +130,7 @@ class LocalRoute:
     def _rule(self, family: int) -> dict[str, Any]:
         return {
             "family": FAMILIES[family],
-            "priority": PRIORITY_BASE + self.number,
+            "priority": PRIORITY,
             "fwmark": self.mark,
             "fwmask": MARK_BITS,
             "table": TABLE_BASE + self.number,
@@ -139,7 +141,7 @@ class LocalRoute:
             return
         rule = janitor.rule(
             family,
-            priority=PRIORITY_BASE + self.number,
+            priority=PRIORITY,
             table=TABLE_BASE + self.number,
             fwmark=self.mark,
             fwmask=MARK_BITS,

@@ -3,7 +3,7 @@
 from hooker.includes.hk cimport HK_MARK_BASE, HK_MARK_OTHER, HK_MARK_OWN, hk_attention, hk_event, hk_flow, hk_frame, hk_key, hk_peer, hk_segments_flow
 
 MARK_BASE = <unsigned int>HK_MARK_BASE
-"""Mark of hooked application sockets: this and the engine's number."""
+"""Marks of hooked application sockets begin with it (hooker/control/marks.py)."""
 MARK_OTHER = <unsigned int>HK_MARK_OTHER
 """A bit of it that routing does not look at."""
 MARK_OWN = <unsigned int>HK_MARK_OWN

@@ -58,7 +58,7 @@ class Lane:
     def _claim(self) -> Way:
         for last in reversed(range(TRIES)):
             number = marks.next_number()
-            self.mark = marks.mark(number)
+            self.mark = marks.mark(number, segments=True)
             table = TABLE_BASE + number
             way = Way(
                 self._keeper, self.device, mark=self.mark, table=table, priority=PRIORITY, rto_min=RTO_MIN

@@ -10,7 +10,7 @@ import textwrap
 import time
 
 import pytest
-from support import PLAIN, Pair, address, any_address, counts
+from support import PLAIN, Pair, address, any_address, counts, eventually, peer, result, same
 
 from hooker.lab import Host, Lab
 
@@ -121,6 +121,36 @@ def test_a_socket_is_as_it_was_when_the_engine_has_ended(lab: Lab) -> None:
         out, _ = client.communicate(timeout=30)
     seen = json.loads(out)
     assert seen["mark"] == 0
+    assert seen["got"] == ["from b", "from b"]
+
+
+@pytest.mark.skipif(PLAIN, reason="needs engines")
+@pytest.mark.parametrize("family", ["v4", "v6"])
+def test_the_mark_of_a_killed_engine_leads_to_no_later_one(lab: Lab, family: str) -> None:
+    """Nobody took it from the socket, so no rule of an engine after it may lead that mark to this host."""
+    with Pair.open(lab) as pair:
+        assert pair.client
+        start_server(pair.b, any_address(family))
+        start_server(pair.a, any_address(family), "from a", hooked=False)
+        steps = lab.tmp / "another engine"
+        command = [sys.executable, "-c", CLIENT, address(pair.b, family), str(PORT), "reset", str(steps)]
+        client = pair.a.popen(command, stdout=subprocess.PIPE)
+        eventually(lambda: counts(pair.client.status())["engaged"] == 1)
+        pair.client.kill9()
+        later = pair.a.hooker()
+        try:
+            server = peer(pair.b, "serve", any_address(family), PORT + 5, "recv-all", "close")
+            same(
+                result(peer(pair.a, "connect", address(pair.b, family), PORT + 5, "send:1000", "close")),
+                result(server),
+            )
+            assert counts(later.status())["engaged"] == 1, "its rule is there"
+            steps.touch()
+            out, _ = client.communicate(timeout=30)
+        finally:
+            later.stop()
+    seen = json.loads(out)
+    print(seen)
     assert seen["got"] == ["from b", "from b"]
 
 

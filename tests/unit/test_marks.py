@@ -1,4 +1,4 @@
-"""Marks of engines that take segments: each engine's is new, and like no other kind's."""
+"""Marks of engines: each one's is new, and like no other kind's."""
 
 from __future__ import annotations
 
@@ -28,9 +28,8 @@ def test_a_damaged_file_does_no_harm(text: str) -> None:
     assert 0 < marks.next_number() < marks.NUMBERS
 
 
-def test_marks_differ_from_each_other_and_from_those_of_other_kinds() -> None:
-    made = [marks.mark(number) for number in range(1, marks.NUMBERS)]
+def test_marks_differ_from_each_other_and_from_those_of_the_engines_own_sockets() -> None:
+    made = [marks.mark(number, segments=kind) for number in range(1, marks.NUMBERS) for kind in (True, False)]
     assert len(set(made)) == len(made)
-    others = {MARK_OWN, *range(MARK_BASE, MARK_BASE + 2 * MARK_OTHER)}
-    assert not others & set(made)
+    assert not {MARK_OWN, MARK_BASE} & set(made)
     assert all(m & 0xFFFF0000 == MARK_BASE and not m & MARK_OTHER for m in made)
