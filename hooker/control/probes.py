@@ -188,7 +188,11 @@ PROBES: dict[str, tuple[tuple[str, Probe, bool], ...]] = {  # by what an engine 
         ("segments-return", probe_returns, True),  # the last: it ends an engine
     ),
 }
-OPTIONS: dict[str, dict[str, str]] = {"messages": {"redirect": "always"}, "segments": {}}
+PATIENT = 5.0  # s, a flow's hold: the kernel is tried, not how busy the machine is
+OPTIONS: dict[str, dict[str, Any]] = {
+    "messages": {"redirect": "always", "hold_time": PATIENT},
+    "segments": {},
+}
 REMEDY = "use a newer kernel; hooking does not work on this one"
 SEGMENTS_REMEDY = "use a newer kernel, or an engine that takes messages (--intercept messages)"
 IPV6_REMEDY = "IPv6 connections stay on TCP; see why with python -m hooker.control.probes"
