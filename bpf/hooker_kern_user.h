@@ -40,9 +40,10 @@ struct hk_option {
 #define HK_MODE_PASS 0			/* bytes go to the twin through TCP's own queue */
 #define HK_MODE_REDIRECT 1		/* bytes go to the redirect socket, framed */
 
-#define HK_APP_CLOSED 1			/* in order, or by a reset or an error that it knows of */
+#define HK_APP_CLOSED 1			/* in order, or by an error that it knows of */
 #define HK_APP_ABORTED 2		/* by itself, with a RST on the wire */
 #define HK_APP_LINGERS 3		/* a TIME_WAIT is left, with the mark, or what will become one */
+#define HK_APP_RESET 4			/* by the peer, and it knows */
 
 struct hk_flow {
 	/* written by the kernel programs */

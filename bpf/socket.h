@@ -7,6 +7,8 @@
 #define HK_SOL_SOCKET 1
 #define HK_SO_MARK 36
 #define HK_SOL_TCP 6
+#define HK_EPIPE 32
+#define HK_ECONNRESET 104
 #define HK_TCP_CONGESTION 13
 
 static __always_inline void hk_cb_flags(struct bpf_sock_ops *s, u32 set)
@@ -71,9 +73,10 @@ static __always_inline u32 hk_how_closed(void *tp, u32 old_state)
 {
 	void *so = *(void * volatile *)(tp + HK_SOCK_SOCKET);
 	u64 flags = *(volatile u64 *)(tp + HK_SOCK_FLAGS);
+	u32 error = *(volatile u32 *)(tp + HK_SOCK_ERR);
 
-	if (*(volatile u32 *)(tp + HK_SOCK_ERR))
-		return HK_APP_CLOSED;
+	if (error)
+		return error == HK_ECONNRESET || error == HK_EPIPE ? HK_APP_RESET : HK_APP_CLOSED;
 	if (old_state == BPF_TCP_CLOSING || (old_state == BPF_TCP_FIN_WAIT2 && (!so || flags & HK_SOCK_DONE)))
 		return HK_APP_LINGERS;
 	if (so && (old_state == BPF_TCP_ESTABLISHED || old_state == BPF_TCP_CLOSE_WAIT ||

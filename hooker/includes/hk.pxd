@@ -18,6 +18,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         HK_APP_CLOSED
         HK_APP_ABORTED
         HK_APP_LINGERS
+        HK_APP_RESET
         HK_MODE_PASS
         HK_MODE_REDIRECT
         HK_FRAME_MAGIC

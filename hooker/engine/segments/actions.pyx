@@ -197,13 +197,15 @@ cdef void aborted(worker *w, flow *f) noexcept nogil:
 
 cdef void flow_closed(worker *w, flow *f) noexcept nogil:
     cdef Outcome out
-    cdef bint was_engaged = f.f.state == ST_ENGAGED
-    if was_engaged and f.rec != NULL and hk_load32(&f.rec.app_closed) == HK_APP_ABORTED:
+    cdef uint32_t how = hk_load32(&f.rec.app_closed) if f.rec != NULL else 0
+    if f.f.state == ST_ENGAGED and how == HK_APP_ABORTED:
         aborted(w, f)
     flow_local(&f.f, &w.config, EV_CLOSE, w.now, &out)
     act_alone(w, f, &out)
     if out.was == ST_ENGAGED:
-        flow_report(w, f, WHY_RESET_THERE if f.f.flags & FL_RST_TOLD else WHY_CLOSED)
+        flow_report(w, f, WHY_RESET_THERE if f.f.flags & FL_RST_TOLD or how == HK_APP_RESET else WHY_CLOSED)
+    elif f.bits & F_ENGAGED and how == HK_APP_RESET:
+        flow_report(w, f, WHY_RESET_THERE)      # by the wire: its engine had only left
     f.bits &= ~<uint16_t>F_WANTED
     f.again_at = w.now + LAST_WORDS
     flow_socket_gone(w, f)
