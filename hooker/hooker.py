@@ -368,8 +368,11 @@ class Hooker:
         """Counters of the kernel programs (``kernel.*``) and of the worker."""
         self._running_worker()
         kernel = {f"kernel.{name}": value for name, value in self._kernel.counters().items()}
-        errors = self._threads.events.errors if self._threads else 0
-        return kernel | self._worker.counters() | {"event_errors": errors}
+        counters = kernel | self._worker.counters()
+        events = self._threads.events if self._threads else None
+        counters["event_errors"] = events.errors if events else 0
+        counters["notices_lost"] += events.dropped if events else 0
+        return counters
 
     def reasons(self) -> dict[str, int]:
         """Why flows stayed on TCP or ended: the kernel's verdicts and the engine's together."""

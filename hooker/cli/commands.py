@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -235,9 +236,14 @@ def _options(
     )
 
 
+def _is_writable(descriptor: int) -> bool:
+    """Raises OSError when it is not open."""
+    return fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+
+
 def _check_descriptor(descriptor: int) -> None:
     try:
-        writable = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+        writable = _is_writable(descriptor)
     except OSError:
         raise ConfigurationError(f"file descriptor {descriptor} is not open") from None
     if not writable:
@@ -274,14 +280,19 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(status)
 
 
-def _main(arguments: list[str] | None) -> int:
+def _run(arguments: list[str] | None) -> int:
     try:
-        result = int(cli.main(arguments, prog_name="hooker", standalone_mode=False) or 0)
-        sys.stdout.flush()
-        return result
+        return int(cli.main(arguments, prog_name="hooker", standalone_mode=False) or 0)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return EXIT_BAD_INPUT
+
+
+def _main(arguments: list[str] | None) -> int:
+    try:
+        result = _run(arguments)
+        sys.stdout.flush()
+        return result
     except click.ClickException as error:
         return _fail(error.format_message(), EXIT_BAD_INPUT)
     except (click.Abort, KeyboardInterrupt):
@@ -292,7 +303,10 @@ def _main(arguments: list[str] | None) -> int:
     except BrokenPipeError:  # the reader of our output has gone
         return _lose_output(128 + signal.SIGPIPE)
     except OSError as error:
-        return _lose_output(_fail(error.strerror or str(error), EXIT_FAILURE))
+        why = error.strerror or str(error)
+        if error.errno == errno.EBADF and not _is_writable(sys.stdout.fileno()):
+            why = "standard output is closed"
+        return _lose_output(_fail(why, EXIT_FAILURE))
 
 
 def _lose_output(status: int) -> int:

@@ -64,6 +64,10 @@ def root() -> Path:
     return Path(f"/proc/self/fd/{_detached_mount()}")
 
 
+def _is_visible() -> bool:
+    return any(map(is_cgroup2, mount_points(Path("/proc/self/mounts").read_text())))
+
+
 @functools.cache
 def _detached_mount() -> int:
     """A file descriptor of a cgroup2 mount that is in no mount table."""
@@ -96,6 +100,19 @@ def _no_cgroup2() -> ConfigurationError:
 
 def check(path: str | Path) -> Path:
     """The path, if it names an existing cgroup v2 directory. Raises ConfigurationError otherwise."""
+    if not os.fspath(path):
+        raise ConfigurationError(
+            "the cgroup's path is empty", remedy="name a directory, or leave it out for all"
+        )
+    if Path(path).exists() and not Path(path).is_dir():
+        raise ConfigurationError(
+            f"cgroup {str(path)!r} is not a directory", remedy="a cgroup is one: name that"
+        )
+    if not is_cgroup2(path) and not _is_visible():
+        raise ConfigurationError(
+            f"cgroup {str(path)!r} cannot be reached: no cgroup v2 file system is mounted here",
+            remedy="`ip netns exec` covers it: use nsenter --net=/run/netns/NAME instead; or mount it",
+        )
     if not Path(path).is_dir():
         raise ConfigurationError(f"cgroup {str(path)!r} does not exist", remedy=f"make it: mkdir {path}")
     if not is_cgroup2(path):

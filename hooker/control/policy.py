@@ -142,6 +142,11 @@ def _check_port(port: int, item: str) -> int:
 
 
 def _parse_prefix(item: str) -> Network:
+    if "%" in item:  # ip_network() would forget it
+        raise ConfigurationError(
+            f"prefix {item!r} names an interface, which a policy does not look at",
+            remedy=f"write {item.partition('%')[0]}",
+        )
     try:
         network = ip_network(item)
     except ValueError:

@@ -39,6 +39,7 @@ from hooker.control.rundir import run_directory
 from hooker.errors import HookerError
 
 MAX_VERDICT = 1 << 20  # bytes
+KEPT = 8  # verdicts: several builds may be in use by turns
 PROMPT = 0.15  # s: less than any timer of TCP's
 
 
@@ -275,7 +276,10 @@ def verdicts(intercept: str = "messages", *, fresh: bool = False) -> list[ProbeR
 def _known(path: Path, intercept: str) -> list[ProbeResult]:
     """The verdict that is kept; nothing when there is none, or none to be believed."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        return _read(path, intercept)
+        results = _read(path, intercept)
+        with contextlib.suppress(OSError):
+            os.utime(path)  # it is in use
+        return results
     return []
 
 
@@ -285,6 +289,22 @@ def _keep(path: Path, results: list[ProbeResult]) -> None:
     with temporary.open("x") as file:
         file.write(json.dumps([asdict(result) for result in results]))
     temporary.replace(path)
+    _sweep(path.parent)
+
+
+def _sweep(directory: Path) -> None:
+    """Remove verdicts of other kernels, boots and builds, and what belongs to them, but the last used."""
+    used: dict[str, float] = {}
+    files = list(directory.glob("probes-*"))
+    for file in files:
+        with contextlib.suppress(OSError):
+            name = file.name.partition(".")[0]
+            used[name] = max(used.get(name, 0), file.lstat().st_mtime)
+    for name in sorted(used, key=lambda name: used[name], reverse=True)[KEPT:]:
+        for file in files:
+            if file.name.partition(".")[0] == name:
+                with contextlib.suppress(OSError):  # somebody else was faster
+                    file.unlink()
 
 
 def _read(path: Path, intercept: str) -> list[ProbeResult]:

@@ -6,7 +6,9 @@ route    installs the routing rule when the first candidate comes, and runs no u
          no longer than their hold; what it cannot install it tries again, in growing intervals.
 events   calls ``on_event``. What it does not take in time is dropped and counted (``notices_lost``).
 
-The end is bounded: what does not come back in STOP_TIMEOUT keeps what it uses.
+The end is bounded: what does not come back in STOP_TIMEOUT keeps what it uses. Of what happened last,
+``on_event`` is told for LAST_WORDS: who is quick hears all, and who is slow keeps close() for the call that
+it is in.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import os
 import select
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Union
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from hooker.engine.segments.loop import SegmentWorker
 
 STOP_TIMEOUT = 10.0  # s, for each thread
+LAST_WORDS = 1.0  # s
 FIRST_RETRY, LAST_RETRY = 0.1, 30.0  # s between two attempts at the routing rule; doubles
 
 Deliver = Callable[["RawEvent"], object]
@@ -38,10 +42,12 @@ class Ending:
     def __init__(self) -> None:
         self._descriptor = os.eventfd(0, os.EFD_CLOEXEC)
         self.said = False
+        self._at = 0.0
 
     def say(self) -> None:
         """May be called twice."""
         if not self.said:
+            self._at = time.monotonic()
             self.said = True
             os.eventfd_write(self._descriptor, 1)
 
@@ -57,6 +63,10 @@ class Ending:
         if not self.said:
             watch.poll(timeout)
         return self.said
+
+    def seconds(self) -> float:
+        """Since it was said."""
+        return time.monotonic() - self._at if self.said else 0.0
 
     def close(self) -> None:
         """When no thread looks at it any more."""
@@ -115,7 +125,10 @@ class RouteThread(threading.Thread):
 
 
 class EventThread(threading.Thread):
-    """Takes the worker's notices and calls the user. ``errors``: what that raised; the first is reported."""
+    """Takes the worker's notices and calls the user.
+
+    ``errors``: what that raised; the first is reported. ``dropped``: what there was no time for at the end.
+    """
 
     def __init__(
         self,
@@ -131,15 +144,23 @@ class EventThread(threading.Thread):
         self._deliver = deliver
         self._watch = ending.watch(worker.fileno())
         self.errors = 0
+        self.dropped = 0
 
     def run(self) -> None:
         ended = False
         while not ended:
             ended = self._ending.wait(self._watch)
             for raw in self._take():
-                if self._deliver is not None:
-                    self._call(self._deliver, raw)
+                self._tell(raw)
         self._watch.close()
+
+    def _tell(self, raw: RawEvent) -> None:
+        if self._deliver is None:
+            return
+        if self._ending.seconds() < LAST_WORDS:
+            self._call(self._deliver, raw)
+        else:
+            self.dropped += 1
 
     def _call(self, deliver: Deliver, raw: RawEvent) -> None:
         try:

@@ -72,6 +72,8 @@ cdef vtl_addr pack_addr(object addr) except *:
     cdef vtl_addr a
     cdef bytes packed
     ip = ipaddress.ip_address(addr[0])
+    if getattr(ip, "scope_id", None) is not None:
+        raise ValueError(f"address {addr[0]!r} names an interface, which an endpoint knows nothing of")
     packed = ip.packed if ip.version == 6 else b"\0" * 10 + b"\xff\xff" + ip.packed
     memset(&a, 0, sizeof(a))
     memcpy(a.ip, PyBytes_AS_STRING(packed), 16)

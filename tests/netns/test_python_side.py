@@ -16,7 +16,7 @@ import pytest
 from in_process import PORT, engines, rules, serving, started, transfer, until
 from lone_worker import LoneWorker
 
-from hooker import Event, Hooker, UsageError
+from hooker import Event, Hooker, Kind, UsageError
 from hooker.control import netns, threads
 from hooker.lab import Lab
 from hooker.vtl import congestion
@@ -157,6 +157,48 @@ def test_an_on_event_that_does_not_return_does_not_keep_close(
         finally:
             leave.set()
     until(lambda: not [t for t in threading.enumerate() if t.name == "hooker-events"], "a thread is left")
+
+
+def test_close_waits_for_the_call_of_on_event_that_it_is_in_and_not_for_all_that_are_due(lab: Lab) -> None:
+    begun: list[Event] = []
+
+    def on_event(event: Event) -> None:
+        begun.append(event)
+        time.sleep(2)
+
+    with engines(lab, b={"on_event": on_event}) as (_, b):
+        for _ in range(4):
+            assert transfer(lab) == "300000"
+        until(lambda: begun, "nothing was told")
+        start = time.monotonic()
+        b.close()
+        assert time.monotonic() - start < 5
+        told = len(begun)
+        assert told <= 4
+        assert b.counters()["notices_lost"] >= 6, "what was not told is counted"
+
+
+HOLDING = f"""
+import socket, sys
+held = [socket.create_connection((sys.argv[1], {PORT}), timeout=20) for _ in range(5)]
+print("held", flush=True); sys.stdin.read()
+"""
+
+
+def test_an_on_event_that_is_quick_hears_all_to_the_last(lab: Lab) -> None:
+    seen: list[Event] = []
+
+    def on_event(event: Event) -> None:
+        time.sleep(0.02)
+        seen.append(event)
+
+    with engines(lab, b={"on_event": on_event}) as (_, b):
+        client = lab.a.popen([sys.executable, "-c", HOLDING, lab.b.v4], stdin=-1, stdout=-1)
+        assert client.stdout
+        assert client.stdout.readline() == b"held\n"
+        until(lambda: b.counters()["engaged"] == 5, "not all are engaged")
+        b.close()
+    assert [event.kind for event in seen].count(Kind.FLOW_CLOSED) == 5
 
 
 def test_what_a_forked_child_does_is_its_own_affair(lab: Lab) -> None:

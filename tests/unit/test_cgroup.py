@@ -45,6 +45,29 @@ def test_a_processs_group_is_read(monkeypatch: pytest.MonkeyPatch, text: str, gr
     assert cgroup.of_process() == group
 
 
+def test_what_is_no_cgroup_is_said_to_be_none(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path, said in (
+        ("", "empty"),
+        (tmp_path / "file", "is not a directory"),
+        (tmp_path, "not in a cgroup v2"),
+        (tmp_path / "none", "does not exist"),
+    ):
+        with pytest.raises(cgroup.ConfigurationError, match=said):
+            cgroup.check(path)
+
+
+@pytest.mark.parametrize("name", ["none", ""])
+def test_where_no_cgroups_are_visible_nobody_is_told_to_make_one(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As under ``ip netns exec``, which mounts another /sys."""
+    monkeypatch.setattr(cgroup, "_is_visible", lambda: False)
+    with pytest.raises(cgroup.ConfigurationError, match="cannot be reached") as caught:
+        cgroup.check(tmp_path / name)
+    assert "nsenter" in caught.value.remedy
+
+
 def test_a_kernel_without_cgroup2_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "read_text", lambda self: "1:cpu:/x\n")
     with pytest.raises(cgroup.ConfigurationError, match="no cgroup v2"):

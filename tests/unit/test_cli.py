@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,21 @@ def test_control_c_ends_by_the_signal_without_a_traceback(where: str, tmp_path: 
     assert (done.returncode, done.stdout, done.stderr.strip()) == (-signal.SIGINT, "", "")
 
 
+def test_control_c_while_the_interpreter_starts_waits_for_the_command(tmp_path: Path) -> None:
+    """It is blocked from outside, as ./dev does it; else there is a traceback of the interpreter's."""
+    block = ["env", "--block-signal=INT", "HOOKER_INTERRUPT_BLOCKED=1"]
+    command = [*block, sys.executable, "-I", "-m", "hooker", "status"]
+    environment = {**os.environ, "HOOKER_RUN_DIR": str(tmp_path / "run")}
+    for delay in (0.005, 0.01, 0.015, 0.02, 0.03):
+        process = subprocess.Popen(command, stdout=-1, stderr=-1, text=True, env=environment)
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        output = process.communicate(timeout=30)
+        assert (process.returncode, output) == (-signal.SIGINT, ("", ""))
+    text = (Path(hooker.__file__).parents[1] / "dev").read_text()
+    assert " ".join(block) in text.replace("$env", "env")
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&-", "<&- >&- 2>&-"])
 def test_closed_standard_streams_are_no_traceback(closed: str, tmp_path: Path) -> None:
     """What cannot be written is a failure, for standard output; nothing else suffers."""
@@ -137,15 +153,19 @@ def test_closed_standard_streams_are_no_traceback(closed: str, tmp_path: Path) -
         ["status", "--json"],
         ["--version"],
         ["key"],
+        [],
+        ["--help"],
         ["run", "--port", "x", "true"],
     ):
         command = ["bash", "-c", script, "-", sys.executable, str(FAKE), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment)
         lost = " >&-" in f" {closed}"
-        assert done.returncode == (2 if arguments[0] == "run" else 1 if lost else 0), (arguments, done.stderr)
+        bad_input = arguments[:1] in ([], ["run"])
+        expected = 1 if lost and arguments[:1] != ["run"] else 2 if bad_input else 0
+        assert done.returncode == expected, (arguments, done.stderr)
         assert "Traceback" not in done.stderr
-        if lost and "2>&-" not in closed and arguments[0] != "run":
-            assert done.stderr == "hooker: Bad file descriptor\n"
+        if lost and "2>&-" not in closed and arguments[:1] != ["run"]:
+            assert done.stderr == "hooker: standard output is closed\n"
 
 
 @pytest.mark.parametrize("command", ["run", "up"])

@@ -92,6 +92,13 @@ def test_a_bad_prefix_is_named_with_a_remedy(text: str, named: str) -> None:
     assert caught.value.remedy
 
 
+@pytest.mark.parametrize("text", ["fe80::1%eth0", "fe80::%1/64", "10.0.0.0/8,fe80::1%eth0"])
+def test_a_prefix_with_an_interface_is_refused(text: str) -> None:
+    """ip_network() takes it, and forgets the interface."""
+    with pytest.raises(ConfigurationError, match="names an interface"):
+        parse_prefixes(text)
+
+
 def test_host_bits_in_a_prefix_are_answered_with_what_was_meant() -> None:
     with pytest.raises(ConfigurationError, match=r"write 10\.0\.0\.0/8"):
         parse_prefixes("10.1.2.3/8")
