@@ -18,6 +18,11 @@ def down(pair: Pair, host: str) -> list[int]:
     return [e.reason for e in getattr(pair, host).events if isinstance(e, ev.AssociationDown)]
 
 
+def test_an_address_with_an_interface_is_refused() -> None:
+    with pytest.raises(ValueError, match="interface"):
+        Endpoint(seed=1).connect(("fe80::1%eth0", 6253), 0)
+
+
 def test_no_state_before_the_cookie_returns() -> None:
     server = Endpoint(seed=1)
     for i in range(1000):
