@@ -37,6 +37,7 @@ ENGINE = [
     "engine.segments.actions",
     "engine.segments.flows",
     "engine.segments.hk0",
+    "engine.segments.hold",
     "engine.segments.index",
     "engine.segments.kept",
     "engine.segments.local",

@@ -19,5 +19,6 @@
 #include "intercept.c"
 #include "adopt.c"
 #include "redirect.c"
+#include "payload.h"
 #include "hold.c"
 #include "sockopt.c"

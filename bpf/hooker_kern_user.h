@@ -72,6 +72,10 @@ struct hk_flow {
 #define HK_WANT_MARK 1			/* our mark, with the next segment */
 #define HK_WANT_NEVER 2			/* as HK_WANT_TCP, for good: the programs do not look again */
 
+#define HK_HOLD_NONE 0			/* payload and FIN go where they are routed */
+#define HK_HOLD_ALL 1			/* nowhere */
+#define HK_HOLD_WIRE 2			/* by our device only */
+
 struct hk_segments_flow {
 	/* written by the kernel programs */
 	__u64 flow_id;			/* generation << 32 | slot */
@@ -89,7 +93,8 @@ struct hk_segments_flow {
 	__u32 pad_kernel[3];
 	/* written by the engine */
 	__u32 want;			/* HK_WANT_*; the kernel writes HK_WANT_TCP when it opens the record */
-	__u32 pad_engine[15];
+	__u32 hold;			/* HK_HOLD_*; the kernel writes the first, and does not look again after HK_HOLD_NONE */
+	__u32 pad_engine[14];
 };
 
 /* ---- frame on the redirect socket: this header, then `length` bytes ---- */
@@ -136,6 +141,10 @@ struct hk_config {
 	__u8 no_ipv6;			/* it did not work in the start-up probe */
 	__u8 busy;			/* there has been a candidate: segments may have to be held; set by the programs */
 	__u8 closing;			/* the engine is about to end: no new flows */
+	__u32 device;			/* segments: our interface */
+	__u8 hold;			/* segments: new flows begin with HK_HOLD_ALL */
+	__u8 pinned;			/* and do not outlive the engine, unless it has let go of them */
+	__u8 pad_config[2];
 };
 
 #define HK_MARK_BASE 0x484b0000		/* marks of hooked application sockets: hooker/control/marks.py */

@@ -12,14 +12,7 @@ static __always_inline void hk_record_init(struct hk_segments_flow *f, u64 id)
 	f->flow_id = id;
 	f->marked = f->marks = f->app_closed = f->steered = 0;
 	f->want = HK_WANT_TCP;		/* the engine's from now on */
-}
-
-/* bbr's pacing cannot be turned off once it has begun: where the flow may be engaged, it does not begin. */
-static __always_inline void hk_begin(struct bpf_sock_ops *s, struct hk_sock *st, int answered)
-{
-	if (answered)
-		hk_congestion_reno(s, st, 1);
-	hk_count(HK_C_FLOW);
+	f->hold = HK_HOLD_NONE;
 }
 
 /* Nothing waits for the peer's engine, so a listener that defers is like any other. */
@@ -30,6 +23,28 @@ static __always_inline int hk_serves(u16 port)
 
 static __always_inline void hk_listens(u16 port, void *tp)
 {
+}
+
+/* HK_HOLD_*. Once a flow's payload may go anywhere, it always may; a pinned flow that the engine has forgotten ends held. */
+static __always_inline u32 hk_hold_of(struct hk_sock *st)
+{
+	struct hk_segments_flow *f;
+	u32 hold;
+
+	if (!st->held)
+		return HK_HOLD_NONE;
+	f = hk_flow_of(st);
+	if (!f)
+		return st->pinned ? HK_HOLD_WIRE : HK_HOLD_NONE;
+	hold = *(volatile u32 *)&f->hold;
+	if (hold == HK_HOLD_NONE)
+		st->held = 0;
+	return hold;
+}
+
+static __always_inline int hk_is_pinned(struct hk_sock *st)
+{
+	return st->pinned && hk_hold_of(st) != HK_HOLD_NONE;
 }
 
 static __always_inline void hk_emit_steered(struct hk_sock *st)
@@ -86,6 +101,36 @@ static __always_inline void hk_mark(struct bpf_sock_ops *s, struct hk_config *c,
 	hk_count(HK_C_SOCKET_MARKED);
 }
 
+/*
+ * The mark of a pinned flow is there from the beginning: by it the janitor finds the sockets whose engine was killed. The
+ * handshake's last ACK comes by the device already, and the engine puts it on the wire.
+ */
+static __always_inline void hk_keep_back(struct bpf_sock_ops *s, struct hk_config *c, struct hk_sock *st,
+					 struct hk_segments_flow *f)
+{
+	f->hold = HK_HOLD_ALL;
+	st->held = 1;
+	hk_count(HK_C_HELD);
+	if (!c->pinned)
+		return;
+	st->pinned = 1;
+	f->want = HK_WANT_MARK;
+	hk_mark(s, c, st, f);
+}
+
+/* bbr's pacing cannot be turned off once it has begun: where the flow may be engaged, it does not begin. */
+static __always_inline void hk_begin(struct bpf_sock_ops *s, struct hk_sock *st, int answered)
+{
+	struct hk_config *c = hk_config();
+	struct hk_segments_flow *f = hk_flow_of(st);
+
+	if (answered)
+		hk_congestion_reno(s, st, 1);
+	hk_count(HK_C_FLOW);
+	if (c && f && c->hold)
+		hk_keep_back(s, c, st, f);
+}
+
 static __always_inline void hk_unmark(struct bpf_sock_ops *s, struct hk_config *c, struct hk_segments_flow *f)
 {
 	struct bpf_sock *sk = s->sk;
@@ -117,11 +162,13 @@ static __always_inline int hk_segment_option(struct bpf_sock_ops *s, struct hk_c
 	u32 want;
 
 	if (!f) {
-		if (st->flow_id)
+		if (st->flow_id && !hk_is_pinned(st))
 			hk_let_go(s, c, st);
 		return 0;
 	}
 	want = f->steered || c->closing ? HK_WANT_NEVER : *(volatile u32 *)&f->want;
+	if (hk_is_pinned(st))
+		want = HK_WANT_MARK;
 	if (want == HK_WANT_MARK && !f->marked)
 		hk_mark(s, c, st, f);
 	else if (want != HK_WANT_MARK && f->marked)

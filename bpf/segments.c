@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * One module of all programs of an engine that takes segments. Nothing is held back and nothing redirected: a connection
- * begins on TCP, and a mark on its socket leads its segments to the engine's device, or no mark to the wire.
+ * One module of all programs of an engine that takes segments. Nothing is redirected, and nothing held back unless it is
+ * asked for: a connection begins on TCP, and a mark on its socket leads its segments to the engine's device, or no mark to
+ * the wire.
  */
 #include <linux/bpf.h>
 #include "hooker_kern_user.h"
@@ -17,3 +18,5 @@
 #include "shown.c"
 #include "marking.c"
 #include "steering.c"
+#include "payload.h"
+#include "guard.c"

@@ -2,6 +2,7 @@
 /*
  * cgroup setsockopt, of an engine that takes segments: an application that chooses a route for its connection, in mid-flow,
  * means the wire. The mark goes before the kernel does what it asks, and the flow stays on TCP. Under the socket's lock.
+ * A pinned flow cannot follow: it fails (EPERM).
  */
 
 static __always_inline void hk_steer(struct bpf_sockopt *o, struct bpf_sock *sk, struct hk_sock *st)
@@ -30,6 +31,10 @@ int hk_setsockopt(struct bpf_sockopt *o)
 		return hk_let(o);
 	if (o->optname == HK_SO_MARK || o->optname == HK_SO_BINDTODEVICE || o->optname == HK_SO_BINDTOIFINDEX) {
 		st = hk_socks.sk_storage_get(sk, 0, 0);
+		if (st && hk_is_pinned(st)) {
+			hk_count(HK_C_BIND_REFUSED);
+			return 0;
+		}
 		if (st)
 			hk_steer(o, sk, st);
 	}

@@ -24,6 +24,7 @@ from hooker import checks, transports
 from hooker._fastpath import Worker
 from hooker.control import cgroup as cgroups
 from hooker.control import keyfile, rows
+from hooker.control.abort import can_abort
 from hooker.control.janitor import Janitor
 from hooker.control.kernel import RING_SIZE, KernelPrograms, netns_cookie
 from hooker.control.policy import Policy
@@ -47,6 +48,7 @@ REDIRECT_CHOICES = ("auto", "always", "never")
 INTERCEPT_CHOICES = ("messages", "segments")
 LOOPBACK_TIMEOUT = 2.0  # s for a connection of this host to itself
 SPARE_DESCRIPTORS = 1024  # beside those of the flows
+PATIENCE = 924.6  # s of silence of the peer's engine that pinned flows bear: TCP's, with tcp_retries2 15
 RECENT = 1024  # ended flows that snapshot() still shows
 
 
@@ -78,13 +80,15 @@ class Hooker:
         leave each other's connections to TCP.
     :param transport: name in the registry of transports.
     :param key_file: encrypt, with the pre-shared key in this file (``hooker.control.keyfile``); flows to
-        peers without it stay on TCP. None: no encryption. Not with segments, whose connections begin on TCP.
+        peers without it stay on TCP. None: no encryption. With segments,
+        a flow that has been engaged ends with its engine, or its peer's.
     :param congestion: congestion control: "auto", or a name of ``hooker.vtl.congestion.names()``.
     :param fec: forward error correction of what this engine sends, where the path loses packets (REPAIR
         frames, docs/vtl.md).
     :param listen_port: UDP port of this engine, and where peers are expected.
-    :param hold_time: seconds a new flow may wait for the peer's engine before it goes back to TCP. Segments:
-        nothing waits.
+    :param hold: segments: new flows wait for the peer's engine, so that none of their payload is on the wire
+        if it is there. Messages always do.
+    :param hold_time: seconds they may wait before they go back to TCP.
     :param max_flows: size of the flow table; a power of two. Each engaged flow has a descriptor: the limit of
         the process (RLIMIT_NOFILE) is raised to it until close().
     :param on_event: called with each Event, in a thread of the engine's own, which carries no data. What it
@@ -117,6 +121,7 @@ class Hooker:
         fec: bool = True,
         key_file: str | Path | None = None,
         listen_port: int = DEFAULT_PORT,
+        hold: bool = False,
         hold_time: float = 0.3,
         max_flows: int = 65536,
         on_event: Callable[[Event], None] | None = None,
@@ -135,6 +140,7 @@ class Hooker:
         checks.path("cgroup", cgroup)
         self._keys = () if key_file is None else keyfile.read(key_file)
         self.listen_port = _check_port(listen_port)
+        self.hold = hold or bool(self._keys)
         self.hold_time = checks.real("hold time", hold_time, 0.01, 60, unit="s")
         self.max_flows = _check_flows(max_flows)
         self.on_event = on_event
@@ -145,7 +151,7 @@ class Hooker:
         self.busy_poll = checks.real("busy_poll", busy_poll, 0, 0.01, unit="s; 0 always sleeps")
         self._probe = probe
         if intercept == "segments":
-            _refuse_with_segments(key_file=key_file, tap=tap, redirect=redirect == "always")
+            _refuse_with_segments(tap=tap, redirect=redirect == "always")
         self._stack: ExitStack | None = None
         self._worker: AnyWorker
         self._route: LocalRoute | Lane
@@ -188,6 +194,7 @@ class Hooker:
             port=self._worker.port,
             transport=self.transport,
             ipv6=self._ipv6,
+            **self._holding(),
         )
         self._started = time.monotonic()
         self._netns = netns_cookie()
@@ -202,7 +209,7 @@ class Hooker:
         self._server = stack.enter_context(self._serve(keeper))
         if self.intercept == "segments":
             install()  # its worker waits for nothing
-        self._kernel.attach(self.cgroup)
+        self._attach()
         stack.callback(self._kernel.refuse_flows)
 
     def _serve(self, keeper: Janitor) -> contextlib.AbstractContextManager[ControlServer | None]:
@@ -213,6 +220,11 @@ class Hooker:
         segments = self.intercept == "segments"
         if segments:
             check_device()  # its absence has another remedy than a probe's failure
+        if segments and self._keys and not can_abort():
+            raise KernelError(
+                "this kernel does not end sockets on request, so flows with a key could not fail closed",
+                remedy="a kernel with CONFIG_INET_DIAG_DESTROY, or no --key-file",
+            )
         results = verdicts(self.intercept) if self._probe else []
         for result in results:
             if result.required and not result.ok:
@@ -250,11 +262,27 @@ class Hooker:
         self._kernel.set_redirect_socket(redirect)
         return worker
 
+    def _holding(self) -> dict[str, Any]:
+        if not isinstance(self._route, Lane):
+            return {}
+        return {"hold": self.hold, "pinned": bool(self._keys), "device": self._route.device.index}
+
     def _take_segments(self, stack: ExitStack, keeper: Janitor) -> SegmentWorker:
-        lane = stack.enter_context(Lane(keeper))
+        lane = stack.enter_context(Lane(keeper, pinned=bool(self._keys)))
         self._route = lane
+        hold: dict[str, Any] = {"hold_time": self.hold_time if self.hold else 0.0}
+        if self._keys:
+            hold["dead_after"] = PATIENCE
         with _no_port():
-            return SegmentWorker(tun_fd=lane.descriptor, **self._common())
+            return SegmentWorker(tun_fd=lane.descriptor, **hold, **self._common())
+
+    def _attach(self) -> None:
+        """The guard first: no flow is held without it."""
+        if isinstance(self._route, Lane) and self.hold:
+            link = self._kernel.attach_guard(self.cgroup)
+            if self._keys:
+                self._route.guard(link)
+        self._kernel.attach(self.cgroup)
 
     def _common(self) -> dict[str, Any]:
         """What both kinds of worker are made from."""
@@ -432,7 +460,6 @@ def _check_choice(name: str, choice: str, choices: tuple[str, ...]) -> str:
 
 
 def _refuse_with_segments(**given: object) -> None:
-    """With a key nothing may be on the wire in the clear, and these connections begin there."""
     for name, value in given.items():
         if value:
             raise ConfigurationError(

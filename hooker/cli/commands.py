@@ -71,6 +71,11 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="Take what applications send, or what their TCPs send.",
         ),
         click.option(
+            "--hold",
+            is_flag=True,
+            help="With segments: let new connections wait for the peer's engine; messages always do.",
+        ),
+        click.option(
             "--transport", metavar="NAME", default="vtl", show_default=True, help="What to move onto."
         ),
         click.option(
@@ -211,6 +216,7 @@ def _options(
     to: str | None,
     port: str | None,
     intercept: str,
+    hold: bool,
     transport: str,
     congestion: str,
     fec: bool,
@@ -225,6 +231,7 @@ def _options(
     return Options(
         policy=Policy.parse(port=port, to=to),
         intercept=intercept,
+        hold=hold,
         transport=transport,
         congestion=congestion,
         fec=fec,

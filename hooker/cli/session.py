@@ -42,6 +42,7 @@ class Options:
 
     policy: Policy = field(default_factory=Policy)
     intercept: str = "messages"
+    hold: bool = False
     transport: str = "vtl"
     listen_port: int | None = LISTEN_PORT
     congestion: str = "auto"
@@ -71,6 +72,7 @@ def make_engine(options: Options, cgroup: Path, port: int) -> Engine:
         cgroup=cgroup,
         policy=options.policy,
         intercept=options.intercept,
+        hold=options.hold,
         transport=options.transport,
         listen_port=port,
         congestion=options.congestion,

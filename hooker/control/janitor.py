@@ -35,6 +35,7 @@ from typing import Any
 Action = dict[str, Any]
 
 MAX_MESSAGE = 65536  # bytes of one JSON message
+MAX_DESCRIPTORS = 4  # with it
 RESERVED_TABLES = (0, 253, 254, 255)  # unspec, default, main, local: never flushed
 CLOSE_TIMEOUT = 10.0  # s
 UNDO_TIMEOUT = 30.0  # s, until a control group is empty: nobody waits for it
@@ -56,6 +57,11 @@ def route_table(family: int, table: int) -> Action:
     if table in RESERVED_TABLES:
         raise ValueError(f"routing table {table} is the system's own")
     return {"kind": "routes", "family": family, "table": table}
+
+
+def abort(mark: int) -> Action:
+    """TCP sockets with that mark, until there is none. The program that guards them stays as long."""
+    return {"kind": "abort", "mark": mark}
 
 
 def cgroup(relative: str, *, kill: bool = False) -> Action:
@@ -110,22 +116,23 @@ class Janitor:
         """The helper's process id."""
         return self._process.pid
 
-    def register(self, action: Action, *, netns: str | int | None = None) -> Undo:
+    def register(self, action: Action, *, netns: str | int | None = None, keep: tuple[int, ...] = ()) -> Undo:
         """Have ``action`` undone unless ``done()`` is called first. Call it before doing the thing.
 
-        ``netns`` is where a rule or route is: a path, a file descriptor, or None for the calling
-        thread's namespace. Raises KernelError when the helper is gone, OSError for a bad path.
+        ``netns`` is where a rule, route or socket is: a path, a file descriptor, or None for the calling
+        thread's namespace. ``keep``: descriptors that the helper holds until then. Raises KernelError when
+        the helper is gone, OSError for a bad path.
         """
         with self._lock:
             self._count += 1
             number = self._count
-        if action["kind"] not in ("rule", "routes"):
+        if action["kind"] not in ("rule", "routes", "abort"):
             self._send({"register": number, "action": action})
         elif isinstance(netns, int):
-            self._send({"register": number, "action": action}, netns)
+            self._send({"register": number, "action": action}, netns, *keep)
         else:
             with open(netns or "/proc/thread-self/ns/net", "rb") as namespace:
-                self._send({"register": number, "action": action}, namespace.fileno())
+                self._send({"register": number, "action": action}, namespace.fileno(), *keep)
         return Undo(self, number)
 
     def close(self) -> None:
@@ -245,7 +252,7 @@ def _listen(channel: socket.socket, owner: int | None) -> dict[int, Action]:
         gone = owner is None or owner in select.select(watched, [], [])[0]
         try:
             while True:
-                data, descriptors, _, _ = socket.recv_fds(channel, MAX_MESSAGE, 1)
+                data, descriptors, _, _ = socket.recv_fds(channel, MAX_MESSAGE, MAX_DESCRIPTORS)
                 if not data:
                     return registered
                 _note(registered, json.loads(data), descriptors)
@@ -257,12 +264,12 @@ def _listen(channel: socket.socket, owner: int | None) -> dict[int, Action]:
 def _note(registered: dict[int, Action], message: dict[str, Any], descriptors: list[int]) -> None:
     if "done" in message:
         action = registered.pop(message["done"], None)
-        if action is not None and "netns_fd" in action:
-            os.close(action["netns_fd"])
+        for descriptor in action.get("descriptors", ()) if action is not None else ():
+            os.close(descriptor)
         return
     action = message["action"]
     if descriptors:
-        action["netns_fd"] = descriptors[0]
+        action["netns_fd"], action["descriptors"] = descriptors[0], descriptors
     registered[message["register"]] = action
 
 
@@ -297,6 +304,13 @@ def _undo_routes(action: Action) -> None:
         ipr.flush_routes(family=_family(action), table=action["table"])
 
 
+def _undo_abort(action: Action) -> None:
+    from hooker.control.abort import abort_marked
+
+    _enter(action["netns_fd"])
+    abort_marked(action["mark"])
+
+
 def _undo_cgroup(action: Action) -> None:
     from hooker.control.cgroup import Cgroup
 
@@ -319,6 +333,7 @@ def _undo_netns(action: Action) -> None:
 _UNDO: dict[str, Callable[[Action], None]] = {
     "rule": _undo_rule,
     "routes": _undo_routes,
+    "abort": _undo_abort,
     "cgroup": _undo_cgroup,
     "file": _undo_file,
     "netns": _undo_netns,

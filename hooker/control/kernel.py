@@ -109,6 +109,8 @@ class KernelPrograms:
         self.attention = self._memory("hk_attention", mmap.PAGESIZE)
         if intercept == "messages":
             self._load_messages(bcc)
+        else:
+            self._guard = self._load("hk_guard", bcc.BPF.CGROUP_SKB)
 
     def _load_messages(self, bcc: Any) -> None:
         """What holds flows back, and what takes their messages."""
@@ -138,9 +140,21 @@ class KernelPrograms:
         return ctypes.addressof(first)
 
     def configure(
-        self, policy: Policy, *, mark: int, port: int, transport: Transport, ipv6: bool = True
+        self,
+        policy: Policy,
+        *,
+        mark: int,
+        port: int,
+        transport: Transport,
+        ipv6: bool = True,
+        hold: bool = False,
+        pinned: bool = False,
+        device: int = 0,
     ) -> None:
-        """Set what is a candidate, and what the option says. Before attach()."""
+        """Set what is a candidate, and what the option says. Before attach().
+
+        Segments: ``hold`` and ``pinned`` are what new flows begin with (hk_config), ``device`` the interface.
+        """
         table = self._bpf[b"hk_conf"]
         c = table.Leaf()
         c.netns_cookie = netns_cookie()
@@ -150,6 +164,7 @@ class KernelPrograms:
         c.mark, c.port, c.transport = mark, port, transport.wire_id
         c.any_port, c.any_prefix = not policy.ports, not policy.prefixes
         c.no_ipv6 = not ipv6
+        c.hold, c.pinned, c.device = hold, pinned, device
         table[ctypes.c_int(0)] = c
         ports = self._map("hk_ports")
         for number in policy.ports:
@@ -169,6 +184,11 @@ class KernelPrograms:
     def attach(self, cgroup: str | Path) -> None:
         """From here on the cgroup's new connections are seen."""
         self._link(cgroup, self._programs)
+
+    def attach_guard(self, cgroup: str | Path) -> int:
+        """Segments: what holds payload back; before attach(). The link's descriptor, which stays ours."""
+        self._link(cgroup, [(self._guard, bpf_calls.CGROUP_INET_EGRESS)])
+        return self._links[-1]
 
     def attach_options(self, cgroup: str | Path) -> None:
         """getsockopt() shows what applications set. With the first candidate: each costs a little more then.

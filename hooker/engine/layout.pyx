@@ -32,7 +32,7 @@ def layout():
             "marks": <size_t>&g.marks, "snd_una": <size_t>&g.snd_una, "snd_nxt": <size_t>&g.snd_nxt,
             "rcv_nxt": <size_t>&g.rcv_nxt, "snd_wnd": <size_t>&g.snd_wnd, "rcv_wnd": <size_t>&g.rcv_wnd,
             "ts_recent": <size_t>&g.ts_recent, "mss": <size_t>&g.mss, "app_closed": <size_t>&g.app_closed,
-            "steered": <size_t>&g.steered, "want": <size_t>&g.want,
+            "steered": <size_t>&g.steered, "want": <size_t>&g.want, "hold": <size_t>&g.hold,
         },
         "hk_event": {
             "": sizeof(hk_event), "type": <size_t>&e.type, "slot": <size_t>&e.slot, "flow_id": <size_t>&e.flow_id,

@@ -31,6 +31,9 @@ cdef extern from "hooker_kern_user.h" nogil:
         HK_WANT_TCP
         HK_WANT_MARK
         HK_WANT_NEVER
+        HK_HOLD_NONE
+        HK_HOLD_ALL
+        HK_HOLD_WIRE
         HK_ASLEEP
         HK_DOZING
         HK_AWAKE
@@ -79,6 +82,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         uint32_t app_closed
         uint32_t steered
         uint32_t want
+        uint32_t hold
 
     struct hk_frame:
         uint64_t flow_id

@@ -6,7 +6,7 @@ import os
 import threading
 from types import TracebackType
 
-from hooker.control import marks, netns
+from hooker.control import janitor, marks, netns
 from hooker.control.janitor import Janitor
 from hooker.errors import KernelError
 from hooker.tun.device import Device
@@ -22,6 +22,8 @@ TRIES = 16  # numbers whose table somebody else may have
 class Lane:
     """In the network namespace of the thread that enters it; a context manager.
 
+    ``pinned``: what marked sockets send is discarded when the device is gone, and the janitor ends them.
+
     It belongs to the process that made it: a forked child calls ``forget()``.
 
     Raises:
@@ -29,8 +31,8 @@ class Lane:
         ConfigurationError: no permission, or no run-time directory.
     """
 
-    def __init__(self, keeper: Janitor) -> None:
-        self._keeper = keeper
+    def __init__(self, keeper: Janitor, *, pinned: bool = False) -> None:
+        self._keeper, self._pinned = keeper, pinned
         self._owner = os.getpid()
         self._lock = threading.Lock()
         self._left = False
@@ -61,7 +63,13 @@ class Lane:
             self.mark = marks.mark(number, segments=True)
             table = TABLE_BASE + number
             way = Way(
-                self._keeper, self.device, mark=self.mark, table=table, priority=PRIORITY, rto_min=RTO_MIN
+                self._keeper,
+                self.device,
+                mark=self.mark,
+                table=table,
+                priority=PRIORITY,
+                rto_min=RTO_MIN,
+                pinned=self._pinned,
             )
             try:
                 way.claim()
@@ -76,6 +84,10 @@ class Lane:
         with self._lock:
             if not self._left:
                 netns.inside(self._namespace, self._way.install)
+
+    def guard(self, link: int) -> None:
+        """Pinned: when this process is gone, the janitor ends the sockets, and holds the program so long."""
+        self._keeper.register(janitor.abort(self.mark), netns=self._namespace, keep=(link,))
 
     def forget(self) -> None:
         """In a forked child: the device must not outlive its engine."""

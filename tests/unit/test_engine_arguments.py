@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hooker import ConfigurationError, Hooker
-from hooker.control import keyfile
 
 
 @pytest.mark.parametrize(
@@ -29,11 +27,3 @@ from hooker.control import keyfile
 def test_a_wrong_argument_is_named(arguments: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         Hooker(**arguments)
-
-
-def test_connections_that_begin_on_tcp_are_not_encrypted_and_nobody_says_so(tmp_path: Path) -> None:
-    path = tmp_path / "key"
-    path.write_text(keyfile.make())
-    path.chmod(0o600)
-    with pytest.raises(ConfigurationError, match="key_file does not go with segments"):
-        Hooker(intercept="segments", key_file=path)

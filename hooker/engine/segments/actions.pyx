@@ -8,6 +8,9 @@ the acknowledgement, which then goes with them. An acknowledgement alone waits f
 from libc.stdint cimport UINT64_MAX, int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from hooker.engine.segments.flows cimport *
+from hooker.engine.segments.hold cimport (
+    abort_socket, hold_deadline, hold_due, hold_engaged, hold_pin,
+)
 from hooker.engine.segments.hk0 cimport give, give_probe, give_reset, is_due, twin_begin, twin_told
 from hooker.engine.segments.kept cimport keep, kept_acked
 from hooker.engine.segments.peers cimport binding_of, peer_answer, peer_of
@@ -60,7 +63,11 @@ cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
         pass_on(w, f, todo, c)
     if todo & DO_WIRE:
         on_wire(w, f, todo)
-    if todo & (DO_INJECT | DO_KEEP | DO_INJECT_ACK | DO_INJECT_PROBE | DO_INJECT_RST | DO_ABORT):
+    if f.bits & F_HELD and f.f.state == ST_ARMED and out.was != ST_ARMED:
+        give_probe(w, f, True)                  # nothing of its own comes through hk0
+    if todo & DO_ABORT:
+        abort_socket(f)
+    if todo & (DO_INJECT | DO_KEEP | DO_INJECT_ACK | DO_INJECT_PROBE | DO_INJECT_RST):
         inject(w, f, todo, c)
     if todo & DO_REPORT:
         flow_report(w, f, f.f.reason)
@@ -82,8 +89,11 @@ cdef void entered(worker *w, flow *f, const Outcome *out) noexcept nogil:
         if f.again_at != UINT64_MAX and w.now - f.again_at > SETTLED * <uint64_t>SECOND:
             f.pauses = 0
         f.again_at = UINT64_MAX
+    if f.f.state == ST_BRIDGE or f.f.state == ST_ENGAGED:
+        hold_pin(w, f)
     if f.f.state == ST_ENGAGED:
         twin_begin(w, f)
+        hold_engaged(w, f)
         f.bits |= F_ENGAGED
         f.why = 0
         f.again_at = w.now
@@ -97,7 +107,7 @@ cdef void entered(worker *w, flow *f, const Outcome *out) noexcept nogil:
 cdef void try_again(worker *w, flow *f) noexcept nogil:
     """A client, after a while, unless nothing would be different."""
     cdef int why = f.f.reason
-    if f.f.role != ROLE_CLIENT or f.f.state == ST_CLOSED or f.bits & F_STEERED or f.pauses >= PAUSES:
+    if f.f.role != ROLE_CLIENT or f.f.state == ST_CLOSED or f.bits & (F_STEERED | F_NEVER) or f.pauses >= PAUSES:
         return
     if why == WHY_REJECTED or why == WHY_ENGINE_STOPS or why == WHY_EPOCHS_USED_UP:
         return
@@ -160,7 +170,8 @@ cdef void flow_lost(worker *w, flow *f, int why) noexcept nogil:
         f.bits &= ~<uint16_t>F_WANTED
         never_found(w, f, why)
         return
-    flow_local(&f.f, &w.config, EV_DOWN, w.now, &out)
+    # the next association would know nothing of it, and so a pinned flow has come to its end
+    flow_local(&f.f, &w.config, EV_PEER_DEAD if f.f.flags & FL_PINNED else EV_DOWN, w.now, &out)
     act_alone(w, f, &out)
 
 
@@ -172,6 +183,8 @@ cdef void flow_steered(worker *w, flow *f) noexcept nogil:
     flow_local(&f.f, &w.config, EV_STOP, w.now, &out)
     if out.actions & DO_REPORT:
         out.actions &= ~<uint32_t>DO_REPORT
+        flow_report(w, f, WHY_STEERED)
+    elif f.bits & F_HELD:
         flow_report(w, f, WHY_STEERED)
     act_alone(w, f, &out)
 
@@ -219,6 +232,8 @@ cdef void flow_due(worker *w, flow *f) noexcept nogil:
     if f.f.state == ST_LEFT and f.rec != NULL and not hk_load32(&f.rec.marked):
         flow_local(&f.f, &w.config, EV_UNMARKED, w.now, &out)
         act_alone(w, f, &out)
+    if hold_deadline(w, f) <= w.now:
+        hold_due(w, f)
     if flow_deadline(&f.f) <= w.now:
         flow_timer(&f.f, &w.config, w.now, &out)
         act_alone(w, f, &out)
@@ -387,5 +402,5 @@ cdef void inject(worker *w, flow *f, uint32_t todo, cause *c) noexcept nogil:
         refuse(w, f, f.f.rcv_edge)              # nothing is kept: it is repeated when there is room
     if todo & DO_INJECT_PROBE:
         give_probe(w, f, False)
-    if todo & (DO_INJECT_RST | DO_ABORT):
+    if todo & DO_INJECT_RST:
         give_reset(w, f)

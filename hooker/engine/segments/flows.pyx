@@ -8,6 +8,7 @@ TIME_WAIT, but no more than CLOSED_MOST of them: the oldest is then forgotten so
 from libc.stdint cimport UINT64_MAX, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
+from hooker.engine.segments.hold cimport hold_begin, hold_deadline, hold_release
 from hooker.engine.segments.index cimport *
 from hooker.engine.segments.kept cimport kept_drop
 from hooker.engine.segments.worker cimport *
@@ -127,6 +128,7 @@ cdef void fill(worker *w, flow *f, const hk_event *e) noexcept nogil:
     f.tcp_options = e.tcp_options
     f.peer_port = e.peer_port
     f.unproven = e.server_nonce == 0
+    f.cookie = e.cookie
     if e.tcp_options & HK_TCP_WSCALE:
         f.t.local_wscale, f.t.remote_wscale = e.rcv_wscale, e.snd_wscale
     set_key(f, e)
@@ -153,8 +155,10 @@ cdef flow *flow_new(worker *w, const hk_event *e) noexcept nogil:
         free(f)
         return NULL
     w.flows[e.slot] = f
+    hold_begin(w, f)
     w.live += 1
     w.n.opened += 1
+    flow_touch(w, f)
     tell(w, f, N_OPENED)
     return f
 
@@ -223,8 +227,8 @@ cdef void flow_reindex(worker *w, flow *f, uint64_t before) noexcept nogil:
 
 # ---- time --------------------------------------------------------------------------------------------
 
-cdef uint64_t deadline(const flow *f) noexcept nogil:
-    cdef uint64_t at = flow_deadline(&f.f)
+cdef uint64_t deadline(const worker *w, const flow *f) noexcept nogil:
+    cdef uint64_t at = min(flow_deadline(&f.f), hold_deadline(w, f))
     if f.bits & F_TWIN and f.t.deadline < at:
         at = f.t.deadline
     if (f.f.state == ST_TCP or f.f.state == ST_CLOSED) and f.again_at < at:
@@ -237,7 +241,7 @@ cdef void flow_touch(worker *w, flow *f) noexcept nogil:
     cdef uint64_t at
     if f.bits & F_FORGET:
         return
-    at = deadline(f)
+    at = deadline(w, f)
     if at != UINT64_MAX and (f.due.place == 0 or at < f.due.at):
         timer_set(&w.timers, &f.due, at)
 
@@ -348,6 +352,8 @@ cdef void flow_report(worker *w, flow *f, int why) noexcept nogil:
         w.n.ended[why] += 1
     if ended:
         w.n.closed += 1
+    elif f.bits & F_HELD:
+        hold_release(w, f)
     tell(w, f, N_CLOSED if ended and f.bits & F_ENGAGED else N_RELEASED)
 
 

@@ -6,5 +6,6 @@ cdef void twin_told(worker *w, flow *f) noexcept nogil        # the machine know
 cdef void is_due(worker *w, flow *f) noexcept nogil           # perhaps an ACK, at the end of the round
 cdef void give(worker *w, flow *f, const stretch *r) noexcept nogil
 cdef void give_probe(worker *w, flow *f, bint byte) noexcept nogil    # byte: answered also soon after another one
+cdef void give_nudge(worker *w, flow *f) noexcept nogil       # an ACK of what is acknowledged: it sends what it has
 cdef void give_reset(worker *w, flow *f) noexcept nogil
 cdef void flush_acks(worker *w) noexcept nogil

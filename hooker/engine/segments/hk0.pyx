@@ -133,6 +133,16 @@ cdef void give_probe(worker *w, flow *f, bint byte) noexcept nogil:
     tun_write(w.tun_fd, &out, &w.tun)
 
 
+cdef void give_nudge(worker *w, flow *f) noexcept nogil:
+    cdef twin early
+    cdef twin_segment out
+    if not before_the_twin(f, &early):
+        return
+    twin_ack(&early, NULL, &out)
+    w.n.acks += 1
+    tun_write(w.tun_fd, &out, &w.tun)
+
+
 cdef void give_reset(worker *w, flow *f) noexcept nogil:
     cdef twin_segment out
     twin_reset(&f.t, &out)

@@ -8,9 +8,10 @@ from libc.string cimport memcpy, memset
 from hooker.engine.segments.actions cimport act, cause, flow_doubt, refuse
 from hooker.engine.segments.hk0 cimport is_due
 from hooker.engine.segments.index cimport flow_by_tuple
+from hooker.engine.segments.wire cimport wire_segment
 from hooker.engine.segments.worker cimport *
 from hooker.engine.slab cimport pool_current, slab
-from hooker.flow.machine cimport Outcome, ST_ARMED, ST_BRIDGE, ST_ENGAGED, flow_marked, flow_segment
+from hooker.flow.machine cimport Outcome, ST_ARMED, ST_BRIDGE, ST_ENGAGED, ST_TCP, flow_marked, flow_segment
 from hooker.flow.machine cimport Segment as Numbers
 from hooker.includes.hk cimport hk_segments_flow
 from hooker.includes.linux cimport hk_load32
@@ -76,6 +77,16 @@ cdef void take_marks(worker *w, flow *f) noexcept nogil:
     flow_marked(&f.f, snd_una - f.t.local_isn, snd_nxt - f.t.local_isn, rcv_nxt - f.t.remote_isn)
 
 
+cdef void pass_handshake(worker *w, flow *f, const Segment *s) noexcept nogil:
+    """A flow with a key is marked before the handshake's last ACK: no word of ours was asked yet."""
+    w.n.segments_bridged += 1
+    wire_segment(w, f, s)
+    if s.options & HAS_TIMESTAMPS:
+        f.f.tsval = s.ts_value
+        if is_newer(s.ts_echo, f.ts_recent):
+            f.ts_recent = s.ts_echo
+
+
 cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) noexcept nogil:
     """Whether the packet's bytes are lent now."""
     cdef Segment s
@@ -92,6 +103,9 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
     f = flow_by_tuple(w, &both)
     if f == NULL:
         w.n.segments_unknown += 1
+        return False
+    if f.bits & F_HELD and f.f.state == ST_TCP:
+        pass_handshake(w, f, &s)
         return False
     if f.f.state == ST_ARMED or f.f.state == ST_BRIDGE:
         take_marks(w, f)

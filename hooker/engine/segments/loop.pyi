@@ -19,6 +19,7 @@ class SegmentWorker:
         transport: int,
         tun_fd: int,
         mark: int = ...,
+        hold_time: float = 0.0,
         avoid_time: float = 60.0,
         dead_after: float = 5.0,
         datagrams: tuple[int, int] = (1472, 1472),

@@ -176,7 +176,9 @@ cdef void on_syn(worker *w, const hk_event *e) noexcept nogil:
 cdef void on_established(worker *w, const hk_event *e) noexcept nogil:
     cdef flow *f = flow_new(w, e)
     if f == NULL:
-        w.n.reasons[<int>WHY_MEMORY] += 1       # its record wants nothing: it is on TCP
+        w.n.reasons[<int>WHY_MEMORY] += 1
+        hk_store32(&w.records[e.slot].want, HK_WANT_NEVER)
+        hk_store32(&w.records[e.slot].hold, HK_HOLD_NONE)
     elif f.f.role == ROLE_CLIENT:
         flow_wanted(w, f)
     else:
@@ -447,7 +449,7 @@ cdef class SegmentWorker:
 
     def __init__(self, *, int ring_fd, int ring_size, int free_fd, int avoid_fd, size_t records, size_t attention,
                  uint32_t max_flows, uint16_t port, uint16_t peer_port, uint8_t transport, int tun_fd, int mark=0,
-                 double avoid_time=60.0, double dead_after=5.0, tuple datagrams=(1472, 1472), congestion="auto",
+                 double hold_time=0.0, double avoid_time=60.0, double dead_after=5.0, tuple datagrams=(1472, 1472), congestion="auto",
                  tuple keys=(), bint fec=True, double busy_poll=0.0, bint listening=True):
         cdef worker *w = &self.w
         cdef uint16_t bound = 0
@@ -458,6 +460,8 @@ cdef class SegmentWorker:
         w.records = <hk_segments_flow *>records
         w.max_flows = max_flows
         w.peer_port = peer_port
+        w.hold_for = <uint64_t>(hold_time * 1e9)
+        w.pinned = len(keys) > 0
         w.avoid_for = <uint64_t>(avoid_time * 1e9)
         w.listening = listening
         flow_defaults(&w.config)

@@ -9,6 +9,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memset
 from hooker.engine.segments.actions cimport act, act_alone, cause
 from hooker.engine.segments.flows cimport flow_join, flow_reindex, remote_ip
+from hooker.engine.segments.hold cimport hold_unpin
 from hooker.engine.segments.index cimport *
 from hooker.engine.segments.peers cimport binding_of, early_keep, early_take, peer_hello, peer_of, peer_unknown
 from hooker.engine.segments.worker cimport *
@@ -158,6 +159,8 @@ cdef void about_a_flow(worker *w, peer *who, const Message *m) noexcept nogil:
         return
     if f.gather != NULL and m.type != MSG_ACKED:
         flush_run(w, f.gather)          # what was sent before it
+    if m.type == MSG_LEAVE and not m.flags & LEAVE_QUOTES:
+        hold_unpin(w, f)
     before = f.f.peer_token
     flow_message(&f.f, &w.config, m, w.now, &out)
     flow_reindex(w, f, before)
@@ -198,7 +201,7 @@ cdef void on_open(worker *w, peer *who, const Message *m) noexcept nogil:
 cdef void opened(worker *w, flow *f, peer *who, const Message *m) noexcept nogil:
     cdef Outcome out
     cdef uint64_t before
-    if f.bits & F_STEERED:
+    if f.bits & (F_STEERED | F_NEVER):
         return                          # it stays on TCP; the client's tries end
     if f.gather != NULL:
         flush_run(w, f.gather)

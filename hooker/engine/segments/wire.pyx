@@ -7,6 +7,7 @@ that is still under way, which would then be dropped as old (PAWS, RFC 7323 5).
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
+from hooker.engine.segments.hold cimport is_withheld
 from hooker.engine.segments.worker cimport *
 from hooker.includes.hk cimport HK_MARK_OWN, HK_TCP_TIMESTAMPS
 from hooker.includes.linux cimport *
@@ -76,6 +77,8 @@ cdef uint32_t packet_size(const flow *f, const Segment *s) noexcept nogil:
 cdef void wire_segment(worker *w, flow *f, const Segment *s) noexcept nogil:
     cdef uint32_t size = packet_size(f, s), at = 0
     cdef uint32_t room = cut_room(s, size)
+    if is_withheld(f) and (s.length or s.flags & FLAG_FIN):
+        return                                  # the kernel program lets none come here; a bare header would skip it
     while True:
         send_packet(w, w.cut, segment_cut(s, at, size, w.cut))
         at += room
@@ -102,7 +105,7 @@ cdef void wire_kept(worker *w, flow *f) noexcept nogil:
     cdef Segment s
     cdef uint32_t n
     cdef kept *k = f.kept
-    if k == NULL:
+    if k == NULL or is_withheld(f):
         return
     begin(f, k.position, k.flags, &s)
     s.ts_value = f.f.tsval

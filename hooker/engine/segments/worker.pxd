@@ -31,6 +31,7 @@ cdef enum why:                 # why a flow is on TCP or has ended: flow_reason,
     WHY_VERSION                # no version of VTL is common
     WHY_MEMORY
     WHY_STEERED                # the application chooses a route
+    WHY_HOLD                   # held for as long as it may be
     WHYS
 
 cdef enum notice_kind:
@@ -60,6 +61,8 @@ cdef enum flow_bit:
     F_PEER_INDEXED = 1 << 8    # in BY_PEER_TOKEN
     F_CLOSING = 1 << 9         # in worker.closing
     F_CLOSED = 1 << 10         # in the list of closed flows
+    F_HELD = 1 << 11           # the kernel keeps its payload back, and it may still go to TCP
+    F_NEVER = 1 << 12          # TCP's for good
 
 cdef struct flow
 cdef struct peer
@@ -84,6 +87,7 @@ cdef struct flow:
     kept *kept                 # a segment under way; NULL: none
     uint64_t id                # generation << 32 | slot
     uint64_t locator
+    uint64_t cookie            # SO_COOKIE of the socket
     uint64_t opened_ns
     uint64_t again_at          # client: when it tries again; UINT64_MAX: not. Engaged: since when. Closed: its channel's end
     uint64_t bytes_out
@@ -228,6 +232,8 @@ cdef struct worker:
     uint16_t port              # where we listen
     uint16_t peer_port         # where peers listen unless they say otherwise
     uint64_t avoid_for         # ns
+    uint64_t hold_for          # ns that a new flow is held at most; 0: none is
+    bint pinned                # there is a key: a flow that has been engaged does not go back
     uint64_t swept
     uint32_t sweep_at          # the slot that is looked at next
     notice *notices

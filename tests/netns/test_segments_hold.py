@@ -1,0 +1,90 @@
+"""Flows that are held (`--hold`): no payload on the wire if both engines are there, and TCP if one is not."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+from support import Pair, any_address, counts, peer, result, same
+
+from hooker.lab import Lab
+
+pytestmark = pytest.mark.timeout(120)
+HOLD = ("--intercept", "segments", "--hold")
+PORT = 8080
+BULK = 20_000_000
+both_families = pytest.mark.parametrize("family", ["v4", "v6"])
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    with Lab() as lab, Pair.open(lab, options=HOLD) as made:
+        yield made
+
+
+def transfer(pair: Pair, family: str, client: tuple[str, ...], server: tuple[str, ...]) -> float:
+    """Bytes equal at both ends; seconds."""
+    begin = time.monotonic()
+    there = peer(pair.b, "serve", any_address(family), PORT, *server)
+    here = peer(pair.a, "connect", getattr(pair.b, family), PORT, *client)
+    one, other = result(here), result(there)
+    same(one, other)
+    same(other, one)
+    assert one["error"] is other["error"] is None
+    return time.monotonic() - begin
+
+
+@both_families
+@pytest.mark.parametrize("speaks", ["client", "server"])
+def test_no_payload_is_on_the_wire(pair: Pair, family: str, speaks: str) -> None:
+    first, last = (f"send:{BULK}", "fin", "recv-all"), ("recv-all", f"send:{BULK}", "fin")
+    for _ in range(3):
+        pair.lab.meter.start()
+        took = transfer(pair, family, *((first, last) if speaks == "client" else (last, first)))
+        wire = pair.lab.meter.read()
+        assert wire.tcp.payload == 0, wire
+        assert wire.vtl.payload >= 2 * BULK
+        assert took < 5
+    assert [counts(engine.status())["engaged"] for engine in pair.engines] == [3, 3]
+
+
+@both_families
+def test_short_connections_do_not_wait_for_a_timer(pair: Pair, family: str) -> None:
+    for _ in range(5):
+        transfer(
+            pair, family, ("send:100", "recv:100", "fin", "recv-all"), ("recv:100", "send:100", "recv-all")
+        )
+    assert pair.lab.meter.read().tcp.payload == 0
+    for engine in pair.engines:
+        assert counts(engine.status())["kernel.held"] == 5
+
+
+@both_families
+def test_a_peer_without_an_engine_gets_tcp(family: str) -> None:
+    with Lab() as lab, Pair.open(lab, hosts="a", options=HOLD) as pair:
+        took = transfer(pair, family, ("send:1000", "fin", "recv-all"), ("recv-all", "send:1000", "fin"))
+        assert took < 3
+        assert lab.meter.read().tcp.payload == 2000
+
+
+def test_what_is_held_goes_by_tcp_when_the_engine_is_killed() -> None:
+    """It is stopped before the connection begins, so it never lets go."""
+    with Lab() as lab, Pair.open(lab, options=HOLD) as pair:
+        pair.engines[0].proc.send_signal(signal.SIGSTOP)
+        lab.meter.start()
+        there = peer(pair.b, "serve", any_address("v4"), PORT, "recv-all")
+        here = peer(pair.a, "connect", pair.b.v4, PORT, "send:1000", "fin", "wait-end")
+        time.sleep(1)
+        assert lab.meter.read().tcp.payload == 0
+        pair.engines[0].kill9()
+        same(result(here), result(there))
+
+
+def test_a_blocked_transport_holds_no_longer_than_it_may() -> None:
+    with Lab() as lab, Pair.open(lab, options=HOLD) as pair:
+        lab.meter.drop(("vtl",), ("vtl",))
+        took = transfer(pair, "v4", ("send:1000", "fin", "recv-all"), ("recv-all", "send:1000", "fin"))
+        assert 0.3 < took < 3
+        assert pair.engines[0].status()["reasons"]["hold-timeout"] == 1

@@ -1,0 +1,174 @@
+"""Engines that take segments, with a key: no plaintext on the wire, and an error where an engine is gone."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import Pair, any_address, counts, eventually, peer, result, same, start_engines
+
+from hooker.control import keyfile
+from hooker.lab import Lab
+
+pytestmark = pytest.mark.timeout(120)
+SEGMENTS = ("--intercept", "segments")
+PORT = 8080
+BULK = 20_000_000
+both_families = pytest.mark.parametrize("family", ["v4", "v6"])
+
+
+def key(directory: Path, name: str = "key") -> tuple[str, ...]:
+    path = directory / name
+    path.touch(0o600)
+    path.write_text(keyfile.make() + "\n")
+    return (*SEGMENTS, "--key-file", str(path))
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    with Lab() as lab, Pair.open(lab, options=key(tmp_path)) as made:
+        lab.meter.start()
+        yield made
+
+
+def start(
+    pair: Pair, family: str, client: tuple[str, ...], server: tuple[str, ...]
+) -> list[subprocess.Popen[str]]:
+    there = peer(pair.b, "serve", any_address(family), PORT, *server)
+    return [peer(pair.a, "connect", getattr(pair.b, family), PORT, *client), there]
+
+
+def engaged(pair: Pair) -> bool:
+    return all(counts(engine.status())["engaged"] for engine in pair.engines)
+
+
+def plaintext(pair: Pair) -> int:
+    return pair.lab.meter.read().tcp.payload
+
+
+def ends_with_errors(programs: list[subprocess.Popen[str]], within: float) -> list[dict[str, Any]]:
+    begin = time.monotonic()
+    outcomes = [result(program) for program in programs]
+    assert time.monotonic() - begin < within
+    assert all(outcome["error"] for outcome in outcomes), outcomes
+    return outcomes
+
+
+@both_families
+@pytest.mark.parametrize("speaks", ["client", "server"])
+def test_bytes_arrive_and_none_is_on_the_wire(pair: Pair, family: str, speaks: str) -> None:
+    first, last = (f"send:{BULK}", "fin", "recv-all"), ("recv-all", f"send:{BULK}", "fin")
+    one, other = map(result, start(pair, family, *((first, last) if speaks == "client" else (last, first))))
+    same(one, other)
+    same(other, one)
+    assert one["error"] is other["error"] is None
+    assert engaged(pair)
+    assert plaintext(pair) == 0
+    assert pair.lab.meter.read().vtl.payload >= 2 * BULK
+
+
+@both_families
+@pytest.mark.parametrize("victim", [0, 1], ids=["client's", "server's"])
+@pytest.mark.parametrize("what", ["bulk", "idle"])
+def test_a_killed_engine_ends_the_flow_at_both_hosts(pair: Pair, family: str, victim: int, what: str) -> None:
+    script = ("send:2000000000", "fin", "recv-all") if what == "bulk" else ("send:10", "recv:10", "recv-all")
+    server = ("recv-all",) if what == "bulk" else ("recv:10", "send:10", "recv-all")
+    programs = start(pair, family, script, server)
+    eventually(lambda: engaged(pair), every=0.02)
+    time.sleep(0.3)
+    pair.engines[victim].kill9()
+    own = programs[victim]
+    begin = time.monotonic()
+    eventually(lambda: own.poll() is not None, timeout=5)
+    assert time.monotonic() - begin < 2
+    ends_with_errors(programs, 10)
+    time.sleep(0.5)
+    assert plaintext(pair) == 0
+    host = (pair.a, pair.b)[victim]
+    eventually(lambda: "0x484b" not in host.run(["ip", "rule"], text=True, stdout=-1).stdout)
+
+
+@both_families
+@pytest.mark.parametrize("victim", [0, 1], ids=["client's", "server's"])
+def test_a_kill_within_the_hold_lets_nothing_out(pair: Pair, family: str, victim: int) -> None:
+    """The engine is stopped before the connection begins, so it never lets go."""
+    pair.engines[victim].proc.send_signal(signal.SIGSTOP)
+    scripts = [("recv-all",), ("recv-all",)]
+    scripts[victim] = ("send:1000", "recv-all")
+    programs = start(pair, family, *scripts)
+    time.sleep(1.5)
+    assert programs[victim].poll() is None
+    pair.engines[victim].kill9()
+    begin = time.monotonic()
+    eventually(lambda: programs[victim].poll() is not None, timeout=5, every=0.01)
+    assert time.monotonic() - begin < 2
+    assert result(programs[victim])["error"]
+    time.sleep(1)
+    assert plaintext(pair) == 0
+
+
+@both_families
+def test_without_the_rule_nothing_gets_out(pair: Pair, family: str) -> None:
+    """Another program removes it: the guard does not look at marks."""
+    programs = start(pair, family, ("send:100000000", "fin", "recv-all"), ("recv-all",))
+    eventually(lambda: engaged(pair), every=0.02)
+    flag = "-6" if family == "v6" else "-4"
+    for host in (pair.a, pair.b):
+        host.run(["ip", flag, "rule", "del", "priority", "63"], check=True)
+    time.sleep(2)
+    assert plaintext(pair) == 0
+    for engine in pair.engines:
+        engine.kill9()
+    ends_with_errors(programs, 5)
+    time.sleep(1)
+    assert plaintext(pair) == 0
+
+
+def test_a_blocked_transport_is_waited_for(pair: Pair) -> None:
+    programs = start(pair, "v4", ("send:1000", "sleep:1", f"send:{BULK}", "fin", "recv-all"), ("recv-all",))
+    eventually(lambda: engaged(pair), every=0.02)
+    pair.lab.meter.drop(("vtl",), ("vtl",))
+    time.sleep(8)
+    assert all(program.poll() is None for program in programs)
+    pair.lab.meter.drop()
+    one, other = map(result, programs)
+    same(one, other)
+    assert plaintext(pair) == 0
+
+
+@pytest.mark.parametrize("who", [0, 1], ids=["client's", "server's"])
+def test_an_engine_that_stops_ends_its_flows(pair: Pair, who: int) -> None:
+    programs = start(pair, "v4", ("send:2000000000", "fin", "recv-all"), ("recv-all",))
+    eventually(lambda: engaged(pair), every=0.02)
+    assert pair.engines[who].stop() == 0
+    ends_with_errors(programs, 5)
+    assert plaintext(pair) == 0
+
+
+@pytest.mark.parametrize("there", ["no-engine", "no-key", "another-key"])
+@pytest.mark.parametrize("client_has_it", [True, False])
+def test_without_the_same_key_the_flow_is_tcp(tmp_path: Path, there: str, client_has_it: bool) -> None:
+    """Nothing has left but the handshake; so does an engine that takes messages."""
+    ours = key(tmp_path)
+    theirs = {"no-key": SEGMENTS, "another-key": key(tmp_path, "other")}.get(there)
+    with Lab() as lab:
+        hosts = (lab.a, lab.b) if client_has_it else (lab.b, lab.a)
+        made = start_engines([hosts[0]], ours)
+        if theirs:
+            made |= start_engines([hosts[1]], theirs)
+        bed = Pair(lab, made.get("a"), made.get("b"))
+        try:
+            lab.meter.start()
+            programs = start(bed, "v4", ("send:1000", "fin", "recv-all"), ("recv-all", "send:1000", "fin"))
+            one, other = map(result, programs)
+            same(one, other)
+            assert one["error"] is other["error"] is None
+            assert plaintext(bed) == 2000
+        finally:
+            for engine in bed.engines:
+                engine.stop()
