@@ -1,7 +1,8 @@
 """A TCP program that follows a script: ``peer.py serve|connect ADDRESS PORT ACTION…``
 
 It knows nothing of Hooker. Each connection runs the actions in turn; at the end one JSON line says
-what was sent and received (bytes, SHA-256), when (monotonic seconds), and which error ended it.
+what was sent and received (bytes, SHA-256), when (monotonic seconds), the longest silence between two reads,
+and which error ended it.
 
 Actions: ``send:N`` (blocking), ``send-async:N`` (asyncio, level-triggered), ``send-edge:N``
 (edge-triggered epoll), ``send-urgent:N``, ``inline`` (urgent data into the stream), ``recv:N``,
@@ -86,8 +87,11 @@ class Connection:
             self.progress.write_text(str(self.result["sent"]))
 
     def count_received(self, data: bytes) -> None:
-        self.result.setdefault("first_byte", time.monotonic())
-        self.result["last_byte"] = time.monotonic()
+        now = time.monotonic()
+        silence = now - float(str(self.result.get("last_byte", now)))
+        self.result["silence"] = max(silence, float(str(self.result.get("silence", 0))))
+        self.result.setdefault("first_byte", now)
+        self.result["last_byte"] = now
         self.received_hash.update(data)
         self.result["received"] = int(str(self.result["received"])) + len(data)
 

@@ -1,0 +1,275 @@
+"""A program with many TCP connections; it knows nothing of Hooker. One JSON line at its end says what happened.
+
+    flows.py echo ADDRESS PORT N                answers whatever comes (N at most), until it is terminated
+    flows.py ask ADDRESS PORT N --until FILE    N connections that each ask for an echo, again and again
+    flows.py ask ADDRESS PORT N --idle FILE     each asks once, rests until FILE is there, and asks once more
+    flows.py hold ADDRESS PORT N --until FILE   accepts N connections, and reads only when FILE is there
+    flows.py pour ADDRESS PORT N --size BYTES   N connections that each write so many bytes
+
+``ask`` compares each answer and says how long the slowest took; ``hold`` and ``pour`` hash each connection.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import errno
+import hashlib
+import heapq
+import json
+import resource
+import select
+import socket
+import struct
+import sys
+import time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parent)]  # whoever starts it, and from wherever
+from peer import pool, stream
+
+LOOK = 0.02  # s between two looks whether a file is there
+SEND_BUFFER = 1 << 18  # bytes of each that pours: many of them are not to fill the machine
+READ = 1 << 16
+ANSWERED = 60.0  # s: a question that takes longer is an error
+
+
+def say(**result: object) -> None:
+    print(json.dumps(result), flush=True)
+
+
+def name_of(error: OSError) -> str:
+    return errno.errorcode.get(error.errno or 0, repr(error))
+
+
+def connect(args: argparse.Namespace) -> socket.socket:
+    family = socket.AF_INET6 if ":" in args.address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.connect((args.address, args.port))
+    return sock
+
+
+def listen(args: argparse.Namespace) -> socket.socket:
+    family = socket.AF_INET6 if ":" in args.address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((args.address, args.port))
+    sock.listen(4096)
+    return sock
+
+
+# ---- echo ---------------------------------------------------------------------------------------
+
+
+def echo(args: argparse.Namespace) -> None:
+    listener, poll = listen(args), select.epoll()
+    poll.register(listener, select.EPOLLIN)
+    socks: dict[int, socket.socket] = {}
+    while True:
+        for fd, _ in poll.poll():
+            if fd == listener.fileno():
+                sock, _ = listener.accept()
+                socks[sock.fileno()] = sock
+                poll.register(sock, select.EPOLLIN)
+            elif not answer(socks[fd]):
+                socks.pop(fd).close()
+
+
+def answer(sock: socket.socket) -> bool:
+    """Send back what there is; whether the connection goes on."""
+    try:
+        data = sock.recv(READ)
+        sock.sendall(data)
+    except OSError:
+        return False
+    return bool(data)
+
+
+# ---- ask ----------------------------------------------------------------------------------------
+
+
+class Asker:
+    """One connection that asks."""
+
+    def __init__(self, number: int, sock: socket.socket) -> None:
+        self.number, self.sock, self.round = number, sock, 0
+        self.expected = self.got = b""
+        self.asked = 0.0
+
+    def ask(self) -> None:
+        size = 100 + (self.number * 7919 + self.round * 104729) % 4000
+        at = (self.number * 65521 + self.round * 4099) % (len(pool()) - size)
+        self.expected, self.got = struct.pack("!II", self.number, self.round) + pool()[at : at + size], b""
+        self.round += 1
+        self.asked = time.monotonic()
+        self.sock.sendall(self.expected)
+
+    def hear(self) -> bool:
+        """Read; whether the answer is complete."""
+        data = self.sock.recv(READ)
+        if not data:
+            raise OSError(errno.EPIPE, "end of stream")
+        self.got += data
+        return len(self.got) >= len(self.expected)
+
+
+class Asking:
+    """All that ask, and what became of them."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.every, self.until, self.idle = args.every, args.until, args.idle
+        self.poll = select.epoll()
+        self.askers: dict[int, Asker] = {}
+        self.due: list[tuple[float, int]] = []
+        self.answers = self.wrong = 0
+        self.slowest = 0.0
+        self.errors: collections.Counter[str] = collections.Counter()
+        for number in range(args.flows):
+            asker = Asker(number, connect(args))
+            self.askers[asker.sock.fileno()] = asker
+            self.poll.register(asker.sock, select.EPOLLIN)
+            self.due.append((time.monotonic(), asker.sock.fileno()))
+
+    def run(self) -> None:
+        self.rounds(1 if self.idle else 0)
+        if self.idle:
+            Path(f"{self.idle}.resting").touch()
+            while not self.idle.exists():
+                time.sleep(LOOK)
+            self.due = [(time.monotonic(), fd) for fd in self.askers]
+            self.rounds(2)
+        say(answers=self.answers, wrong=self.wrong, errors=self.errors, slowest=self.slowest)
+
+    def rounds(self, last: int) -> None:
+        """Ask until each has asked *last* times (0: until the file is there), and all is answered."""
+        waiting: set[int] = set()
+        look = 0.0
+        while self.due or waiting:
+            now = time.monotonic()
+            if now > look:
+                look = now + LOOK
+                if self.until and self.until.exists():
+                    self.due = []
+                self.give_up(waiting, now)
+            while self.due and self.due[0][0] <= now:
+                fd = heapq.heappop(self.due)[1]
+                if self.attempt(fd, Asker.ask) is not None:
+                    waiting.add(fd)
+            for fd, _ in self.poll.poll(LOOK / 2):
+                if fd not in waiting:
+                    self.fail(fd, "spoke unasked")
+                elif (done := self.attempt(fd, Asker.hear)) is None:
+                    waiting.discard(fd)
+                elif done:
+                    waiting.discard(fd)
+                    self.note(self.askers[fd])
+                    if not last or self.askers[fd].round < last:
+                        heapq.heappush(self.due, (time.monotonic() + self.every, fd))
+
+    def attempt(self, fd: int, what: object) -> bool | None:
+        """Ask or hear; None: the connection has failed."""
+        try:
+            return bool(what(self.askers[fd]))  # type: ignore[operator]
+        except OSError as error:
+            self.fail(fd, name_of(error))
+            return None
+
+    def give_up(self, waiting: set[int], now: float) -> None:
+        for fd in [fd for fd in waiting if now - self.askers[fd].asked > ANSWERED]:
+            waiting.discard(fd)
+            self.fail(fd, "no answer")
+
+    def fail(self, fd: int, why: str) -> None:
+        self.errors[why] += 1
+        self.poll.unregister(fd)
+        self.askers.pop(fd).sock.close()
+
+    def note(self, asker: Asker) -> None:
+        self.answers += 1
+        self.wrong += asker.got != asker.expected
+        self.slowest = max(self.slowest, time.monotonic() - asker.asked)
+
+
+def ask(args: argparse.Namespace) -> None:
+    Asking(args).run()
+
+
+# ---- hold and pour ------------------------------------------------------------------------------
+
+
+def hold(args: argparse.Namespace) -> None:
+    listener = listen(args)
+    socks = [listener.accept()[0] for _ in range(args.flows)]
+    while not args.until.exists():
+        time.sleep(LOOK)
+    hashes, errors = {sock.fileno(): hashlib.sha256() for sock in socks}, []
+    poll, left = select.epoll(), {sock.fileno(): sock for sock in socks}
+    for sock in socks:
+        poll.register(sock, select.EPOLLIN)
+    while left:
+        for fd, _ in poll.poll():
+            try:
+                data = left[fd].recv(READ)
+            except OSError as error:
+                errors.append(name_of(error))
+                data = b""
+            hashes[fd].update(data)
+            if not data:
+                poll.unregister(fd)
+                del left[fd]
+    say(hashes=sorted(digest.hexdigest() for digest in hashes.values()), errors=errors)
+
+
+def pour(args: argparse.Namespace) -> None:
+    """Each writes its own bytes; the file ``--progress`` says how many all have got rid of."""
+    poll, errors, start, sent = select.epoll(), [], time.monotonic(), 0
+    pouring = {}
+    for number in range(args.flows):
+        sock = connect(args)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        sock.setblocking(False)
+        pouring[sock.fileno()] = (sock, stream(number), hashlib.sha256(), [args.size, b""])
+        poll.register(sock, select.EPOLLOUT)
+    hashes = {fd: entry[2] for fd, entry in pouring.items()}
+    while pouring:
+        for fd, _ in poll.poll(1):
+            sock, blocks, digest, state = pouring[fd]
+            state[1] = state[1] or next(blocks)[: state[0]]
+            try:
+                n = sock.send(state[1])
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                errors.append((name_of(error), time.monotonic() - start))
+                n = state[0] = len(state[1])
+            digest.update(state[1][:n])
+            sent += n
+            state[0], state[1] = state[0] - n, state[1][n:]
+            if not state[0]:
+                del pouring[fd]
+                sock.close()
+        if args.progress:
+            args.progress.write_text(str(sent))
+    say(hashes=sorted(digest.hexdigest() for digest in hashes.values()), errors=errors, sent=sent)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("role", choices=["echo", "ask", "hold", "pour"])
+    parser.add_argument("address")
+    parser.add_argument("port", type=int)
+    parser.add_argument("flows", type=int, nargs="?", default=1)
+    parser.add_argument("--until", type=Path)
+    parser.add_argument("--idle", type=Path)
+    parser.add_argument("--every", type=float, default=0.2, help="seconds between an answer and the next question")
+    parser.add_argument("--size", type=int, default=1 << 20)
+    parser.add_argument("--progress", type=Path)
+    args = parser.parse_args()
+    most = max(args.flows + 100, *resource.getrlimit(resource.RLIMIT_NOFILE))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    pool()
+    globals()[args.role](args)
+
+
+if __name__ == "__main__":
+    main()
