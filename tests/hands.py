@@ -82,7 +82,9 @@ class Hands:
         listener.listen(512)
         return listener
 
-    def connected(self, port: int, family: str = "v4", settle: float = 0.2) -> tuple[socket.socket, socket.socket]:
+    def connected(
+        self, port: int, family: str = "v4", settle: float = 0.2
+    ) -> tuple[socket.socket, socket.socket]:
         """Return both ends of a new connection from a to *port* of b, used once both ways and at rest.
 
         Args:
@@ -128,7 +130,7 @@ def received(sock: socket.socket, size: int) -> bytes:
 
 
 def ready(sock: socket.socket, events: int, timeout: float) -> int:
-    """Wait until one of poll's *events*, an error or a hang-up is there; return what is, 0 after *timeout* s."""
+    """Wait for one of poll's *events*, an error or a hang-up; return what is there, 0 after *timeout* s."""
     poll = select.poll()
     poll.register(sock, events)
     found = poll.poll(max(0, timeout) * 1000)

@@ -1,4 +1,4 @@
-"""A program with many TCP connections; it knows nothing of Hooker. One JSON line at its end says what happened.
+"""A program with many TCP connections. It knows nothing of Hooker; one JSON line at its end says what happened.
 
     flows.py echo ADDRESS PORT N                answers whatever comes (N at most), until it is terminated
     flows.py ask ADDRESS PORT N --until FILE    N connections that each ask for an echo, again and again
@@ -21,15 +21,15 @@ import resource
 import select
 import socket
 import struct
-import sys
 import time
 from pathlib import Path
+from typing import Any
 
-sys.path[:0] = [str(Path(__file__).resolve().parent)]  # whoever starts it, and from wherever
 from peer import pool, stream
 
 LOOK = 0.02  # s between two looks whether a file is there
-SEND_BUFFER = 1 << 18  # bytes of each that pours: many of them are not to fill the machine
+TRICKLE = 0.25  # s between two reads of a slow reader
+SEND_BUFFER = 1 << 16  # bytes of each that pours: many of them are not to fill the machine
 READ = 1 << 16
 ANSWERED = 60.0  # s: a question that takes longer is an error
 
@@ -153,7 +153,7 @@ class Asking:
                 self.give_up(waiting, now)
             while self.due and self.due[0][0] <= now:
                 fd = heapq.heappop(self.due)[1]
-                if self.attempt(fd, Asker.ask) is not None:
+                if fd in self.askers and self.attempt(fd, Asker.ask) is not None:
                     waiting.add(fd)
             for fd, _ in self.poll.poll(LOOK / 2):
                 if fd not in waiting:
@@ -197,27 +197,52 @@ def ask(args: argparse.Namespace) -> None:
 # ---- hold and pour ------------------------------------------------------------------------------
 
 
+class Holding:
+    """Connections that are not read; every second one perhaps a little."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        listener = listen(args)
+        self.until, self.trickle = args.until, args.trickle
+        self.left = {sock.fileno(): sock for sock in (listener.accept()[0] for _ in range(args.flows))}
+        self.hashes: dict[int, Any] = {fd: hashlib.sha256() for fd in self.left}
+        self.errors: list[str] = []
+        for sock in self.left.values():
+            sock.setblocking(False)
+
+    def read(self, fd: int, size: int) -> None:
+        try:
+            data = self.left[fd].recv(size)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.errors.append(name_of(error))
+            data = b""
+        self.hashes[fd].update(data)
+        if not data:
+            self.left.pop(fd).close()
+
+    def rest(self) -> None:
+        tricklers, due = list(self.left)[1::2] if self.trickle else [], time.monotonic()
+        while not self.until.exists():
+            time.sleep(LOOK)
+            if time.monotonic() >= due:
+                due += TRICKLE
+                for fd in set(tricklers) & set(self.left):
+                    self.read(fd, self.trickle)
+
+    def run(self) -> None:
+        self.rest()
+        poll = select.epoll()
+        for fd in self.left:
+            poll.register(fd, select.EPOLLIN)
+        while self.left:
+            for fd, _ in poll.poll():
+                self.read(fd, READ)
+        say(hashes=sorted(digest.hexdigest() for digest in self.hashes.values()), errors=self.errors)
+
+
 def hold(args: argparse.Namespace) -> None:
-    listener = listen(args)
-    socks = [listener.accept()[0] for _ in range(args.flows)]
-    while not args.until.exists():
-        time.sleep(LOOK)
-    hashes, errors = {sock.fileno(): hashlib.sha256() for sock in socks}, []
-    poll, left = select.epoll(), {sock.fileno(): sock for sock in socks}
-    for sock in socks:
-        poll.register(sock, select.EPOLLIN)
-    while left:
-        for fd, _ in poll.poll():
-            try:
-                data = left[fd].recv(READ)
-            except OSError as error:
-                errors.append(name_of(error))
-                data = b""
-            hashes[fd].update(data)
-            if not data:
-                poll.unregister(fd)
-                del left[fd]
-    say(hashes=sorted(digest.hexdigest() for digest in hashes.values()), errors=errors)
+    Holding(args).run()
 
 
 def pour(args: argparse.Namespace) -> None:
@@ -261,9 +286,12 @@ def main() -> None:
     parser.add_argument("flows", type=int, nargs="?", default=1)
     parser.add_argument("--until", type=Path)
     parser.add_argument("--idle", type=Path)
-    parser.add_argument("--every", type=float, default=0.2, help="seconds between an answer and the next question")
+    parser.add_argument(
+        "--every", type=float, default=0.2, help="seconds between an answer and the next question"
+    )
     parser.add_argument("--size", type=int, default=1 << 20)
     parser.add_argument("--progress", type=Path)
+    parser.add_argument("--trickle", type=int, default=0, help="bytes")
     args = parser.parse_args()
     most = max(args.flows + 100, *resource.getrlimit(resource.RLIMIT_NOFILE))
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

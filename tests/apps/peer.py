@@ -5,8 +5,9 @@ what was sent and received (bytes, SHA-256), when (monotonic seconds), the longe
 and which error ended it.
 
 Actions: ``send:N`` (blocking), ``send-async:N`` (asyncio, level-triggered), ``send-edge:N``
-(edge-triggered epoll), ``send-urgent:N``, ``inline`` (urgent data into the stream), ``recv:N``,
-``recv-all``, ``recv-all-blocking`` (without poll), ``duplex-blocking:N`` (two threads), ``echo-all``,
+(edge-triggered epoll), ``send-until:PATH`` (until that is there), ``send-urgent:N``,
+``inline`` (urgent data into the stream), ``recv:N``, ``recv-all``,
+``recv-all-blocking`` (without poll), ``duplex-blocking:N`` (two threads), ``echo-all``,
 ``receive-buffer:N``, ``send-buffer:N`` (SO_RCVBUF and SO_SNDBUF of the connection),
 ``fin``, ``sleep:S``, ``wait-file:PATH``, ``touch:PATH``, ``congestion`` (note its name),
 ``rst`` (linger 0), ``close``, ``exit`` (without closing), ``wait-end``.
@@ -109,6 +110,11 @@ class Connection:
                 n = self.sock.send(view)
                 self.count_sent(view[:n])
                 view = view[n:]
+
+    def do_send_until(self, value: str) -> None:
+        """Send block after block until the file *value* is there."""
+        while not Path(value).exists():
+            self.do_send(str(BLOCK))
 
     def do_send_async(self, value: str) -> None:
         async def body() -> None:

@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import errno
 import fcntl
-import os
 import select
 import signal
 import socket
@@ -38,7 +37,9 @@ RTT = 0.05  # s
 LINK = Link(delay=RTT / 2)
 RETRIES = "3"  # net.ipv4.tcp_retries2 on a dead path: less than 15 minutes
 SIOCOUTQNSD, SIOCATMARK = 0x894B, 0x8905
-STATES = "0 ESTABLISHED SYN_SENT SYN_RECV FIN_WAIT1 FIN_WAIT2 TIME_WAIT CLOSE CLOSE_WAIT LAST_ACK LISTEN CLOSING"
+STATES = (
+    "0 ESTABLISHED SYN_SENT SYN_RECV FIN_WAIT1 FIN_WAIT2 TIME_WAIT CLOSE CLOSE_WAIT LAST_ACK LISTEN CLOSING"
+)
 PORT = 7600
 
 
@@ -313,7 +314,13 @@ def refused(ends: Ends) -> Shown:
     begun = errno.errorcode[sock.connect_ex((address(ends.hands.lab.b, "v4"), ends.port + 1000))]
     took = timed(lambda: ready(sock, select.POLLOUT, 5))
     seen = events(sock)
-    return {"connect": begun, "events": seen, "SO_ERROR": so_error(sock), "again": so_error(sock), "after": took}
+    return {
+        "connect": begun,
+        "events": seen,
+        "SO_ERROR": so_error(sock),
+        "again": so_error(sock),
+        "after": took,
+    }
 
 
 @case("SO_ERROR after a reset")
@@ -371,7 +378,11 @@ def urgent(ends: Ends) -> Shown:
     shown: Shown = {"events": events(ends.b), "urgent byte": outcome(lambda: ends.b.recv(1, socket.MSG_OOB))}
     before = ends.b.recv(100)
     at_mark = queue(ends.b, SIOCATMARK)
-    return shown | {"before": before.decode(), "at mark": at_mark, "behind": outcome(lambda: ends.b.recv(100, socket.MSG_DONTWAIT))}
+    return shown | {
+        "before": before.decode(),
+        "at mark": at_mark,
+        "behind": outcome(lambda: ends.b.recv(100, socket.MSG_DONTWAIT)),
+    }
 
 
 @case("urgent data in line")
@@ -399,7 +410,12 @@ def zero_window(ends: Ends) -> Shown:
     took = timed(lambda: ready(ends.a, select.POLLOUT, 5))
     reader.join()
     ends.a.sendall(b"again")
-    return {"events while closed": seen, "error": so_error(ends.a), "again": received(ends.b, 5).decode(), "after": took}
+    return {
+        "events while closed": seen,
+        "error": so_error(ends.a),
+        "again": received(ends.b, 5).decode(),
+        "after": took,
+    }
 
 
 @case("keepalive on a live path")
@@ -408,7 +424,11 @@ def keepalive(ends: Ends) -> Shown:
     keep_alive(ends.b)
     time.sleep(3.5)  # without answers it would be dead after 3 s
     ends.a.sendall(b"hello")
-    return {"state": Info.of(ends.a).state, "error": so_error(ends.a), "arrives": received(ends.b, 5).decode()}
+    return {
+        "state": Info.of(ends.a).state,
+        "error": so_error(ends.a),
+        "arrives": received(ends.b, 5).decode(),
+    }
 
 
 def keep_alive(sock: socket.socket) -> None:
@@ -565,7 +585,9 @@ def bench(way: str, family: str = "v4") -> Iterator[tuple[Bench, Pair]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Make the table.")
-    parser.add_argument("--intercept", action="append", default=[], help="messages or segments; may be repeated")
+    parser.add_argument(
+        "--intercept", action="append", default=[], help="messages or segments; may be repeated"
+    )
     parser.add_argument("--family", choices=["v4", "v6"], default="v4")
     parser.add_argument("--case", action="append", help="this one only; may be repeated")
     args = parser.parse_args()

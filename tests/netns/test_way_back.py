@@ -144,13 +144,26 @@ class Redis(Work):
         start_redis(pair.b)
 
     def start(self, pair: Pair, hands: Hands, family: str) -> None:
-        command = ["redis-benchmark", "-h", address(pair.b, family), "-t", "set,get", "-n", "1000", "-c", "20", "--csv"]
+        command = [
+            "redis-benchmark",
+            "-h",
+            address(pair.b, family),
+            "-t",
+            "set,get",
+            "-n",
+            "1000",
+            "-c",
+            "20",
+            "--csv",
+        ]
         self.benchmark = pair.a.popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def check(self) -> float:
         output, _ = self.benchmark.communicate(timeout=60)
         assert self.benchmark.returncode == 0, output
-        longest = [float(line.split(",")[-1].strip('"')) for line in re.findall(r'^"[SG]ET".*$', output, re.M)]
+        longest = [
+            float(line.split(",")[-1].strip('"')) for line in re.findall(r'^"[SG]ET".*$', output, re.M)
+        ]
         assert len(longest) == 2, output
         return max(longest) / 1000
 
@@ -270,7 +283,9 @@ ONE_BY_ONE = [
 ]
 
 
-@pytest.mark.parametrize(("arena", "victims", "moment"), [("plain", "", 0), *KILLS, *SOAKED], indirect=["arena"])
+@pytest.mark.parametrize(
+    ("arena", "victims", "moment"), [("plain", "", 0), *KILLS, *SOAKED], indirect=["arena"]
+)
 def test_all_that_runs_goes_on_when_an_engine_is_killed(arena: Arena, victims: str, moment: int) -> None:
     arena.run(WORKS, victims, moment)
 

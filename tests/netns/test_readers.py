@@ -1,0 +1,104 @@
+"""Readers that stop or dawdle hold up their own writers, as over TCP, and nobody else."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from support import Pair, eventually, peer, result, same
+from ways import HOOKED, flows, open_way, outcome
+
+from hooker.lab import Lab
+from hooker.lab.link import Link
+
+pytestmark = pytest.mark.timeout(120)
+
+LINK = Link(
+    rate=400e6, delay=0.001, queue=1_000_000
+)  # the bystander is to have a speed that nothing else decides
+RETRIES = "3"  # net.ipv4.tcp_retries2: whom nobody answers gives up after about 3 s
+STOPPED, SOAKED = 5.0, 45.0  # s
+SIZE = 400_000  # bytes of each writer: more than the buffers of both ends hold
+MEASURED = 1.5  # s of the bystander's progress
+BYSTANDER = 20_000_000  # bytes it sends at the end, to be hashed
+BUDGET = 64 << 20  # bytes that an engine may grow by
+MB = 1 << 20
+soak = pytest.mark.soak
+
+
+@pytest.mark.parametrize(
+    ("way", "number", "trickle", "stopped"),
+    [
+        ("plain", 16, 0, STOPPED),
+        *(
+            pytest.param(*way.values, *rest, marks=[*way.marks, *marks])
+            for way in HOOKED
+            for rest, marks in (
+                ((1, 0, STOPPED), []),
+                ((16, 500, STOPPED), []),
+                ((200, 0, STOPPED), []),
+                ((200, 500, SOAKED), [soak]),
+                ((2000, 500, SOAKED), [soak]),
+            )
+        ),
+    ],
+)
+@pytest.mark.timeout(300)
+def test_stopped_readers_hold_up_nobody_else(way: str, number: int, trickle: int, stopped: float) -> None:
+    with Lab(link=LINK) as lab, open_way(lab, way) as pair:
+        for host in lab.hosts:
+            host.sysctl("net.ipv4.tcp_retries2", RETRIES)
+        bystander = Bystander(pair)
+        alone = bystander.speed()
+        memory = [engine.rss() for engine in pair.engines]
+        go = lab.tmp / "go"
+        options = ("--until", str(go), "--trickle", str(trickle))
+        readers = flows(pair.b, "hold", "0.0.0.0", 7900, str(number), *options)
+        progress = lab.tmp / "poured"
+        options = ("--size", str(SIZE), "--progress", str(progress))
+        writers = flows(pair.a, "pour", pair.b.v4, 7900, str(number), *options)
+        time.sleep(stopped - MEASURED)
+        beside = bystander.speed()
+        assert 0 < int(progress.read_text()) < number * SIZE, "nobody is held up"
+        grown = [engine.rss() - before for engine, before in zip(pair.engines, memory, strict=True)]
+        go.touch()
+        poured, read = outcome(writers), outcome(readers)
+        bystander.end()
+    print(
+        f"bystander {alone / MB:.1f}, beside {beside / MB:.1f} MiB/s, engines grew by {[g / MB for g in grown]} MiB"
+    )
+    assert poured["errors"] == []
+    assert read["errors"] == []
+    assert poured["hashes"] == read["hashes"]
+    assert beside > 0.9 * alone
+    assert all(growth < BUDGET for growth in grown)
+
+
+class Bystander:
+    """Another flow between the same hosts, that moves all the time; the same engines carry it."""
+
+    def __init__(self, pair: Pair) -> None:
+        self._progress, self._until = pair.lab.tmp / "bystander", pair.lab.tmp / "over"
+        self._server = peer(pair.b, "serve", "0.0.0.0", 7901, "recv-all", "close")
+        script = (f"send-until:{self._until}", f"send:{BYSTANDER}", "close")
+        self._client = peer(
+            pair.a, "connect", pair.b.v4, 7901, *script, options=("--progress", str(self._progress))
+        )
+        eventually(lambda: sent(self._progress) > MB)
+        time.sleep(1)
+
+    def speed(self) -> float:
+        """Return what it gets rid of now, bytes/s."""
+        start, before = time.monotonic(), sent(self._progress)
+        time.sleep(MEASURED)
+        return (sent(self._progress) - before) / (time.monotonic() - start)
+
+    def end(self) -> None:
+        self._until.touch()
+        same(result(self._client), result(self._server))
+
+
+def sent(progress: Path) -> int:
+    text = progress.read_text() if progress.exists() else ""
+    return int(text or 0)

@@ -1,0 +1,72 @@
+"""A flow costs its engine no descriptor, no socket, no port, and little memory."""
+
+from __future__ import annotations
+
+import resource
+import socket
+from pathlib import Path
+
+import pytest
+from hands import Hands
+from support import any_address, eventually
+from ways import HOOKED, engaged, flows, open_way, outcome
+
+from hooker.lab import Lab
+
+pytestmark = pytest.mark.timeout(300)
+
+DESCRIPTORS = 256
+PER_FLOW = 1500  # bytes of an engine's memory, with what Python and the allocator add to 512
+PORT = 7950
+
+
+@pytest.mark.parametrize("way", HOOKED)
+@pytest.mark.parametrize("number", [5000, pytest.param(20_000, marks=pytest.mark.soak)])
+def test_idle_flows_need_no_descriptors(lab: Lab, way: str, number: int) -> None:
+    go = lab.tmp / "go"
+    for host in lab.hosts:
+        host.sysctl("net.ipv4.ip_local_port_range", "10000 65000")
+    with open_way(lab, way) as pair:
+        for engine in pair.engines:
+            resource.prlimit(engine.pid, resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
+        flows(pair.b, "echo", "0.0.0.0", PORT, str(number))
+        before = [(engine.rss(), descriptors(engine.pid)) for engine in pair.engines]
+        asking = flows(pair.a, "ask", pair.b.v4, PORT, str(number), "--idle", str(go))
+        eventually(Path(f"{go}.resting").exists, 120, every=0.1)
+        eventually(lambda: engaged(pair) >= number, 60, every=0.25)
+        for engine, (memory, open_before) in zip(pair.engines, before, strict=True):
+            assert descriptors(engine.pid) - open_before < 10
+            assert engine.rss() - memory < number * PER_FLOW + (8 << 20)
+        go.touch()
+        done = outcome(asking, 120)
+        print(done)
+        eventually(lambda: not alive(pair.client), 30, every=0.25)
+    assert done["errors"] == {}
+    assert done["wrong"] == 0
+    assert done["answers"] == 2 * number
+
+
+@pytest.mark.parametrize("way", HOOKED)
+def test_the_services_port_number_is_free_on_the_clients_host(lab: Lab, way: str) -> None:
+    """Also for a listener that does not know SO_REUSEADDR, while a flow to that number is engaged."""
+    with open_way(lab, way) as pair, Hands(lab) as hands:
+        client, server = hands.connected(PORT)
+        eventually(lambda: engaged(pair) == 1)
+        for family in ("v4", "v6"):
+            listener = hands.socket(pair.a, family)
+            if family == "v6":
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind((any_address(family), PORT))
+            listener.listen()
+        client.sendall(b"x")
+        assert server.recv(1) == b"x"
+
+
+def descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def alive(engine: object) -> bool:
+    """Whether an engine has flows that are not over."""
+    states = [flow["state"] for flow in engine.status()["flows"]]  # type: ignore[attr-defined]
+    return any(state not in ("closed", "tcp") for state in states)
