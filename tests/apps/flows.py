@@ -1,4 +1,4 @@
-"""A program with many TCP connections. It knows nothing of Hooker; one JSON line at its end says what happened.
+"""A program with many TCP connections, which knows nothing of Hooker. One JSON line says what happened.
 
     flows.py echo ADDRESS PORT N                answers whatever comes (N at most), until it is terminated
     flows.py ask ADDRESS PORT N --until FILE    N connections that each ask for an echo, again and again

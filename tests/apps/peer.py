@@ -83,9 +83,13 @@ class Connection:
     def count_sent(self, data: bytes | memoryview) -> None:
         self.sent_hash.update(data)
         self.result["sent"] = int(str(self.result["sent"])) + len(data)
+        self.note("sent")
+
+    def note(self, what: str) -> None:
+        """Let others see how far this is: bytes sent, or received if none were."""
         if self.progress and time.monotonic() > self.progress_due:
             self.progress_due = time.monotonic() + 0.01
-            self.progress.write_text(str(self.result["sent"]))
+            self.progress.write_text(str(self.result[what]))
 
     def count_received(self, data: bytes) -> None:
         now = time.monotonic()
@@ -95,6 +99,8 @@ class Connection:
         self.result["last_byte"] = now
         self.received_hash.update(data)
         self.result["received"] = int(str(self.result["received"])) + len(data)
+        if not self.result["sent"]:
+            self.note("received")
 
     def blocks(self, value: str) -> Iterator[bytes]:
         left = int(value)

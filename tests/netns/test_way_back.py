@@ -1,7 +1,7 @@
 """The way back: an engine dies, or is exchanged, and the applications go on over TCP without noticing.
 
-Many programs work at once, and in the middle, at a random moment (of a seed), engines are killed: one host's, the
-other's, both. Over plain TCP the same programs run undisturbed.
+Many programs work at once, and in the middle, at a random moment (of a seed), engines are killed: one host's,
+the other's, both. Over plain TCP the same programs run undisturbed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ MB = 1 << 20
 
 
 class Work:
-    """Programs that run when engines are killed. ``check`` waits for their end and returns the longest silence, s."""
+    """Programs that run when engines are killed. ``check`` waits for their end, and returns the longest
+    silence, s."""
 
     def start(self, pair: Pair, hands: Hands, family: str) -> None:
         raise NotImplementedError
@@ -300,7 +301,7 @@ def test_each_alone_goes_on(arena: Arena, victims: str, name: str) -> None:
 @pytest.mark.parametrize("arena", WAYS, indirect=True)
 @pytest.mark.parametrize("family", ["v4", "v6"])
 def test_an_acknowledgement_in_flight_is_no_loss(arena: Arena, family: str) -> None:
-    """The request is there, its acknowledgement is on its way; then A's engine is dead, and the server thinks."""
+    """The request has come, its acknowledgement is on its way, A's engine is killed, and the server thinks."""
     client, server = arena.hands.connected(7710, family)
     hooked = arena.way != "plain"
     with arena.pair.programs():
