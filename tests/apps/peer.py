@@ -89,7 +89,9 @@ class Connection:
         """Let others see how far this is: bytes sent, or received if none were."""
         if self.progress and time.monotonic() > self.progress_due:
             self.progress_due = time.monotonic() + 0.01
-            self.progress.write_text(str(self.result[what]))
+            whole = self.progress.with_suffix(".new")
+            whole.write_text(str(self.result[what]))
+            whole.replace(self.progress)  # nobody sees it empty
 
     def count_received(self, data: bytes) -> None:
         now = time.monotonic()

@@ -1,7 +1,7 @@
 """Paths that die for a while, and engines that stand still: what TCP survives, the flow survives.
 
 Some flows ask all the time, one moves bytes in bulk. Then the path of the transport is dead, or the wire, or
-both, one way or both ways, or an engine is stopped. Nothing ends with an error, all bytes are right, and nobody
+both, one way or both ways, or an engine is stopped. Nothing ends with an error, all bytes are right, nobody
 waits longer than would be natural over TCP.
 """
 

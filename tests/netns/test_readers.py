@@ -98,5 +98,4 @@ class Bystander:
 
 
 def arrived(progress: Path) -> int:
-    text = progress.read_text() if progress.exists() else ""
-    return int(text or 0)
+    return int(progress.read_text()) if progress.exists() else 0
