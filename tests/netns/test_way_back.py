@@ -301,7 +301,7 @@ def test_each_alone_goes_on(arena: Arena, victims: str, name: str) -> None:
 @pytest.mark.parametrize("arena", WAYS, indirect=True)
 @pytest.mark.parametrize("family", ["v4", "v6"])
 def test_an_acknowledgement_in_flight_is_no_loss(arena: Arena, family: str) -> None:
-    """The request is there, its acknowledgement is on its way, A's engine is killed, and the server thinks."""
+    """The request is there, its acknowledgement under way, A's engine is killed, and the server thinks."""
     client, server = arena.hands.connected(7710, family)
     hooked = arena.way != "plain"
     with arena.pair.programs():
