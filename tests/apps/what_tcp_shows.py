@@ -345,7 +345,7 @@ def sigpipe(ends: Ends) -> Shown:
     ends.b.close()
     rest()
     shown: Shown = {"first send": outcome(lambda: ends.a.send(b"x"))}
-    rest()
+    shown["after"] = timed(lambda: ready(ends.a, 0, 5))
     shown["events"] = events(ends.a)
     for name, flags in (("MSG_NOSIGNAL", socket.MSG_NOSIGNAL), ("no flag", 0)):
         shown[f"send, {name}"] = outcome(lambda f=flags: ends.a.send(b"x", f))  # type: ignore[misc]

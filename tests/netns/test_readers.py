@@ -14,13 +14,12 @@ from hooker.lab.link import Link
 
 pytestmark = pytest.mark.timeout(120)
 
-LINK = Link(
-    rate=400e6, delay=0.001, queue=1_000_000
-)  # the bystander is to have a speed that nothing else decides
+LINK = Link(rate=120e6, delay=0.001, queue=500_000)  # decides the bystander's speed, not the processor
 RETRIES = "3"  # net.ipv4.tcp_retries2: whom nobody answers gives up after about 3 s
 STOPPED, SOAKED = 5.0, 45.0  # s
-SIZE = 400_000  # bytes of each writer: more than the buffers of both ends hold
+SIZE = 300_000  # bytes of each writer: more than the buffers of both ends hold
 MEASURED = 1.5  # s of the bystander's progress
+KEPT = 0.8  # of the bystander's speed alone
 BUDGET = 64 << 20  # bytes that an engine may grow by
 MB = 1 << 20
 soak = pytest.mark.soak
@@ -61,16 +60,16 @@ def test_stopped_readers_hold_up_nobody_else(way: str, number: int, trickle: int
         beside = bystander.speed()
         assert 0 < int(progress.read_text()) < number * SIZE, "nobody is held up"
         grown = [engine.rss() - before for engine, before in zip(pair.engines, memory, strict=True)]
+        bystander.end()
         go.touch()
         poured, read = outcome(writers), outcome(readers)
-        bystander.end()
     print(
         f"bystander {alone / MB:.1f}, beside {beside / MB:.1f} MiB/s, engines + {[g / MB for g in grown]} MiB"
     )
     assert poured["errors"] == []
     assert read["errors"] == []
     assert poured["hashes"] == read["hashes"]
-    assert beside > 0.9 * alone
+    assert beside > KEPT * alone
     assert all(growth < BUDGET for growth in grown)
 
 
