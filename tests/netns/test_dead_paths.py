@@ -40,13 +40,16 @@ class Traffic:
         flows(pair.b, "echo", "0.0.0.0", 7800, str(ASKERS))
         options = (str(ASKERS), "--until", str(self._until), "--every", "0.1")
         self._asking = flows(pair.a, "ask", pair.b.v4, 7800, *options)
-        script = ("send:100", "recv:100", f"wait-file:{self._go}", f"duplex-blocking:{self.BULK}", "close")
-        self._server = peer(pair.b, "serve", "::", 7801, "recv:100", "send:100", "echo-all", "close")
-        self._client = peer(pair.a, "connect", pair.b.v6, 7801, *script)
+        slowly = ("send:100", "recv:100", "sleep:0.05") * 20
+        script = (*slowly, f"wait-file:{self._go}", f"duplex-blocking:{self.BULK}", "close")
+        self._server = peer(pair.b, "serve", "::", 7801, "echo-all", "close")
+        progress = pair.lab.tmp / "progress"
+        seen = ("--progress", str(progress))
+        self._client = peer(pair.a, "connect", pair.b.v6, 7801, *script, options=seen)
         if pair.client:
             eventually(lambda: engaged(pair) > ASKERS, 15)
         self._go.touch()
-        time.sleep(0.3)
+        eventually(lambda: int(progress.read_text()) > self.BULK / 5, 15)  # it is in the middle
 
     def end(self) -> float:
         """Let all end; assert that nobody has noticed; return the longest that somebody has waited, s."""

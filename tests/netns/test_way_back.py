@@ -6,6 +6,7 @@ the other's, both. Over plain TCP the same programs run undisturbed.
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import re
@@ -40,6 +41,7 @@ pytestmark = pytest.mark.timeout(120)
 
 SEED = int(os.environ.get("HOOKER_KILL_SEED", "1"))
 MOMENTS, SOAK_MOMENTS = 3, 30
+BACK = 10  # s until connections are hooked that begin after an engine is back
 SILENCE = 1.5  # s that an application may wait longer than on TCP
 LINK = Link(rate=300e6, delay=0.01, queue=2_000_000)
 BULK = 30_000_000  # bytes: it takes longer than the latest moment
@@ -232,6 +234,7 @@ class Arena:
 
     def __init__(self, way: str, pair: Pair, hands: Hands) -> None:
         self.way, self.pair, self.hands = way, pair, hands
+        self._ports = itertools.count(7720)
         self.works: dict[str, Work] = {
             "bulk down": Bulk(7701, up=False),
             "bulk up": Bulk(7702, up=True),
@@ -266,6 +269,19 @@ class Arena:
         for moment in moments:
             self.run(names, victims, moment)
             revive(self.pair, self.way, victims)
+            self.hooked_again()
+
+    def hooked_again(self) -> None:
+        """Assert that a new connection is engaged, soon after an engine is back."""
+        before, began = engaged(self.pair), time.monotonic()
+
+        def hooked() -> bool:
+            for sock in self.hands.connected(next(self._ports), settle=0.1):
+                sock.close()
+            return engaged(self.pair) > before
+
+        eventually(hooked, BACK)
+        print(f"hooked again after {time.monotonic() - began:.1f} s")
 
 
 @pytest.fixture
@@ -327,6 +343,26 @@ def test_an_acknowledgement_in_flight_is_no_loss(arena: Arena) -> None:
         for one, other in ((client, server), (server, client)):
             one.shutdown(socket.SHUT_WR)
             assert received(other, 1) == b""
+
+
+@pytest.mark.parametrize("way", HOOKED)
+@each_victim
+def test_a_connection_at_rest_is_used_again(lab: Lab, way: str, victims: str) -> None:
+    """At once after the kill, by the client and by the server, and once more when all have noticed."""
+    with open_way(lab, way) as pair, Hands(lab) as hands:
+        (a, b), (c, d) = (hands.connected(port, family) for port, family in ((7712, "v4"), (7713, "v6")))
+        eventually(lambda: engaged(pair) == 2)
+        end(pair, victims, kill=True)
+        for pause in (0, 2):
+            time.sleep(pause)
+            began = time.monotonic()
+            for one, other in ((a, b), (d, c), (b, a), (c, d)):
+                one.sendall(b"still there?")
+                assert received(other, 12) == b"still there?"
+            took = time.monotonic() - began
+            print(f"{took:.2f} s")
+            assert took < SILENCE
+        gone(pair, victims)
 
 
 # ---- upgrade ------------------------------------------------------------------------------------
