@@ -49,7 +49,7 @@ class Traffic:
         if pair.client:
             eventually(lambda: engaged(pair) > ASKERS, 15)
         self._go.touch()
-        eventually(lambda: int(progress.read_text()) > self.BULK / 5, 15)  # it is in the middle
+        eventually(lambda: progress.exists() and int(progress.read_text()) > self.BULK / 5, 15)
 
     def end(self) -> float:
         """Let all end; assert that nobody has noticed; return the longest that somebody has waited, s."""

@@ -44,7 +44,10 @@ soak = pytest.mark.soak
 )
 @pytest.mark.timeout(300)
 def test_stopped_readers_hold_up_nobody_else(way: str, number: int, trickle: int, stopped: float) -> None:
-    with Lab(link=LINK) as lab, open_way(lab, way) as pair:
+    with (
+        Lab(link=LINK) as lab,
+        open_way(lab, way, "--congestion", "cubic") as pair,
+    ):  # steady in a narrow link
         for host in lab.hosts:
             host.sysctl("net.ipv4.tcp_retries2", RETRIES)
         bystander = Bystander(pair)
