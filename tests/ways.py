@@ -6,7 +6,6 @@ A test that takes ``way`` runs once for each; HOOKER_TEST_WAYS=messages (comma b
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -17,7 +16,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import pytest
 from support import Pair, counts, eventually
 
 from hooker.control import netns
@@ -25,11 +23,7 @@ from hooker.lab import INTERFACE, Host, Lab
 from hooker.lab.meter import WireMeter
 
 ENGINES = tuple(os.environ.get("HOOKER_TEST_WAYS", "segments").split(","))
-needs_segments = pytest.mark.skipif(
-    "segments" in ENGINES and not importlib.util.find_spec("hooker.engine.segments"),
-    reason="this tree has no engine that takes segments",
-)
-HOOKED = [pytest.param(name, marks=needs_segments) for name in ENGINES if name != "plain"]
+HOOKED = [name for name in ENGINES if name != "plain"]
 WAYS = ["plain", *HOOKED]
 
 

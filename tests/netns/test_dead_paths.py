@@ -17,7 +17,7 @@ from ways import HOOKED, WAYS, Paths, engaged, flows, open_way, outcome
 from hooker.lab import Lab
 from hooker.lab.link import Link
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.soak]
 
 LINK = Link(rate=100e6, delay=0.002, queue=400_000)
 ASKERS = 20

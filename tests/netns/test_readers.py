@@ -12,7 +12,7 @@ from ways import HOOKED, flows, open_way, outcome
 from hooker.lab import Lab
 from hooker.lab.link import Link
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.soak]
 
 LINK = Link(rate=120e6, delay=0.001, queue=500_000)  # decides the bystander's speed, not the processor
 RETRIES = "3"  # net.ipv4.tcp_retries2: whom nobody answers gives up after about 3 s

