@@ -30,7 +30,7 @@ soak = pytest.mark.soak
     [
         ("plain", 16, 0, STOPPED),
         *(
-            pytest.param(*way.values, *rest, marks=[*way.marks, *marks])
+            pytest.param(way, *rest, marks=marks)
             for way in HOOKED
             for rest, marks in (
                 ((1, 0, STOPPED), []),
