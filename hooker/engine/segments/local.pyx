@@ -112,10 +112,10 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
     numbers_of(f, &s, &numbers)
     h.what = h.sacks = 0
     flow_segment(&f.f, &w.config, &numbers, w.now, &out)
+    if s.options & HAS_TIMESTAMPS and is_newer(s.ts_echo, f.ts_recent):
+        f.ts_recent = s.ts_echo
     if f.bits & F_TWIN and f.f.state == ST_ENGAGED:
         twin_hear(&f.t, &s, w.now, &h)
-    elif s.options & HAS_TIMESTAMPS and is_newer(s.ts_echo, f.ts_recent):
-        f.ts_recent = s.ts_echo
     memset(&c, 0, sizeof(c))
     c.s, c.memory = &s, memory
     act(w, f, &out, &c)

@@ -60,6 +60,7 @@ cdef enum:
     SWEEP_SHARE = 32           # of all slots, each time
     LEAVING = 150000000        # ns in which, at the end, peers are told and segments that still come are bridged
     TRIM = 8 << 20             # bytes less than at the peak that are worth a malloc_trim()
+    ASK_AGAIN = 5              # s: for so long a host without an engine is remembered
     TAG_WAKE = 1               # epoll tags
     TAG_RING = 2               # only wakes: the ring is looked at in each round
     TAG_HK0 = 3
@@ -462,7 +463,8 @@ cdef class SegmentWorker:
         w.peer_port = peer_port
         w.hold_for = <uint64_t>(hold_time * 1e9)
         w.pinned = len(keys) > 0
-        w.avoid_for = <uint64_t>(avoid_time * 1e9)
+        # Where nothing is held, a connection that asks in vain waits for nothing: ask again soon.
+        w.avoid_for = <uint64_t>((avoid_time if hold_time else min(avoid_time, ASK_AGAIN)) * 1e9)
         w.listening = listening
         flow_defaults(&w.config)
         w.config.repairs = True

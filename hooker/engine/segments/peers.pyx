@@ -14,7 +14,9 @@ from hooker.engine.segments.flows cimport flow_part
 from hooker.engine.segments.worker cimport *
 from hooker.flow.messages cimport *
 from hooker.flow.machine cimport EV_DOWN, unknown_flow
+from hooker.includes.bpf cimport BPF_MAP_DELETE_ELEM, hk_bpf_elem
 from hooker.includes.bytes cimport store64
+from hooker.includes.hk cimport hk_peer
 from hooker.includes.linux cimport hk_load64, hk_store64
 from hooker.transports.vtl cimport say_message
 from hooker.vtl.api cimport vtl_assoc
@@ -78,11 +80,20 @@ cdef void greet(worker *w, peer *p) noexcept nogil:
     say_message(p.a, &m)
 
 
+cdef void ask_again(worker *w, const vtl_assoc *a) noexcept nogil:
+    """There is an engine now, whatever is remembered of that host."""
+    cdef hk_peer host
+    memset(&host, 0, sizeof(host))
+    memcpy(host.ip, vtl_peer(a).ip, 16)
+    hk_bpf_elem(BPF_MAP_DELETE_ELEM, w.avoid_fd, &host, NULL, 0)
+
+
 cdef void peer_up(worker *w, vtl_assoc *a) noexcept nogil:
     cdef peer *p = peer_of(w, a)
     if p == NULL:
         return
     p.up = True
+    ask_again(w, a)
     if w.peer_count < PEERS:
         w.peers[w.peer_count] = p
         w.peer_count += 1

@@ -97,7 +97,7 @@ cdef void begin(const flow *f, uint32_t position, uint8_t flags, Segment *s) noe
         s.options = HAS_TIMESTAMPS
         s.ts_value, s.ts_echo = f.f.tsval, f.ts_recent
         if f.t.ts_echo:                 # it has been engaged
-            s.ts_value, s.ts_echo = f.t.ts_echo, f.t.ts_said
+            s.ts_value = f.t.ts_echo
 
 
 cdef void wire_kept(worker *w, flow *f) noexcept nogil:
