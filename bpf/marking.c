@@ -10,7 +10,7 @@
 static __always_inline void hk_record_init(struct hk_segments_flow *f, u64 id)
 {
 	f->flow_id = id;
-	f->marked = f->marks = f->app_closed = f->steered = 0;
+	f->marked = f->marks = f->mss = f->app_closed = f->steered = 0;
 	f->want = HK_WANT_TCP;		/* the engine's from now on */
 	f->hold = HK_HOLD_NONE;
 }

@@ -5,6 +5,7 @@ The janitor imports it, so it needs nothing but the standard library.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import struct
@@ -26,18 +27,20 @@ FIRST_PAUSE, LAST_PAUSE = 0.05, 2.0  # s between looks
 def abort_marked(mark: int) -> None:
     """Returns when no socket with that mark can send: orphans cannot be ended before Linux 6.11.
 
-    In the network namespace of the calling thread. Applications get ECONNABORTED. Raises OSError when the
-    kernel has no inet_diag.
+    In the network namespace of the calling thread. Applications get ECONNABORTED. While the kernel does not
+    answer (no memory, no descriptors) nobody knows, and what keeps their payload back must stay: it is asked
+    again.
     """
     pause = FIRST_PAUSE
     while True:
-        found = [
-            (family, name) for family in (socket.AF_INET, socket.AF_INET6) for name in _find(family, mark)
-        ]
-        if not found:
-            return
-        for family, name in found:
-            _destroy(family, name)
+        with contextlib.suppress(OSError):
+            found = [
+                (family, name) for family in (socket.AF_INET, socket.AF_INET6) for name in _find(family, mark)
+            ]
+            if not found:
+                return
+            for family, name in found:
+                _destroy(family, name)
         time.sleep(pause)
         pause = min(2 * pause, LAST_PAUSE)
 

@@ -32,9 +32,23 @@ cdef int flows_init(worker *w) noexcept nogil:
     return index_init(w) if w.flows != NULL and w.given_back != NULL else -1
 
 
+cdef void closing_let_go(worker *w) noexcept nogil:
+    cdef flow *f = w.closing
+    cdef flow *following
+    w.closing = NULL
+    while f != NULL:
+        following = f.closed_next
+        f.bits &= ~<uint16_t>F_CLOSING
+        if f.bits & F_FORGET:
+            f.closed_next = w.over
+            w.over = f
+        f = following
+
+
 cdef void flows_free(worker *w) noexcept nogil:
     cdef uint32_t i
     cdef flow *f
+    closing_let_go(w)
     for i in range(w.max_flows if w.flows != NULL else 0):
         if w.flows[i] != NULL:
             flow_over(w, w.flows[i])
@@ -323,6 +337,8 @@ cdef void flow_over(worker *w, flow *f) noexcept nogil:
     leave_slot(w, f)
     if w.last_local == f:
         w.last_local = NULL
+    if f.bits & F_CLOSING:
+        return                              # in that list, which hands it over
     f.closed_next = w.over
     w.over = f
 

@@ -10,7 +10,7 @@ from hooker.engine.segments.actions cimport refuse
 from hooker.engine.segments.worker cimport *
 from hooker.flow.messages cimport DATA_FIN, DATA_PSH, DATA_URG
 from hooker.includes.hk cimport HK_TCP_SACK, HK_TCP_TIMESTAMPS
-from hooker.includes.linux cimport EINTR, errno, iovec
+from hooker.includes.linux cimport EINTR, errno, hk_load32, iovec
 from hooker.tcp.numbers cimport FAR
 from hooker.tcp.twin cimport *
 from hooker.engine.tun cimport tun_write
@@ -19,6 +19,7 @@ cdef extern from "<sys/uio.h>" nogil:
     ssize_t writev(int fd, const iovec *v, int n)
 
 cdef enum:
+    SMALLEST_MSS = 48          # that a twin begins with
     LEAST_MSS = 536            # RFC 9293 3.7.1, where nothing is known
 
 cdef extern from * nogil:
@@ -39,6 +40,7 @@ cdef inline uint32_t ahead(uint32_t edge, uint32_t position) noexcept nogil:
 # ---- the twin ----------------------------------------------------------------------------------------
 
 cdef void addresses(const flow *f, twin_start *s) noexcept nogil:
+    cdef uint32_t mss = hk_load32(&f.rec.mss) if f.rec != NULL else 0     # the kernel program may write it meanwhile
     memset(s, 0, sizeof(twin_start))
     s.version = f.t.version
     memcpy(s.local, f.t.local, 16)
@@ -48,8 +50,9 @@ cdef void addresses(const flow *f, twin_start *s) noexcept nogil:
     s.local_wscale, s.remote_wscale = f.t.local_wscale, f.t.remote_wscale
     s.timestamps, s.sack = f.tcp_options & HK_TCP_TIMESTAMPS, f.tcp_options & HK_TCP_SACK
     s.mss = f.mss if f.mss else LEAST_MSS
-    if f.rec != NULL and 0 < f.rec.mss < 0xFFFF:
-        s.mss = <uint16_t>f.rec.mss
+    if 0 < mss < 0xFFFF:
+        s.mss = <uint16_t>mss
+    s.mss = max(s.mss, <uint16_t>SMALLEST_MSS)      # no wire is behind the device
     s.ts_local, s.ts_remote = f.f.tsval, f.ts_recent
 
 
@@ -93,6 +96,11 @@ cdef void is_due(worker *w, flow *f) noexcept nogil:
     w.dirty = f
 
 
+cdef inline bint is_reached(const flow *f) noexcept nogil:
+    """Its own segments come this way, so what is injected meets it: elsewhere the kernel would answer with a RST."""
+    return not f.bits & F_STEERED and (f.rec == NULL or not hk_load32(&f.rec.steered))
+
+
 cdef void flush_acks(worker *w) noexcept nogil:
     cdef flow *f
     cdef twin_segment out
@@ -100,7 +108,7 @@ cdef void flush_acks(worker *w) noexcept nogil:
         f = w.dirty
         w.dirty = f.dirty_next
         f.bits &= ~<uint16_t>F_DIRTY
-        if f.bits & F_TWIN and twin_wants_ack(&f.t):
+        if f.bits & F_TWIN and twin_wants_ack(&f.t) and is_reached(f):
             twin_ack(&f.t, NULL, &out)
             tun_write(w.tun_fd, &out, &w.tun)
             w.n.acks += 1
@@ -123,6 +131,8 @@ cdef bint before_the_twin(const flow *f, twin *t) noexcept nogil:
 cdef void give_probe(worker *w, flow *f, bint byte) noexcept nogil:
     cdef twin early
     cdef twin_segment out
+    if not is_reached(f):
+        return
     if f.bits & F_TWIN:
         twin_probe(&f.t, byte, &out)
     elif before_the_twin(f, &early):
@@ -136,7 +146,7 @@ cdef void give_probe(worker *w, flow *f, bint byte) noexcept nogil:
 cdef void give_nudge(worker *w, flow *f) noexcept nogil:
     cdef twin early
     cdef twin_segment out
-    if not before_the_twin(f, &early):
+    if not is_reached(f) or not before_the_twin(f, &early):
         return
     twin_ack(&early, NULL, &out)
     w.n.acks += 1
@@ -145,6 +155,8 @@ cdef void give_nudge(worker *w, flow *f) noexcept nogil:
 
 cdef void give_reset(worker *w, flow *f) noexcept nogil:
     cdef twin_segment out
+    if not is_reached(f):
+        return
     twin_reset(&f.t, &out)
     w.n.resets += 1
     tun_write(w.tun_fd, &out, &w.tun)
@@ -198,7 +210,7 @@ cdef void give(worker *w, flow *f, const stretch *r) noexcept nogil:
     memset(&d, 0, sizeof(d))
     d.position, d.length = widen(r.position, f.t.down_acked), r.n
     d.flags, d.urgent = delivery_flags(r.flags), d.position + r.n
-    while twin_deliver(&f.t, &d, w.now, &out):
+    while is_reached(f) and twin_deliver(&f.t, &d, w.now, &out):
         w.n.injected += 1
         w.n.injected_bytes += out.length
         f.bytes_in += out.length

@@ -15,7 +15,7 @@ from hooker.engine.segments.actions cimport act_alone, avoid
 from hooker.engine.segments.flows cimport flow_key_of, flow_report
 from hooker.engine.segments.hk0 cimport give_nudge, is_due
 from hooker.engine.segments.worker cimport *
-from hooker.flow.machine cimport EV_STOP, FL_PINNED, Outcome, ROLE_CLIENT, ST_BRIDGE, flow_local
+from hooker.flow.machine cimport EV_STOP, FL_PINNED, Outcome, ROLE_CLIENT, ST_BRIDGE, ST_CLOSED, flow_local
 from hooker.flow.machine cimport DO_REPORT
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport hk_load32, hk_store32
@@ -28,7 +28,7 @@ cdef void hold_begin(worker *w, flow *f) noexcept nogil:
 
 
 cdef uint64_t hold_deadline(const worker *w, const flow *f) noexcept nogil:
-    return f.opened_ns + w.hold_for if f.bits & F_HELD else UINT64_MAX
+    return f.opened_ns + w.hold_for if f.bits & F_HELD and f.f.state != ST_CLOSED else UINT64_MAX
 
 
 cdef void hold_due(worker *w, flow *f) noexcept nogil:

@@ -234,7 +234,10 @@ cdef void take_closing(worker *w) noexcept nogil:
     while f != NULL:
         following = f.closed_next
         f.bits &= ~<uint16_t>F_CLOSING
-        if not f.bits & F_FORGET:
+        if f.bits & F_FORGET:               # its addresses were used again meanwhile
+            f.closed_next = w.over
+            w.over = f
+        else:
             flow_closed(w, f)
         f = following
 
@@ -329,6 +332,8 @@ cdef void sweep(worker *w) noexcept nogil:
         w.sweep_at = (w.sweep_at + 1) % w.max_flows
         if f != NULL and hk_load32(&f.rec.app_closed):
             closes(w, f)
+        elif f != NULL and hk_load32(&f.rec.steered) and not f.bits & F_STEERED:
+            flow_steered(w, f)
 
 
 cdef void wake_python(worker *w) noexcept nogil:

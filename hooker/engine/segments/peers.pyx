@@ -202,9 +202,9 @@ cdef early_open *room_for(worker *w, const peer *p, const Message *m) noexcept n
     for i in range(EARLY_WAYS):
         if o[i].until and o[i].locator == m.token and o[i].p == p:
             return &o[i]
-        if o[i].until <= w.now:
-            found = &o[i]
-    return found if p.early_n < EARLY_SHARE else NULL
+        if o[i].until <= w.now and (found == NULL or o[i].p == p):
+            found = &o[i]               # if one is over, its own: places that are over count, too
+    return found if found != NULL and (found.p == p or p.early_n < EARLY_SHARE) else NULL
 
 
 cdef void early_keep(worker *w, peer *p, const Message *m) noexcept nogil:

@@ -159,7 +159,7 @@ cdef void about_a_flow(worker *w, peer *who, const Message *m) noexcept nogil:
         return
     if f.gather != NULL and m.type != MSG_ACKED:
         flush_run(w, f.gather)          # what was sent before it
-    if m.type == MSG_LEAVE and not m.flags & LEAVE_QUOTES:
+    if m.type == MSG_LEAVE and m.epoch == f.f.epoch and not m.flags & LEAVE_QUOTES:
         hold_unpin(w, f)
     before = f.f.peer_token
     flow_message(&f.f, &w.config, m, w.now, &out)

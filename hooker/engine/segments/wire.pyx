@@ -67,8 +67,9 @@ cdef void send_packet(worker *w, const uint8_t *packet, uint32_t n) noexcept nog
 cdef uint32_t packet_size(const flow *f, const Segment *s) noexcept nogil:
     """Of the path, as far as TCP has found it out: the device has no limit of its own."""
     cdef uint32_t mss = f.mss if f.mss else LEAST_MSS
-    if f.rec != NULL and f.rec.mss:
-        mss = f.rec.mss
+    cdef uint32_t now = hk_load32(&f.rec.mss) if f.rec != NULL else 0     # the kernel program may write it meanwhile
+    if now:
+        mss = now
     if s.gso_size and s.gso_size < mss:
         mss = s.gso_size
     return <uint32_t>(s.data - s.ip) + mss
@@ -103,15 +104,15 @@ cdef void begin(const flow *f, uint32_t position, uint8_t flags, Segment *s) noe
 cdef void wire_kept(worker *w, flow *f) noexcept nogil:
     """With the newest timestamp, as TCP repeats: the far TCP may know a newer one than was echoed here."""
     cdef Segment s
-    cdef uint32_t n
+    cdef uint32_t n, mss = hk_load32(&f.rec.mss) if f.rec != NULL else 0
     cdef kept *k = f.kept
     if k == NULL or is_withheld(f):
         return
     begin(f, k.position, k.flags, &s)
     s.ts_value = f.f.tsval
     s.data, s.length = k.data, k.n
-    if f.rec != NULL and 0 < f.rec.mss < s.length:              # the path has become narrower
-        s.length = f.rec.mss
+    if 0 < mss < s.length:              # the path has become narrower
+        s.length = mss
         s.flags &= ~<uint8_t>(FLAG_FIN | FLAG_PSH)
     n = segment_build(&s, False, w.cut)
     memcpy(w.cut + n, s.data, s.length)

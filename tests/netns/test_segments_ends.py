@@ -1,0 +1,98 @@
+"""Ends of flows that meet other events: no slot is lost, no timer is due for ever, no socket is missed."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import socket
+import struct
+import time
+from collections.abc import Iterator
+
+import pytest
+from hands import Hands
+from support import Pair, counts, eventually
+
+from hooker.control import abort
+from hooker.lab import Lab
+
+pytestmark = pytest.mark.timeout(60)
+PORT, FIRST = 7811, 41000
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() aborts
+
+
+def connect(hands: Hands, pair: Pair, port: int) -> socket.socket:
+    """A connection of host a's from that port, which will be reset."""
+    client = hands.socket(pair.a)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    client.bind((pair.a.v4, port))
+    client.connect((pair.b.v4, PORT))
+    return client
+
+
+def test_addresses_used_again_in_the_moment_of_an_end_lose_no_slot() -> None:
+    """The worker finds the ends and the new connection in one batch: it has been stopped meanwhile."""
+    with Lab() as lab, Pair.open(lab, options=("--intercept", "segments")) as pair, Hands(lab) as hands:
+        hands.listening(PORT)
+        clients = [connect(hands, pair, FIRST + n) for n in range(5)]
+        server = pair.engines[1]
+        eventually(lambda: counts(server.status())["flows"] == len(clients))
+        server.proc.send_signal(signal.SIGSTOP)
+        for client in clients:
+            client.close()
+        time.sleep(0.2)  # the kernel's events are there
+        last = connect(hands, pair, FIRST + len(clients) - 1)
+        time.sleep(0.2)
+        server.proc.send_signal(signal.SIGCONT)
+        eventually(lambda: counts(server.status())["flows"] == 1)
+        last.close()
+        eventually(lambda: counts(server.status())["flows"] == 0)
+
+
+def test_a_held_flow_that_ends_within_its_hold_is_no_work() -> None:
+    with (
+        Lab() as lab,
+        Pair.open(lab, options=("--intercept", "segments", "--hold")) as pair,
+        Hands(lab) as hands,
+    ):
+        hands.connected(PORT)  # the association is up
+        hands.listening(PORT + 1)
+        client = hands.socket(pair.a)
+        pair.engines[1].proc.send_signal(signal.SIGSTOP)  # nobody answers OPEN
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        client.connect((pair.b.v4, PORT + 1))
+        time.sleep(0.1)
+        client.close()
+        time.sleep(1)  # the hold is over
+        before = counts(pair.engines[0].status())["loops"]
+        time.sleep(1)
+        after = counts(pair.engines[0].status())["loops"]
+        pair.engines[1].proc.send_signal(signal.SIGCONT)
+        assert after - before < 1000
+
+
+def test_sockets_are_looked_for_again_while_the_kernel_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers: list[OSError | list[bytes]] = [
+        OSError(errno.ENOBUFS, "netlink"),
+        [b"one"],
+        OSError(errno.EMFILE, ""),
+    ]
+    ended: list[bytes] = []
+
+    def find(family: int, mark: int) -> Iterator[bytes]:
+        if family == socket.AF_INET6 or not answers:
+            return
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        yield from answer
+
+    monkeypatch.setattr(abort, "_find", find)
+    monkeypatch.setattr(abort, "_destroy", lambda family, name: ended.append(name))
+    monkeypatch.setattr(abort, "FIRST_PAUSE", 0.001)
+    abort.abort_marked(1)
+    assert ended == [b"one"]
+    assert not answers
