@@ -167,7 +167,12 @@ doctor._programs = lambda: types.SimpleNamespace(load_func=lambda *_: None)
 
 @pytest.mark.parametrize(
     "work",
-    ["doctor.check_links()", "probes._all()", "launch._serve(launch.Options(), 0, None, 1.0, [], Janitor())"],
+    [
+        "doctor.check_links()",
+        "probes._all('messages')",
+        "probes._all('segments')",
+        "launch._serve(launch.Options(), 0, None, 1.0, [], Janitor())",
+    ],
 )
 def test_an_owner_killed_as_soon_as_its_group_is_there_leaves_none(work: str) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED + work], capture_output=True, text=True, timeout=60)
