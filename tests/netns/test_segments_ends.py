@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import signal
 import socket
 import struct
@@ -10,7 +11,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from hands import Hands
+from hands import Hands, received
 from support import Pair, counts, eventually
 
 from hooker.control import abort
@@ -96,3 +97,27 @@ def test_sockets_are_looked_for_again_while_the_kernel_does_not_answer(
     abort.abort_marked(1)
     assert ended == [b"one"]
     assert not answers
+
+
+@pytest.mark.parametrize("hold", [(), ("--hold",)], ids=["free", "hold"])
+def test_a_device_that_somebody_removes_leaves_flows_on_tcp(hold: tuple[str, ...]) -> None:
+    with (
+        Lab() as lab,
+        Pair.open(lab, options=("--intercept", "segments", *hold)) as pair,
+        Hands(lab) as hands,
+    ):
+        client, server = hands.connected(PORT)
+        engine = pair.engines[0]
+        eventually(lambda: counts(engine.status())["engaged"] == 1)
+        device = json.loads(
+            pair.a.run(["ip", "-j", "link", "show", "type", "tun"], hooked=False, text=True).stdout
+        )
+        pair.a.run(["ip", "link", "del", device[0]["ifname"]], hooked=False)
+        for one, other in ((client, server), (server, client)):
+            one.sendall(b"still here")
+            assert received(other, 10) == b"still here"
+        hands.connected(PORT + 1)
+        assert engine.status()["reasons"]["device-gone"] >= 1
+        before = counts(engine.status())["loops"]
+        time.sleep(1)
+        assert counts(engine.status())["loops"] - before < 1000

@@ -175,7 +175,7 @@ cdef void flow_lost(worker *w, flow *f, int why) noexcept nogil:
     act_alone(w, f, &out)
 
 
-cdef void flow_steered(worker *w, flow *f) noexcept nogil:
+cdef void flow_steered(worker *w, flow *f, int why) noexcept nogil:
     cdef Outcome out
     f.bits |= F_STEERED
     f.bits &= ~<uint16_t>F_WANTED
@@ -183,9 +183,9 @@ cdef void flow_steered(worker *w, flow *f) noexcept nogil:
     flow_local(&f.f, &w.config, EV_STOP, w.now, &out)
     if out.actions & DO_REPORT:
         out.actions &= ~<uint32_t>DO_REPORT
-        flow_report(w, f, WHY_STEERED)
-    elif f.bits & F_HELD:
-        flow_report(w, f, WHY_STEERED)
+        flow_report(w, f, why)
+    elif f.bits & F_HELD or why == WHY_DEVICE:
+        flow_report(w, f, why)
     act_alone(w, f, &out)
 
 

@@ -22,6 +22,7 @@ from hooker.engine.tun cimport SLOT, tun_read
 
 cdef enum:
     LINE = 64                  # bytes: where the next packet begins
+    LOOKS = 4                  # at numbers that change while they are read
 
 
 cdef bint take_segments(worker *w, int most) noexcept nogil:
@@ -63,16 +64,18 @@ cdef void take_marks(worker *w, flow *f) noexcept nogil:
     """The kernel program has marked the socket since we looked: its numbers of that moment. It may do so while we read."""
     cdef hk_segments_flow *r = f.rec
     cdef uint32_t marks, snd_una, snd_nxt, rcv_nxt
+    cdef int i
     if r == NULL:
         return
-    marks = hk_load32(&r.marks)
-    if marks == f.marks:
-        return
-    while True:
+    for i in range(LOOKS):
+        marks = hk_load32(&r.marks)
+        if marks == f.marks:
+            return
         snd_una, snd_nxt, rcv_nxt = hk_load32(&r.snd_una), hk_load32(&r.snd_nxt), hk_load32(&r.rcv_nxt)
         if hk_load32(&r.marks) == marks:
             break
-        marks = hk_load32(&r.marks)
+    else:
+        return                          # the next segment will do
     f.marks = marks
     flow_marked(&f.f, snd_una - f.t.local_isn, snd_nxt - f.t.local_isn, rcv_nxt - f.t.remote_isn)
 

@@ -180,6 +180,8 @@ cdef void on_established(worker *w, const hk_event *e) noexcept nogil:
         w.n.reasons[<int>WHY_MEMORY] += 1
         hk_store32(&w.records[e.slot].want, HK_WANT_NEVER)
         hk_store32(&w.records[e.slot].hold, HK_HOLD_NONE)
+    elif w.device_gone:
+        flow_steered(w, f, WHY_DEVICE)
     elif f.f.role == ROLE_CLIENT:
         flow_wanted(w, f)
     else:
@@ -219,7 +221,7 @@ cdef void take_kernel_events(worker *w) noexcept nogil:
         elif e.type == HK_EVENT_STEERED:
             f = flow_by_id(w, e.flow_id)
             if f != NULL:
-                flow_steered(w, f)
+                flow_steered(w, f, WHY_STEERED)
         ring_release(&w.ring)
         e = <const hk_event *>ring_next(&w.ring)
 
@@ -269,10 +271,22 @@ cdef void take_datagrams(worker *w, int which) noexcept nogil:
     flush_runs(w)
 
 
+cdef void device_gone(worker *w) noexcept nogil:
+    """Somebody has removed hk0, so its sockets are on the wire. All flows stay there, and whoever asks is told why."""
+    cdef uint32_t i
+    epoll_ctl(w.epoll_fd, EPOLL_CTL_DEL, w.tun_fd, NULL)     # it would wake us for ever
+    w.device_gone = True
+    for i in range(w.max_flows):
+        if w.flows[i] != NULL:
+            flow_steered(w, w.flows[i], WHY_DEVICE)
+
+
 cdef void dispatch(worker *w, epoll_event *ev) noexcept nogil:
     cdef uint32_t tag = ev.data.u64 >> 32
     cdef uint64_t junk
-    if tag == TAG_HK0:
+    if tag == TAG_HK0 and ev.events & EPOLLERR:
+        device_gone(w)
+    elif tag == TAG_HK0:
         take_segments(w, READS)
     elif tag == TAG_UDP4 or tag == TAG_UDP6:
         if ev.events & EPOLLERR:
@@ -333,7 +347,7 @@ cdef void sweep(worker *w) noexcept nogil:
         if f != NULL and hk_load32(&f.rec.app_closed):
             closes(w, f)
         elif f != NULL and hk_load32(&f.rec.steered) and not f.bits & F_STEERED:
-            flow_steered(w, f)
+            flow_steered(w, f, WHY_STEERED)
 
 
 cdef void wake_python(worker *w) noexcept nogil:

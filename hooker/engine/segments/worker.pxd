@@ -32,6 +32,7 @@ cdef enum why:                 # why a flow is on TCP or has ended: flow_reason,
     WHY_MEMORY
     WHY_STEERED                # the application chooses a route
     WHY_HOLD                   # held for as long as it may be
+    WHY_DEVICE                 # hk0 was removed
     WHYS
 
 cdef enum notice_kind:
@@ -225,6 +226,7 @@ cdef struct worker:
     vtl_endpoint *vtl
     uint64_t instance
     bint routed                # the rule was asked for
+    bint device_gone           # hk0 was removed
     peer *peers[4096]          # PEERS: those that are up
     uint32_t peer_count
     vtl_batch batch
