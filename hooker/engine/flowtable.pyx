@@ -4,9 +4,10 @@ A slot is the kernel's from the stack of free ids until the connection is establ
 back with the next generation when the flow is over and the application's socket is closed.
 """
 
-from libc.stdint cimport UINT64_MAX, int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
+from hooker.engine.slots cimport slot_give_back
 from hooker.engine.delivery cimport delivery_drop
 from hooker.includes.bpf cimport BPF_MAP_UPDATE_ELEM, hk_bpf_elem
 from hooker.includes.hk cimport *
@@ -154,25 +155,8 @@ cdef void held_remove(worker *w, flow *f) noexcept nogil:
         f.held_next.held_prev = f.held_prev
 
 
-cdef inline bint is_newer(uint32_t generation, uint32_t than) noexcept nogil:
-    """Generations wrap, as serial numbers do (RFC 1982)."""
-    return <int32_t>(generation - than) > 0
-
-
 cdef void give_slot_back(worker *w, uint64_t id) noexcept nogil:
-    """The next connection in this slot has another id, so nothing late can be taken for it.
-
-    Once for each id: a flow may be found over by the sweep before the event that says so is read, and the slot may
-    have had other flows by then.
-    """
-    cdef uint32_t slot = <uint32_t>id
-    cdef uint32_t generation = <uint32_t>(id >> 32)
-    cdef uint64_t next_id
-    if slot >= w.max_flows or not is_newer(generation, w.given_back[slot]):
-        return
-    w.given_back[slot] = generation
-    next_id = (<uint64_t>(generation + 1 if generation + 1 else 1) << 32) | slot
-    hk_bpf_elem(BPF_MAP_UPDATE_ELEM, w.free_fd, NULL, &next_id, 0)
+    slot_give_back(w.free_fd, w.given_back, w.max_flows, id)
 
 
 cdef void maybe_done(worker *w, flow *f) noexcept nogil:

@@ -5,19 +5,19 @@ with the next generation as soon as the kernel's socket is gone. The flow itself
 TIME_WAIT, but no more than CLOSED_MOST of them: the oldest is then forgotten sooner, and its peer told so when it asks.
 """
 
-from libc.stdint cimport UINT64_MAX, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from hooker.engine.segments.hold cimport hold_begin, hold_deadline, hold_release
 from hooker.engine.segments.index cimport *
 from hooker.engine.segments.kept cimport kept_drop
 from hooker.engine.segments.worker cimport *
+from hooker.engine.slots cimport slot_give_back
 from hooker.engine.timers cimport timer_clear, timer_set, timers_free
 from hooker.flow.machine cimport (
     ROLE_CLIENT, ROLE_SERVER, ST_CLOSED, ST_ENGAGED, ST_TCP, flow_deadline, flow_init,
 )
 from hooker.flow.proof cimport Handshake, flow_key, flow_locator
-from hooker.includes.bpf cimport BPF_MAP_UPDATE_ELEM, hk_bpf_elem
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport hk_load64, hk_store32, hk_store64
 from hooker.vtl.endpoint cimport vtl_channel_close
@@ -262,21 +262,8 @@ cdef void flow_touch(worker *w, flow *f) noexcept nogil:
 
 # ---- the end -----------------------------------------------------------------------------------------
 
-cdef inline bint is_newer(uint32_t generation, uint32_t than) noexcept nogil:
-    """Generations wrap, as serial numbers do (RFC 1982)."""
-    return <int32_t>(generation - than) > 0
-
-
 cdef void slot_back(worker *w, uint64_t id) noexcept nogil:
-    """Once for each id. The next connection in this slot has another one, so nothing late can be taken for it."""
-    cdef uint32_t slot = <uint32_t>id
-    cdef uint32_t generation = <uint32_t>(id >> 32)
-    cdef uint64_t next_id
-    if slot >= w.max_flows or not is_newer(generation, w.given_back[slot]):
-        return
-    w.given_back[slot] = generation
-    next_id = (<uint64_t>(generation + 1 if generation + 1 else 1) << 32) | slot
-    hk_bpf_elem(BPF_MAP_UPDATE_ELEM, w.free_fd, NULL, &next_id, 0)
+    slot_give_back(w.free_fd, w.given_back, w.max_flows, id)
 
 
 cdef void leave_slot(worker *w, flow *f) noexcept nogil:
