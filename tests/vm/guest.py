@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import messages
 import segments
 from transfers import http, nested, netem, servers_first
+from vrf import vrf
 from world import HOOKER, SLOW, World, need
 
 from hooker.lab import Lab
@@ -41,11 +42,11 @@ def doctor(world: World) -> str:
 
 Check = Callable[[World], str]
 OF_MESSAGES: tuple[Check, ...] = (
-    messages.start, http, messages.writers, servers_first, nested, messages.ktls, netem,
+    messages.start, http, messages.writers, servers_first, nested, messages.ktls, netem, vrf,
     messages.killed, messages.stopped, messages.never,
 )  # fmt: skip
 OF_SEGMENTS: tuple[Check, ...] = (
-    segments.start, http, servers_first, nested, netem, segments.killed, segments.stopped,
+    segments.start, http, servers_first, nested, netem, vrf, segments.killed, segments.stopped,
 )  # fmt: skip
 CHECKS: tuple[tuple[str, tuple[Check, ...]], ...] = (
     ("machine", (segments.no_device, doctor)),
