@@ -1,4 +1,4 @@
-"""A host whose link is in a VRF (the kernel's Documentation/networking/vrf.rst): its sockets are bound to a device."""
+"""A host whose link is in a VRF (the kernel's networking/vrf.rst): its sockets are bound to a device."""
 
 from __future__ import annotations
 
