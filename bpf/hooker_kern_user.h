@@ -249,6 +249,7 @@ struct hk_event {
 	X(HK_C_SOCKET_MARKED, "socket-marked") \
 	X(HK_C_SOCKET_UNMARKED, "socket-unmarked") \
 	X(HK_C_STEERED, "socket-steered") \
+	X(HK_C_STRANGER, "stranger-at-device") \
 	X(HK_C_ZEROCOPY_REFUSED, "zerocopy-refused")
 
 #define HK_ENUM(name, text) name,

@@ -20,3 +20,4 @@
 #include "steering.c"
 #include "payload.h"
 #include "guard.c"
+#include "entrance.c"

@@ -268,7 +268,7 @@ class Hooker:
         return {"hold": self.hold, "pinned": bool(self._keys), "device": self._route.device.index}
 
     def _take_segments(self, stack: ExitStack, keeper: Janitor) -> SegmentWorker:
-        lane = stack.enter_context(Lane(keeper, pinned=bool(self._keys)))
+        lane = stack.enter_context(Lane(keeper, entrance=self._kernel.entrance, pinned=bool(self._keys)))
         self._route = lane
         hold: dict[str, Any] = {"hold_time": self.hold_time if self.hold else 0.0}
         if self._keys:

@@ -53,7 +53,7 @@ def main(name: str, cgroup: str, port: int) -> None:
     from hooker.tun import Lane
 
     with Janitor() as keeper, KernelPrograms(SLOTS, "segments") as kernel:
-        lane = netns.call(name, Lane(keeper).__enter__)
+        lane = netns.call(name, Lane(keeper, entrance=kernel.entrance).__enter__)
         try:
             lane.install()
             fill_free(kernel.free, SLOTS)

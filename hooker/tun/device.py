@@ -25,6 +25,7 @@ MOST_QUEUES = 256  # of the kernel, drivers/net/tun.c
 NO_ADDRESS = "192.0.0.8"  # RFC 7600, of host scope: rp_filter 2 lets packets in only with an address
 
 TUNSETIFF, TUNSETOWNER, TUNSETOFFLOAD = 0x400454CA, 0x400454CC, 0x400454D0  # linux/if_tun.h
+TUNSETFILTEREBPF = 0x800454E1  # since 4.16
 IFF_TUN, IFF_MULTI_QUEUE, IFF_NO_PI, IFF_VNET_HDR, IFF_TUN_EXCL = 0x1, 0x100, 0x1000, 0x4000, 0x8000
 OFFLOADS = 0x1 | 0x2 | 0x4  # TUN_F_CSUM, TSO4, TSO6
 ROOT_QDISC = 0xFFFFFFFF  # TC_H_ROOT
@@ -89,6 +90,16 @@ class Device:
             netlink.addr("add", index=index, address=NO_ADDRESS, prefixlen=32, scope=SCOPE_HOST)
             netlink.link("set", index=index, state="up")
         return index
+
+    def admit(self, program: int) -> None:
+        """From now on a packet is read only if that socket filter (a descriptor) lets it in.
+
+        Raises KernelError when the kernel does not take the program.
+        """
+        try:
+            fcntl.ioctl(self.descriptors[0], TUNSETFILTEREBPF, struct.pack("i", program))
+        except OSError as error:
+            raise KernelError.from_os_error(f"filter what comes to {self.name}", error) from None
 
     def _refuse_strangers(self, netlink: Any, index: int) -> None:
         """A queue that somebody attached before the device had an owner gets a part of the packets."""

@@ -23,6 +23,7 @@ class Lane:
     """In the network namespace of the thread that enters it; a context manager.
 
     ``pinned``: what marked sockets send is discarded when the device is gone, and the janitor ends them.
+    ``entrance``: the program that lets only marked sockets' packets in; any local user may send to a device.
 
     It belongs to the process that made it: a forked child calls ``forget()``.
 
@@ -31,8 +32,8 @@ class Lane:
         ConfigurationError: no permission, or no run-time directory.
     """
 
-    def __init__(self, keeper: Janitor, *, pinned: bool = False) -> None:
-        self._keeper, self._pinned = keeper, pinned
+    def __init__(self, keeper: Janitor, *, entrance: int, pinned: bool = False) -> None:
+        self._keeper, self._pinned, self._entrance = keeper, pinned, entrance
         self._owner = os.getpid()
         self._lock = threading.Lock()
         self._left = False
@@ -48,6 +49,7 @@ class Lane:
         try:
             self.device = Device(NAMES)
             try:
+                self.device.admit(self._entrance)
                 self._way = self._claim()
             except BaseException:
                 self.device.close()

@@ -129,7 +129,7 @@ class Owner:
 def main(name: str, cgroup: str, port: int) -> None:
     """Until the end of standard input."""
     with Janitor() as keeper, KernelPrograms(SLOTS, "segments") as kernel:
-        lane = netns.call(name, Lane(keeper).__enter__)
+        lane = netns.call(name, Lane(keeper, entrance=kernel.entrance).__enter__)
         owner = Owner(name, cgroup, port, kernel, lane)
         try:
             lane.install()

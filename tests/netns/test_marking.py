@@ -29,6 +29,7 @@ from support import eventually
 
 from hooker.control import netns
 from hooker.control.janitor import Janitor
+from hooker.control.kernel import KernelPrograms
 from hooker.lab import Host, Lab
 from hooker.tcp.fields import FIN
 from hooker.tun import Lane
@@ -593,8 +594,8 @@ def leftovers(host: Host, family: int) -> list[Any]:
 
 
 def test_engines_of_one_namespace_have_devices_and_marks_of_their_own(lab: Lab) -> None:
-    with Janitor() as keeper:
-        first, second = Lane(keeper), Lane(keeper)
+    with Janitor() as keeper, KernelPrograms(64, "segments") as kernel:
+        first, second = (Lane(keeper, entrance=kernel.entrance) for _ in range(2))
         netns.call(lab.a.netns, first.__enter__)
         netns.call(lab.a.netns, second.__enter__)
         try:
