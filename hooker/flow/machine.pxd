@@ -115,10 +115,14 @@ cdef enum flow_flag:
     FL_RST_TOLD = 1 << 7        # the peer's kernel has reset the connection, ours still has it
     FL_WAS_RESET = 1 << 8       # ours has
     FL_PROMISED = 1 << 9        # told_edge is beyond the kernel's window
+    FL_DOUBTED = 1 << 10        # something says that the peer has left, and it has said nothing since
+    FL_LATE = 1 << 11           # the last try came late, and did not count
 
 
 cdef struct FlowConfig:         # one for an engine and class of transport
     uint64_t first_try          # OPEN, ENGAGED, PING: the least time to an answer
+    uint64_t silence            # while engaged, and nothing but silence says that the peer has left
+    uint64_t late               # a timer that comes so late: the engine has not run, and answers may wait for it
     uint64_t longest_try        # and the longest between two
     uint64_t local_probe        # ARMED: the first silence after which the local socket is probed
     uint64_t quiet              # LEFT: after so long without a segment the mark is gone

@@ -49,6 +49,8 @@ load(states.RULES)
 cdef void flow_defaults(FlowConfig *c) noexcept nogil:
     memset(c, 0, sizeof(FlowConfig))
     c.first_try = 60 * MILLISECOND
+    c.silence = 100 * MILLISECOND
+    c.late = 25 * MILLISECOND
     c.longest_try = 1000 * MILLISECOND
     c.local_probe = 20 * MILLISECOND
     c.quiet = 1000 * MILLISECOND
@@ -78,7 +80,8 @@ cdef inline uint64_t rtt(const Flow *f) noexcept nogil:
     return <uint64_t>f.rtt_us * 1000
 
 cdef inline uint64_t interval(const Flow *f, const FlowConfig *c, uint8_t doublings) noexcept nogil:
-    cdef uint64_t base = max(c.first_try, 2 * rtt(f))
+    cdef bint silent = f.state == ST_ENGAGED and not f.flags & FL_DOUBTED
+    cdef uint64_t base = max(c.silence if silent else c.first_try, 2 * rtt(f))
     return max(base, min(base << min(doublings, <uint8_t>MAX_BACKOFF), c.longest_try))
 
 cdef inline bint awaits(const Flow *f) noexcept nogil:
@@ -87,6 +90,7 @@ cdef inline bint awaits(const Flow *f) noexcept nogil:
 
 cdef void enter(Flow *f, const FlowConfig *c, uint8_t state, uint64_t now) noexcept nogil:
     f.state = state
+    f.flags &= ~(FL_DOUBTED | FL_LATE)
     f.tries = 0
     f.backoff = 0
     f.wait_at = UINT64_MAX
@@ -157,6 +161,7 @@ cdef void flow_local(Flow *f, const FlowConfig *c, flow_event what, uint64_t now
     elif what == EV_STOP:
         why = WHY_ENGINE_STOPS
     elif what == EV_DOUBT and f.state == ST_ENGAGED:
+        f.flags |= FL_DOUBTED
         f.wait_at = min(f.wait_at, now + interval(f, c, 0))
     step(f, c, what, why, now, out)
 
@@ -281,6 +286,7 @@ cdef void count_lone(Flow *f, const FlowConfig *c, const Segment *s, bint same, 
         f.lone += 1
         if f.lone >= LONE_ACKS:
             f.lone = 0
+            f.flags |= FL_DOUBTED
             step(f, c, EV_DOUBT, WHY_NONE, now, out)
             f.wait_at = min(f.wait_at, now + interval(f, c, 0))
 
@@ -400,6 +406,7 @@ cdef void on_engaged(Flow *f, const FlowConfig *c, flow_event what, const Messag
                      Outcome *out) noexcept nogil:
     cdef bint progress = False
     f.tries = 0
+    f.flags &= ~(FL_DOUBTED | FL_LATE)
     if what == EV_DATA:
         on_data(f, m, now, out)
     elif what == EV_ACKED:
@@ -491,6 +498,15 @@ cdef inline flow_reason exhausted_because(const Flow *f) noexcept nogil:
     return WHY_PEER_NOT_ENGAGED if f.state == ST_BRIDGE else WHY_PEER_SILENT
 
 
+cdef inline bint counts(Flow *f, const FlowConfig *c, uint64_t now) noexcept nogil:
+    """A host that is overloaded is not to leave for that. At least every second try counts: it may be so for ever."""
+    if f.state == ST_ENGAGED and now - f.wait_at > c.late and not f.flags & FL_LATE:
+        f.flags |= FL_LATE
+        return False
+    f.flags &= ~FL_LATE
+    return True
+
+
 cdef void flow_timer(Flow *f, const FlowConfig *c, uint64_t now, Outcome *out) noexcept nogil:
     cdef uint8_t state = f.state
     begin(f, out)
@@ -506,7 +522,8 @@ cdef void flow_timer(Flow *f, const FlowConfig *c, uint64_t now, Outcome *out) n
         f.flags &= ~(FL_EARLY | FL_EARLY_WAITS)
         f.wire_high = f.snd_nxt
         out.actions |= DO_WIRE_EARLY
-    f.tries = min(f.tries, <uint8_t>254) + 1
+    if counts(f, c, now):
+        f.tries = min(f.tries, <uint8_t>254) + 1
     step(f, c, EV_EXHAUSTED if f.tries > tries_of(f, c) else EV_TIMER, exhausted_because(f), now, out)
     if f.state != state:
         return

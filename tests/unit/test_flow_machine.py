@@ -243,7 +243,54 @@ def test_a_silent_peer_is_left_after_four_times_t_and_a_pinned_flow_goes_on_aski
         end = m.deadline
         m.timer(end)
         assert m.state is (State.ENGAGED if pinned else State.LEFT)
-        assert pinned or end == pytest.approx(0.24)
+        assert pinned or end == pytest.approx(0.4)
+
+
+def test_who_is_doubted_is_left_sooner_and_a_word_clears_him() -> None:
+    for cleared in (False, True):
+        m = engaged()
+        m.segment(1, 10, 1, WINDOW, 0)
+        m.local(Event.DOUBT, 0)
+        if cleared:
+            m.message(message("pong"), 0.001)
+        while m.state is State.ENGAGED:
+            assert m.deadline is not None
+            end = m.deadline
+            m.timer(end)
+        assert m.reason is Reason.PEER_SILENT
+        assert end > 0.4 if cleared else end == pytest.approx(0.24)
+
+
+def test_a_slow_path_or_peer_has_more_time() -> None:
+    m = engaged(rtt=0.2)
+    m.segment(1, 10, 1, WINDOW, 0)
+    while m.state is State.ENGAGED:
+        assert m.deadline is not None
+        end = m.deadline
+        m.timer(end)
+    assert end == pytest.approx(4 * 2 * 0.2)
+
+
+def test_an_engine_that_did_not_run_itself_does_not_blame_its_peer() -> None:
+    """Whose answers it has not read yet. But not for ever: at least every second try counts."""
+    m = engaged()
+    m.segment(1, 10, 1, WINDOW, 0)
+    asked = 0
+    while m.state is State.ENGAGED:
+        assert m.deadline is not None
+        asked += bool(m.timer(m.deadline + 0.3) & A.SEND_PING)
+    assert asked == 7
+    m = engaged()
+    m.segment(1, 10, 1, WINDOW, 0)
+    for _ in range(3):
+        assert m.deadline is not None
+        m.timer(m.deadline)
+    assert m.deadline is not None
+    assert m.timer(m.deadline + 5) & A.SEND_PING  # it was stopped
+    assert m.state is State.ENGAGED
+    m.message(message("pong"), 6)
+    assert m.deadline is not None
+    assert m.deadline > 6
 
 
 def test_what_anybody_could_have_sent_is_only_a_question() -> None:
