@@ -80,7 +80,7 @@ struct hk_segments_flow {
 	/* written by the kernel programs */
 	__u64 flow_id;			/* generation << 32 | slot */
 	__u32 marked;			/* the socket carries our mark: segments from now on come by the device */
-	__u32 marks;			/* so often; the numbers are of the last time, and written before it */
+	__u32 marks;			/* twice for each time; odd while the numbers of that time are written */
 	__u32 snd_una;			/* of the socket, when it was marked: before the segment that brought it about */
 	__u32 snd_nxt;
 	__u32 rcv_nxt;

@@ -62,8 +62,12 @@ static __always_inline void hk_emit_steered(struct hk_sock *st)
 	hk_submit(e, 1);
 }
 
+struct hk_numbers {
+	u32 snd_una, snd_nxt, rcv_nxt, snd_wnd, rcv_wnd, ts_recent, mss;
+};
+
 /* Where the connection stands: what the engine begins from, whatever went by TCP before. */
-static __always_inline int hk_note_numbers(struct bpf_sock_ops *s, struct bpf_sock *sk, struct hk_segments_flow *f)
+static __always_inline int hk_numbers_of(struct bpf_sock_ops *s, struct bpf_sock *sk, struct hk_numbers *f)
 {
 	void *tp = bpf_skc_to_tcp_sock(sk);
 	u32 edge;
@@ -81,10 +85,25 @@ static __always_inline int hk_note_numbers(struct bpf_sock_ops *s, struct bpf_so
 	return 0;
 }
 
+/* The engine reads them whenever it likes: what it reads counts if `marks` was even before and is the same after. */
+static __always_inline void hk_note_numbers(struct hk_segments_flow *f, struct hk_numbers *n)
+{
+	__sync_fetch_and_add(&f->marks, 1);	/* a full barrier, as the next one */
+	f->snd_una = n->snd_una;
+	f->snd_nxt = n->snd_nxt;
+	f->rcv_nxt = n->rcv_nxt;
+	f->snd_wnd = n->snd_wnd;
+	f->rcv_wnd = n->rcv_wnd;
+	f->ts_recent = n->ts_recent;
+	f->mss = n->mss;
+	__sync_fetch_and_add(&f->marks, 1);
+}
+
 static __always_inline void hk_mark(struct bpf_sock_ops *s, struct hk_config *c, struct hk_sock *st,
 				    struct hk_segments_flow *f)
 {
 	struct bpf_sock *sk = s->sk;
+	struct hk_numbers n;
 
 	if (!sk)
 		return;
@@ -93,10 +112,10 @@ static __always_inline void hk_mark(struct bpf_sock_ops *s, struct hk_config *c,
 		hk_emit_steered(st);
 		return;
 	}
-	if (hk_note_numbers(s, sk, f) || hk_set_mark(s, c->mark))
+	if (hk_numbers_of(s, sk, &n) || hk_set_mark(s, c->mark))
 		return;				/* tried again with the next segment */
 	hk_congestion_reno(s, st, 1);
-	__sync_fetch_and_add(&f->marks, 1);	/* a full barrier: the numbers are out */
+	hk_note_numbers(f, &n);
 	f->marked = 1;
 	hk_count(HK_C_SOCKET_MARKED);
 }

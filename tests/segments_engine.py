@@ -93,6 +93,7 @@ def make_worker(kernel: Any, lane: Any, port: int, wire_id: int) -> Any:
         tun_fd=lane.descriptor,
         mark=lane.mark,
         busy_poll=100e-6,
+        slabs=int(os.environ.get("HOOKER_TEST_SLABS", "256")),
     )
 
 

@@ -36,6 +36,12 @@ cdef enum:
     VTL_MAX_MESSAGE = 96       # bytes of a control message
     VTL_BLOCK_FLAGS = 0x3f     # flags that a block can carry
 
+cdef enum vtl_take_kind:       # what the engine holds for peers of what its own applications sent: counted by source (docs/vtl.md, 7.1)
+    VTL_TAKE_SLABS             # of which the peer has not acknowledged some byte
+    VTL_TAKE_COPIES            # bytes
+    VTL_TAKE_KEPT              # segments
+    VTL_TAKES
+
 cdef struct vtl_block:         # bytes of a flow, at a place
     uint32_t id                # whose: its receiver chose it
     uint32_t position          # of the first byte

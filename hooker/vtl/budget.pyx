@@ -2,7 +2,8 @@
 
 1. A *source* is an IPv4 address or an IPv6 /64: who has one has all its ports. Associations belong to one.
 2. Counted: associations, their packet rings, streams the peer opened, bytes out of order (whole pages), and bytes handed
-   to the engine that the application has not taken yet. Not counted: what our own applications send.
+   to the engine that the application has not taken yet, and control messages that it has not acknowledged. Not counted: what
+   our own applications send; what the engine holds of that for a source it counts here, too (vtl_take), and bounds itself.
 3. Three quarters of the budget are for whoever asks: a source may hold as much as is left of them to all. The last quarter is divided
    equally by the sources there are, but at least 256 (768 strangers), so what some hold leaves others their fair share.
 4. A *stranger* is an association that the peer began and of which no flow was accepted yet. Strangers together may hold half of the
@@ -13,6 +14,7 @@
 
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
+from hooker.vtl.api cimport VTL_TAKES
 from hooker.vtl.core cimport *
 from hooker.vtl.siphash cimport siphash24
 
@@ -132,6 +134,9 @@ cdef Source *source_of(Endpoint *ep, const vtl_addr *peer) noexcept nogil:
 
 
 cdef void attach(Assoc *a, Source *s) noexcept nogil:
+    cdef int i
+    for i in range(VTL_TAKES):
+        s.taken[i] += a.taken[i]
     s.assocs += 1
     s.held += a.held
     s.undecided += a.undecided
@@ -159,8 +164,11 @@ cdef void source_move(Assoc *a) noexcept nogil:
 cdef void source_leave(Assoc *a) noexcept nogil:
     cdef Source *s = a.source
     cdef Source **p
+    cdef int i
     if a.stranger:
         delist(a)
+    for i in range(VTL_TAKES):
+        s.taken[i] -= a.taken[i]
     s.assocs -= 1
     if not a.stranger:
         count_known(a, -1)

@@ -9,8 +9,8 @@
 4. An item that nobody wants any more (its channel is closed, another packet was acknowledged) is an orphan until no
    packet carries it.
 5. A report is composed for each packet anew. When it is lost, another is due, unless a newer one left since.
-6. What the peer can make long: a channel's control messages (MAX_SAID), an association's own (MAX_OWN, out of the
-   budget). Blocks are bounded by vtl_config.channel_queue.
+6. What the peer can make long: control messages, of a channel (MAX_SAID) and of the association's own (MAX_OWN), all
+   out of the budget. Blocks are bounded by vtl_config.channel_queue.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
@@ -152,7 +152,7 @@ cdef void word_done(Assoc *a, Item *it) noexcept nogil:
         it.channel.said -= 1
     else:
         a.said -= 1
-        budget_let_go(a, WORD_COST)
+    budget_let_go(a, WORD_COST)
     item_unlink(it)
     disown(a, it)
 
@@ -260,13 +260,14 @@ cdef int channel_send(Channel *c, const vtl_block *b, void *owner) noexcept nogi
 
 cdef int channel_say(Channel *c, const uint8_t *p, uint32_t n) noexcept nogil:
     cdef Item *it
-    if not 0 < n <= VTL_MAX_MESSAGE or c.said == MAX_SAID:
+    if not 0 < n <= VTL_MAX_MESSAGE or c.said == MAX_SAID or not may_say(c.assoc):
         return -1
     it = word_new(p, n)
     if it == NULL:
         return -1
     it.channel = c
     c.said += 1
+    budget_hold(c.assoc, WORD_COST)
     item_append(&c.words, it)
     channel_talk(c)
     return 0
@@ -274,8 +275,6 @@ cdef int channel_say(Channel *c, const uint8_t *p, uint32_t n) noexcept nogil:
 
 cdef bint may_say(Assoc *a) noexcept nogil:
     """The peer asks for answers and acknowledges none: they come out of its budget."""
-    if a.said == MAX_OWN:
-        return False
     if budget_room(a) < WORD_COST:
         a.ep.count.over_budget += 1
         return False
@@ -284,7 +283,7 @@ cdef bint may_say(Assoc *a) noexcept nogil:
 
 cdef int assoc_say(Assoc *a, const uint8_t *p, uint32_t n) noexcept nogil:
     cdef Item *it
-    if not 0 < n <= VTL_MAX_MESSAGE or not may_say(a):
+    if not 0 < n <= VTL_MAX_MESSAGE or a.said == MAX_OWN or not may_say(a):
         return -1
     it = word_new(p, n)
     if it == NULL:
@@ -404,14 +403,13 @@ cdef void channels_release(Assoc *a) noexcept nogil:
 cdef void inherit(Assoc *a, Item *it) noexcept nogil:
     """A control message of a channel that is closed is the association's own, if there is room."""
     cdef bint sent = it.list == &it.channel.flight
-    if not may_say(a):
+    if a.said == MAX_OWN:
         word_done(a, it)
         return
     it.channel.said -= 1
     it.channel = NULL
     item_unlink(it)
     a.said += 1
-    budget_hold(a, WORD_COST)
     item_append(&a.words_out if sent else &a.words, it)
 
 

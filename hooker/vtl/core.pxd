@@ -228,6 +228,7 @@ cdef struct Source:            # an IPv4 address or an IPv6 /64, and what its as
     uint32_t strangers         # of them
     uint32_t undecided         # streams
     uint64_t held              # bytes
+    uint64_t taken[3]          # VTL_TAKES: what the engine holds for it
     Assoc *oldest              # of the strangers
     Assoc *newest
 
@@ -237,6 +238,7 @@ cdef struct Assoc:
     Source *source
     uint64_t held              # bytes of the budget
     uint64_t rings_held, fec_held   # of them
+    uint64_t taken[3]          # VTL_TAKES
     uint32_t undecided         # streams
     bint stranger              # the peer began it, and no flow of it was accepted yet
     Assoc *next_stranger

@@ -1,4 +1,4 @@
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from hooker.vtl.api cimport *
 
 # Codes of vtl_recv: 0, or why the datagram was dropped (each counted).
@@ -35,10 +35,17 @@ cdef void vtl_path_error(vtl_endpoint *ep, const vtl_addr *to, const uint8_t *qu
 cdef uint64_t vtl_drops(vtl_endpoint *ep, int reason) noexcept nogil
 cdef uint64_t vtl_held_less(const vtl_endpoint *ep) noexcept nogil    # bytes that peers make us hold less than at the peak …
 cdef void vtl_held_noted(vtl_endpoint *ep) noexcept nogil              # … which is now
+# What the engine holds for a peer, of one kind: more or less by n. It may be more than its source is shown afterwards:
+# when the association has ended it is forgotten.
+cdef void vtl_take(vtl_assoc *a, vtl_take_kind what, int64_t n) noexcept nogil
+cdef uint64_t vtl_taken(const vtl_assoc *a, vtl_take_kind what) noexcept nogil         # for its source
+cdef uint32_t vtl_sources(const vtl_assoc *a) noexcept nogil           # that share: 256 at least
 cdef void vtl_get_counters(const vtl_endpoint *ep, vtl_counters *out) noexcept nogil
 
 cdef vtl_assoc *vtl_connect(vtl_endpoint *ep, const vtl_addr *to, uint64_t now) noexcept nogil  # the existing one, or a new one; NULL: no memory
 cdef bint vtl_is_up(const vtl_assoc *a) noexcept nogil
+# ns within which what was sent is acknowledged as a rule: 2 SRTT + 4 RTTVAR. 0: nothing was measured yet
+cdef uint64_t vtl_patience(const vtl_assoc *a) noexcept nogil
 cdef const vtl_addr *vtl_peer(const vtl_assoc *a) noexcept nogil
 cdef void vtl_close(vtl_assoc *a, uint32_t reason, uint64_t now) noexcept nogil   # resets its streams, tells the peer
 cdef void vtl_assoc_get_stats(const vtl_assoc *a, vtl_assoc_stats *out) noexcept nogil

@@ -11,7 +11,7 @@ from libc.string cimport memset
 from hooker.vtl.aead cimport (
     AES_128_GCM, AES_256_GCM, CHACHA20_POLY1305, aead_key_size, aes_is_fast, wipe,
 )
-from hooker.vtl.budget cimport LEAST_BUDGET, sources_free, stranger_known
+from hooker.vtl.budget cimport FAIR_SOURCES, LEAST_BUDGET, sources_free, stranger_known
 from hooker.vtl.channel cimport *
 from hooker.vtl.congestion cimport congestion_find, congestion_ops
 from hooker.vtl.core cimport *
@@ -198,6 +198,19 @@ cdef void vtl_held_noted(vtl_endpoint *ep) noexcept nogil:
     E(ep).held_peak = E(ep).held
 
 
+cdef void vtl_take(vtl_assoc *a, vtl_take_kind what, int64_t n) noexcept nogil:
+    A(a).taken[<int>what] += <uint64_t>n
+    A(a).source.taken[<int>what] += <uint64_t>n
+
+
+cdef uint64_t vtl_taken(const vtl_assoc *a, vtl_take_kind what) noexcept nogil:
+    return (<const Assoc *>a).source.taken[<int>what]
+
+
+cdef uint32_t vtl_sources(const vtl_assoc *a) noexcept nogil:
+    return max((<const Assoc *>a).ep.sources[0], <uint32_t>FAIR_SOURCES)
+
+
 cdef void vtl_get_counters(const vtl_endpoint *ep, vtl_counters *out) noexcept nogil:
     out[0] = E(ep).count
     out.held = E(ep).held
@@ -306,6 +319,11 @@ cdef vtl_assoc *vtl_connect(vtl_endpoint *ep, const vtl_addr *to, uint64_t now) 
 
 cdef bint vtl_is_up(const vtl_assoc *a) noexcept nogil:
     return A(a).state == A_UP
+
+
+cdef uint64_t vtl_patience(const vtl_assoc *a) noexcept nogil:
+    cdef const Recovery *r = &(<const Assoc *>a).rec
+    return 2 * r.srtt + 4 * r.rttvar if r.min_rtt else 0
 
 
 cdef const vtl_addr *vtl_peer(const vtl_assoc *a) noexcept nogil:

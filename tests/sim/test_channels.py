@@ -396,6 +396,21 @@ def test_control_that_nobody_acknowledges_is_bounded() -> None:
     assert pair.a.endpoint.channel_say(channel, bytes(96))
 
 
+def test_control_of_channels_comes_out_of_their_peers_budget_and_goes_back() -> None:
+    """A peer with many flows that acknowledges nothing: each may have 32 messages, all their part."""
+    pair = Pair(1, budget=1 * MB)
+    assoc = pair.connect()
+    idle = pair.a.endpoint.counters()["held"]
+    channels = [pair.a.endpoint.channel_open(assoc) for _ in range(400)]
+    said = sum(pair.a.endpoint.channel_say(c, bytes(96)) for c in channels for _ in range(32))
+    assert 1000 < said < 6000
+    assert idle + 192 * said <= pair.a.endpoint.counters()["held"] <= 1 * MB
+    for channel in channels[:200]:  # what they have said still goes out, as far as there is room
+        pair.a.endpoint.channel_close(channel)
+    pair.run_for(5)
+    assert pair.a.endpoint.counters()["held"] < idle + 100 * 192
+
+
 def test_answers_to_strangers_come_out_of_their_budget() -> None:
     """Who asks much and acknowledges nothing gets fewer answers, and others still theirs."""
     endpoint = Endpoint(seed=1, budget=4 * MB)

@@ -12,7 +12,8 @@ from hooker.engine.segments.hold cimport (
     abort_socket, hold_deadline, hold_due, hold_engaged, hold_pin,
 )
 from hooker.engine.segments.hk0 cimport give, give_probe, give_reset, is_due, twin_begin, twin_told
-from hooker.engine.segments.kept cimport keep, kept_acked
+from hooker.engine.segments.kept cimport keep, kept_acked, kept_drop
+from hooker.engine.segments.lent cimport lent_for, lent_not, lent_taken
 from hooker.engine.segments.peers cimport binding_of, peer_answer, peer_of
 from hooker.engine.segments.wire cimport wire_bare, wire_kept, wire_segment
 from hooker.engine.segments.worker cimport *
@@ -29,13 +30,14 @@ from hooker.tcp.twin cimport twin_expired
 from hooker.transports.vtl cimport send_message
 from hooker.vtl.api cimport vtl_addr, vtl_assoc
 from hooker.vtl.endpoint cimport (
-    vtl_channel_close, vtl_channel_open, vtl_channel_report, vtl_connect, vtl_is_up,
+    vtl_channel_close, vtl_channel_open, vtl_channel_report, vtl_connect, vtl_is_up, vtl_patience,
 )
 
 cdef enum:
     SECOND = 1000000000
     FIRST_PAUSE = SECOND       # ns before a client tries again; doubles
     PAUSES = 7                 # so often
+    WANTED = 6 * SECOND        # ns for which its peer's engine is waited for: more than a handshake may take
     LAST_WORDS = 3 * SECOND    # ns for which a closed flow keeps its channel
     SETTLED = 10               # s: a flow that was engaged for so long begins with the first pause again
     DO_WIRE = DO_WIRE_OLDEST | DO_WIRE_EARLY | DO_WIRE_ACK | DO_WIRE_RST
@@ -72,9 +74,11 @@ cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
     if todo & DO_REPORT:
         flow_report(w, f, f.f.reason)
         try_again(w, f)
-    if f.channel != NULL and (f.f.state == ST_LEFT or f.f.state == ST_TCP):
-        vtl_channel_close(f.channel)            # what was said still goes out
-        f.channel = NULL
+    if f.f.state == ST_LEFT or f.f.state == ST_TCP:
+        kept_drop(w, f)                         # it has been on the wire
+        if f.channel != NULL:
+            vtl_channel_close(f.channel)        # what was said still goes out
+            f.channel = NULL
     if todo & DO_FORGET:
         flow_over(w, f)
     flow_touch(w, f)
@@ -92,6 +96,7 @@ cdef void entered(worker *w, flow *f, const Outcome *out) noexcept nogil:
     if f.f.state == ST_BRIDGE or f.f.state == ST_ENGAGED:
         hold_pin(w, f)
     if f.f.state == ST_ENGAGED:
+        measure(f)
         twin_begin(w, f)
         hold_engaged(w, f)
         f.bits |= F_ENGAGED
@@ -123,21 +128,31 @@ cdef void flow_wanted(worker *w, flow *f) noexcept nogil:
     remote_ip(f, to.ip)
     to.port = f.peer_port if f.peer_port else w.peer_port
     f.again_at = UINT64_MAX
+    if w.leaving:
+        return
     f.bits |= F_WANTED
+    f.again_at = w.now + WANTED
     a = vtl_connect(w.vtl, &to, w.now)
     p = peer_of(w, a) if a != NULL else NULL
     if p == NULL:
+        f.bits &= ~<uint16_t>F_WANTED
         flow_report(w, f, WHY_MEMORY)
+        f.f.reason = WHY_TRANSPORT_DOWN
+        f.again_at = UINT64_MAX
+        try_again(w, f)
+        flow_touch(w, f)
         return
     flow_join(w, f, p)
     flow_start(w, f)
+    flow_touch(w, f)
 
 
 cdef void flow_start(worker *w, flow *f) noexcept nogil:
     cdef Outcome out
-    if not f.bits & F_WANTED or f.p == NULL or not f.p.instance or not vtl_is_up(f.p.a):
+    if not f.bits & F_WANTED or f.p == NULL or f.p.a == NULL or not f.p.instance or not vtl_is_up(f.p.a) or w.leaving:
         return
     f.bits &= ~<uint16_t>F_WANTED
+    f.again_at = UINT64_MAX
     flow_local(&f.f, &w.config, EV_START, w.now, &out)
     act_alone(w, f, &out)
 
@@ -152,7 +167,9 @@ cdef void avoid(worker *w, flow *f) noexcept nogil:
 
 
 cdef void never_found(worker *w, flow *f, int why) noexcept nogil:
-    """Nobody answers for its peer. Where an engine has spoken in the SYN-ACK, it may be there another time."""
+    """Nobody answers for its peer, or does not greet. Where an engine has spoken in the SYN-ACK, it may be there another time."""
+    f.bits &= ~<uint16_t>F_WANTED
+    f.again_at = UINT64_MAX
     if why and not f.why:
         flow_report(w, f, why)
     if why and f.unproven:
@@ -167,7 +184,6 @@ cdef void flow_lost(worker *w, flow *f, int why) noexcept nogil:
     cdef Outcome out
     flow_part(w, f)
     if f.bits & F_WANTED:
-        f.bits &= ~<uint16_t>F_WANTED
         never_found(w, f, why)
         return
     # the next association would know nothing of it, and so a pinned flow has come to its end
@@ -226,6 +242,13 @@ cdef void flow_closed(worker *w, flow *f) noexcept nogil:
         flow_over(w, f)                         # nothing of it was ever said to anybody
 
 
+cdef inline void measure(flow *f) noexcept nogil:
+    """Twice that is what the transport itself waits for an answer: a path or a peer that is slow, or not even, gets more time."""
+    cdef uint64_t most = vtl_patience(f.p.a) if f.p != NULL and f.p.a != NULL and f.f.state == ST_ENGAGED else 0
+    if most:
+        f.f.rtt_us = <uint32_t>min(most // 2000, <uint64_t>SECOND // 1000)
+
+
 cdef void flow_due(worker *w, flow *f) noexcept nogil:
     cdef Outcome out
     cdef uint64_t start, end
@@ -235,11 +258,15 @@ cdef void flow_due(worker *w, flow *f) noexcept nogil:
     if hold_deadline(w, f) <= w.now:
         hold_due(w, f)
     if flow_deadline(&f.f) <= w.now:
+        measure(f)
         flow_timer(&f.f, &w.config, w.now, &out)
         act_alone(w, f, &out)
     if f.bits & F_TWIN and f.t.deadline <= w.now and twin_expired(&f.t, w.now, &start, &end):
         refuse(w, f, start)
-    if f.f.state == ST_TCP and f.again_at <= w.now:
+    if f.f.state == ST_TCP and f.again_at <= w.now and f.bits & F_WANTED:
+        flow_part(w, f)
+        never_found(w, f, WHY_NO_ANSWER)
+    elif f.f.state == ST_TCP and f.again_at <= w.now:
         flow_wanted(w, f)
     if f.f.state == ST_CLOSED and f.again_at <= w.now:
         f.again_at = UINT64_MAX
@@ -278,7 +305,7 @@ cdef void send(worker *w, flow *f, Message *m) noexcept nogil:
     """By the flow's channel; answers of a flow that has none are limited in rate. What does not go, a timer repeats."""
     if f.channel != NULL:
         send_message(f.channel, m, NULL)
-    elif f.p != NULL:
+    elif f.p != NULL and f.p.a != NULL:
         peer_answer(w, f.p, m)
 
 
@@ -296,7 +323,7 @@ cdef void say_proof(worker *w, flow *f, message_type kind) noexcept nogil:
     cdef Message m
     cdef uint8_t binding[MAX_BINDING]
     cdef uint32_t n
-    if f.p == NULL:
+    if f.p == NULL or f.p.a == NULL:
         return
     if f.channel == NULL:
         f.channel = vtl_channel_open(f.p.a, f)
@@ -355,20 +382,24 @@ cdef void send_segment(worker *w, flow *f, cause *c) noexcept nogil:
 cdef void send_bytes(worker *w, flow *f, cause *c, uint32_t position, uint32_t start, uint32_t end,
                      uint8_t flags) noexcept nogil:
     cdef Message m
+    cdef lot *l = NULL
     cdef uint32_t n = end - start
     if n == 0 and not flags & DATA_FIN:
         return
     flow_compose(&f.f, MSG_DATA, w.now, &m)
     m.flags, m.position, m.data, m.data_n = flags, position + start, c.s.data + start, n
-    if f.channel == NULL or (n and c.memory == NULL) or send_message(f.channel, &m, c.memory) < 0:
+    if n and f.channel != NULL:
+        l = lent_for(w, f, c.memory, &m.data, n)
+    if f.channel == NULL or (n and l == NULL) or send_message(f.channel, &m, l) < 0:
+        if l != NULL:
+            lent_not(w, l)
         w.n.data_not_taken += 1
         flow_not_taken(&f.f, m.position)
         return
     if not flags & DATA_URG:                    # the copy would not say which byte is urgent
         keep(w, f, m.position, m.data, n, (FLAG_FIN if flags & DATA_FIN else 0) | (FLAG_PSH if flags & DATA_PSH else 0))
     f.bytes_out += n
-    if n:
-        c.memory.borrowed += n
+    if n and lent_taken(l, n):
         c.lent = True
 
 

@@ -1,5 +1,5 @@
 # A flow's life: made, found a peer's engine for, closed, forgotten.
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from hooker.engine.segments.worker cimport flow, peer, worker
 from hooker.includes.hk cimport hk_event, hk_key
 
@@ -7,6 +7,7 @@ cdef int flows_init(worker *w) noexcept nogil                 # 0, or -1: no mem
 cdef void flows_free(worker *w) noexcept nogil
 cdef flow *flow_new(worker *w, const hk_event *e) noexcept nogil      # NULL: no memory, or the slot is taken
 cdef flow *flow_by_id(worker *w, uint64_t id) noexcept nogil
+cdef void slot_strays(worker *w, uint32_t slot) noexcept nogil # its connection is no flow
 cdef void slot_back(worker *w, uint64_t id) noexcept nogil
 cdef void flow_socket_gone(worker *w, flow *f) noexcept nogil # its slot goes back; the flow is remembered for a while
 cdef void flow_over(worker *w, flow *f) noexcept nogil        # it is freed between rounds

@@ -10,7 +10,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from hooker.engine.segments.hold cimport hold_begin, hold_deadline, hold_release
 from hooker.engine.segments.index cimport *
-from hooker.engine.segments.kept cimport kept_drop
+from hooker.engine.segments.kept cimport kept_drop, kept_parts
 from hooker.engine.segments.worker cimport *
 from hooker.engine.slots cimport slot_give_back
 from hooker.engine.timers cimport timer_clear, timer_set, timers_free
@@ -29,7 +29,8 @@ cdef extern from "<sys/random.h>" nogil:
 cdef int flows_init(worker *w) noexcept nogil:
     w.flows = <flow **>calloc(w.max_flows, sizeof(flow *))
     w.given_back = <uint32_t *>calloc(w.max_flows, sizeof(uint32_t))
-    return index_init(w) if w.flows != NULL and w.given_back != NULL else -1
+    w.strays = <uint8_t *>calloc(w.max_flows, 1)
+    return index_init(w) if w.flows != NULL and w.given_back != NULL and w.strays != NULL else -1
 
 
 cdef void closing_let_go(worker *w) noexcept nogil:
@@ -57,6 +58,8 @@ cdef void flows_free(worker *w) noexcept nogil:
     flows_reap(w)
     free(w.flows)
     free(w.given_back)
+    free(w.strays)
+    w.strays = NULL
     w.flows = NULL
     w.given_back = NULL
     index_free(w)
@@ -213,6 +216,9 @@ cdef void flow_part(worker *w, flow *f) noexcept nogil:
         vtl_channel_close(c)
     if f.p == NULL:
         return
+    kept_parts(f)
+    if f.p.at == f:
+        f.p.at = f.peer_next
     if f.bits & F_PEER_INDEXED:
         index_remove(w, f, BY_PEER_TOKEN)
         f.bits &= ~<uint16_t>F_PEER_INDEXED
@@ -262,7 +268,18 @@ cdef void flow_touch(worker *w, flow *f) noexcept nogil:
 
 # ---- the end -----------------------------------------------------------------------------------------
 
+cdef void slot_strays(worker *w, uint32_t slot) noexcept nogil:
+    """No flow could be made of its connection. The event of its end may be lost, so the sweep looks."""
+    if slot < w.max_flows and not w.strays[slot] and w.flows[slot] == NULL:
+        w.strays[slot] = True
+        w.stray_n += 1
+
+
 cdef void slot_back(worker *w, uint64_t id) noexcept nogil:
+    cdef uint32_t slot = <uint32_t>id
+    if slot < w.max_flows and w.strays[slot]:
+        w.strays[slot] = False
+        w.stray_n -= 1
     slot_give_back(w.free_fd, w.given_back, w.max_flows, id)
 
 

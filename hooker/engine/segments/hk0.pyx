@@ -7,6 +7,7 @@ nothing it subtracts goes below zero, however near the beginning the connection 
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from hooker.engine.segments.actions cimport refuse
+from hooker.engine.segments.record cimport record_numbers, record_read
 from hooker.engine.segments.worker cimport *
 from hooker.flow.messages cimport DATA_FIN, DATA_PSH, DATA_URG
 from hooker.includes.hk cimport HK_TCP_SACK, HK_TCP_TIMESTAMPS
@@ -59,8 +60,9 @@ cdef void addresses(const flow *f, twin_start *s) noexcept nogil:
 cdef uint32_t granted(const flow *f) noexcept nogil:
     """Bytes beyond snd_una that the remote TCP takes, as far as anybody here knows."""
     cdef uint32_t window = max(ahead(f.f.peer_edge, f.f.snd_una), f.f.snd_nxt - f.f.snd_una)
-    if f.rec != NULL and f.marks:               # what it said on the wire
-        window = max(window, ahead(f.rec.snd_una - f.t.local_isn + f.rec.snd_wnd, f.f.snd_una))
+    cdef record_numbers n
+    if f.rec != NULL and f.marks and record_read(f.rec, &n):                # what it said on the wire
+        window = max(window, ahead(n.snd_una - f.t.local_isn + n.snd_wnd, f.f.snd_una))
     return min(window, <uint32_t>FAR)
 
 
@@ -119,12 +121,13 @@ cdef void flush_acks(worker *w) noexcept nogil:
 cdef bint before_the_twin(const flow *f, twin *t) noexcept nogil:
     """One for a probe only: what is known of where the socket stands."""
     cdef twin_start s
+    cdef record_numbers n
     addresses(f, &s)
     s.acked = s.sent = s.edge = TURN + f.f.snd_una
     s.received = TURN + f.f.rcv_ack
-    if not f.bits & F_ENGAGED and f.rec != NULL and f.rec.marks:
-        s.acked = s.sent = s.edge = TURN + (f.rec.snd_una - f.t.local_isn)
-        s.received = TURN + (f.rec.rcv_nxt - f.t.remote_isn)
+    if not f.bits & F_ENGAGED and f.rec != NULL and record_read(f.rec, &n) and n.marks:
+        s.acked = s.sent = s.edge = TURN + (n.snd_una - f.t.local_isn)
+        s.received = TURN + (n.rcv_nxt - f.t.remote_isn)
     return twin_init(t, &s)
 
 

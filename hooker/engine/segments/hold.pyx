@@ -36,6 +36,7 @@ cdef void hold_due(worker *w, flow *f) noexcept nogil:
     if not f.bits & F_HELD:
         return
     f.bits &= ~<uint16_t>F_WANTED
+    f.again_at = UINT64_MAX
     flow_local(&f.f, &w.config, EV_STOP, w.now, &out)
     out.actions &= ~<uint32_t>DO_REPORT
     act_alone(w, f, &out)

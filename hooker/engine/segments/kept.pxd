@@ -7,3 +7,4 @@ cdef void kept_free(worker *w) noexcept nogil
 cdef void keep(worker *w, flow *f, uint32_t position, const uint8_t *data, uint32_t n, uint8_t flags) noexcept nogil
 cdef void kept_acked(worker *w, flow *f) noexcept nogil       # perhaps it is
 cdef void kept_drop(worker *w, flow *f) noexcept nogil
+cdef void kept_parts(flow *f) noexcept nogil                  # it leaves its association

@@ -3,7 +3,8 @@
 The local TCP believes its bytes to be on the wire and would wait for its timeout, which has doubled perhaps. One segment is
 enough: where it is the oldest, its acknowledgement brings the next; where older ones are missing, the far TCP's SACK tells the
 local one to send those at once (RFC 8985). So what is copied is the first segment after the last copy has been acknowledged:
-one of each window, or a small request itself. All flows share KEPT copies; who gets none waits for the timeout.
+one of each window, or a small request itself. All flows share KEPT copies, and the flows of one source of peers may have twice as
+many as are left; who gets none waits for the timeout.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
@@ -11,6 +12,11 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 from hooker.engine.segments.worker cimport *
 from hooker.tcp.segment cimport FLAG_FIN, FLAG_PSH
+from hooker.vtl.api cimport VTL_TAKE_KEPT
+from hooker.vtl.endpoint cimport vtl_take, vtl_taken
+
+cdef enum:
+    LEFT_SHARE = 2             # times what is left
 
 
 cdef int kept_init(worker *w) noexcept nogil:
@@ -23,22 +29,29 @@ cdef void kept_free(worker *w) noexcept nogil:
     w.kept_memory = w.kept_unused = NULL
 
 
-cdef kept *cell_of(worker *w) noexcept nogil:
+cdef kept *cell_of(worker *w, peer *p) noexcept nogil:
     """One that was used lately, if there is one: memory that nobody needed stays the system's."""
     cdef kept *k = w.kept_unused
+    if vtl_taken(p.a, VTL_TAKE_KEPT) >= LEFT_SHARE * <uint64_t>(KEPT - w.kept_n):
+        return NULL
     if k != NULL:
         w.kept_unused = k.next
     elif w.kept_made < KEPT:
         k = &w.kept_memory[w.kept_made]
         w.kept_made += 1
+    else:
+        return NULL
+    k.p = p
+    w.kept_n += 1
+    vtl_take(p.a, VTL_TAKE_KEPT, 1)
     return k
 
 
 cdef void keep(worker *w, flow *f, uint32_t position, const uint8_t *data, uint32_t n, uint8_t flags) noexcept nogil:
     kept_acked(w, f)
-    if f.kept != NULL:
+    if f.kept != NULL or f.p == NULL or f.p.a == NULL:
         return
-    f.kept = cell_of(w)
+    f.kept = cell_of(w, f.p)
     if f.kept == NULL:
         return
     if n > KEPT_BYTES:
@@ -54,8 +67,19 @@ cdef void kept_acked(worker *w, flow *f) noexcept nogil:
         kept_drop(w, f)
 
 
+cdef void kept_parts(flow *f) noexcept nogil:
+    """From its association: the copy is wanted for a moment yet."""
+    cdef kept *k = f.kept
+    if k != NULL and k.p != NULL:
+        if k.p.a != NULL:
+            vtl_take(k.p.a, VTL_TAKE_KEPT, -1)
+        k.p = NULL
+
+
 cdef void kept_drop(worker *w, flow *f) noexcept nogil:
+    kept_parts(f)
     if f.kept != NULL:
+        w.kept_n -= 1
         f.kept.next = w.kept_unused
         w.kept_unused = f.kept
         f.kept = NULL

@@ -8,12 +8,12 @@ from libc.string cimport memcpy, memset
 from hooker.engine.segments.actions cimport act, cause, flow_doubt, refuse
 from hooker.engine.segments.hk0 cimport is_due
 from hooker.engine.segments.index cimport flow_by_tuple
+from hooker.engine.segments.record cimport record_numbers, record_read
 from hooker.engine.segments.wire cimport wire_segment
 from hooker.engine.segments.worker cimport *
 from hooker.engine.slab cimport pool_current, slab
 from hooker.flow.machine cimport Outcome, ST_ARMED, ST_BRIDGE, ST_ENGAGED, ST_TCP, flow_marked, flow_segment
 from hooker.flow.machine cimport Segment as Numbers
-from hooker.includes.hk cimport hk_segments_flow
 from hooker.includes.linux cimport hk_load32
 from hooker.tcp.numbers cimport is_newer
 from hooker.tcp.segment cimport *
@@ -22,7 +22,6 @@ from hooker.engine.tun cimport SLOT, tun_read
 
 cdef enum:
     LINE = 64                  # bytes: where the next packet begins
-    LOOKS = 4                  # at numbers that change while they are read
 
 
 cdef bint take_segments(worker *w, int most) noexcept nogil:
@@ -62,22 +61,13 @@ cdef void numbers_of(const flow *f, const Segment *s, Numbers *out) noexcept nog
 
 cdef void take_marks(worker *w, flow *f) noexcept nogil:
     """The kernel program has marked the socket since we looked: its numbers of that moment. It may do so while we read."""
-    cdef hk_segments_flow *r = f.rec
-    cdef uint32_t marks, snd_una, snd_nxt, rcv_nxt
-    cdef int i
-    if r == NULL:
+    cdef record_numbers n
+    if f.rec == NULL or hk_load32(&f.rec.marks) == f.marks:
         return
-    for i in range(LOOKS):
-        marks = hk_load32(&r.marks)
-        if marks == f.marks:
-            return
-        snd_una, snd_nxt, rcv_nxt = hk_load32(&r.snd_una), hk_load32(&r.snd_nxt), hk_load32(&r.rcv_nxt)
-        if hk_load32(&r.marks) == marks:
-            break
-    else:
+    if not record_read(f.rec, &n) or n.marks == f.marks:
         return                          # the next segment will do
-    f.marks = marks
-    flow_marked(&f.f, snd_una - f.t.local_isn, snd_nxt - f.t.local_isn, rcv_nxt - f.t.remote_isn)
+    f.marks = n.marks
+    flow_marked(&f.f, n.snd_una - f.t.local_isn, n.snd_nxt - f.t.local_isn, n.rcv_nxt - f.t.remote_isn)
 
 
 cdef void pass_handshake(worker *w, flow *f, const Segment *s) noexcept nogil:

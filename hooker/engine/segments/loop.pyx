@@ -15,22 +15,24 @@ from hooker.engine.lock cimport lock_give, lock_init, lock_take
 from hooker.engine.polling cimport clock_ns, poll_init, wait_events
 from hooker.engine.ringbuf cimport ring_attach, ring_detach, ring_next, ring_release
 from hooker.engine.segments.actions cimport (
-    act_alone, flow_closed, flow_due, flow_lost, flow_steered, flow_wanted,
+    flow_closed, flow_due, flow_steered, flow_wanted,
 )
 from hooker.engine.segments.flows cimport *
 from hooker.engine.segments.hk0 cimport flush_acks
 from hooker.engine.segments.kept cimport kept_free, kept_init
 from hooker.engine.segments.local cimport take_segments
-from hooker.engine.segments.peers cimport peer_down, peer_of, peer_up
+from hooker.engine.segments.lent cimport lent_back
+from hooker.engine.segments.peers cimport greet_again, peer_down, peer_of, peer_up
 from hooker.engine.segments.remote cimport flush_runs, meet_early, on_block, on_message, runs_free, runs_init
+from hooker.engine.segments.turns cimport turns_due, turns_free, turns_take, walk_begin
 from hooker.engine.segments.view cimport (
     view_counters, view_ended, view_flows, view_notices, view_peers, view_reasons,
 )
 from hooker.engine.segments.wire cimport wire_close, wire_open
 from hooker.engine.segments.worker cimport *
-from hooker.engine.slab cimport RESERVE, pool_free, pool_init, pool_release, pool_trim, slab
+from hooker.engine.slab cimport RESERVE, pool_free, pool_init, pool_trim
 from hooker.engine.timers cimport timer_clear, timers_next
-from hooker.flow.machine cimport EV_STOP, Outcome, ROLE_CLIENT, flow_compose, flow_defaults, flow_local
+from hooker.flow.machine cimport ROLE_CLIENT, flow_compose, flow_defaults
 from hooker.flow.messages cimport MSG_ACKED, Message
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport *
@@ -110,11 +112,14 @@ cdef uint32_t cb_report(void *ctx, void *user, uint8_t *out) noexcept nogil:
 
 
 cdef void cb_channel_down(void *ctx, void *user, uint32_t reason) noexcept nogil:
-    flow_lost(<worker *>ctx, <flow *>user, 0)
+    """Its flow hears of it when its peer's flows have their turn."""
+    cdef flow *f = <flow *>user
+    vtl_channel_close(f.channel)
+    f.channel = NULL
 
 
 cdef void cb_release(void *ctx, void *owner, size_t n) noexcept nogil:
-    pool_release(&(<worker *>ctx).slabs, <slab *>owner, n)
+    lent_back(<worker *>ctx, <lot *>owner, n)
 
 
 cdef void cb_opened(void *ctx, vtl_stream *s, const vtl_open_info *info) noexcept nogil:
@@ -178,10 +183,13 @@ cdef void on_established(worker *w, const hk_event *e) noexcept nogil:
     cdef flow *f = flow_new(w, e)
     if f == NULL:
         w.n.reasons[<int>WHY_MEMORY] += 1
+        slot_strays(w, e.slot)
         hk_store32(&w.records[e.slot].want, HK_WANT_NEVER)
         hk_store32(&w.records[e.slot].hold, HK_HOLD_NONE)
     elif w.device_gone:
         flow_steered(w, f, WHY_DEVICE)
+    elif w.leaving:
+        return
     elif f.f.role == ROLE_CLIENT:
         flow_wanted(w, f)
     else:
@@ -273,12 +281,9 @@ cdef void take_datagrams(worker *w, int which) noexcept nogil:
 
 cdef void device_gone(worker *w) noexcept nogil:
     """Somebody has removed hk0, so its sockets are on the wire. All flows stay there, and whoever asks is told why."""
-    cdef uint32_t i
     epoll_ctl(w.epoll_fd, EPOLL_CTL_DEL, w.tun_fd, NULL)     # it would wake us for ever
     w.device_gone = True
-    for i in range(w.max_flows):
-        if w.flows[i] != NULL:
-            flow_steered(w, w.flows[i], WHY_DEVICE)
+    walk_begin(w)
 
 
 cdef void dispatch(worker *w, epoll_event *ev) noexcept nogil:
@@ -324,7 +329,9 @@ cdef uint64_t wait_for(worker *w) noexcept nogil:
     cdef uint64_t at = min(vtl_timer(w.vtl), timers_next(&w.timers)), now
     if w.batch_at < w.batch.dgram_len:
         return 100000                           # the UDP socket was full
-    if w.live or w.slabs.free_count > RESERVE or vtl_held_less(w.vtl) > TRIM:
+    if turns_due(w):
+        return 0
+    if w.live or w.stray_n or w.greeting or w.slabs.free_count > RESERVE or vtl_held_less(w.vtl) > TRIM:
         at = min(at, w.swept + SWEEP)
     if at == UINT64_MAX:
         return at
@@ -341,8 +348,12 @@ cdef void sweep(worker *w) noexcept nogil:
     if vtl_held_less(w.vtl) > TRIM:
         vtl_held_noted(w.vtl)
         malloc_trim(0)
-    for i in range(w.max_flows // SWEEP_SHARE + 1 if w.live else 0):
+    if w.greeting:
+        greet_again(w)
+    for i in range(w.max_flows // SWEEP_SHARE + 1 if w.live or w.stray_n else 0):
         f = w.flows[w.sweep_at]
+        if w.strays[w.sweep_at] and hk_load32(&w.records[w.sweep_at].app_closed):
+            slot_back(w, w.records[w.sweep_at].flow_id)
         w.sweep_at = (w.sweep_at + 1) % w.max_flows
         if f != NULL and hk_load32(&f.rec.app_closed):
             closes(w, f)
@@ -374,6 +385,7 @@ cdef void round(worker *w, uint64_t most) noexcept nogil:
     if vtl_timer(w.vtl) <= w.now:
         vtl_on_timer(w.vtl, w.now)
     take_timers(w)
+    turns_take(w)
     if w.now - w.swept >= SWEEP:
         sweep(w)
     flush_acks(w)
@@ -383,23 +395,16 @@ cdef void round(worker *w, uint64_t most) noexcept nogil:
     wake_python(w)
 
 
-cdef void leave_all(worker *w) noexcept nogil:
-    cdef Outcome out
-    cdef uint32_t i
-    for i in range(w.max_flows):
-        if w.flows[i] != NULL:
-            flow_local(&w.flows[i].f, &w.config, EV_STOP, w.now, &out)
-            act_alone(w, w.flows[i], &out)
-
-
 cdef void run(worker *w) noexcept nogil:
     cdef uint64_t until
     cdef uint32_t i
     lock_take(&w.lock)
     while not hk_load32(&w.stop):
         round(w, UINT64_MAX)
-    w.now = clock_ns()
-    leave_all(w)
+    w.leaving = True
+    walk_begin(w)
+    while w.walking:
+        round(w, LEAVING)
     until = w.now + LEAVING
     while w.now < until:
         round(w, LEAVING // 8)
@@ -445,6 +450,7 @@ cdef void let_go(worker *w) noexcept nogil:
     cdef vtl_endpoint *vtl = w.vtl
     w.vtl = NULL
     flows_free(w)              # their channels first
+    turns_free(w)
     w.live = w.peer_count = 0
     if vtl != NULL:
         vtl_endpoint_free(vtl)
@@ -454,7 +460,7 @@ cdef void let_go(worker *w) noexcept nogil:
 cdef class SegmentWorker:
     """The engine's worker, made from file descriptors of loaded maps and of hk0, which stay their owners'.
 
-    `run()` returns after `stop()`; call it in a thread of its own. All times are seconds, all sizes bytes.
+    `slabs`: of 512 KiB, for what local TCPs have sent and peers have not acknowledged. `run()` returns after `stop()`; call it in a thread of its own. All times are seconds, all sizes bytes.
     Raises OSError when a socket cannot be made, MemoryError, KernelError for a map that cannot be mapped.
     """
 
@@ -470,7 +476,7 @@ cdef class SegmentWorker:
     def __init__(self, *, int ring_fd, int ring_size, int free_fd, int avoid_fd, size_t records, size_t attention,
                  uint32_t max_flows, uint16_t port, uint16_t peer_port, uint8_t transport, int tun_fd, int mark=0,
                  double hold_time=0.0, double avoid_time=60.0, double dead_after=5.0, tuple datagrams=(1472, 1472), congestion="auto",
-                 tuple keys=(), bint fec=True, double busy_poll=0.0, bint listening=True):
+                 tuple keys=(), bint fec=True, double busy_poll=0.0, bint listening=True, uint32_t slabs=SLABS):
         cdef worker *w = &self.w
         cdef uint16_t bound = 0
         cdef int r
@@ -498,12 +504,12 @@ cdef class SegmentWorker:
         r = wire_open(w)
         if r < 0:
             raise OSError(-r, f"cannot open a raw socket: {os.strerror(-r)}")
-        self.allocate()
+        self.allocate(slabs)
         self.start_vtl(dead_after, datagrams, congestion, keys, fec)
         self.open_epoll()
         self.port = w.port = bound
 
-    cdef int allocate(self) except -1:
+    cdef int allocate(self, uint32_t slabs) except -1:
         cdef worker *w = &self.w
         w.notices = <notice *>calloc(NOTICES, sizeof(notice))
         w.batch.iov = <iovec *>malloc(IOVECS * sizeof(iovec))
@@ -517,7 +523,7 @@ cdef class SegmentWorker:
         cb_random(w, <uint8_t *>w.scatter, sizeof(w.scatter))
         cb_random(w, <uint8_t *>&w.instance, sizeof(w.instance))
         w.instance |= 1                         # never 0
-        if (flows_init(w) < 0 or runs_init(w) < 0 or kept_init(w) < 0 or pool_init(&w.slabs, SLAB, SLABS) < 0 or w.notices == NULL
+        if (flows_init(w) < 0 or runs_init(w) < 0 or kept_init(w) < 0 or pool_init(&w.slabs, SLAB, slabs) < 0 or w.notices == NULL
                 or w.batch.iov == NULL or w.batch.dgram == NULL or w.batch.scratch == NULL
                 or w.spare == NULL or w.cut == NULL):
             raise MemoryError("engine buffers")

@@ -7,6 +7,7 @@ from hooker.vtl.api cimport vtl_assoc
 cdef peer *peer_of(worker *w, vtl_assoc *a) noexcept nogil    # NULL: no memory
 cdef void peer_up(worker *w, vtl_assoc *a) noexcept nogil
 cdef void peer_down(worker *w, vtl_assoc *a, uint32_t reason) noexcept nogil
+cdef void greet_again(worker *w) noexcept nogil                # those whose HELLO is missing; sets `greeting` if one is
 cdef void peer_hello(worker *w, peer *p, const Message *m) noexcept nogil
 cdef uint32_t binding_of(const worker *w, const peer *p, bint opener_is_here, uint8_t *out) noexcept nogil   # bytes
 cdef void peer_answer(worker *w, peer *p, const Message *m) noexcept nogil    # if the rate allows

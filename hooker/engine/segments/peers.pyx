@@ -1,19 +1,21 @@
 """What is kept for an association: the greetings, its flows, and OPENs that came before the event of their flow.
 
-1. HELLO is the first message of each side. A client opens nothing before it has the server's, which its proofs name.
+1. HELLO is the first message of each side. A client opens nothing before it has the server's, which its proofs name. It is said
+   again, GREETINGS times in growing intervals, as long as the transport has not taken it or the peer has said none: one of the
+   two may have had no memory for the other's.
 2. An OPEN overtakes the handshake's last ACK now and then. It is kept for a moment, in a table of fixed size, of which
    one peer has a quarter at most; without room the answer is REJECT 1, and the client repeats it.
 3. Answers about flows that nobody knows cost their sender as much as us, and are limited in rate.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc
 from libc.string cimport memcpy, memset
-from hooker.engine.segments.actions cimport flow_lost, flow_start
-from hooker.engine.segments.flows cimport flow_part
+from hooker.engine.segments.lent cimport lent_end
+from hooker.engine.segments.turns cimport peer_turn
 from hooker.engine.segments.worker cimport *
 from hooker.flow.messages cimport *
-from hooker.flow.machine cimport EV_DOWN, unknown_flow
+from hooker.flow.machine cimport unknown_flow
 from hooker.includes.bpf cimport BPF_MAP_DELETE_ELEM, hk_bpf_elem
 from hooker.includes.bytes cimport store64
 from hooker.includes.hk cimport hk_peer
@@ -36,6 +38,8 @@ cdef enum:
     EARLY_WAYS = 8             # places that an OPEN may have
     ANSWERS = 64               # at once, and ANSWER_RATE in a second
     ANSWER_RATE = 256
+    GREETINGS = 8
+    GREET_AGAIN = 1000000000   # ns; doubles
 
 cdef const uint8_t *OPTIONS = b"\x01\x03vtl\x02\x03udp"
 cdef enum:
@@ -70,14 +74,33 @@ cdef void tell_peer(worker *w, const peer *p, notice_kind kind) noexcept nogil:
     hk_store64(&w.notice_head, w.notice_head + 1)
 
 
+cdef inline bint is_greeted(const peer *p) noexcept nogil:
+    return (p.greeted and p.instance) or p.greetings == GREETINGS
+
+
 cdef void greet(worker *w, peer *p) noexcept nogil:
     cdef Message m
+    p.greet_at = w.now + (<uint64_t>GREET_AGAIN << p.greetings)
+    p.greetings += 1
     memset(&m, 0, sizeof(m))
     m.type, m.epoch = MSG_HELLO, FLOW_VERSION
     m.position, m.token, m.own_token = LARGEST, w.instance, p.own_random
     m.edge = TRANSPORT_VTL
     m.data, m.data_n = OPTIONS, OPTIONS_SIZE
-    say_message(p.a, &m)
+    if say_message(p.a, &m) == 0:
+        p.greeted = True
+    w.greeting = True
+
+
+cdef void greet_again(worker *w) noexcept nogil:
+    cdef uint32_t i
+    w.greeting = False
+    for i in range(w.peer_count):
+        if is_greeted(w.peers[i]):
+            continue
+        w.greeting = True
+        if w.peers[i].greet_at <= w.now:
+            greet(w, w.peers[i])
 
 
 cdef void ask_again(worker *w, const vtl_assoc *a) noexcept nogil:
@@ -105,12 +128,8 @@ cdef void peer_up(worker *w, vtl_assoc *a) noexcept nogil:
 
 cdef void start_waiting(worker *w, peer *p) noexcept nogil:
     """Its clients that have waited for it: once in an association's life."""
-    cdef flow *f = p.flows
-    cdef flow *following
-    while f != NULL:
-        following = f.peer_next
-        flow_start(w, f)
-        f = following
+    p.at = p.flows
+    peer_turn(w, p)
 
 
 cdef void peer_hello(worker *w, peer *p, const Message *m) noexcept nogil:
@@ -141,11 +160,12 @@ cdef void peer_down(worker *w, vtl_assoc *a, uint32_t reason) noexcept nogil:
             break
     if p.up:
         tell_peer(w, p, N_PEER_DOWN)
-    while p.flows != NULL:
-        flow_lost(w, p.flows, 0 if p.up else why_down(p, reason))
     while p.early != NULL:
         early_free(p.early)
-    free(p)
+    p.why = 0 if p.up else why_down(p, reason)
+    lent_end(p)
+    p.a = NULL
+    peer_turn(w, p)             # its flows hear of it there, and it is freed
 
 
 cdef uint32_t binding_of(const worker *w, const peer *p, bint opener_is_here, uint8_t *out) noexcept nogil:

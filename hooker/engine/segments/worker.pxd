@@ -5,7 +5,7 @@ from hooker.carriers.udp cimport udp_carrier
 from hooker.engine.lock cimport worker_lock
 from hooker.engine.polling cimport poller
 from hooker.engine.ringbuf cimport ring_reader
-from hooker.engine.slab cimport slab_pool
+from hooker.engine.slab cimport slab, slab_pool
 from hooker.engine.timers cimport timer, timer_heap
 from hooker.flow.machine cimport Flow, FlowConfig
 from hooker.flow.proof cimport FLOW_KEY_SIZE, MAX_BINDING
@@ -70,6 +70,7 @@ cdef struct peer
 cdef struct stretch
 cdef struct early_open
 cdef struct kept
+cdef struct lot
 
 cdef struct flow:
     timer due                  # first: the heap's timers are flows. Never later than the earliest of its deadlines
@@ -106,10 +107,18 @@ cdef struct flow:
 
 cdef struct kept:
     kept *next                 # of the unused ones
+    peer *p                    # for whom it is counted; NULL: nobody
     uint32_t position
     uint16_t n
     uint8_t flags              # FLAG_FIN, FLAG_PSH
     uint8_t data[1460]         # KEPT_BYTES
+
+cdef struct lot:               # bytes that the transport has of one peer's flows: in one slab, or one copy
+    slab *memory               # NULL: behind this structure
+    vtl_assoc *a
+    peer *p                    # whose newest it is; NULL: nobody's
+    uint64_t borrowed          # bytes
+    uint64_t copied            # of the copy
 
 cdef struct ends:              # of a connection, as in its packets
     uint8_t local[16]
@@ -140,12 +149,20 @@ cdef struct early_open:        # an OPEN that came before its flow
     uint8_t proof[16]
 
 cdef struct peer:              # the engine at the other end of an association
-    vtl_assoc *a
+    vtl_assoc *a               # NULL: it is down, and its flows are on their way out
     uint64_t instance          # HELLO's; 0: not here yet
     uint64_t random
     uint64_t own_random
     flow *flows
+    flow *at                   # of these, the one whose turn is next (turns.pyx)
+    peer *turn_next
+    lot *newest                # what its flows were lent in the slab that is being filled, if anything
     uint32_t n
+    int why                    # it was never up
+    bint queued                # for turns
+    bint greeted               # the transport has our HELLO
+    uint8_t greetings          # tries
+    uint64_t greet_at          # ns: the next one
     early_open *early
     uint32_t early_n
     uint64_t answers_at        # rate of what is said about unknown flows
@@ -168,7 +185,7 @@ cdef struct worker_counters:
     uint64_t loops, segments, segment_bytes, segments_refused, segments_unknown, segments_bridged, data_not_taken
     uint64_t segments_repeated  # copies of what was under way when a flow left
     uint64_t blocks, block_bytes, injected, injected_bytes, acks, probes, resets, refused, unknown_messages, bad_messages, unproven
-    uint64_t datagrams_dropped, engaged, left, opened, closed, early_opens, wire_errors, notices_lost, slabs_exhausted
+    uint64_t datagrams_dropped, over_share, turns, engaged, left, opened, closed, early_opens, wire_errors, notices_lost, slabs_exhausted
     uint64_t reasons[64]       # WHYS
     uint64_t ended[64]         # of these, flows that had been engaged
 
@@ -198,6 +215,8 @@ cdef struct worker:
     flow **flows               # by slot
     uint32_t live              # have a slot
     uint32_t *given_back       # by slot: the generation that was given back last
+    uint8_t *strays            # by slot: it has a connection of which no flow could be made
+    uint32_t stray_n
     flow **chains[4]           # CHAINS
     uint32_t chain_mask
     uint64_t scatter[2]        # key of the tables whose keys peers choose
@@ -212,11 +231,13 @@ cdef struct worker:
     early_open early[4096]     # EARLY
     # buffers
     slab_pool slabs
+    uint64_t copied            # bytes lent in copies
     uint8_t *spare             # a packet's room when there is no slab
     uint8_t *cut               # and one for cut packets
     kept *kept_memory
     kept *kept_unused
     uint32_t kept_made         # have been used
+    uint32_t kept_n            # are
     stretch *run_memory
     stretch *run_free
     stretch *run_used              # in the order in which they began
@@ -227,6 +248,12 @@ cdef struct worker:
     uint64_t instance
     bint routed                # the rule was asked for
     bint device_gone           # hk0 was removed
+    bint leaving               # the engine stops
+    bint walking               # all flows hear of it, from slot walk_at on
+    uint32_t walk_at
+    peer *turn_first           # peers with flows that have something to do (turns.pyx)
+    peer *turn_last
+    bint greeting              # some HELLO is missing
     peer *peers[4096]          # PEERS: those that are up
     uint32_t peer_count
     vtl_batch batch
