@@ -22,6 +22,8 @@ SENDS = [(Action["SEND_" + n.upper()], n) for n in TYPES if "SEND_" + n.upper() 
 SENDS = [(bit, name) for bit, name in SENDS if name != "data"]
 NEVER = 2**64 - 1
 THEN = 1000  # seconds: the one moment of a search
+NEVER_LATE = 1e6  # s: steps are in any order, so a timer that comes late says nothing of its engine
+SILENCE = 0.1  # s, of FlowConfig
 
 
 class Setup(NamedTuple):
@@ -74,6 +76,7 @@ class Host:
             promise=setup.promise,
             rtt=setup.rtt,
         )
+        self.machine.configure(late=NEVER_LATE, silence=SILENCE)
         self.engine = True  # whether one runs at all, perhaps another one
         self.mark = self.wanted = False
         self.bound = setup.bound[way]
@@ -109,7 +112,7 @@ class Host:
 def clone(machine: Machine) -> Machine:
     new = Machine(Role.CLIENT)
     new.thaw(machine.freeze())
-    new.configure(repairs=machine.repairs)
+    new.configure(repairs=machine.repairs, late=NEVER_LATE, silence=SILENCE)
     return new
 
 
