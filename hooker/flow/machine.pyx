@@ -266,7 +266,8 @@ cdef void engaged_data_segment(Flow *f, const FlowConfig *c, const Segment *s, b
             if f.state != ST_ENGAGED:
                 out.actions |= DO_BRIDGE
             return
-        passes = not c.repairs or f.again > 1
+        # what went by TCP before is not on its way in the transport: nobody else repeats it
+        passes = not c.repairs or f.again > 1 or after(f.wire_high, s.position)
         if f.flags & FL_REFUSED and not after(f.refused_from, s.position):
             passes = True
             f.flags &= ~FL_REFUSED

@@ -190,6 +190,22 @@ def test_the_first_retransmission_stays_here_where_the_transport_repairs() -> No
     assert m.segment(1, 10, 1, WINDOW, 0) & A.SEND_DATA
 
 
+def test_what_went_by_tcp_before_is_repeated_at_once() -> None:
+    """The transport never had it: kept back, it would cost the application another timeout, twice as long."""
+    m = Machine(Role.CLIENT, token=TOKEN, repairs=True)
+    m.local(Event.START, 0)
+    m.message(message("accept", own_token=PEER), 0)
+    m.marked(1, 301, 1)  # 300 bytes are on the wire
+    m.segment(301, 100, 1, WINDOW, 0)  # and these are bridged
+    m.message(message("engaged", position=1, flags=3), 0)
+    assert m.state is State.ENGAGED
+    m.message(message("acked", position=1, edge=900, serial=1), 0)
+    assert m.segment(401, 100, 1, WINDOW, 0) & A.SEND_DATA
+    for position in (1, 301):
+        assert m.segment(position, 100, 1, WINDOW, 0) & A.SEND_DATA
+    assert not m.segment(401, 100, 1, WINDOW, 0) & A.SEND_DATA  # this one the transport has
+
+
 def test_keepalive_and_window_probes_are_answered_by_the_far_kernel_only() -> None:
     m = engaged()
     m.message(message("acked", position=1, edge=500, serial=1), 0)
