@@ -12,12 +12,12 @@ from hooker.engine.segments.record cimport record_numbers, record_read
 from hooker.engine.segments.wire cimport wire_segment
 from hooker.engine.segments.worker cimport *
 from hooker.engine.slab cimport pool_current, slab
-from hooker.flow.machine cimport Outcome, ST_ARMED, ST_BRIDGE, ST_ENGAGED, ST_TCP, flow_marked, flow_segment
+from hooker.flow.machine cimport DO_SEND_DATA, Outcome, ST_ARMED, ST_BRIDGE, ST_ENGAGED, ST_TCP, flow_marked, flow_segment
 from hooker.flow.machine cimport Segment as Numbers
 from hooker.includes.linux cimport hk_load32
 from hooker.tcp.numbers cimport is_newer
 from hooker.tcp.segment cimport *
-from hooker.tcp.twin cimport HEARD_AGAIN, heard, twin_hear
+from hooker.tcp.twin cimport HEARD_AGAIN, HEARD_DATA, HEARD_NEW, HEARD_TIMESTAMPS, heard, twin_echo, twin_hear
 from hooker.engine.tun cimport SLOT, tun_read
 
 cdef enum:
@@ -80,6 +80,14 @@ cdef void pass_handshake(worker *w, flow *f, const Segment *s) noexcept nogil:
             f.ts_recent = s.ts_echo
 
 
+cdef inline void repeated(flow *f, const heard *h) noexcept nogil:
+    """What is sent once more was lost before, so its acknowledgement is this copy's. With the first one's timestamp the local
+    TCP would measure the time in which nothing passed, wait as long for each next segment, and believe that it had repeated
+    in vain (docs/twin.md, rule 7)."""
+    if h.what & (HEARD_DATA | HEARD_NEW | HEARD_TIMESTAMPS) == HEARD_DATA | HEARD_TIMESTAMPS:
+        twin_echo(&f.t, h.ts_value)
+
+
 cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) noexcept nogil:
     """Whether the packet's bytes are lent now."""
     cdef Segment s
@@ -109,6 +117,8 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
         f.ts_recent = s.ts_echo
     if f.bits & F_TWIN and f.f.state == ST_ENGAGED:
         twin_hear(&f.t, &s, w.now, &h)
+        if out.actions & DO_SEND_DATA:
+            repeated(f, &h)
     memset(&c, 0, sizeof(c))
     c.s, c.memory = &s, memory
     act(w, f, &out, &c)
