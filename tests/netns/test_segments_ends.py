@@ -99,6 +99,29 @@ def test_sockets_are_looked_for_again_while_the_kernel_does_not_answer(
     assert not answers
 
 
+@pytest.mark.parametrize(("code", "can"), [(errno.EOPNOTSUPP, False), (errno.ENOENT, True)])
+def test_a_kernel_that_does_not_end_sockets_is_known(
+    monkeypatch: pytest.MonkeyPatch, code: int, can: bool
+) -> None:
+    """It says so before it looks for the socket, which there is not."""
+    assert abort.can_abort()  # this one
+
+    class Kernel:
+        def __enter__(self) -> Kernel:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def send(self, message: bytes) -> None:
+            assert struct.unpack_from("=IH", message) == (len(message), abort.SOCK_DESTROY)
+
+        def recv(self, _: int) -> bytes:
+            return abort.HEADER.pack(36, abort.NLMSG_ERROR, 0, 1, 0) + struct.pack("=i16x", -code)
+
+    monkeypatch.setattr(abort, "_netlink", Kernel)
+    assert abort.can_abort() is can
+
+
 @pytest.mark.parametrize("hold", [(), ("--hold",)], ids=["free", "hold"])
 def test_a_device_that_somebody_removes_leaves_flows_on_tcp(hold: tuple[str, ...]) -> None:
     with (

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -10,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hands import Hands
 from support import Pair, any_address, counts, eventually, peer, result, same, start_engines
 
 from hooker.control import keyfile
@@ -19,6 +24,7 @@ pytestmark = pytest.mark.timeout(120)
 SEGMENTS = ("--intercept", "segments")
 PORT = 8080
 BULK = 20_000_000
+SO_BINDTODEVICE, TCP_USER_TIMEOUT = 25, 18
 both_families = pytest.mark.parametrize("family", ["v4", "v6"])
 
 
@@ -127,6 +133,68 @@ def test_without_the_rule_nothing_gets_out(pair: Pair, family: str) -> None:
     ends_with_errors(programs, 5)
     time.sleep(1)
     assert plaintext(pair) == 0
+
+
+def janitor(engine: int) -> int:
+    """The pid of an engine's janitor."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == engine and b"janitor" in (entry / "cmdline").read_bytes():
+                return int(entry.name)
+    raise AssertionError("no janitor")
+
+
+def test_the_janitor_keeps_the_guard_until_the_sockets_have_ended(pair: Pair) -> None:
+    """The engine and its programs are gone, and all ways but the wire are closed."""
+    programs = start(pair, "v4", ("send:2000000000", "fin", "recv-all"), ("recv-all",))
+    eventually(lambda: engaged(pair), every=0.02)
+    keeper = janitor(pair.engines[0].pid)
+    os.kill(keeper, signal.SIGSTOP)
+    try:
+        pair.engines[0].kill9()
+        rule = pair.a.run(["ip", "-4", "rule", "show", "priority", "63"], text=True, stdout=-1).stdout
+        pair.a.run(["ip", "-4", "rule", "del", "priority", "63"], check=True)
+        pair.a.run(["ip", "-4", "route", "flush", "table", rule.split()[-1]], check=False)
+        time.sleep(2)
+        assert programs[0].poll() is None  # it would send
+        assert plaintext(pair) == 0
+    finally:
+        os.kill(keeper, signal.SIGCONT)
+    ends_with_errors(programs, 10)
+    assert plaintext(pair) == 0
+
+
+def test_a_route_of_its_own_is_refused_to_a_pinned_flow(pair: Pair) -> None:
+    with Hands(pair.lab) as hands:
+        client, server = hands.connected(PORT)
+        client.sendall(b"x")
+        assert server.recv(1) == b"x"
+        eventually(lambda: engaged(pair), every=0.02)
+        for option, value in ((socket.SO_MARK, 5), (SO_BINDTODEVICE, b"lo\0")):
+            with pytest.raises(PermissionError):
+                client.setsockopt(socket.SOL_SOCKET, option, value)  # type: ignore[arg-type]
+        client.sendall(b"y")
+        assert server.recv(1) == b"y"
+        assert plaintext(pair) == 0
+
+
+def test_tcps_own_patience_is_that_of_a_pinned_flow(pair: Pair) -> None:
+    """Nothing acknowledges for a peer that is silent, so TCP_USER_TIMEOUT counts as it would."""
+    with Hands(pair.lab) as hands:
+        client, server = hands.connected(PORT)
+        client.sendall(b"x")
+        assert server.recv(1) == b"x"
+        eventually(lambda: engaged(pair), every=0.02)
+        client.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, 1500)
+        pair.lab.meter.drop(("vtl",), ("vtl",))
+        begin = time.monotonic()
+        client.sendall(b"y")
+        with pytest.raises(TimeoutError) as failed:
+            client.recv(1)
+        assert failed.value.errno == errno.ETIMEDOUT
+        assert 1.4 < time.monotonic() - begin < 6
+        assert plaintext(pair) == 0
 
 
 def test_a_blocked_transport_is_waited_for(pair: Pair) -> None:
