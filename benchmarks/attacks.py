@@ -1,12 +1,13 @@
 """Attacks by a host that can reach the engine's port and has no key: their cost, and what others notice.
 
-    python -m benchmarks.attacks [--seconds N] [NAME ...]
+    python -m benchmarks.attacks [--intercept KIND] [--seconds N] [NAME ...]
 
 Each in a lab of its own, for a bounded time: a's engine serves honest flows to b, and from a's namespace
 somebody sends to b's engine what no engine would. The honest client keeps one flow, and makes one new
 connection after another. Figures: bytes sent; the most b's engine grew by and what is left 5 s later (MiB);
 its CPU seconds; honest exchanges per second, those that failed, connections that were hooked, and other
-handshakes that came about within a second.
+handshakes that came about within a second. With ``deaf``, which is for engines that take segments, the engine
+looked at is a's, the peer that hears badly is b by IPv4, and the honest client talks by IPv6.
 """
 
 from __future__ import annotations
@@ -40,11 +41,14 @@ PING = b"\x01"
 
 SERVER = """
 import socket, threading
-listener = socket.create_server(("0.0.0.0", PORT), backlog=512)
+listener = socket.create_server(("::", PORT), family=socket.AF_INET6, dualstack_ipv6=True, backlog=512)
 def serve(c):
-    with c:
-        while data := c.recv(65536):
-            c.sendall(data)
+    try:
+        with c:
+            while data := c.recv(65536):
+                c.sendall(data)
+    except ConnectionError:
+        pass
 while True:
     threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
 """.replace("PORT", str(PORT))
@@ -77,6 +81,23 @@ while time.monotonic() < end:
         failed += 1
     time.sleep(0.005)
 print(json.dumps({"done": done, "failed": failed, "resets": resets}))
+""".replace("PORT", str(PORT))
+
+
+HOARDER = """
+import select, socket, sys
+made = []
+for _ in range(40):
+    made.append(s := socket.create_connection((sys.argv[1], PORT), 20))
+    s.setsockopt(socket.SOL_SOCKET, 32, 8 << 20)        # SO_SNDBUFFORCE
+    s.setblocking(False)
+while made:
+    for kind, ready in enumerate(select.select(made, made, [])[:2]):
+        for s in ready:
+            try:
+                s.send(bytes(1 << 20)) if kind else s.recv(1 << 20)
+            except OSError:
+                made = [other for other in made if other is not s]
 """.replace("PORT", str(PORT))
 
 
@@ -245,8 +266,27 @@ def icmp(lab: Lab, until: float) -> int:
     return sent
 
 
+def deaf(lab: Lab, until: float) -> int:
+    """Flows whose peer's engine is heard in 0.1 s of each 0.4 s: a's engine keeps what they sent."""
+    lab.b.sysctl("net.ipv4.tcp_rmem", f"4096 {8 * MiB} {16 * MiB}")  # so much each flow may have sent
+    sender = lab.a.popen([sys.executable, "-c", HOARDER, lab.b.v4])
+    time.sleep(1)
+    chain = ["add table ip deaf", "add chain ip deaf in { type filter hook input priority 0; }"]
+    for command in chain:
+        lab.a.run(["nft", command], hooked=False)
+    rule = f"add rule ip deaf in ip saddr {lab.b.v4} udp sport {lab.vtl_port} drop"
+    while time.monotonic() < until:
+        lab.a.run(["nft", rule], hooked=False)
+        time.sleep(0.3)
+        lab.a.run(["nft", "flush chain ip deaf in"], hooked=False)
+        time.sleep(0.1)
+    sender.kill()
+    sender.wait()
+    return 0
+
+
 ATTACKS: dict[str, Callable[[Lab, float], int]] = {
-    f.__name__: f for f in (nothing, sparse, opens, inits, icmp)
+    f.__name__: f for f in (nothing, sparse, opens, inits, icmp, deaf)
 }
 
 
@@ -267,14 +307,16 @@ def _close(strangers: list[Stranger]) -> int:
     return sum(stranger.sent for stranger in strangers)
 
 
-def run(name: str, seconds: float) -> dict[str, Any]:
-    """Run one attack for that long and return its row."""
+def run(name: str, seconds: float, intercept: str = "messages") -> dict[str, Any]:
+    """Run one attack for that long on engines of that kind and return its row."""
+    options = ("--port", str(PORT), "--intercept", intercept)
     with Lab(link=Link(delay=0.02) if name == "icmp" else None) as lab:  # time for it in the handshake
-        server, client = lab.b.hooker("--port", str(PORT)), lab.a.hooker("--port", str(PORT))
+        there, client = lab.b.hooker(*options), lab.a.hooker(*options)
+        server, to = (client, lab.b.v6) if name == "deaf" else (there, lab.b.v4)
         lab.b.popen([sys.executable, "-c", SERVER])
         lab.b.wait_listening(PORT)
         if name != "icmp":  # there the first handshake is what is attacked
-            _honest(lab, 0.3).wait()
+            _honest(lab, to, 0.3).wait()
         base, cpu, before = server.rss(), server.cpu_seconds(), time.monotonic()
         peak = _Peak(server)
         results: list[int] = []
@@ -284,7 +326,7 @@ def run(name: str, seconds: float) -> dict[str, Any]:
         probing = threading.Thread(target=_probe, args=(lab, before + seconds, hands))
         probing.start()
         time.sleep(0.2)
-        honest = json.loads(_honest(lab, seconds - 0.2).communicate(timeout=seconds + 30)[0])
+        honest = json.loads(_honest(lab, to, seconds - 0.2).communicate(timeout=seconds + 30)[0])
         attack.join()
         probing.join()
         peak.stop()
@@ -300,9 +342,16 @@ def run(name: str, seconds: float) -> dict[str, Any]:
             "honest_per_s": round(honest["done"] / seconds),
             "failed": honest["failed"],
             "resets": honest["resets"],
+            "not_taken": _not_taken(client),
             "hooked": client.status()["counters"]["engaged"],
             "handshakes": f"{sum(hands)} of {len(hands)}",
         }
+
+
+def _not_taken(engine: EngineProcess) -> int:
+    """How often an engine had no room for what an application sent; segments only."""
+    counters = engine.status()["counters"]
+    return sum(counters.get(name, 0) for name in ("data_not_taken", "slabs_exhausted"))
 
 
 def _probe(lab: Lab, until: float, hands: list[bool]) -> None:
@@ -313,8 +362,8 @@ def _probe(lab: Lab, until: float, hands: list[bool]) -> None:
         time.sleep(0.1)
 
 
-def _honest(lab: Lab, seconds: float) -> subprocess.Popen[Any]:
-    return lab.a.popen([sys.executable, "-c", CLIENT, lab.b.v4, str(seconds)], stdout=subprocess.PIPE)
+def _honest(lab: Lab, to: str, seconds: float) -> subprocess.Popen[Any]:
+    return lab.a.popen([sys.executable, "-c", CLIENT, to, str(seconds)], stdout=subprocess.PIPE)
 
 
 class _Peak:
@@ -340,12 +389,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{Path(__file__).stem}")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ATTACKS)}; all, if none")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each attack (10)")
+    parser.add_argument("--intercept", choices=("messages", "segments"), default="messages")
     arguments = parser.parse_args()
     unknown = set(arguments.names) - set(ATTACKS)
     if unknown or not 1 <= arguments.seconds <= 600:
         parser.error(f"unknown attack {', '.join(unknown)}" if unknown else "--seconds: between 1 and 600")
     for i, name in enumerate(arguments.names or ATTACKS):
-        row = run(name, arguments.seconds)
+        row = run(name, arguments.seconds, arguments.intercept)
         if i == 0:
             print("| " + " | ".join(row) + " |", "|" + "---|" * len(row), sep="\n")
         print("| " + " | ".join(str(value) for value in row.values()) + " |", flush=True)

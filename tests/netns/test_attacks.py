@@ -30,6 +30,16 @@ def test_honest_flows_outlive_an_attack(name: str) -> None:
     assert row["kept_MiB"] < 120
 
 
+@pytest.mark.parametrize("name", ["inits", "deaf"])
+def test_honest_flows_of_segments_outlive_an_attack(name: str) -> None:
+    row = attacks.run(name, SECONDS, "segments")
+    print(row)
+    assert (row["failed"], row["resets"]) == (0, 0)
+    assert row["kept_MiB"] != "died"
+    assert row["grew_MiB"] < 200  # slabs, copies, and what malloc adds
+    assert row["hooked"] > 1
+
+
 def test_opens_of_unknown_flows_cost_no_walk() -> None:
     row = attacks.run("opens", SECONDS)
     print(row)
