@@ -45,6 +45,7 @@ ENGINE = [
     "engine.segments.loop",
     "engine.segments.peers",
     "engine.segments.remote",
+    "engine.segments.trail",
     "engine.segments.turns",
     "engine.segments.view",
     "engine.segments.wire",

@@ -46,6 +46,7 @@ DEFAULT_PORT = 6253  # UDP, where engines listen for VTL
 ENDS = (Kind.FLOW_RELEASED.value, Kind.FLOW_CLOSED.value)
 REDIRECT_CHOICES = ("auto", "always", "never")
 INTERCEPT_CHOICES = ("messages", "segments")
+TRAIL_CHOICES = ("auto", "always", "never")
 LOOPBACK_TIMEOUT = 2.0  # s for a connection of this host to itself
 SPARE_DESCRIPTORS = 1024  # beside those of the flows
 PATIENCE = 924.6  # s of silence of the peer's engine that pinned flows bear: TCP's, with tcp_retries2 15
@@ -104,6 +105,9 @@ class Hooker:
         never do.
     :param busy_poll: seconds the worker may wait awake for what comes next, while answers come that fast and
         nobody else needs the CPU (``hooker/engine/polling.pyx``); 0 always sleeps.
+    :param trail: segments: whether firewalls and NAT between the hosts are shown, by bare ACKs, where
+        engaged flows stand, so that these can go back to TCP through them. "auto": where the two hosts see
+        different addresses; "always": for a firewall that translates nothing; "never".
     :param probe: try this kernel with real sockets first (once per boot; the verdict is kept).
 
     Raises ConfigurationError for a wrong argument or a machine that lacks something, KernelError when the
@@ -129,6 +133,7 @@ class Hooker:
         control: bool = True,
         redirect: str = "auto",
         busy_poll: float = 100e-6,
+        trail: str = "auto",
         probe: bool = True,
     ) -> None:
         self.policy = policy or Policy()
@@ -149,9 +154,14 @@ class Hooker:
         self._control = control
         self.redirect = _check_choice("redirect", redirect, REDIRECT_CHOICES)
         self.busy_poll = checks.real("busy_poll", busy_poll, 0, 0.01, unit="s; 0 always sleeps")
+        self.trail = _check_choice("trail", trail, TRAIL_CHOICES)
         self._probe = probe
         if intercept == "segments":
             _refuse_with_segments(tap=tap, redirect=redirect == "always")
+        elif trail == "always":
+            raise ConfigurationError(
+                "a trail does not go with messages", remedy='leave it out, or give intercept "segments"'
+            )
         self._stack: ExitStack | None = None
         self._worker: AnyWorker
         self._route: LocalRoute | Lane
@@ -274,7 +284,7 @@ class Hooker:
         if self._keys:
             hold["dead_after"] = PATIENCE
         with _no_port():
-            return SegmentWorker(tun_fd=lane.descriptor, **hold, **self._common())
+            return SegmentWorker(tun_fd=lane.descriptor, trail=self.trail, **hold, **self._common())
 
     def _attach(self) -> None:
         """The guard first: no flow is held without it."""

@@ -103,6 +103,13 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="Let non-blocking sockets' messages take the redirect socket; auto: if nobody can tell.",
         ),
         click.option(
+            "--trail",
+            type=click.Choice(["auto", "always", "never"]),
+            default="auto",
+            show_default=True,
+            help="With segments: show firewalls on the way where flows stand; auto: where there is NAT.",
+        ),
+        click.option(
             "--busy-poll",
             metavar="MICROSECONDS",
             type=Number(0, 10000),
@@ -223,6 +230,7 @@ def _options(
     key_file: str | None,
     listen_port: int | None,
     redirect: str,
+    trail: str,
     busy_poll: int,
     verbose: bool,
     default_port: int | None = None,
@@ -238,6 +246,7 @@ def _options(
         key_file=key_file,
         listen_port=default_port if listen_port is None else listen_port,
         redirect=redirect,
+        trail=trail,
         busy_poll=busy_poll / 1e6,
         verbose=verbose,
     )

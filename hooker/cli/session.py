@@ -49,6 +49,7 @@ class Options:
     fec: bool = True
     key_file: str | None = None
     redirect: str = "auto"
+    trail: str = "auto"
     busy_poll: float = 100e-6  # s
     verbose: bool = False
 
@@ -79,6 +80,7 @@ def make_engine(options: Options, cgroup: Path, port: int) -> Engine:
         fec=options.fec,
         key_file=options.key_file,
         redirect=options.redirect,
+        trail=options.trail,
         busy_poll=options.busy_poll,
         on_event=_print_event if options.verbose else None,
     )

@@ -46,6 +46,7 @@ cdef enum message_flag:
     ACKED_DSACK = 0x02          # the first block is a DSACK, RFC 2883
     ENGAGED_FINAL = 0x01        # nothing above the position goes onto the wire in this epoch
     ENGAGED_KNOWN = 0x02        # the receiver's own final position has arrived: no answer is needed
+    ENGAGED_TRAIL = 0x04        # the sender shows the wire where it stands; the receiver does, too
     LEAVE_QUOTES = 0x01         # the token is the one of the message this answers: its receiver chose none
 
 cdef enum message_error:

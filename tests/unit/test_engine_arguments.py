@@ -20,6 +20,8 @@ from hooker import ConfigurationError, Hooker
         ({"redirect": "perhaps"}, "perhaps"),
         ({"intercept": "packets"}, "packets"),
         ({"intercept": "segments", "redirect": "always"}, "redirect does not go with segments"),
+        ({"trail": "sometimes"}, "sometimes"),
+        ({"trail": "always"}, "trail does not go with messages"),
         ({"intercept": "segments", "tap": print}, "tap does not go with segments"),
         ({"transport": "pigeon"}, "pigeon"),
     ],

@@ -15,6 +15,7 @@ from hooker.engine.segments.hk0 cimport give, give_probe, give_reset, is_due, tw
 from hooker.engine.segments.kept cimport keep, kept_acked, kept_drop
 from hooker.engine.segments.lent cimport lent_for, lent_not, lent_taken
 from hooker.engine.segments.peers cimport binding_of, peer_answer, peer_of
+from hooker.engine.segments.trail cimport trail_end, trail_ends, trail_note
 from hooker.engine.segments.wire cimport wire_bare, wire_kept, wire_segment
 from hooker.engine.segments.worker cimport *
 from hooker.engine.slab cimport slab
@@ -79,6 +80,8 @@ cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
         if f.channel != NULL:
             vtl_channel_close(f.channel)        # what was said still goes out
             f.channel = NULL
+    if f.bits & F_TRAIL:
+        trail_note(w, f, todo & (DO_SEND_PROBE | DO_INJECT_PROBE))
     if todo & DO_FORGET:
         flow_over(w, f)
     flow_touch(w, f)
@@ -229,6 +232,7 @@ cdef void flow_closed(worker *w, flow *f) noexcept nogil:
     cdef uint32_t how = hk_load32(&f.rec.app_closed) if f.rec != NULL else 0
     if f.f.state == ST_ENGAGED and how == HK_APP_ABORTED:
         aborted(w, f)
+    trail_end(w, f)
     flow_local(&f.f, &w.config, EV_CLOSE, w.now, &out)
     act_alone(w, f, &out)
     if out.was == ST_ENGAGED:
@@ -316,6 +320,10 @@ cdef void say(worker *w, flow *f, message_type kind, uint8_t epoch) noexcept nog
         return
     flow_compose(&f.f, kind, w.now, &m)
     m.epoch = epoch
+    if kind == MSG_ENGAGED:
+        if f.trail_epoch != f.f.epoch:
+            f.trail_epoch, f.trail_ts = f.f.epoch, m.tsval
+        m.flags |= ENGAGED_TRAIL if f.bits & F_TRAIL else 0
     send(w, f, &m)
 
 
@@ -331,6 +339,7 @@ cdef void say_proof(worker *w, flow *f, message_type kind) noexcept nogil:
     flow_compose(&f.f, kind, w.now, &m)
     if kind == MSG_OPEN:
         m.token = f.locator
+    m.position = trail_ends(f)
     prove(f.proof_key, PROOF_OPEN if kind == MSG_OPEN else PROOF_ACCEPT, binding, n, &m)
     send(w, f, &m)
 

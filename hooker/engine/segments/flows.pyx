@@ -354,7 +354,7 @@ cdef void flows_reap(worker *w) noexcept nogil:
     w.over = NULL
     while f != NULL:
         following = f.closed_next
-        if f.bits & F_DIRTY or f.gather != NULL:
+        if f.bits & (F_DIRTY | F_TRAIL_DUE) or f.gather != NULL:
             f.closed_next = w.over
             w.over = f
         else:

@@ -24,6 +24,7 @@ from hooker.engine.segments.local cimport take_segments
 from hooker.engine.segments.lent cimport lent_back
 from hooker.engine.segments.peers cimport greet_again, peer_down, peer_of, peer_up
 from hooker.engine.segments.remote cimport flush_runs, meet_early, on_block, on_message, runs_free, runs_init
+from hooker.engine.segments.trail cimport TRAIL_ALWAYS, TRAIL_AUTO, TRAIL_NEVER, trail_flush
 from hooker.engine.segments.turns cimport turns_due, turns_free, turns_take, walk_begin
 from hooker.engine.segments.view cimport (
     view_counters, view_ended, view_flows, view_notices, view_peers, view_reasons,
@@ -389,6 +390,7 @@ cdef void round(worker *w, uint64_t most) noexcept nogil:
     if w.now - w.swept >= SWEEP:
         sweep(w)
     flush_acks(w)
+    trail_flush(w)
     send_datagrams(w)
     flush_acks(w)                               # of flows whose association has just gone down: none is left in the list
     flows_reap(w)
@@ -476,7 +478,8 @@ cdef class SegmentWorker:
     def __init__(self, *, int ring_fd, int ring_size, int free_fd, int avoid_fd, size_t records, size_t attention,
                  uint32_t max_flows, uint16_t port, uint16_t peer_port, uint8_t transport, int tun_fd, int mark=0,
                  double hold_time=0.0, double avoid_time=60.0, double dead_after=5.0, tuple datagrams=(1472, 1472), congestion="auto",
-                 tuple keys=(), bint fec=True, double busy_poll=0.0, bint listening=True, uint32_t slabs=SLABS):
+                 tuple keys=(), bint fec=True, double busy_poll=0.0, bint listening=True, uint32_t slabs=SLABS,
+                 str trail="auto"):
         cdef worker *w = &self.w
         cdef uint16_t bound = 0
         cdef int r
@@ -491,6 +494,7 @@ cdef class SegmentWorker:
         # Where nothing is held, a connection that asks in vain waits for nothing: ask again soon.
         w.avoid_for = <uint64_t>((avoid_time if hold_time else min(avoid_time, ASK_AGAIN)) * 1e9)
         w.listening = listening
+        w.trail = {"never": TRAIL_NEVER, "auto": TRAIL_AUTO, "always": TRAIL_ALWAYS}[trail]
         flow_defaults(&w.config)
         w.config.repairs = True
         poll_init(&w.poll, <uint64_t>(busy_poll * 1e9))

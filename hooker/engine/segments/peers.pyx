@@ -238,6 +238,7 @@ cdef void early_keep(worker *w, peer *p, const Message *m) noexcept nogil:
     o.locator, o.token, o.epoch = m.token, m.own_token, m.epoch
     memcpy(o.proof, m.proof, sizeof(o.proof))
     o.until = w.now + EARLY_MOMENT
+    o.ends = m.position
     o.p = p
     o.prev = NULL
     o.next = p.early
@@ -257,6 +258,7 @@ cdef bint early_take(worker *w, uint64_t locator, Message *m, peer **p) noexcept
         memset(m, 0, sizeof(Message))
         m.type, m.epoch, m.token, m.own_token = MSG_OPEN, o[i].epoch, locator, o[i].token
         memcpy(m.proof, o[i].proof, sizeof(m.proof))
+        m.position = o[i].ends
         p[0] = o[i].p
         early_free(&o[i])
         return True

@@ -12,6 +12,7 @@ from hooker.engine.segments.flows cimport flow_join, flow_reindex, remote_ip
 from hooker.engine.segments.hold cimport hold_unpin
 from hooker.engine.segments.index cimport *
 from hooker.engine.segments.peers cimport binding_of, early_keep, early_take, peer_hello, peer_of, peer_unknown
+from hooker.engine.segments.trail cimport trail_heard
 from hooker.engine.segments.worker cimport *
 from hooker.flow.machine cimport Outcome, ST_CLOSED, flow_message
 from hooker.flow.messages cimport *
@@ -157,6 +158,8 @@ cdef void about_a_flow(worker *w, peer *who, const Message *m) noexcept nogil:
     if m.type == MSG_ACCEPT and not is_proven(w, f, who, m):
         w.n.unproven += 1
         return
+    if m.type == MSG_ACCEPT or m.type == MSG_ENGAGED:
+        trail_heard(w, f, m)
     if f.gather != NULL and m.type != MSG_ACKED:
         flush_run(w, f.gather)          # what was sent before it
     if m.type == MSG_LEAVE and m.epoch == f.f.epoch and not m.flags & LEAVE_QUOTES:
@@ -209,6 +212,7 @@ cdef void opened(worker *w, flow *f, peer *who, const Message *m) noexcept nogil
         flow_join(w, f, who)            # its client speaks for it, and through this association now
     if f.p != who:
         return
+    trail_heard(w, f, m)
     before = f.f.peer_token
     flow_message(&f.f, &w.config, m, w.now, &out)
     flow_reindex(w, f, before)

@@ -120,10 +120,20 @@ cdef void wire_kept(worker *w, flow *f) noexcept nogil:
     send_packet(w, w.cut + VNET_HEADER, n - VNET_HEADER + s.length)
 
 
+cdef void send_bare(worker *w, Segment *s) noexcept nogil:
+    cdef uint8_t packet[MAX_HEADERS]
+    cdef uint32_t n = segment_build(s, False, packet)
+    send_packet(w, packet + VNET_HEADER, n - VNET_HEADER)
+
+
 cdef void wire_bare(worker *w, flow *f, uint8_t flags) noexcept nogil:
     cdef Segment s
-    cdef uint8_t packet[MAX_HEADERS]
-    cdef uint32_t n
     begin(f, f.f.snd_nxt, flags, &s)
-    n = segment_build(&s, False, packet)
-    send_packet(w, packet + VNET_HEADER, n - VNET_HEADER)
+    send_bare(w, &s)
+
+
+cdef void wire_stamped(worker *w, flow *f, uint32_t position, uint8_t flags, uint32_t ts) noexcept nogil:
+    cdef Segment s
+    begin(f, position, flags, &s)
+    s.ts_value = ts
+    send_bare(w, &s)

@@ -64,6 +64,8 @@ cdef enum flow_bit:
     F_CLOSED = 1 << 10         # in the list of closed flows
     F_HELD = 1 << 11           # the kernel keeps its payload back, and it may still go to TCP
     F_NEVER = 1 << 12          # TCP's for good
+    F_TRAIL = 1 << 13          # the wire is shown where it stands
+    F_TRAIL_DUE = 1 << 14      # in worker.trail_due
 
 cdef struct flow
 cdef struct peer
@@ -80,6 +82,7 @@ cdef struct flow:
     flow *peer_prev
     flow *peer_next
     flow *dirty_next
+    flow *trail_next
     flow *closed_prev          # of the closed ones, or of those that are over
     flow *closed_next
     peer *p                    # the association; NULL: none
@@ -97,12 +100,17 @@ cdef struct flow:
     uint8_t proof_key[18]      # FLOW_KEY_SIZE
     uint16_t mss
     uint32_t marks             # of the record, whose numbers have been taken over
+    uint32_t trail_seq         # the positions that the wire was shown last
+    uint32_t trail_ack
+    uint32_t trail_edge
+    uint32_t trail_ts          # TSval of this epoch's first ENGAGED
     uint32_t ts_recent         # the remote TCP's timestamp that the local one knows
     uint16_t bits              # flow_bit
     uint16_t peer_port         # of the peer's engine
     uint8_t tcp_options        # HK_TCP_*
     uint8_t why                # of REASONS
     uint8_t pauses             # how often it has tried again
+    uint8_t trail_epoch
     uint8_t unproven           # the server's engine said nothing in its SYN-ACK
 
 cdef struct kept:
@@ -142,6 +150,7 @@ cdef struct early_open:        # an OPEN that came before its flow
     uint64_t locator
     uint64_t token             # the opener's
     uint64_t until             # ns; 0: nobody's
+    uint32_t ends              # what it says of addresses
     peer *p
     early_open *next           # of its peer
     early_open *prev
@@ -185,6 +194,8 @@ cdef struct worker_counters:
     uint64_t loops, segments, segment_bytes, segments_refused, segments_unknown, segments_bridged, data_not_taken
     uint64_t segments_repeated  # copies of what was under way when a flow left
     uint64_t blocks, block_bytes, injected, injected_bytes, acks, probes, resets, refused, unknown_messages, bad_messages, unproven
+    uint64_t trails            # flows that the wire is shown
+    uint64_t trail_segments    # by so many bare segments
     uint64_t datagrams_dropped, over_share, turns, engaged, left, opened, closed, early_opens, wire_errors, notices_lost, slabs_exhausted
     uint64_t reasons[64]       # WHYS
     uint64_t ended[64]         # of these, flows that had been engaged
@@ -222,6 +233,8 @@ cdef struct worker:
     uint64_t scatter[2]        # key of the tables whose keys peers choose
     timer_heap timers
     flow *dirty                # an ACK may be due
+    flow *trail_due            # the wire is to be shown their numbers
+    uint8_t trail              # trail_choice
     flow *closed_first         # the oldest
     flow *closed_last
     uint32_t closed_n

@@ -1,0 +1,133 @@
+"""Engaged flows through a router that follows connections, drops what it thinks forged, and masquerades."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from routed import MASQUERADE, STATEFUL, RoutedLab
+from support import eventually, peer, result, same
+from ways import end, engaged, flows, open_way, outcome
+
+pytestmark = pytest.mark.timeout(180)
+PORT = 7990
+MB = 1 << 20
+SIZE = 200 * MB
+FLOWS = 20
+UDP_TIMEOUT = 15  # s
+ENDED = 120  # s: of Linux's states after the end the longest, TIME_WAIT
+
+
+@contextlib.contextmanager
+def routed(nat: bool = True) -> Iterator[RoutedLab]:
+    with RoutedLab() as lab:
+        for name in ("udp_timeout", "udp_timeout_stream"):
+            lab.router.sysctl(f"net.netfilter.nf_conntrack_{name}", str(UDP_TIMEOUT))
+        lab.router.rules(STATEFUL + (MASQUERADE if nat else ""))
+        yield lab
+
+
+def options(nat: bool) -> tuple[str, ...]:
+    return () if nat else ("--trail", "always")
+
+
+@pytest.mark.parametrize("victims", ["a", "b", "ab"])
+@pytest.mark.parametrize("idle", [1, pytest.param(60, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("family", ["v4", "v6"])
+def test_flows_that_have_rested_go_on_when_their_engine_is_killed(
+    victims: str, idle: int, family: str
+) -> None:
+    nat = family == "v4"
+    with routed(nat) as lab, open_way(lab, "segments", *options(nat)) as pair:
+        go = lab.tmp / "go"
+        where = pair.b.v4 if nat else pair.b.v6
+        flows(pair.b, "echo", "::", PORT, str(FLOWS))
+        asking = flows(pair.a, "ask", where, PORT, str(FLOWS), "--idle", str(go))
+        eventually(Path(f"{go}.resting").exists)
+        eventually(lambda: engaged(pair) == FLOWS)
+        time.sleep(idle)
+        assert engaged(pair) == FLOWS
+        assert not [flow for flow in pair.client.status()["flows"] if flow["state"] != "engaged"]  # type: ignore[union-attr]
+        end(pair, victims, kill=True)
+        go.touch()
+        done = outcome(asking)
+        print(done, lab.router.counts())
+        assert done["errors"] == {}
+        assert done["wrong"] == 0
+        assert done["answers"] == 2 * FLOWS
+
+
+@pytest.mark.parametrize("victims", ["a", "b", "ab"])
+def test_flows_at_work_go_on_when_their_engine_is_killed(victims: str) -> None:
+    """At any moment of questions and answers; in either direction somebody is to speak first."""
+    with routed() as lab, open_way(lab, "segments") as pair:
+        until = lab.tmp / "until"
+        flows(pair.b, "echo", "0.0.0.0", PORT, str(FLOWS))
+        asking = flows(pair.a, "ask", pair.b.v4, PORT, str(FLOWS), "--until", str(until), "--every", "0.02")
+        eventually(lambda: engaged(pair) == FLOWS)
+        time.sleep(2)
+        end(pair, victims, kill=True)
+        time.sleep(3)
+        until.touch()
+        done = outcome(asking)
+        print(done, lab.router.counts())
+        assert done["errors"] == {}
+        assert done["wrong"] == 0
+
+
+@pytest.mark.parametrize("way", ["plain", "segments"])
+@pytest.mark.parametrize("upwards", [True, False], ids=["up", "down"])
+@pytest.mark.parametrize("victims", ["", "a", "b", "ab"])
+def test_a_transfer_whose_engine_is_killed_in_its_middle(way: str, upwards: bool, victims: str) -> None:
+    if way == "plain" and victims:
+        pytest.skip("nothing to kill")
+    with routed() as lab, open_way(lab, way) as pair:
+        progress = lab.tmp / "progress"
+        sends = (f"send:{SIZE}", "fin", "recv-all", "close")
+        takes = ("sleep:1", "recv-all", "fin", "close")  # so its window is closed, and opens again
+        server = peer(pair.b, "serve", "0.0.0.0", PORT, *(takes if upwards else sends))
+        counting = ("--progress", str(progress))
+        started = time.monotonic()
+        client = peer(pair.a, "connect", pair.b.v4, PORT, *(sends if upwards else takes), options=counting)
+        if victims:
+            eventually(lambda: engaged(pair) == 1)
+            eventually(lambda: progress.exists() and int(progress.read_text() or 0) > SIZE // 3, 30)
+            end(pair, victims, kill=True)
+        one, other = result(client), result(server)
+        print(way, f"{time.monotonic() - started:.2f} s", lab.router.counts())
+        if way != "plain" and not victims:
+            for engine in pair.engines:
+                shown = engine.status()["counters"]["trail_segments"]
+                print(shown)
+                assert shown < 20 * (SIZE // MB)  # 1 to 2 on an idle machine: one a round at most
+        assert one["error"] is other["error"] is None
+        same(one, other)
+        same(other, one)
+
+
+def test_what_is_between_forgets_a_connection_that_has_ended() -> None:
+    """Its FINs went by the transport; an entry for each connection of five days would fill its table."""
+    with routed() as lab, open_way(lab, "segments") as pair:
+        flows(pair.b, "echo", "0.0.0.0", PORT, str(FLOWS))
+        go = lab.tmp / "go"
+        asking = flows(pair.a, "ask", pair.b.v4, PORT, str(FLOWS), "--idle", str(go))
+        eventually(Path(f"{go}.resting").exists)
+        eventually(lambda: engaged(pair) == FLOWS)
+        assert len(entries(lab)) == FLOWS
+        assert longest(lab) > ENDED
+        go.touch()
+        outcome(asking)
+        eventually(lambda: longest(lab) <= ENDED, 5)
+        assert pair.client.status()["reasons"].get("closed") == FLOWS  # type: ignore[union-attr]
+
+
+def entries(lab: RoutedLab) -> list[str]:
+    return [line for line in lab.router.connections() if f"dport={PORT}" in line]
+
+
+def longest(lab: RoutedLab) -> int:
+    """Return the seconds after which the router forgets the last of the connections."""
+    return max([int(line.split()[4]) for line in entries(lab)], default=0)
