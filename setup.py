@@ -61,6 +61,7 @@ ENGINE = [
     "flow.machine",
     "flow.messages",
     "flow.proof",
+    "flow.sender",
     "lab._link",
     "tcp.sansio",
     "tcp.segment",

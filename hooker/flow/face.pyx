@@ -1,9 +1,13 @@
-"""The machine in Python's hands: for the simulator, the model and prototypes. One object is one flow at one host."""
+"""The machine and the sender in Python's hands: for the simulator, the model and prototypes. One object is of one flow."""
 
 from libc.stdint cimport UINT64_MAX
 from libc.string cimport memcpy
 from hooker.flow.machine cimport *
-from hooker.flow.messages cimport MESSAGE_FINE, MSG_LEAVE, Message, message_bytes, read_message
+from hooker.flow.messages cimport MAX_BLOCKS, MESSAGE_FINE, MSG_LEAVE, Message, message_bytes, read_message
+from hooker.flow.sender cimport Piece, SenderPool, sender_acked, sender_acknowledged, sender_credit, sender_deadline
+from hooker.flow.sender cimport Sender as SenderState
+from hooker.flow.sender cimport sender_defaults, sender_done, sender_fin, sender_free, sender_init, sender_next
+from hooker.flow.sender cimport sender_position, sender_refused, sender_sent, sender_timer, sender_write
 
 from hooker.flow.messages import TYPES, MessageError
 from hooker.flow.states import Event, Reason, State
@@ -145,6 +149,125 @@ cdef class Machine:
         if len(frozen) != sizeof(Flow):
             raise ValueError(f"a flow has {sizeof(Flow)} bytes, this has {len(frozen)}")
         memcpy(&self.f, <const uint8_t *>frozen, sizeof(Flow))
+
+
+cdef void give_back(void *ctx, void *owner, size_t n) noexcept with gil:
+    (<Sender>ctx).lent[<size_t>owner][1] -= n
+    if (<Sender>ctx).lent[<size_t>owner][1] == 0:
+        del (<Sender>ctx).lent[<size_t>owner]
+
+
+cdef class Sender:
+    """The bytes of one flow whose sender is the engine. Times are seconds of any clock, positions sequence numbers.
+
+    `position` is that of the first byte, `edge` the end of the peer's window, `rtt` the transport's; `config` sets fields of SenderConfig, times in
+    seconds as floats. Raises KeyError for a field that there is not.
+    """
+
+    cdef SenderState s
+    cdef SenderPool m
+    cdef dict lent              # by number: [the bytes, how many are borrowed]
+    cdef size_t writes
+
+    def __cinit__(self):
+        self.lent = {}
+
+    def __init__(self, uint32_t position, uint32_t edge, *, double rtt=0.0, **config):
+        sender_defaults(&self.m.c)
+        fields = dict(self.m.c)
+        for name, value in config.items():
+            if name not in fields:
+                raise KeyError(f"no such field: {name}; there are {', '.join(fields)}")
+            fields[name] = round(value * SECOND) if isinstance(value, float) else value
+        self.m.c = fields
+        self.m.release, self.m.ctx = give_back, <void *>self
+        sender_init(&self.s, &self.m.c, position, edge, ticks(rtt))
+
+    def __dealloc__(self):
+        if self.lent is not None:
+            sender_free(&self.s, &self.m)
+
+    def write(self, *pieces) -> None:
+        """Bytes objects, each borrowed until its bytes are acknowledged. Raises BufferError when one is not taken."""
+        cdef bytes data
+        for data in pieces:
+            self.writes += 1
+            self.lent[self.writes] = [data, len(data)]
+            if sender_write(&self.s, &self.m, data, len(data), <void *>self.writes) < 0 or not data:
+                del self.lent[self.writes]
+                if data:
+                    raise BufferError("not taken: there is a FIN, or too much is queued")
+
+    def fin(self) -> None:
+        """The last byte is written."""
+        sender_fin(&self.s)
+
+    def next(self, double now, *, bint taken=True):
+        """One DATA that may go now, as (position, bytes, flags, whether it is sent again), or None. It counts as sent if `taken`."""
+        cdef Piece p
+        if not sender_next(&self.s, &self.m.c, ticks(now), &p):
+            return None
+        if taken:
+            sender_sent(&self.s, &self.m.c, &p, ticks(now))
+        return p.position, p.data[:p.n] if p.n else b"", p.flags, bool(p.again)
+
+    def acked(self, uint32_t position, uint32_t edge, double now, *, int duplicates=0, sack=()) -> int:
+        """The peer's kernel has acknowledged. 0: not believed, 1: no more bytes than before, 2: more. `sack`: pairs."""
+        cdef uint32_t blocks[2 * MAX_BLOCKS]
+        cdef uint32_t n = 0
+        for left, right in sack[:MAX_BLOCKS]:
+            blocks[2 * n], blocks[2 * n + 1] = left, right
+            n += 1
+        return sender_acked(&self.s, &self.m, position, edge, duplicates, blocks, n, ticks(now))
+
+    def refused(self, uint32_t position, double now) -> None:
+        """The peer's engine has kept nothing from there."""
+        sender_refused(&self.s, position, ticks(now))
+
+    def timer(self, double now) -> str:
+        """What is due: "nothing", "bytes" (see `next`), "probe" or "end"."""
+        return ("nothing", "bytes", "probe", "end")[<int>sender_timer(&self.s, &self.m.c, ticks(now))]
+
+    @property
+    def deadline(self) -> float | None:
+        """When `timer` is due, seconds; None: never."""
+        return None if sender_deadline(&self.s) == UINT64_MAX else <double>sender_deadline(&self.s) / SECOND
+
+    @property
+    def credit(self) -> int:
+        """Bytes that may be written beyond those acknowledged."""
+        return sender_credit(&self.s, &self.m)
+
+    @property
+    def acknowledged(self) -> int:
+        """Bytes."""
+        return sender_acknowledged(&self.s)
+
+    @property
+    def borrowed(self) -> int:
+        """Bytes that the sender has not given back."""
+        return sum(n for data, n in self.lent.values())
+
+    @property
+    def held(self) -> int:
+        """Of the budget: bytes, and what their records take."""
+        return self.m.held
+
+    @property
+    def snd_nxt(self) -> int:
+        """Behind the last byte sent, and FIN."""
+        return sender_position(&self.s)
+
+    @property
+    def done(self) -> bool:
+        """All is acknowledged, FIN too."""
+        return sender_done(&self.s)
+
+    @property
+    def numbers(self) -> dict:
+        """What the sender knows, by the names in sender.pxd; times in nanoseconds."""
+        return {"rto": self.s.rto, "srtt": self.s.srtt, "rttvar": self.s.rttvar, "tries": self.s.tries,
+                "backoff": self.s.backoff, "bits": self.s.bits, "most_in_round": self.s.most_in_round}
 
 
 def answer_to_unknown(bytes data not None) -> bytes | None:

@@ -39,6 +39,7 @@ cdef inline bint sendbuf_has_lost(const SendBuf *b) noexcept nogil:
 cdef int sendbuf_write(SendBuf *b, const uint8_t *ptr, size_t n, void *owner) noexcept nogil   # -1: no memory
 cdef bint sendbuf_peek(SendBuf *b, uint64_t limit, size_t max_len, Segment *out) noexcept nogil
 cdef void sendbuf_commit(SendBuf *b, const Segment *sent) noexcept nogil
+cdef const Chunk *sendbuf_chunk(SendBuf *b, uint64_t offset, bint again) noexcept nogil   # what has the byte at offset
 # borrowed bytes at offset
 cdef const uint8_t *sendbuf_at(SendBuf *b, uint64_t offset, bint again, size_t *n) noexcept nogil
 cdef void sendbuf_on_acked(SendBuf *b, uint64_t offset, size_t n) noexcept nogil

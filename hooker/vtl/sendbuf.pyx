@@ -105,7 +105,7 @@ cdef uint32_t find_chunk(SendBuf *b, uint64_t offset) noexcept nogil:
     return b.head + lo
 
 
-cdef const uint8_t *sendbuf_at(SendBuf *b, uint64_t offset, bint again, size_t *n) noexcept nogil:
+cdef const Chunk *sendbuf_chunk(SendBuf *b, uint64_t offset, bint again) noexcept nogil:
     cdef Chunk *c
     cdef uint32_t i
     i = b.cursor
@@ -120,6 +120,11 @@ cdef const uint8_t *sendbuf_at(SendBuf *b, uint64_t offset, bint again, size_t *
             c = slot(b, i)
     if not again:
         b.cursor = i
+    return c
+
+
+cdef const uint8_t *sendbuf_at(SendBuf *b, uint64_t offset, bint again, size_t *n) noexcept nogil:
+    cdef const Chunk *c = sendbuf_chunk(b, offset, again)
     n[0] = c.len - (offset - c.offset)
     return c.ptr + (offset - c.offset)
 
