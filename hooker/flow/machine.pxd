@@ -111,7 +111,7 @@ cdef enum flow_flag:
     FL_PEER_ENGAGED = 1 << 3    # the peer has seen a segment of its own in this epoch
     FL_FINAL_HERE = 1 << 4      # peer_final is the peer's last word on the wire
     FL_SERIAL_SEEN = 1 << 5     # serial_in is the peer's
-    FL_REFUSED = 1 << 6         # a retransmission at or above refused_from must pass
+    FL_REFUSED = 1 << 6         # retransmissions between refused_from and refused_to must pass
     FL_RST_TOLD = 1 << 7        # the peer's kernel has reset the connection, ours still has it
     FL_WAS_RESET = 1 << 8       # ours has
     FL_PROMISED = 1 << 9        # told_edge is beyond the kernel's window
@@ -153,7 +153,8 @@ cdef struct Flow:               # 120 bytes
     uint32_t told_edge          # what the peer was told
     uint32_t injected           # behind the last byte given to our kernel
     uint32_t peer_final         # the peer puts nothing above it onto the wire
-    uint32_t refused_from
+    uint32_t refused_from       # of what the peer or the transport has not kept, what has not been repeated yet
+    uint32_t refused_to
     uint32_t again_from         # the position sent again last
     uint32_t tsval              # our kernel's, of the last segment
     uint32_t rtt_us             # of the transport

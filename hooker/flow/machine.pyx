@@ -268,9 +268,11 @@ cdef void engaged_data_segment(Flow *f, const FlowConfig *c, const Segment *s, b
             return
         # what went by TCP before is not on its way in the transport: nobody else repeats it
         passes = not c.repairs or f.again > 1 or after(f.wire_high, s.position)
-        if f.flags & FL_REFUSED and not after(f.refused_from, s.position):
+        if f.flags & FL_REFUSED and after(s.position + s.length, f.refused_from) and after(f.refused_to, s.position):
             passes = True
-            f.flags &= ~FL_REFUSED
+            f.refused_from = s.position + s.length
+            if not after(f.refused_to, f.refused_from):
+                f.flags &= ~FL_REFUSED
     if passes:
         out.actions |= DO_SEND_DATA
     if f.wait_at == UINT64_MAX or f.backoff > 0:
@@ -313,6 +315,7 @@ cdef void flow_injected(Flow *f, uint32_t end, uint64_t now) noexcept nogil:
 cdef void flow_not_taken(Flow *f, uint32_t position) noexcept nogil:
     if not f.flags & FL_REFUSED or after(f.refused_from, position):
         f.refused_from = position
+    f.refused_to = f.snd_nxt
     f.flags |= FL_REFUSED
 
 

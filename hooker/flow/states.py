@@ -90,7 +90,7 @@ class Action(IntFlag):
     INJECT_ACK = auto()  # an ACK of snd_una with the window up to the peer's edge (8.2)
     INJECT_PROBE = auto()  # no data, one position too low: the kernel answers what it has
     INJECT_RST = auto()  # at the kernel's rcv_nxt
-    RESUME = auto()  # let the next retransmission from the refused position pass
+    RESUME = auto()  # what had been sent from the refused position on passes once more when it is repeated
     ABORT = auto()  # end the application's socket with an error
     REPORT = auto()  # to the user, with the reason
     FORGET = auto()

@@ -94,6 +94,25 @@ cdef void hear_acknowledgement(twin *t, uint64_t ack, uint64_t edge, uint64_t no
     h.edge = t.down_edge
 
 
+cdef void hear_loss(twin *t, uint64_t edge, heard *h) noexcept nogil:
+    """What was given without a hole is missing below a block, or the window ends before what was given within it.
+
+    The device keeps the order, so no third duplicate is needed: the local TCP has dropped it, for want of room.
+    """
+    cdef uint32_t i
+    cdef uint64_t to = NOWHERE
+    for i in range(h.sacks):
+        if h.sack[i][0] > t.down_acked:
+            to = min(to, h.sack[i][0])
+    if to == NOWHERE and edge < t.down_handed:
+        to = t.down_handed
+    if t.down_acked < to <= t.down_handed:
+        h.what |= HEARD_AGAIN
+        h.again_from, h.again_to = t.down_acked, to
+        t.down_handed = t.down_acked
+        t.deadline = NOWHERE
+
+
 cdef void hear_duplicate(twin *t, heard *h) noexcept nogil:
     """The third in a row: what was given below the first block, or just the next segment, is missing.
 
@@ -211,6 +230,8 @@ cdef void hear_segment(twin *t, const Segment *s, uint64_t seq, uint64_t ack, ui
         t.up_seen = max(t.up_seen, seq)
         if ack == t.down_acked and t.down_most > ack and not h.what & (HEARD_ACK | HEARD_EDGE):
             hear_duplicate(t, h)
+    if ack == t.down_acked:
+        hear_loss(t, edge, h)
     hear_timestamps(t, s, seq, fresh, h)
     if t.flags & TWIN_ABORTING:
         h.what |= HEARD_CHALLENGE

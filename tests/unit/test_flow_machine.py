@@ -206,6 +206,21 @@ def test_what_went_by_tcp_before_is_repeated_at_once() -> None:
     assert not m.segment(401, 100, 1, WINDOW, 0) & A.SEND_DATA  # this one the transport has
 
 
+def test_all_that_had_been_sent_when_it_was_refused_passes_once_more() -> None:
+    """Each piece at its first repetition: TCP would wait for a timeout before the second."""
+    m = engaged(repairs=True)
+    m.message(message("acked", position=1, edge=500, serial=1), 0)
+    for position in (1, 11, 21, 31):
+        m.segment(position, 10, 1, WINDOW, 0)
+    m.message(message("refused", position=15), 0)
+    m.segment(41, 10, 1, WINDOW, 0)  # sent after it
+    passed = [
+        position for position in (1, 11, 21, 31, 41) if m.segment(position, 10, 1, WINDOW, 0) & A.SEND_DATA
+    ]
+    assert passed == [11, 21, 31]
+    assert not m.segment(21, 10, 1, WINDOW, 0) & A.SEND_DATA  # under way again
+
+
 def test_keepalive_and_window_probes_are_answered_by_the_far_kernel_only() -> None:
     m = engaged()
     m.message(message("acked", position=1, edge=500, serial=1), 0)

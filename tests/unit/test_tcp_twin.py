@@ -502,13 +502,35 @@ def test_what_is_not_acknowledged_is_asked_for_again_later_and_later() -> None:
     assert twin.deadline is None
 
 
-def test_three_duplicates_ask_for_what_is_missing_at_once() -> None:
+def test_what_lies_below_a_block_is_asked_for_at_once_and_once() -> None:
+    """The device keeps the order: what came later is there, so this was dropped."""
     twin = make()
     twin.deliver(1, b"x" * 5000, 0)
     block = ((REMOTE_ISN + 2001, REMOTE_ISN + 5001),)
     heard = [hear(twin, 1, sacks=block) for _ in range(4)]
-    assert [h.again for h in heard] == [None, None, (1, 2001), None]
+    assert [h.again for h in heard] == [(1, 2001), None, None, None]
     assert all("duplicate" in h.what and h.sacks == ((2001, 5001),) for h in heard)
+    assert twin.deadline is None
+    twin.deliver(1, b"x" * 2000, 7 * MS)
+    assert twin.deadline == 307 * MS
+    assert hear(twin, 1, ack=5001).again is None
+
+
+def test_a_window_that_ends_before_what_was_given_says_that_it_was_dropped() -> None:
+    """Linux, when the socket's buffer is full: a window of 0, and later one that is smaller than before."""
+    twin = make()
+    twin.deliver(1, b"x" * 5000, 0)
+    assert hear(twin, 1, ack=1001, window=0).again == (1001, 5001)
+    assert hear(twin, 1, ack=1001, window=3000).again is None
+    twin.deliver(1001, b"x" * 1000, 0)
+    assert hear(twin, 1, ack=2001, window=0).again is None  # all that was given again is there
+
+
+def test_three_duplicates_without_blocks_ask_for_one_segment() -> None:
+    twin = make(sack=False)
+    twin.deliver(1, b"x" * 5000, 0)
+    heard = [hear(twin, 1).again for _ in range(4)]
+    assert heard == [None, None, (1, 1 + MSS), None]
 
 
 def test_a_hole_that_the_transport_left_is_not_asked_for() -> None:
