@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from lone_worker import LoneWorker
-from support import Pair
+from support import INTERCEPT, KINDS, Pair
 
 from hooker.lab import Lab
 from hooker.lab import leftovers as lab_leftovers
@@ -91,10 +91,16 @@ def hooked_pair(lab: Lab) -> Iterator[Pair]:
         yield pair
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A module that says ``BOTH_KINDS = True`` has its pair once for each kind of engine."""
+    if getattr(metafunc.module, "BOTH_KINDS", False) and "module_pair" in metafunc.fixturenames:
+        metafunc.parametrize("module_pair", KINDS, indirect=True, scope="module")
+
+
 @pytest.fixture(scope="module")
-def module_pair() -> Iterator[Pair]:
+def module_pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     """One hooked pair for a module whose tests do not harm it; programs started stay up."""
-    with Lab() as made, Pair.open(made) as pair:
+    with Lab() as made, Pair.open(made, kind=getattr(request, "param", INTERCEPT)) as pair:
         yield pair
 
 

@@ -22,7 +22,9 @@ from hooker.lab.engine import EngineProcess
 PEER = Path(__file__).resolve().parent / "apps" / "peer.py"
 FAMILIES = ("v4", "v6", "mapped")
 PLAIN = os.environ.get("HOOKER_TEST_PLAIN") == "1"  # the same tests over TCP: they must hold there too
-INTERCEPT = os.environ.get("HOOKER_TEST_INTERCEPT", "")  # the same with such engines; empty: the usual
+INTERCEPT = os.environ.get("HOOKER_TEST_INTERCEPT", "messages")  # the same with such engines
+KIND = ("--intercept", INTERCEPT)
+KINDS = (INTERCEPT,) if PLAIN or "HOOKER_TEST_INTERCEPT" in os.environ else ("messages", "segments")
 SEGMENTS = INTERCEPT == "segments"  # which hold nothing, leave everything to TCP, and send what TCP sends
 
 
@@ -49,17 +51,20 @@ class Pair:
     lab: Lab
     client: EngineProcess | None = None
     server: EngineProcess | None = None
+    kind: str = INTERCEPT  # of its engines
     _mark: int = field(default=0)
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, lab: Lab, hosts: str = "ab", options: tuple[str, ...] = ()) -> Iterator[Pair]:
-        """Start engines on the named *hosts*; stop them, and show their logs, at the end."""
+    def open(
+        cls, lab: Lab, hosts: str = "ab", options: tuple[str, ...] = (), kind: str = INTERCEPT
+    ) -> Iterator[Pair]:
+        """Start engines of a *kind* on the named *hosts*; stop them, and show their logs, at the end."""
         engines: dict[str, EngineProcess] = {}
         try:
             if not PLAIN:
-                engines = start_engines([h for h in lab.hosts if h.letter in hosts], options)
-            yield cls(lab, engines.get("a"), engines.get("b"))
+                engines = start_engines([h for h in lab.hosts if h.letter in hosts], options, kind)
+            yield cls(lab, engines.get("a"), engines.get("b"), kind)
         finally:
             for engine in engines.values():
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -90,7 +95,7 @@ class Pair:
             flows: that must have been engaged at the client, at least.
             tcp_payload: bytes that may have crossed as TCP, at most; None: any number.
         """
-        if PLAIN or SEGMENTS:  # a connection begins on TCP, and may have ended before it moves
+        if PLAIN or self.kind == "segments":  # a connection begins on TCP, and may have ended before it moves
             yield
             return
         assert self.client
@@ -126,10 +131,11 @@ class Pair:
             del procs[mark:]
 
 
-def start_engines(hosts: list[Host], options: tuple[str, ...] = ()) -> dict[str, EngineProcess]:
+def start_engines(
+    hosts: list[Host], options: tuple[str, ...] = (), kind: str = INTERCEPT
+) -> dict[str, EngineProcess]:
     """Start an engine on each of *hosts*, together: each takes seconds to compile its programs."""
-    if INTERCEPT:
-        options = ("--intercept", INTERCEPT, *options)
+    options = ("--intercept", kind, *options)
     with ThreadPoolExecutor() as pool:
         return dict(
             zip((h.letter for h in hosts), pool.map(lambda h: h.hooker(*options), hosts), strict=True)

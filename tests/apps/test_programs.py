@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import grp
 import json
 import os
-import pwd
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from apps.servers import SSH_PORT, need, postgres_options, running_postgres, start_sshd
 from support import FAMILIES, Pair, address, url
 
-from hooker.lab import Host
 from hooker.lab.apps import sha256, start_iperf3, start_nginx, start_redis, write_random
 
 pytestmark = pytest.mark.timeout(120)
-
-SSH_PORT, PG_PORT = 2222, 5433
-
-
-def need(*programs: str) -> None:
-    missing = [p for p in programs if not shutil.which(p)]
-    if missing:
-        pytest.skip(f"not installed: {', '.join(missing)}")
-
+BOTH_KINDS = True
 
 # ---- ssh ------------------------------------------------------------------------------------
 
@@ -34,30 +23,7 @@ def need(*programs: str) -> None:
 @pytest.fixture
 def ssh(pair: Pair) -> list[str]:
     """An sshd on host b with keys of its own; the options that ssh and scp need to reach it."""
-    need("/usr/sbin/sshd", "ssh", "scp")
-    base = pair.lab.tmp / "ssh"
-    if not base.exists():
-        base.mkdir(mode=0o700)
-        for name in ("host", "user"):
-            keygen = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(base / name)]
-            subprocess.run(keygen, check=True, timeout=20)
-    Path("/run/sshd").mkdir(exist_ok=True)  # sshd insists on it
-    settings = {
-        "HostKey": base / "host",
-        "AuthorizedKeysFile": base / "user.pub",
-        "StrictModes": "no",
-        "UsePAM": "no",
-        "PidFile": "none",
-        "PermitRootLogin": "yes",
-        "Subsystem": "sftp internal-sftp",
-    }
-    options = [part for key, value in settings.items() for part in ("-o", f"{key}={value}")]
-    options += ["-o", "ListenAddress=0.0.0.0", "-o", "ListenAddress=::", "-f", "/dev/null", "-e"]
-    with (base / "log").open("wb") as log:
-        pair.b.popen(["/usr/sbin/sshd", "-D", "-p", str(SSH_PORT), *options], stdout=log, stderr=log)
-    pair.b.wait_listening(SSH_PORT)
-    known = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "BatchMode=yes"]
-    return ["-F", "none", "-i", str(base / "user"), *(part for k in known for part in ("-o", k))]
+    return start_sshd(pair.b, pair.lab.tmp / "ssh")
 
 
 @pytest.mark.parametrize("family", ["v4", "v6"])
@@ -123,41 +89,12 @@ def test_iperf3(pair: Pair, family: str, direction: list[str]) -> None:
 @pytest.fixture
 def postgres(pair: Pair) -> Iterator[Path]:
     """A fresh cluster on host b; yields the directory of its programs."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    if not found:
-        pytest.skip("PostgreSQL is not installed")
-    need("psql", "pgbench")
-    bin_dir, base = found[-1].parent, Path(f"/tmp/{pair.lab.cgroup.name}-pg")
-    user, group = pwd.getpwnam("postgres").pw_uid, grp.getgrnam("postgres").gr_gid
-    base.mkdir()
-    os.chown(base, user, group)
-    try:
-        data = base / "data"
-        initdb = [str(bin_dir / "initdb"), "-D", str(data), "-A", "trust", "-N", "-U", "postgres"]
-        subprocess.run(initdb, user=user, group=group, check=True, capture_output=True, timeout=60, cwd=base)
-        with (data / "pg_hba.conf").open("a") as hba:
-            hba.write("host all all 0.0.0.0/0 trust\nhost all all ::/0 trust\n")
-        _start_postgres(pair.b, bin_dir, data, base)
+    with running_postgres(pair.lab) as bin_dir:
         yield bin_dir
-    finally:
-        for proc in pair.lab.processes:
-            if proc.args[-1] == f"unix_socket_directories={base}":  # type: ignore[index]
-                proc.terminate()
-                proc.wait(10)
-        shutil.rmtree(base, ignore_errors=True)
-
-
-def _start_postgres(host: Host, bin_dir: Path, data: Path, base: Path) -> None:
-    options = ["listen_addresses=*", "fsync=off", f"port={PG_PORT}", f"unix_socket_directories={base}"]
-    become = ["setpriv", "--reuid", "postgres", "--regid", "postgres", "--init-groups"]
-    settings = [part for option in options for part in ("-c", option)]
-    with (base / "log").open("wb") as log:
-        host.popen([*become, bin_dir / "postgres", "-D", data, *settings], stdout=log, stderr=log)
-    host.wait_listening(PG_PORT, timeout=20)
 
 
 def test_psql_and_pgbench(pair: Pair, postgres: Path) -> None:
-    host = ["-h", pair.b.v4, "-p", str(PG_PORT), "-U", "postgres"]
+    host = postgres_options(pair.b.v4)
     rows = 100_000
     query = f"select md5(string_agg(n::text, ',')) from generate_series(1, {rows}) n"
     listing = f"copy (select n from generate_series(1, {rows}) n) to stdout"
@@ -168,7 +105,7 @@ def test_psql_and_pgbench(pair: Pair, postgres: Path) -> None:
         bench = pair.a.run(
             ["pgbench", *host, "-c", "4", "-t", "50", "postgres"], text=True, timeout=60
         ).stdout
-        six = ["-h", pair.b.v6, *host[2:]]
+        six = postgres_options(pair.b.v6)
         sums = pair.a.run(["psql", *six, "-Atc", "select count(*) from pgbench_history"], text=True).stdout
     assert out == "".join(f"{n}\n" for n in range(1, rows + 1))
     assert len(digest.strip()) == 32

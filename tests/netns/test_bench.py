@@ -21,6 +21,7 @@ def bench(*arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[s
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_a_quick_summary_ends_in_a_ratio_for_every_cell() -> None:
     done = bench("summary", "--json", "--quick", timeout=580)

@@ -7,11 +7,14 @@ import sys
 import textwrap
 
 import pytest
-from support import PLAIN, Pair, counts
+from support import PLAIN, SEGMENTS, Pair, counts
 
 from hooker.lab import Lab
 
-pytestmark = [pytest.mark.timeout(90), pytest.mark.skipif(PLAIN, reason="needs engines")]
+pytestmark = [
+    pytest.mark.timeout(90),
+    pytest.mark.skipif(PLAIN or SEGMENTS, reason="of messages; test_segments_hold.py"),
+]
 PORT = 7990
 IPV6_HOPOPTS, IPV6_DSTOPTS = 54, 59
 MARK_OF_DATA = 0xF0  # where TCP's data offset would be, were there no extension header: 60 bytes of header

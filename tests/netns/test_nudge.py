@@ -6,11 +6,14 @@ import subprocess
 import sys
 
 import pytest
-from support import PLAIN, Pair, rules
+from support import PLAIN, SEGMENTS, Pair, rules
 
 from hooker.lab import Lab
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = [
+    pytest.mark.timeout(90),
+    pytest.mark.skipif(SEGMENTS, reason="of messages: segments are not held unless that is asked for"),
+]
 PORT = 7985
 TRIES = 4
 SERVER = f"""

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import KIND
 
 from hooker.lab import Lab
 from hooker.lab.apps import HTTP_PORT, sha256, start_nginx, write_random
 from hooker.lab.engine import EngineProcess
 
-RUN = [sys.executable, "-m", "hooker", "run"]
+RUN = [sys.executable, "-m", "hooker", "run", *KIND]
 SIZE = 20_000_000  # bytes
 
 SEND_AND_EXIT = """
@@ -39,7 +40,7 @@ print(size, digest.hexdigest())
 @pytest.fixture
 def server(lab: Lab) -> Iterator[EngineProcess]:
     """The engine of host b; host a has none but what the test runs."""
-    engine = lab.b.hooker()
+    engine = lab.b.hooker(*KIND)
     try:
         yield engine
     finally:

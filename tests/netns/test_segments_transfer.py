@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from segments_engine import EngineProcess, engines
-from support import eventually, peer, result, results, same
+from support import eventually, peer, result, results, rules, same
 
-from hooker.lab import Lab, end_processes
+from hooker.lab import INTERFACE, Lab, end_processes
 
 pytestmark = pytest.mark.timeout(120)
 KB, MB = 1 << 10, 1 << 20
@@ -185,3 +185,23 @@ def test_a_reader_that_pauses_stops_its_writer_and_nobody_else(bed: Bed, family:
     one, other = result(writer), result(slow)
     same(one, other)
     assert one["error"] is other["error"] is None
+
+
+LARGE = 600  # bytes of a packet
+SOON = 4.0  # s; one segment for each of TCP's timeouts, as it was once, took 7
+
+
+@both_families
+def test_what_was_lost_before_the_transport_had_it_comes_again_soon(bed: Bed, family: str) -> None:
+    """TCP's first window is lost on a path that drops large packets; then the flow is engaged."""
+    port = 7190 + (family == "v6")
+    rules(
+        bed.lab.b,
+        "add table inet n; add chain inet n i { type filter hook prerouting priority 0; };"
+        f"add rule inet n i iifname {INTERFACE} tcp dport {port} meta length > {LARGE} drop",
+    )
+    with bed.engaged(payload=MB, tcp=64 * KB):
+        client, server = bed.run(family, port, ["recv-all", "close"], [f"send:{MB}", "close"])
+    same(client, server)
+    assert (client["error"], server["error"]) == (None, None)
+    assert server["last_byte"] - client["started"] < SOON

@@ -10,7 +10,7 @@ import textwrap
 import time
 
 import pytest
-from support import PLAIN, SEGMENTS, Pair, address, any_address, counts, eventually, peer, result, same
+from support import KIND, PLAIN, SEGMENTS, Pair, address, any_address, counts, eventually, peer, result, same
 
 from hooker.lab import Host, Lab
 
@@ -137,7 +137,7 @@ def test_the_mark_of_a_killed_engine_leads_to_no_later_one(lab: Lab, family: str
         client = pair.a.popen(command, stdout=subprocess.PIPE)
         eventually(lambda: counts(pair.client.status())["engaged"] == 1)
         pair.client.kill9()
-        later = pair.a.hooker()
+        later = pair.a.hooker(*KIND)
         try:
             server = peer(pair.b, "serve", any_address(family), PORT + 5, "recv-all", "close")
             same(
