@@ -12,7 +12,7 @@
 
 /* What the kinds do differently (intercept.c, marking.c). */
 static void hk_record_init(HK_RECORD *f, u64 id);
-static void hk_begin(struct bpf_sock_ops *s, struct hk_sock *st, int answered);	/* a new flow, not told yet */
+static void hk_begin(struct bpf_sock_ops *s, struct hk_sock *st, struct hk_event *e);	/* a new flow, not told yet */
 static int hk_serves(u16 port);
 static void hk_listens(u16 port, void *tp);
 static int hk_segment_option(struct bpf_sock_ops *s, struct hk_config *c, struct hk_sock *st);	/* its role; 0: none */
@@ -185,7 +185,7 @@ static __always_inline void hk_open(struct bpf_sock_ops *s, struct bpf_sock *sk,
 	e->rtt_us = s->srtt_us >> 3;
 	e->role = st->role;
 	hk_fill_tcp(e, tp);
-	hk_begin(s, st, server_nonce || st->role == HK_ROLE_SERVER);
+	hk_begin(s, st, e);
 	hk_cb_flags(s, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG |
 		    (st->role == HK_ROLE_SERVER ? BPF_SOCK_OPS_PARSE_UNKNOWN_HDR_OPT_CB_FLAG : 0));
 	hk_submit(e, st->role == HK_ROLE_CLIENT);	/* the server's worker hears of it from the peer's */

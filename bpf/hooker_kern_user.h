@@ -94,7 +94,8 @@ struct hk_segments_flow {
 	/* written by the engine */
 	__u32 want;			/* HK_WANT_*; the kernel writes HK_WANT_TCP when it opens the record */
 	__u32 hold;			/* HK_HOLD_*; the kernel writes the first, and does not look again after HK_HOLD_NONE */
-	__u32 pad_engine[14];
+	__u32 burst;			/* segments that a socket begins with when it is marked before it has sent any; 0: as TCP does */
+	__u32 pad_engine[13];
 };
 
 /* ---- frame on the redirect socket: this header, then `length` bytes ---- */
@@ -125,6 +126,14 @@ struct hk_peer {			/* a service left to TCP for a while; port 0: the whole host 
 	__u8 ip[16];
 	__u16 port;
 	__u16 zero;
+};
+
+/* A service, named by hk_peer, whose next connection is to be engaged from its first byte. */
+struct hk_warm {
+	__u64 since;			/* not before (ktime ns): its early data was not acknowledged in time */
+	__u16 instance;			/* of the engine that answers for it */
+	__u16 cooled;			/* so often since it was engaged */
+	__u32 zero;
 };
 
 struct hk_config {
@@ -203,7 +212,10 @@ struct hk_event {
 	__u8 snd_wscale;		/* of the application's socket */
 	__u8 rcv_wscale;
 	__u8 tcp_options;		/* HK_TCP_* */
-	__u32 old_state;		/* CLOSED: the TCP state before */
+	__u8 old_state;			/* CLOSED: the TCP state before */
+	__u8 early;			/* segments: the service is warm, the socket is marked behind the handshake */
+	__u8 cooled;			/* of its hk_warm */
+	__u8 pad_event;
 };
 
 #define HK_TCP_SACK 1
@@ -247,6 +259,7 @@ struct hk_event {
 	X(HK_C_BIND_REFUSED, "device-binding-refused") \
 	X(HK_C_FLOW, "flow") \
 	X(HK_C_SOCKET_MARKED, "socket-marked") \
+	X(HK_C_EARLY, "service-warm") \
 	X(HK_C_SOCKET_UNMARKED, "socket-unmarked") \
 	X(HK_C_STEERED, "socket-steered") \
 	X(HK_C_STRANGER, "stranger-at-device") \

@@ -14,7 +14,7 @@ static __always_inline void hk_record_init(struct hk_flow *f, u64 id)
 }
 
 /* From here on nothing of the flow's data may reach the wire until the engine has decided. */
-static __always_inline void hk_begin(struct bpf_sock_ops *s, struct hk_sock *st, int answered)
+static __always_inline void hk_begin(struct bpf_sock_ops *s, struct hk_sock *st, struct hk_event *e)
 {
 	hk_congestion_reno(s, st, 1);
 	hk_count(HK_C_HELD);

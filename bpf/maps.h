@@ -24,7 +24,8 @@ struct hk_sock {			/* per hooked socket, gone with it */
 	u8 zerocopy;			/* the application has asked for SO_ZEROCOPY */
 	u8 held;			/* segments: payload is kept back, or kept to our device; see guard.c */
 	u8 pinned;			/* segments: the mark and `held` stay until the engine lets go */
-	u8 pad[4];
+	u8 early;			/* segments: the next segment ends the handshake, and goes by the wire */
+	u8 pad[3];
 	char congestion[HK_CC_NAME];	/* what it had before we set reno, else empty */
 	u64 order;			/* a barrier between `adopted` and `zerocopy` */
 	u32 app_mark[2];		/* the application's SO_MARK: [1] if our mark has HK_MARK_OTHER, else [0] */

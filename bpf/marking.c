@@ -13,6 +13,7 @@ static __always_inline void hk_record_init(struct hk_segments_flow *f, u64 id)
 	f->marked = f->marks = f->mss = f->app_closed = f->steered = 0;
 	f->want = HK_WANT_TCP;		/* the engine's from now on */
 	f->hold = HK_HOLD_NONE;
+	f->burst = 0;
 }
 
 /* Nothing waits for the peer's engine, so a listener that defers is like any other. */
@@ -99,6 +100,20 @@ static __always_inline void hk_note_numbers(struct hk_segments_flow *f, struct h
 	__sync_fetch_and_add(&f->marks, 1);
 }
 
+#define HK_TCP_BPF_IW 1001
+
+/*
+ * The segments of a socket that is marked before it has sent any go by a transport that knows its path, so its slow start
+ * would only be a second one. The kernel refuses it later; it does not matter.
+ */
+static __always_inline void hk_begin_wide(struct bpf_sock_ops *s, struct hk_segments_flow *f)
+{
+	int burst = *(volatile u32 *)&f->burst;
+
+	if (burst)
+		bpf_setsockopt(s, HK_SOL_TCP, HK_TCP_BPF_IW, &burst, sizeof(burst));
+}
+
 static __always_inline void hk_mark(struct bpf_sock_ops *s, struct hk_config *c, struct hk_sock *st,
 				    struct hk_segments_flow *f)
 {
@@ -115,6 +130,7 @@ static __always_inline void hk_mark(struct bpf_sock_ops *s, struct hk_config *c,
 	if (hk_numbers_of(s, sk, &n) || hk_set_mark(s, c->mark))
 		return;				/* tried again with the next segment */
 	hk_congestion_reno(s, st, 1);
+	hk_begin_wide(s, f);
 	hk_note_numbers(f, &n);
 	f->marked = 1;
 	hk_count(HK_C_SOCKET_MARKED);
@@ -138,16 +154,38 @@ static __always_inline void hk_keep_back(struct bpf_sock_ops *s, struct hk_confi
 }
 
 /* bbr's pacing cannot be turned off once it has begun: where the flow may be engaged, it does not begin. */
-static __always_inline void hk_begin(struct bpf_sock_ops *s, struct hk_sock *st, int answered)
+/* The service is warm, and the engine that has answered the SYN is the one that we know. */
+static __always_inline void hk_begin_early(struct hk_sock *st, struct hk_segments_flow *f, struct hk_event *e)
+{
+	struct hk_warm *warm;
+	struct hk_peer p = {};
+
+	if (st->role != HK_ROLE_CLIENT || !e->server_nonce)
+		return;
+	__builtin_memcpy(p.ip, e->key.remote_ip, 16);
+	p.port = e->key.remote_port;
+	warm = hk_warm.lookup(&p);
+	if (!warm || warm->instance != (u16)e->server_nonce || warm->since > bpf_ktime_get_ns())
+		return;
+	st->early = 1;
+	f->want = HK_WANT_MARK;
+	e->early = 1;
+	e->cooled = warm->cooled;
+	hk_count(HK_C_EARLY);
+}
+
+static __always_inline void hk_begin(struct bpf_sock_ops *s, struct hk_sock *st, struct hk_event *e)
 {
 	struct hk_config *c = hk_config();
 	struct hk_segments_flow *f = hk_flow_of(st);
 
-	if (answered)
+	if (e->server_nonce || st->role == HK_ROLE_SERVER)
 		hk_congestion_reno(s, st, 1);
 	hk_count(HK_C_FLOW);
 	if (c && f && c->hold)
 		hk_keep_back(s, c, st, f);
+	else if (f)
+		hk_begin_early(st, f, e);
 }
 
 static __always_inline void hk_unmark(struct bpf_sock_ops *s, struct hk_config *c, struct hk_segments_flow *f)
@@ -172,6 +210,19 @@ static __always_inline void hk_let_go(struct bpf_sock_ops *s, struct hk_config *
 }
 
 /*
+ * The handshake's last ACK goes by the wire, alone or with data: only there the server's TCP can take it. The kernel
+ * also asks when it has no segment yet, for the size of one.
+ */
+static __always_inline int hk_ends_handshake(struct bpf_sock_ops *s, struct hk_sock *st)
+{
+	if (!st->early)
+		return 0;
+	if (s->args[0] != BPF_WRITE_HDR_TCP_CURRENT_MSS)
+		st->early = 0;
+	return 1;
+}
+
+/*
  * The client's option goes with all it says until the server has said something: any of it may be what ends the server's
  * handshake. The same answer for a segment and for its size, which was asked before.
  */
@@ -188,6 +239,8 @@ static __always_inline int hk_segment_option(struct bpf_sock_ops *s, struct hk_c
 	want = f->steered || c->closing ? HK_WANT_NEVER : *(volatile u32 *)&f->want;
 	if (hk_is_pinned(st))
 		want = HK_WANT_MARK;
+	if (hk_ends_handshake(s, st))
+		return st->role;
 	if (want == HK_WANT_MARK && !f->marked)
 		hk_mark(s, c, st, f);
 	else if (want != HK_WANT_MARK && f->marked)

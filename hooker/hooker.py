@@ -284,7 +284,13 @@ class Hooker:
         if self._keys:
             hold["dead_after"] = PATIENCE
         with _no_port():
-            return SegmentWorker(tun_fd=lane.descriptor, trail=self.trail, **hold, **self._common())
+            return SegmentWorker(
+                tun_fd=lane.descriptor,
+                warm_fd=self._kernel.warm,
+                trail=self.trail,
+                **hold,
+                **self._common(),
+            )
 
     def _attach(self) -> None:
         """The guard first: no flow is held without it."""

@@ -84,6 +84,7 @@ def make_worker(kernel: Any, lane: Any, port: int, wire_id: int) -> Any:
         ring_size=RING_SIZE,
         free_fd=kernel.free,
         avoid_fd=kernel.avoid,
+        warm_fd=kernel.warm,
         records=kernel.records,
         attention=kernel.attention,
         max_flows=SLOTS,

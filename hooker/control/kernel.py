@@ -73,8 +73,8 @@ class KernelPrograms:
 
     ``intercept``: "messages" or "segments", what the engine takes of applications. Attributes: ``records``
     and ``attention`` (addresses of what is shared with the worker), descriptors of maps (``ring``, ``free``,
-    ``avoid``), for messages ``sockets`` and the program the worker runs (``adopt``), for segments the
-    program that guards the device (``entrance``). Raises KernelError when the kernel refuses a program.
+    ``avoid``), for messages ``sockets`` and the program the worker runs (``adopt``), for segments ``warm``
+    and the program that guards the device (``entrance``). Raises KernelError when the kernel refuses one.
     """
 
     def __init__(self, max_flows: int, intercept: str = "messages") -> None:
@@ -112,6 +112,7 @@ class KernelPrograms:
         else:
             self._guard = self._load("hk_guard", bcc.BPF.CGROUP_SKB)
             self.entrance = self._load("hk_entrance", bcc.BPF.SOCKET_FILTER)
+            self.warm = self._map("hk_warm")
 
     def _load_messages(self, bcc: Any) -> None:
         """What holds flows back, and what takes their messages."""

@@ -1,6 +1,8 @@
 """How this build sees the records it shares with the kernel programs: a test compares it with what BCC made."""
 
-from hooker.includes.hk cimport HK_MARK_BASE, HK_MARK_OTHER, HK_MARK_OWN, hk_attention, hk_event, hk_flow, hk_frame, hk_key, hk_peer, hk_segments_flow
+from hooker.includes.hk cimport (
+    HK_MARK_BASE, HK_MARK_OTHER, HK_MARK_OWN, hk_attention, hk_event, hk_flow, hk_frame, hk_key, hk_peer, hk_segments_flow, hk_warm,
+)
 
 MARK_BASE = <unsigned int>HK_MARK_BASE
 """Marks of hooked application sockets begin with it (hooker/control/marks.py)."""
@@ -19,6 +21,7 @@ def layout():
     cdef hk_frame *r = NULL
     cdef hk_peer *p = NULL
     cdef hk_attention *a = NULL
+    cdef hk_warm *v = NULL
     return {
         "hk_flow": {
             "": sizeof(hk_flow), "flow_id": <size_t>&f.flow_id, "redirected": <size_t>&f.redirected,
@@ -32,7 +35,7 @@ def layout():
             "marks": <size_t>&g.marks, "snd_una": <size_t>&g.snd_una, "snd_nxt": <size_t>&g.snd_nxt,
             "rcv_nxt": <size_t>&g.rcv_nxt, "snd_wnd": <size_t>&g.snd_wnd, "rcv_wnd": <size_t>&g.rcv_wnd,
             "ts_recent": <size_t>&g.ts_recent, "mss": <size_t>&g.mss, "app_closed": <size_t>&g.app_closed,
-            "steered": <size_t>&g.steered, "want": <size_t>&g.want, "hold": <size_t>&g.hold,
+            "steered": <size_t>&g.steered, "want": <size_t>&g.want, "hold": <size_t>&g.hold, "burst": <size_t>&g.burst,
         },
         "hk_event": {
             "": sizeof(hk_event), "type": <size_t>&e.type, "slot": <size_t>&e.slot, "flow_id": <size_t>&e.flow_id,
@@ -41,7 +44,8 @@ def layout():
             "snd_wnd": <size_t>&e.snd_wnd, "rcv_wnd": <size_t>&e.rcv_wnd, "rtt_us": <size_t>&e.rtt_us,
             "ts_recent": <size_t>&e.ts_recent, "peer_port": <size_t>&e.peer_port, "mss": <size_t>&e.mss, "role": <size_t>&e.role,
             "snd_wscale": <size_t>&e.snd_wscale, "rcv_wscale": <size_t>&e.rcv_wscale,
-            "tcp_options": <size_t>&e.tcp_options, "old_state": <size_t>&e.old_state,
+            "tcp_options": <size_t>&e.tcp_options, "old_state": <size_t>&e.old_state, "early": <size_t>&e.early,
+            "cooled": <size_t>&e.cooled,
         },
         "hk_key": {
             "": sizeof(hk_key), "local_ip": <size_t>&k.local_ip, "remote_ip": <size_t>&k.remote_ip,
@@ -52,5 +56,6 @@ def layout():
             "magic": <size_t>&r.magic,
         },
         "hk_attention": {"": sizeof(hk_attention), "state": <size_t>&a.state, "no_twins": <size_t>&a.no_twins, "lost": <size_t>&a.lost},
+        "hk_warm": {"": sizeof(hk_warm), "since": <size_t>&v.since, "instance": <size_t>&v.instance, "cooled": <size_t>&v.cooled},
         "hk_peer": {"": sizeof(hk_peer), "ip": <size_t>&p.ip, "port": <size_t>&p.port, "zero": <size_t>&p.zero},
     }

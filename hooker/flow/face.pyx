@@ -3,7 +3,7 @@
 from libc.stdint cimport UINT64_MAX
 from libc.string cimport memcpy
 from hooker.flow.machine cimport *
-from hooker.flow.messages cimport MAX_BLOCKS, MESSAGE_FINE, MSG_LEAVE, Message, message_bytes, read_message
+from hooker.flow.messages cimport DATA_OPENERS, MAX_BLOCKS, MESSAGE_FINE, MSG_LEAVE, Message, message_bytes, read_message
 from hooker.flow.sender cimport Piece, SenderPool, sender_acked, sender_acknowledged, sender_credit, sender_deadline
 from hooker.flow.sender cimport Sender as SenderState
 from hooker.flow.sender cimport sender_defaults, sender_done, sender_fin, sender_free, sender_init, sender_next
@@ -19,7 +19,7 @@ FLOW_SIZE = sizeof(Flow)
 """Bytes of one flow."""
 
 
-_LOCAL = (Event.START, Event.UNMARKED, Event.CLOSE, Event.DOWN, Event.PEER_DEAD, Event.STOP, Event.DOUBT)
+_LOCAL = (Event.START, Event.START_EARLY, Event.UNMARKED, Event.CLOSE, Event.DOWN, Event.PEER_DEAD, Event.STOP, Event.DOUBT)
 
 
 cdef uint64_t ticks(double seconds):
@@ -53,7 +53,7 @@ cdef class Machine:
         self.f.flags |= FL_PINNED
 
     def local(self, event, double now) -> int:
-        """START, UNMARKED, CLOSE, DOWN, PEER_DEAD, STOP or DOUBT of `states.Event`."""
+        """START, START_EARLY, UNMARKED, CLOSE, DOWN, PEER_DEAD, STOP or DOUBT of `states.Event`."""
         if event not in _LOCAL:
             raise ValueError(f"{event!r} has a method of its own or comes from the peer")
         flow_local(&self.f, &self.c, event, ticks(now), &self.out)
@@ -102,7 +102,7 @@ cdef class Machine:
         if position >= 0:
             m.position = position
         if flags >= 0:
-            m.flags = flags
+            m.flags = flags | (m.flags & DATA_OPENERS)
         if m.type == MSG_LEAVE:
             m.epoch = self.out.epoch
         m.data = data

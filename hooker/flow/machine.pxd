@@ -10,6 +10,7 @@ cdef enum:
 cdef enum flow_state:
     ST_TCP
     ST_OPENING
+    ST_EARLY
     ST_ARMED
     ST_BRIDGE
     ST_ENGAGED
@@ -24,6 +25,7 @@ cdef enum flow_role:
 
 cdef enum flow_event:
     EV_START
+    EV_START_EARLY
     EV_SEGMENT
     EV_SEGMENT_BOTH
     EV_LOCAL_RST
@@ -40,6 +42,8 @@ cdef enum flow_event:
     EV_OPEN_AGAIN
     EV_OPEN_OLD
     EV_ACCEPT
+    EV_ACCEPT_SEEN
+    EV_ACCEPT_BOTH
     EV_REJECT
     EV_ENGAGED
     EV_FINAL
@@ -117,6 +121,7 @@ cdef enum flow_flag:
     FL_PROMISED = 1 << 9        # told_edge is beyond the kernel's window
     FL_DOUBTED = 1 << 10        # something says that the peer has left, and it has said nothing since
     FL_LATE = 1 << 11           # the last try came late, and did not count
+    FL_SEEN = 1 << 12           # EARLY: a segment has come through hk0
 
 
 cdef struct FlowConfig:         # one for an engine and class of transport
@@ -128,6 +133,8 @@ cdef struct FlowConfig:         # one for an engine and class of transport
     uint64_t quiet              # LEFT: after so long without a segment the mark is gone
     uint64_t closed             # how long a closed flow is remembered
     uint64_t early              # beyond one RTT, until early DATA goes to the wire, too
+    uint32_t early_most         # bytes of it: the peer keeps so many
+    uint64_t gather             # EARLY: so long OPEN waits for the first segment, to go with it
     uint64_t answer             # an ACK of the kernel that repeats the last one and comes so long after what was injected
                                 # answers something else
     uint8_t tries               # OPEN, ENGAGED, PING, of free flows

@@ -56,6 +56,8 @@ cdef void flow_defaults(FlowConfig *c) noexcept nogil:
     c.quiet = 1000 * MILLISECOND
     c.closed = 60000 * <uint64_t>MILLISECOND
     c.early = 10 * MILLISECOND
+    c.gather = MILLISECOND
+    c.early_most = 16384
     c.answer = 300 * MILLISECOND
     c.tries = 3
     c.pinned_tries = 8
@@ -98,6 +100,8 @@ cdef void enter(Flow *f, const FlowConfig *c, uint8_t state, uint64_t now) noexc
         f.wait_at = now + interval(f, c, 0)
     elif state == ST_ARMED:
         f.wait_at = now + c.local_probe
+    elif state == ST_EARLY:
+        f.wait_at = now + c.gather
     elif state == ST_LEFT:
         f.wait_at = now + c.quiet
     elif state == ST_CLOSED:
@@ -147,13 +151,15 @@ cdef inline void new_epoch(Flow *f, uint8_t epoch) noexcept nogil:
 cdef void flow_local(Flow *f, const FlowConfig *c, flow_event what, uint64_t now, Outcome *out) noexcept nogil:
     cdef flow_reason why = WHY_CLOSED
     begin(f, out)
-    if what == EV_START and f.role == ROLE_CLIENT and f.state == ST_TCP:
+    if (what == EV_START or what == EV_START_EARLY) and f.role == ROLE_CLIENT and f.state == ST_TCP:
         if f.epoch == MAX_EPOCH:
             f.reason = WHY_EPOCHS_USED_UP
             out.actions = DO_REPORT
             return
         new_epoch(f, f.epoch + 1)
         out.epoch = f.epoch
+        if what == EV_START_EARLY:
+            f.flags |= FL_EARLY
     elif what == EV_DOWN:
         why = WHY_TRANSPORT_DOWN
     elif what == EV_PEER_DEAD:
@@ -187,7 +193,7 @@ cdef inline bint possible(const Flow *f, const Segment *s) noexcept nogil:
     if s.length > FAR or s.window > FAR or not near(s.position, f.snd_nxt) or not near(s.ack, f.rcv_ack):
         return False
     # while we bridge only, acknowledgements pass us by, and gigabytes may
-    return (f.state != ST_ARMED and f.state != ST_BRIDGE and f.state != ST_ENGAGED
+    return (f.state != ST_EARLY and f.state != ST_ARMED and f.state != ST_BRIDGE and f.state != ST_ENGAGED
             or near(s.position + s.length, f.snd_una) and near(f.snd_nxt, f.snd_una))
 
 
@@ -209,6 +215,8 @@ cdef void flow_segment(Flow *f, const FlowConfig *c, const Segment *s, uint64_t 
     if f.state == ST_ARMED and f.flags & FL_PEER_ENGAGED:
         what = EV_SEGMENT_BOTH
     step(f, c, what, WHY_NONE, now, out)
+    if f.state == ST_EARLY:
+        early_segment(f, c, now, out)
     if f.state == ST_ENGAGED:
         engaged_segment(f, c, s, fresh, same, now, out)
     elif f.state == ST_LEFT:
@@ -217,9 +225,26 @@ cdef void flow_segment(Flow *f, const FlowConfig *c, const Segment *s, uint64_t 
         bridge(f, c, s, now, out)
 
 
+cdef inline void early_segment(Flow *f, const FlowConfig *c, uint64_t now, Outcome *out) noexcept nogil:
+    """The first one takes OPEN along."""
+    f.flags |= FL_SEEN
+    if f.tries == 0:
+        out.actions |= DO_SEND_OPEN
+        f.tries = 1
+        f.wait_at = now + interval(f, c, 0)
+
+
+cdef inline bint may_be_early(const Flow *f, const FlowConfig *c, const Segment *s) noexcept nogil:
+    """Whether it goes as DATA. A pinned flow's must; of others no more than the peer keeps: what it had to drop would wait
+    for the timeouts of our TCP."""
+    if (f.state != ST_BRIDGE and f.state != ST_EARLY) or not f.flags & FL_EARLY or s.length == 0 or s.rst:
+        return False
+    return f.flags & FL_PINNED or not after(s.position + s.length, f.snd_una + c.early_most)
+
+
 cdef void bridge(Flow *f, const FlowConfig *c, const Segment *s, uint64_t now, Outcome *out) noexcept nogil:
     """The segment goes to the wire; early data goes by the transport first."""
-    if f.state == ST_BRIDGE and f.flags & FL_EARLY and s.length > 0 and not s.rst:
+    if may_be_early(f, c, s):
         out.actions = out.actions & ~DO_BRIDGE | DO_SEND_DATA
         if not f.flags & (FL_EARLY_WAITS | FL_PINNED):
             f.flags |= FL_EARLY_WAITS
@@ -295,7 +320,7 @@ cdef void count_lone(Flow *f, const FlowConfig *c, const Segment *s, bint same, 
 
 
 cdef void flow_marked(Flow *f, uint32_t snd_una, uint32_t snd_nxt, uint32_t rcv_nxt) noexcept nogil:
-    if f.state == ST_BRIDGE or f.state == ST_ENGAGED:      # a segment was faster
+    if f.state == ST_BRIDGE or f.state == ST_ENGAGED or f.flags & FL_SEEN:      # a segment was faster
         if near(snd_nxt, f.snd_una) and after(snd_nxt, f.snd_nxt):
             f.snd_nxt = snd_nxt
         if near(snd_nxt, f.snd_una) and after(snd_nxt, f.wire_high):
@@ -327,13 +352,22 @@ cdef inline flow_event open_event(const Flow *f, const Message *m) noexcept nogi
     return EV_OPEN_AGAIN if m.epoch == f.epoch and m.own_token == f.peer_token else EV_OPEN_OLD
 
 
+cdef inline bint repeats(const Flow *f) noexcept nogil:
+    """Closed in order, and the peer has said that it is engaged: what says or asks so again is late."""
+    return f.state == ST_CLOSED and f.flags & (FL_FINAL_HERE | FL_WAS_RESET) == FL_FINAL_HERE
+
+
 cdef void on_open(Flow *f, const FlowConfig *c, const Message *m, uint64_t now, Outcome *out) noexcept nogil:
     cdef flow_event what = open_event(f, m)
     if f.role != ROLE_SERVER or m.epoch == 0 or (what == EV_OPEN_OLD and m.own_token != f.peer_token):
         return
+    if what == EV_OPEN_AGAIN and repeats(f):
+        what = EV_DATA_OLD
     if what == EV_OPEN_NEW and cell_of(f, what).next == ST_ARMED:
         f.peer_token = m.own_token
         new_epoch(f, m.epoch)
+        if m.flags & OPEN_EARLY:
+            f.flags |= FL_EARLY
         if f.state == ST_TCP or f.state == ST_LEFT:
             f.wire_high = f.snd_nxt
     step(f, c, what, WHY_NONE, now, out)
@@ -394,13 +428,17 @@ cdef void on_current(Flow *f, const FlowConfig *c, const Message *m, uint64_t no
         why = WHY_REJECTED
     elif what == EV_LEAVE and m.flags & LEAVE_QUOTES:
         why = WHY_UNKNOWN_THERE
-    if m.type == MSG_ACCEPT and (f.state == ST_OPENING or f.peer_token == 0):
+    if m.type == MSG_ACCEPT and (f.state == ST_OPENING or f.state == ST_EARLY or f.peer_token == 0):
         f.peer_token = m.own_token
+    if what == EV_ACCEPT and f.state == ST_EARLY and f.flags & FL_SEEN:
+        what = EV_ACCEPT_BOTH if f.flags & FL_PEER_ENGAGED else EV_ACCEPT_SEEN
     if EV_ENGAGED <= what <= EV_REFUSED:
         f.flags |= FL_PEER_ENGAGED
         if m.type == MSG_ENGAGED and m.flags & ENGAGED_FINAL:
             f.flags |= FL_FINAL_HERE
             f.peer_final = m.position
+    if m.type == MSG_ENGAGED and repeats(f):
+        what = EV_DATA_OLD
     step(f, c, what, why, now, out)
     if f.state == ST_ENGAGED:
         on_engaged(f, c, what, m, now, out)
@@ -480,6 +518,8 @@ cdef bint unknown_flow(const Message *m, Message *answer) noexcept nogil:
         answer.token = m.own_token
         answer.position = UNKNOWN_HERE
         return True
+    if m.type == MSG_DATA and m.flags & DATA_OPENERS:
+        return False                            # its token is the sender's own; it does not need an answer
     answer.type = MSG_LEAVE
     answer.flags = LEAVE_QUOTES
     answer.token = m.token
@@ -492,10 +532,12 @@ cdef bint unknown_flow(const Message *m, Message *answer) noexcept nogil:
 cdef inline uint8_t tries_of(const Flow *f, const FlowConfig *c) noexcept nogil:
     if f.state == ST_ARMED:
         return c.probes
+    if f.state == ST_EARLY:
+        return c.tries + 1                      # its first OPEN is one of them
     return c.pinned_tries if f.flags & FL_PINNED and f.state != ST_ENGAGED else c.tries
 
 cdef inline flow_reason exhausted_because(const Flow *f) noexcept nogil:
-    if f.state == ST_OPENING:
+    if f.state == ST_OPENING or f.state == ST_EARLY:
         return WHY_NO_ANSWER
     if f.state == ST_ARMED:
         return WHY_NOT_THROUGH_HK0
@@ -526,6 +568,8 @@ cdef void flow_timer(Flow *f, const FlowConfig *c, uint64_t now, Outcome *out) n
         f.flags &= ~(FL_EARLY | FL_EARLY_WAITS)
         f.wire_high = f.snd_nxt
         out.actions |= DO_WIRE_EARLY
+        f.wait_at = now + interval(f, c, f.tries)
+        return
     if counts(f, c, now):
         f.tries = min(f.tries, <uint8_t>254) + 1
     step(f, c, EV_EXHAUSTED if f.tries > tries_of(f, c) else EV_TIMER, exhausted_because(f), now, out)
@@ -562,6 +606,10 @@ cdef void flow_compose(Flow *f, uint8_t type, uint64_t now, Message *m) noexcept
     m.token = f.peer_token
     if type == MSG_OPEN or type == MSG_ACCEPT:
         m.own_token = f.token
+        m.flags = OPEN_EARLY if type == MSG_OPEN and f.state == ST_EARLY else 0
+    elif type == MSG_DATA and f.peer_token == 0:
+        m.token = f.token
+        m.flags = DATA_OPENERS
     elif type == MSG_ENGAGED:
         m.position = f.wire_high
         m.tsval = f.tsval

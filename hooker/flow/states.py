@@ -15,6 +15,7 @@ from typing import NamedTuple
 class State(IntEnum):
     TCP = 0  # nothing of the flow is ours: its segments go by the wire
     OPENING = auto()  # an answer to OPEN is awaited (a pinned server: OPEN itself)
+    EARLY = auto()  # the same, of a client that has the mark since ESTABLISHED: its payload goes as DATA
     ARMED = auto()  # agreed; the mark is asked for, no segment has come through hk0
     BRIDGE = auto()  # a segment has come; until the peer says the same, hk0's segments go on to the wire
     ENGAGED = auto()  # the transport carries the bytes
@@ -32,6 +33,7 @@ class Event(IntEnum):
     """What may happen. The first group is local, the second comes from the peer's engine."""
 
     START = 0  # the engine wants the flow
+    START_EARLY = auto()  # its service is warm, and its socket about to be marked
     SEGMENT = auto()  # out of hk0
     SEGMENT_BOTH = auto()  # the same, and the peer's ENGAGED is here already
     LOCAL_RST = auto()  # a segment with RST
@@ -48,6 +50,8 @@ class Event(IntEnum):
     OPEN_AGAIN = auto()  # of this epoch
     OPEN_OLD = auto()  # of an epoch that is over
     ACCEPT = auto()
+    ACCEPT_SEEN = auto()  # a segment has come through hk0 before it
+    ACCEPT_BOTH = auto()  # and the peer has seen one of its own
     REJECT = auto()
     ENGAGED = auto()  # an answer is wanted: not ENGAGED_KNOWN
     FINAL = auto()  # ENGAGED with ENGAGED_KNOWN
@@ -128,6 +132,7 @@ class Rule(NamedTuple):
 def _rules() -> Iterator[Rule]:
     yield from _tcp()
     yield from _opening()
+    yield from _early()
     yield from _armed()
     yield from _bridge()
     yield from _engaged()
@@ -170,6 +175,7 @@ def _tcp() -> Iterator[Rule]:
     yield Rule(S.TCP, E.START, S.OPENING, A.SEND_OPEN, Role.CLIENT, pinned=False)
     yield Rule(S.TCP, E.START, S.OPENING, A.MARK | A.SEND_OPEN, Role.CLIENT, pinned=True)
     yield Rule(S.TCP, E.START, S.OPENING, A.MARK, Role.SERVER, pinned=True)
+    yield Rule(S.TCP, E.START_EARLY, S.EARLY, A.MARK, Role.CLIENT, pinned=False)
     yield Rule(S.TCP, E.OPEN_NEW, S.ARMED, A.MARK | A.SEND_ACCEPT, Role.SERVER)
     yield Rule(S.TCP, E.SEGMENT, S.LEFT, A.BRIDGE | A.UNMARK, pinned=False)
     yield Rule(S.TCP, E.SEGMENT, None, A.BRIDGE, pinned=True)
@@ -187,6 +193,19 @@ def _opening() -> Iterator[Rule]:
         if event is not E.DOWN:
             yield Rule(S.OPENING, event, S.CLOSED, A.ABORT | A.REPORT, pinned=True)
     yield Rule(S.OPENING, E.CLOSE, S.CLOSED)
+
+
+def _early() -> Iterator[Rule]:
+    """OPEN goes with the first segment, or when none comes; what cannot be told yet is like OPENING."""
+    yield Rule(S.EARLY, E.SEGMENT, None, A.BRIDGE, Role.CLIENT, pinned=False)
+    yield Rule(S.EARLY, E.TIMER, None, A.SEND_OPEN, Role.CLIENT, pinned=False)
+    yield Rule(S.EARLY, E.DATA, None, A.KEEP, Role.CLIENT, pinned=False)  # it has overtaken ACCEPT
+    yield Rule(S.EARLY, E.ACCEPT, S.ARMED, A.MARK, Role.CLIENT, pinned=False)
+    yield Rule(S.EARLY, E.ACCEPT_SEEN, S.BRIDGE, A.SEND_ENGAGED, Role.CLIENT, pinned=False)
+    yield Rule(S.EARLY, E.ACCEPT_BOTH, S.ENGAGED, A.SEND_ENGAGED | A.SEND_ACKED, Role.CLIENT, pinned=False)
+    for event in (E.REJECT, E.LEAVE, E.EXHAUSTED, E.DOWN, E.PEER_DEAD, E.STOP):
+        yield Rule(S.EARLY, event, S.LEFT, _LEAVING, Role.CLIENT, pinned=False)
+    yield Rule(S.EARLY, E.CLOSE, S.CLOSED, A(0), Role.CLIENT, pinned=False)
 
 
 def _agreed_again(state: State) -> Iterator[Rule]:

@@ -32,5 +32,6 @@ cdef extern from * nogil:
     int hk_prog_run(int fd, const void *packet, uint32_t size, uint32_t *verdict)
     int hk_bpf_elem(int cmd, int fd, const void *key, const void *value, uint64_t flags)
     enum:
+        BPF_MAP_LOOKUP_ELEM
         BPF_MAP_UPDATE_ELEM
         BPF_MAP_DELETE_ELEM

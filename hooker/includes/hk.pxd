@@ -83,6 +83,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         uint32_t steered
         uint32_t want
         uint32_t hold
+        uint32_t burst
 
     struct hk_frame:
         uint64_t flow_id
@@ -100,6 +101,11 @@ cdef extern from "hooker_kern_user.h" nogil:
         uint8_t ip[16]
         uint16_t port
         uint16_t zero
+
+    struct hk_warm:
+        uint64_t since
+        uint16_t instance
+        uint16_t cooled
 
     struct hk_attention:
         uint32_t state
@@ -126,4 +132,6 @@ cdef extern from "hooker_kern_user.h" nogil:
         uint8_t snd_wscale
         uint8_t rcv_wscale
         uint8_t tcp_options
-        uint32_t old_state
+        uint8_t old_state
+        uint8_t early
+        uint8_t cooled

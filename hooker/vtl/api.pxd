@@ -35,6 +35,7 @@ cdef extern from *:            # opaque; the structures are in core.pxd
 cdef enum:
     VTL_MAX_MESSAGE = 96       # bytes of a control message
     VTL_BLOCK_FLAGS = 0x3f     # flags that a block can carry
+    VTL_BLOCK_EVERY = 0x20     # of these, the one that goes with every part of it
 
 cdef enum vtl_take_kind:       # what the engine holds for peers of what its own applications sent: counted by source (docs/vtl.md, 7.1)
     VTL_TAKE_SLABS             # of which the peer has not acknowledged some byte
@@ -46,7 +47,7 @@ cdef struct vtl_block:         # bytes of a flow, at a place
     uint32_t id                # whose: its receiver chose it
     uint32_t position          # of the first byte
     uint8_t epoch
-    uint8_t flags              # of VTL_BLOCK_FLAGS; they go with the last byte, wherever the block is cut
+    uint8_t flags              # of VTL_BLOCK_FLAGS; all but VTL_BLOCK_EVERY go with the last byte, wherever it is cut
     uint32_t n                 # bytes; may be 0
     const uint8_t *data
 

@@ -16,7 +16,7 @@
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
-from hooker.vtl.api cimport VTL_BLOCK_FLAGS, vtl_sink
+from hooker.vtl.api cimport VTL_BLOCK_EVERY, VTL_BLOCK_FLAGS, vtl_sink
 from hooker.vtl.budget cimport budget_hold, budget_let_go, budget_room, stranger_known
 from hooker.vtl.core cimport *
 
@@ -102,7 +102,7 @@ cdef inline int32_t behind(const Item *x, const Item *y) noexcept nogil:
 
 
 cdef Item *item_split(Item *it, uint32_t n) noexcept nogil:
-    """Flags stay with the end. Packets that carry it all are remembered with the end, too: when one of them is
+    """Flags stay with the end, but one. Packets that carry it all are remembered with the end, too: when one of them is
     acknowledged, the beginning travels once more than it had to."""
     cdef Channel *c = it.channel
     cdef Item *part = item_new(c.assoc.ep, it.kind)
@@ -114,6 +114,7 @@ cdef Item *item_split(Item *it, uint32_t n) noexcept nogil:
     part.id = it.id
     part.position = it.position
     part.epoch = it.epoch
+    part.flags = it.flags & VTL_BLOCK_EVERY
     part.n = n
     it.data += n
     it.position += n

@@ -10,7 +10,16 @@ import pytest
 from hooker.control.kernel import counter_names, import_bcc, source
 from hooker.engine.layout import layout
 
-STRUCTS = ("hk_flow", "hk_segments_flow", "hk_event", "hk_key", "hk_frame", "hk_peer", "hk_attention")
+STRUCTS = (
+    "hk_flow",
+    "hk_segments_flow",
+    "hk_event",
+    "hk_key",
+    "hk_frame",
+    "hk_peer",
+    "hk_warm",
+    "hk_attention",
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +49,7 @@ def test_a_flow_record_is_two_cache_lines_and_the_engine_writes_only_the_second(
 def test_so_is_that_of_an_engine_that_takes_segments() -> None:
     flow = layout()["hk_segments_flow"]
     assert flow[""] == 128
-    assert [field for field, at in flow.items() if field and at >= 64] == ["want", "hold"]
+    assert [field for field, at in flow.items() if field and at >= 64] == ["want", "hold", "burst"]
 
 
 def test_every_counter_has_a_name_of_its_own() -> None:

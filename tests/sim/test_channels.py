@@ -113,7 +113,7 @@ def test_flags_and_epoch_go_with_the_last_byte() -> None:
     pair.settle()
     first = [b for b in pair.b.blocks if b.epoch == 200]
     assert len(first) > 6
-    assert {b.flags for b in first[:-1]} == {0}
+    assert {b.flags for b in first[:-1]} == {0x20}
     assert (first[-1].flags, first[-1].position + len(first[-1].data)) == (0x3F, 10_001)
     rest = [(b.epoch, b.flags, b.position, b.data) for b in pair.b.blocks[len(first) :]]
     assert rest == [(201, 1, 10_001, b""), (202, 0, 10_001, b"abc")]

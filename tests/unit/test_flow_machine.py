@@ -426,3 +426,97 @@ def test_misuse_is_named() -> None:
         m.thaw(b"abc")
     with pytest.raises(MessageError):
         m.message(b"abc", 0)
+
+
+# ---- a warm service -------------------------------------------------------------------------
+
+
+def early(**options: float) -> Machine:
+    m = Machine(Role.CLIENT, token=TOKEN, **options)  # type: ignore[arg-type]
+    assert m.local(Event.START_EARLY, 0) == A.MARK
+    m.marked(1, 1, 1)
+    return m
+
+
+def test_open_goes_with_the_first_bytes_or_when_none_come() -> None:
+    m = early()
+    assert m.segment(1, 100, 1, WINDOW, 0) == A.SEND_OPEN | A.SEND_DATA
+    assert m.segment(101, 100, 1, WINDOW, 0) == A.SEND_DATA
+    m = early()
+    assert m.deadline == pytest.approx(0.001)
+    assert m.timer(0.001) == A.SEND_OPEN
+    assert m.segment(1, 100, 1, WINDOW, 0.002) == A.SEND_DATA
+    assert decode(m.compose("open", 0.002))["flags"] == 1
+
+
+def test_early_data_is_no_more_than_is_kept_there() -> None:
+    m = early()
+    assert m.segment(1, 10_000, 1, WINDOW, 0) & A.SEND_DATA
+    assert m.segment(10_001, 6384, 1, WINDOW, 0) == A.SEND_DATA
+    assert m.segment(16_385, 1, 1, WINDOW, 0) == A.BRIDGE
+    m.message(message("accept", own_token=PEER), 0)
+    assert m.segment(16_386, 1, 1, WINDOW, 0) == A.BRIDGE
+    assert decode(m.compose("engaged", 0))["position"] == 16_387  # these are on the wire
+
+
+def test_early_data_bears_its_senders_token() -> None:
+    m = early()
+    m.segment(1, 4, 1, WINDOW, 0)
+    said = decode(m.compose("data", 0, position=1, flags=1, data=b"abcd"))
+    assert (said["token"], said["flags"]) == (TOKEN, 0x21)
+    m.message(message("accept", own_token=PEER), 0)
+    said = decode(m.compose("data", 0, position=1, flags=1, data=b"abcd"))
+    assert (said["token"], said["flags"]) == (PEER, 1)
+    assert answer_to_unknown(encode("data", epoch=1, token=TOKEN, flags=0x20, position=1, data=b"x")) is None
+
+
+def test_an_early_client_is_engaged_by_one_answer() -> None:
+    m = early()
+    m.segment(1, 100, 1, WINDOW, 0)
+    assert m.message(message("accept", own_token=PEER), 0) == A.SEND_ENGAGED
+    assert m.state is State.BRIDGE
+    assert m.message(message("engaged", position=1, flags=1), 0) == A.SEND_ENGAGED | A.SEND_ACKED
+    assert m.state is State.ENGAGED
+
+
+def test_what_overtakes_accept_is_kept() -> None:
+    m = early()
+    m.segment(1, 100, 1, WINDOW, 0)
+    assert m.message(message("data", position=1, data=b"x"), 0) == A.KEEP
+    assert m.message(message("accept", own_token=PEER), 0) == A.SEND_ENGAGED | A.SEND_ACKED
+    assert m.state is State.ENGAGED
+
+
+def test_an_early_server_keeps_data_until_its_socket_was_seen() -> None:
+    m = Machine(Role.SERVER, token=TOKEN)
+    assert m.message(message("open", own_token=PEER, flags=1), 0) == A.MARK | A.SEND_ACCEPT
+    assert m.message(message("data", position=1, data=b"x"), 0) == A.KEEP | A.INJECT_PROBE
+    assert m.segment(1, 0, 1, WINDOW, 0) & (A.SEND_ENGAGED | A.BRIDGE) == A.SEND_ENGAGED
+    assert m.state is State.ENGAGED
+
+
+def test_early_data_without_an_answer_goes_to_the_wire_and_is_no_try() -> None:
+    m = early(rtt=0.01)
+    m.segment(1, 100, 1, WINDOW, 0)
+    assert m.deadline == pytest.approx(0.02)
+    assert m.timer(0.02) == A.WIRE_EARLY
+    assert m.segment(101, 10, 1, WINDOW, 0.02) == A.BRIDGE
+    opens = 0
+    while m.state is State.EARLY:
+        assert m.deadline is not None
+        opens += bool(m.timer(m.deadline) & A.SEND_OPEN)
+    assert (opens, m.state, m.reason) == (3, State.LEFT, Reason.NO_ANSWER)
+
+
+def test_a_closed_flow_does_not_send_away_who_repeats_himself() -> None:
+    """What the transport repeats may come when the flow is over, and its sender waits for a last ACK."""
+    for m in (engaged(Role.SERVER), engaged(Role.CLIENT)):
+        m.local(Event.CLOSE, 0)
+        assert m.message(message("engaged", position=1, flags=3), 0) == A.SEND_ACKED
+        if m.numbers["role"] == Role.SERVER:
+            assert m.message(message("open", own_token=PEER), 0) == A.SEND_ACKED
+        assert m.message(message("data", position=1, data=b"x"), 0) == A.SEND_LEAVE
+    m = Machine(Role.SERVER, token=TOKEN)
+    m.message(message("open", own_token=PEER), 0)
+    m.local(Event.CLOSE, 0)
+    assert m.message(message("open", own_token=PEER), 0) == A.SEND_LEAVE  # who was not engaged there is

@@ -15,6 +15,7 @@ cdef struct cause:              # what an Outcome is about
 cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil
 cdef void act_alone(worker *w, flow *f, const Outcome *out) noexcept nogil    # about nothing that carries bytes
 cdef void flow_start(worker *w, flow *f) noexcept nogil       # a client that waits, its peer's engine being there
+cdef void flow_early(worker *w, flow *f) noexcept nogil       # a client's, whose service is warm
 cdef void flow_wanted(worker *w, flow *f) noexcept nogil      # a client's peer's engine is looked for
 cdef void flow_lost(worker *w, flow *f, int why) noexcept nogil       # its association is down; why: it was never up
 cdef void flow_closed(worker *w, flow *f) noexcept nogil      # the kernel's socket is gone, and said so

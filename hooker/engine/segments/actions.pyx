@@ -15,7 +15,9 @@ from hooker.engine.segments.hk0 cimport give, give_probe, give_reset, is_due, tw
 from hooker.engine.segments.kept cimport keep, kept_acked, kept_drop
 from hooker.engine.segments.lent cimport lent_for, lent_not, lent_taken
 from hooker.engine.segments.peers cimport binding_of, peer_answer, peer_of
+from hooker.engine.segments.stash cimport stash_drop, stash_give, stash_keep
 from hooker.engine.segments.trail cimport trail_end, trail_ends, trail_note
+from hooker.engine.segments.warm cimport service_cools, service_engaged, service_forget
 from hooker.engine.segments.wire cimport wire_bare, wire_kept, wire_segment
 from hooker.engine.segments.worker cimport *
 from hooker.engine.slab cimport slab
@@ -54,6 +56,8 @@ cdef void act_alone(worker *w, flow *f, const Outcome *out) noexcept nogil:
 
 cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
     cdef uint32_t todo = out.actions
+    if todo & DO_MARK and f.rec != NULL and f.f.role == ROLE_SERVER and f.f.flags & FL_EARLY:
+        hk_store32(&f.rec.burst, BURST)         # first: the mark may be set at once
     if todo & (DO_MARK | DO_UNMARK) and f.rec != NULL:
         hk_store32(&f.rec.want, HK_WANT_MARK if todo & DO_MARK else HK_WANT_TCP)
     if f.f.state != out.was:
@@ -66,12 +70,17 @@ cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
         pass_on(w, f, todo, c)
     if todo & DO_WIRE:
         on_wire(w, f, todo)
+    if todo & DO_WIRE_EARLY:
+        w.n.early_on_wire += 1
+        service_cools(w, f)
     if f.bits & F_HELD and f.f.state == ST_ARMED and out.was != ST_ARMED:
         give_probe(w, f, True)                  # nothing of its own comes through hk0
     if todo & DO_ABORT:
         abort_socket(f)
     if todo & (DO_INJECT | DO_KEEP | DO_INJECT_ACK | DO_INJECT_PROBE | DO_INJECT_RST):
         inject(w, f, todo, c)
+    if f.stash != NULL and f.f.state == ST_ENGAGED:
+        stash_give(w, f)
     if todo & DO_REPORT:
         flow_report(w, f, f.f.reason)
         try_again(w, f)
@@ -105,11 +114,18 @@ cdef void entered(worker *w, flow *f, const Outcome *out) noexcept nogil:
         f.bits |= F_ENGAGED
         f.why = 0
         f.again_at = w.now
+        service_engaged(w, f)
         w.n.engaged += 1
         tell(w, f, N_ENGAGED)
-    elif f.f.state == ST_ARMED and out.was != ST_OPENING and f.channel != NULL:
-        vtl_channel_close(f.channel)            # what it still holds is of an older epoch
-        f.channel = NULL
+    elif f.f.state == ST_ARMED and out.was > ST_EARLY:
+        stash_drop(w, f)                        # that, and what its channel still holds, is of an older epoch
+        if f.channel != NULL:
+            vtl_channel_close(f.channel)
+            f.channel = NULL
+    elif f.f.state == ST_LEFT or f.f.state == ST_CLOSED:
+        stash_drop(w, f)
+        if out.was == ST_EARLY and f.f.reason <= WHY_REJECTED:
+            service_cools(w, f)
 
 
 cdef void try_again(worker *w, flow *f) noexcept nogil:
@@ -148,6 +164,29 @@ cdef void flow_wanted(worker *w, flow *f) noexcept nogil:
     flow_join(w, f, p)
     flow_start(w, f)
     flow_touch(w, f)
+
+
+cdef void flow_early(worker *w, flow *f) noexcept nogil:
+    """The kernel program marks it behind its handshake, or has. Does its peer's engine know us, too?"""
+    cdef Outcome out
+    cdef vtl_addr to
+    cdef vtl_assoc *a
+    cdef peer *p
+    memset(&to, 0, sizeof(to))
+    remote_ip(f, to.ip)
+    to.port = f.peer_port
+    a = vtl_connect(w.vtl, &to, w.now)
+    p = peer_of(w, a) if a != NULL else NULL
+    if p == NULL or not p.instance or p.speaks != f.speaks or not vtl_is_up(p.a):
+        hk_store32(&f.rec.want, HK_WANT_TCP)
+        service_forget(w, f)
+        flow_wanted(w, f)
+        return
+    w.n.early += 1
+    f.bits |= F_EARLY
+    flow_join(w, f, p)
+    flow_local(&f.f, &w.config, EV_START_EARLY, w.now, &out)
+    act_alone(w, f, &out)
 
 
 cdef void flow_start(worker *w, flow *f) noexcept nogil:
@@ -396,7 +435,8 @@ cdef void send_bytes(worker *w, flow *f, cause *c, uint32_t position, uint32_t s
     if n == 0 and not flags & DATA_FIN:
         return
     flow_compose(&f.f, MSG_DATA, w.now, &m)
-    m.flags, m.position, m.data, m.data_n = flags, position + start, c.s.data + start, n
+    m.flags |= flags
+    m.position, m.data, m.data_n = position + start, c.s.data + start, n
     if n and f.channel != NULL:
         l = lent_for(w, f, c.memory, &m.data, n)
     if f.channel == NULL or (n and l == NULL) or send_message(f.channel, &m, l) < 0:
@@ -430,7 +470,7 @@ cdef void inject(worker *w, flow *f, uint32_t todo, cause *c) noexcept nogil:
     if not f.bits & F_TWIN:
         if todo & DO_INJECT_PROBE and f.rec != NULL and not f.bits & F_STEERED:
             give_probe(w, f, False)
-        if todo & DO_KEEP and c.r != NULL:
+        if todo & DO_KEEP and c.r != NULL and not stash_keep(w, f, c.r) and f.channel != NULL:
             refuse(w, f, c.r.position)
         return
     if todo & DO_INJECT_ACK:

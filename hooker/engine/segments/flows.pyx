@@ -11,6 +11,7 @@ from libc.string cimport memcpy, memset
 from hooker.engine.segments.hold cimport hold_begin, hold_deadline, hold_release
 from hooker.engine.segments.index cimport *
 from hooker.engine.segments.kept cimport kept_drop, kept_parts
+from hooker.engine.segments.stash cimport stash_drop
 from hooker.engine.segments.worker cimport *
 from hooker.engine.slots cimport slot_give_back
 from hooker.engine.timers cimport timer_clear, timer_set, timers_free
@@ -145,6 +146,8 @@ cdef void fill(worker *w, flow *f, const hk_event *e) noexcept nogil:
     f.tcp_options = e.tcp_options
     f.peer_port = e.peer_port
     f.unproven = e.server_nonce == 0
+    memcpy(&f.speaks, &e.server_nonce, sizeof(f.speaks))
+    f.cooled = e.cooled
     f.cookie = e.cookie
     if e.tcp_options & HK_TCP_WSCALE:
         f.t.local_wscale, f.t.remote_wscale = e.rcv_wscale, e.snd_wscale
@@ -212,6 +215,7 @@ cdef void flow_join(worker *w, flow *f, peer *p) noexcept nogil:
 cdef void flow_part(worker *w, flow *f) noexcept nogil:
     cdef vtl_channel *c = f.channel
     f.channel = NULL
+    stash_drop(w, f)                    # it counts as its peer's
     if c != NULL:
         vtl_channel_close(c)
     if f.p == NULL:

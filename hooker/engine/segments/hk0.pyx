@@ -10,7 +10,7 @@ from hooker.engine.segments.actions cimport refuse
 from hooker.engine.segments.record cimport record_numbers, record_read
 from hooker.engine.segments.worker cimport *
 from hooker.flow.messages cimport DATA_FIN, DATA_PSH, DATA_URG
-from hooker.includes.hk cimport HK_TCP_SACK, HK_TCP_TIMESTAMPS
+from hooker.includes.hk cimport HK_APP_LINGERS, HK_TCP_SACK, HK_TCP_TIMESTAMPS
 from hooker.includes.linux cimport EINTR, errno, hk_load32, iovec
 from hooker.tcp.numbers cimport FAR
 from hooker.tcp.twin cimport *
@@ -99,8 +99,12 @@ cdef void is_due(worker *w, flow *f) noexcept nogil:
 
 
 cdef inline bint is_reached(const flow *f) noexcept nogil:
-    """Its own segments come this way, so what is injected meets it: elsewhere the kernel would answer with a RST."""
-    return not f.bits & F_STEERED and (f.rec == NULL or not hk_load32(&f.rec.steered))
+    """Its own segments come this way, and it is there: else the kernel would answer what is injected with a RST."""
+    cdef uint32_t closed
+    if f.bits & F_STEERED or f.rec == NULL:
+        return not f.bits & F_STEERED
+    closed = hk_load32(&f.rec.app_closed)
+    return not hk_load32(&f.rec.steered) and (closed == 0 or closed == HK_APP_LINGERS)
 
 
 cdef void flush_acks(worker *w) noexcept nogil:

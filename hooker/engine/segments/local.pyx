@@ -8,11 +8,12 @@ from libc.string cimport memcpy, memset
 from hooker.engine.segments.actions cimport act, cause, flow_doubt, refuse
 from hooker.engine.segments.hk0 cimport is_due
 from hooker.engine.segments.index cimport flow_by_tuple
+from hooker.engine.segments.kernel cimport take_kernel_events
 from hooker.engine.segments.record cimport record_numbers, record_read
 from hooker.engine.segments.wire cimport wire_segment
 from hooker.engine.segments.worker cimport *
 from hooker.engine.slab cimport pool_current, slab
-from hooker.flow.machine cimport DO_SEND_DATA, Outcome, ST_ARMED, ST_BRIDGE, ST_ENGAGED, ST_TCP, flow_marked, flow_segment
+from hooker.flow.machine cimport DO_SEND_DATA, Outcome, ST_BRIDGE, ST_EARLY, ST_ENGAGED, ST_TCP, flow_marked, flow_segment
 from hooker.flow.machine cimport Segment as Numbers
 from hooker.includes.linux cimport hk_load32
 from hooker.tcp.numbers cimport is_newer
@@ -103,12 +104,15 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
     ends_of(&s, &both)
     f = flow_by_tuple(w, &both)
     if f == NULL:
+        take_kernel_events(w)           # its beginning was not there when we looked
+        f = flow_by_tuple(w, &both)
+    if f == NULL:
         w.n.segments_unknown += 1
         return False
     if f.bits & F_HELD and f.f.state == ST_TCP:
         pass_handshake(w, f, &s)
         return False
-    if f.f.state == ST_ARMED or f.f.state == ST_BRIDGE:
+    if ST_EARLY <= f.f.state <= ST_BRIDGE:
         take_marks(w, f)
     numbers_of(f, &s, &numbers)
     h.what = h.sacks = 0

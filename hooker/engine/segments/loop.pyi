@@ -18,6 +18,7 @@ class SegmentWorker:
         peer_port: int,
         transport: int,
         tun_fd: int,
+        warm_fd: int = ...,
         mark: int = ...,
         hold_time: float = 0.0,
         avoid_time: float = 60.0,

@@ -13,17 +13,19 @@ from libc.string cimport memcpy, memset
 from hooker.carriers.udp cimport udp_close, udp_datagram, udp_error, udp_icmp, udp_open, udp_receive, udp_send, udp_split
 from hooker.engine.lock cimport lock_give, lock_init, lock_take
 from hooker.engine.polling cimport clock_ns, poll_init, wait_events
-from hooker.engine.ringbuf cimport ring_attach, ring_detach, ring_next, ring_release
+from hooker.engine.ringbuf cimport ring_attach, ring_detach
 from hooker.engine.segments.actions cimport (
-    flow_closed, flow_due, flow_steered, flow_wanted,
+    flow_closed, flow_due, flow_steered,
 )
 from hooker.engine.segments.flows cimport *
 from hooker.engine.segments.hk0 cimport flush_acks
 from hooker.engine.segments.kept cimport kept_free, kept_init
+from hooker.engine.segments.kernel cimport closes, take_kernel_events
 from hooker.engine.segments.local cimport take_segments
 from hooker.engine.segments.lent cimport lent_back
 from hooker.engine.segments.peers cimport greet_again, peer_down, peer_of, peer_up
-from hooker.engine.segments.remote cimport flush_runs, meet_early, on_block, on_message, runs_free, runs_init
+from hooker.engine.segments.remote cimport flush_runs, on_block, on_message, runs_free, runs_init
+from hooker.engine.segments.stash cimport stash_free, stash_init
 from hooker.engine.segments.trail cimport TRAIL_ALWAYS, TRAIL_AUTO, TRAIL_NEVER, trail_flush
 from hooker.engine.segments.turns cimport turns_due, turns_free, turns_take, walk_begin
 from hooker.engine.segments.view cimport (
@@ -33,7 +35,7 @@ from hooker.engine.segments.wire cimport wire_close, wire_open
 from hooker.engine.segments.worker cimport *
 from hooker.engine.slab cimport RESERVE, pool_free, pool_init, pool_trim
 from hooker.engine.timers cimport timer_clear, timers_next
-from hooker.flow.machine cimport ROLE_CLIENT, flow_compose, flow_defaults
+from hooker.flow.machine cimport flow_compose, flow_defaults
 from hooker.flow.messages cimport MSG_ACKED, Message
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport *
@@ -47,7 +49,6 @@ from hooker.transports import check_congestion
 
 cdef enum:
     EVENTS = 256               # of one epoll_wait
-    EVENTS_A_ROUND = 4096      # of the kernel programs
     READS = 64                 # packets of hk0 in one round
     LAST_READS = 4096          # before a socket's end is believed
     TIMERS_A_ROUND = 4096
@@ -160,87 +161,15 @@ cdef void fill_sink(vtl_sink *s, worker *w) noexcept nogil:
     s.channel_down = cb_channel_down
 
 
-# ---- the kernel programs' events ---------------------------------------------------------------------
-
-cdef void want_route(worker *w) noexcept nogil:
-    """The first candidate is here. Nobody waits for the rule: without it marked segments go by the wire, and a flow whose
-    segments do not come tries again."""
-    cdef uint64_t one = 1
-    if not w.routed:
-        w.routed = True
-        write(w.route_fd, &one, sizeof(one))
-
-
-cdef void on_syn(worker *w, const hk_event *e) noexcept nogil:
-    """A candidate connects: its peer's engine is looked for meanwhile."""
-    cdef vtl_addr to
-    memset(&to, 0, sizeof(to))
-    memcpy(to.ip, e.key.remote_ip, 16)
-    to.port = e.peer_port if e.peer_port else w.peer_port
-    vtl_connect(w.vtl, &to, w.now)
-
-
-cdef void on_established(worker *w, const hk_event *e) noexcept nogil:
-    cdef flow *f = flow_new(w, e)
-    if f == NULL:
-        w.n.reasons[<int>WHY_MEMORY] += 1
-        slot_strays(w, e.slot)
-        hk_store32(&w.records[e.slot].want, HK_WANT_NEVER)
-        hk_store32(&w.records[e.slot].hold, HK_HOLD_NONE)
-    elif w.device_gone:
-        flow_steered(w, f, WHY_DEVICE)
-    elif w.leaving:
-        return
-    elif f.f.role == ROLE_CLIENT:
-        flow_wanted(w, f)
-    else:
-        meet_early(w, f)
-
-
-cdef void on_closed(worker *w, const hk_event *e) noexcept nogil:
-    """The event may overtake what the socket has sent last, which is in hk0."""
-    cdef flow *f = flow_by_id(w, e.flow_id)
-    if f == NULL:
-        slot_back(w, e.flow_id)                 # it never became a flow of ours
-    else:
-        closes(w, f)
-
-
-cdef void closes(worker *w, flow *f) noexcept nogil:
-    if not f.bits & F_CLOSING:
-        f.bits |= F_CLOSING
-        f.closed_next = w.closing
-        w.closing = f
-
-
-cdef void take_kernel_events(worker *w) noexcept nogil:
-    """At most so many in a round: what they lead to may put more there at once."""
-    cdef const hk_event *e = <const hk_event *>ring_next(&w.ring)
-    cdef uint32_t left = EVENTS_A_ROUND
-    cdef flow *f
-    while e != NULL and left > 0:
-        left -= 1
-        want_route(w)
-        if e.type == HK_EVENT_ESTABLISHED:
-            on_established(w, e)
-        elif e.type == HK_EVENT_CLOSED:
-            on_closed(w, e)
-        elif e.type == HK_EVENT_SYN:
-            on_syn(w, e)
-        elif e.type == HK_EVENT_STEERED:
-            f = flow_by_id(w, e.flow_id)
-            if f != NULL:
-                flow_steered(w, f, WHY_STEERED)
-        ring_release(&w.ring)
-        e = <const hk_event *>ring_next(&w.ring)
-
+# ---- sockets that are gone --------------------------------------------------------------------------
 
 cdef void take_closing(worker *w) noexcept nogil:
-    cdef flow *f = w.closing
+    cdef flow *f
     cdef flow *following
-    if f == NULL:
+    if w.closing == NULL:
         return
-    take_segments(w, LAST_READS)
+    take_segments(w, LAST_READS)        # which may find more of them
+    f = w.closing
     w.closing = NULL
     while f != NULL:
         following = f.closed_next
@@ -476,7 +405,7 @@ cdef class SegmentWorker:
         self.w.udp.fd[0] = self.w.udp.fd[1] = self.w.raw4 = self.w.raw6 = -1
 
     def __init__(self, *, int ring_fd, int ring_size, int free_fd, int avoid_fd, size_t records, size_t attention,
-                 uint32_t max_flows, uint16_t port, uint16_t peer_port, uint8_t transport, int tun_fd, int mark=0,
+                 uint32_t max_flows, uint16_t port, uint16_t peer_port, uint8_t transport, int tun_fd, int warm_fd=-1, int mark=0,
                  double hold_time=0.0, double avoid_time=60.0, double dead_after=5.0, tuple datagrams=(1472, 1472), congestion="auto",
                  tuple keys=(), bint fec=True, double busy_poll=0.0, bint listening=True, uint32_t slabs=SLABS,
                  str trail="auto"):
@@ -485,7 +414,7 @@ cdef class SegmentWorker:
         cdef int r
         if max_flows == 0 or max_flows & (max_flows - 1):
             raise ValueError(f"max_flows must be a power of two, not {max_flows}")
-        w.ring_fd, w.free_fd, w.avoid_fd, w.tun_fd = ring_fd, free_fd, avoid_fd, tun_fd
+        w.ring_fd, w.free_fd, w.avoid_fd, w.tun_fd, w.warm_fd = ring_fd, free_fd, avoid_fd, tun_fd, warm_fd
         w.records = <hk_segments_flow *>records
         w.max_flows = max_flows
         w.peer_port = peer_port
@@ -527,7 +456,7 @@ cdef class SegmentWorker:
         cb_random(w, <uint8_t *>w.scatter, sizeof(w.scatter))
         cb_random(w, <uint8_t *>&w.instance, sizeof(w.instance))
         w.instance |= 1                         # never 0
-        if (flows_init(w) < 0 or runs_init(w) < 0 or kept_init(w) < 0 or pool_init(&w.slabs, SLAB, slabs) < 0 or w.notices == NULL
+        if (flows_init(w) < 0 or runs_init(w) < 0 or kept_init(w) < 0 or stash_init(w) < 0 or pool_init(&w.slabs, SLAB, slabs) < 0 or w.notices == NULL
                 or w.batch.iov == NULL or w.batch.dgram == NULL or w.batch.scratch == NULL
                 or w.spare == NULL or w.cut == NULL):
             raise MemoryError("engine buffers")
@@ -606,6 +535,7 @@ cdef class SegmentWorker:
         let_go(w)                               # nobody runs it: run() would hold a reference
         pool_free(&w.slabs)
         kept_free(w)
+        stash_free(w)
         runs_free(w)
         free(w.notices)
         free(w.batch.iov)

@@ -14,7 +14,7 @@ from hooker.engine.segments.index cimport *
 from hooker.engine.segments.peers cimport binding_of, early_keep, early_take, peer_hello, peer_of, peer_unknown
 from hooker.engine.segments.trail cimport trail_heard
 from hooker.engine.segments.worker cimport *
-from hooker.flow.machine cimport Outcome, ST_CLOSED, flow_message
+from hooker.flow.machine cimport Outcome, ROLE_SERVER, ST_CLOSED, flow_message
 from hooker.flow.messages cimport *
 from hooker.flow.proof cimport MAX_BINDING, PROOF_ACCEPT, PROOF_OPEN, proven
 from hooker.tcp.numbers cimport is_newer
@@ -103,14 +103,19 @@ cdef stretch *run_for(worker *w, flow *f, const vtl_block *b) noexcept nogil:
 
 
 cdef void on_block(worker *w, vtl_assoc *a, const vtl_block *b, bint stable) noexcept nogil:
-    cdef flow *f = flow_by_token(w, b.id)
+    cdef flow *f
     cdef Message m
-    cdef peer *p
+    cdef peer *p = peer_of(w, a)
     cdef stretch *r
     w.n.blocks += 1
     w.n.block_bytes += b.n
-    if f == NULL or f.p == NULL or f.p.a != a:
-        p = peer_of(w, a)
+    if b.flags & DATA_OPENERS:
+        f = flow_by_peer_token(w, p, b.id) if p != NULL else NULL
+        if f == NULL or f.f.role != ROLE_SERVER:
+            return                      # its OPEN is not here, or not agreed to; its TCP sends it by the wire in a moment
+    else:
+        f = flow_by_token(w, b.id)
+    if f == NULL or f.p == NULL or f.p != p:
         if p != NULL:
             message_of_block(b, &m)
             peer_unknown(w, p, &m)

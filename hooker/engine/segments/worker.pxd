@@ -21,6 +21,10 @@ cdef enum:
     RUNS = 256                 # flows whose blocks are gathered at a time
     PARTS = 64                 # blocks of one run
     EARLY = 4096               # OPENs that came before their flow; a power of two
+    STASH = 4096               # cells for DATA that its flow cannot take yet
+    STASH_SERVER = 16          # of one flow: what may be sent before an ACCEPT
+    STASH_CLIENT = 64          # and before it arrives: a TCP's first window
+    BURST = 64                 # segments that a warm service's socket begins with
     CLOSED_MOST = 16384        # closed flows that are remembered
     KEPT = 4096                # copies of segments that are under way
     KEPT_BYTES = 1460          # of each: what a packet of Ethernet's size takes
@@ -66,6 +70,7 @@ cdef enum flow_bit:
     F_NEVER = 1 << 12          # TCP's for good
     F_TRAIL = 1 << 13          # the wire is shown where it stands
     F_TRAIL_DUE = 1 << 14      # in worker.trail_due
+    F_EARLY = 1 << 15          # began marked, its service being warm
 
 cdef struct flow
 cdef struct peer
@@ -90,6 +95,8 @@ cdef struct flow:
     hk_segments_flow *rec
     stretch *gather                # blocks of this batch
     kept *kept                 # a segment under way; NULL: none
+    kept *stash                # DATA that it cannot take yet
+    kept *stash_last
     uint64_t id                # generation << 32 | slot
     uint64_t locator
     uint64_t cookie            # SO_COOKIE of the socket
@@ -112,6 +119,9 @@ cdef struct flow:
     uint8_t pauses             # how often it has tried again
     uint8_t trail_epoch
     uint8_t unproven           # the server's engine said nothing in its SYN-ACK
+    uint8_t stashed            # cells
+    uint8_t cooled             # what the kernel program knew of its service
+    uint16_t speaks            # the run of the engine that answered the SYN; 0: none did
 
 cdef struct kept:
     kept *next                 # of the unused ones
@@ -177,6 +187,8 @@ cdef struct peer:              # the engine at the other end of an association
     uint64_t answers_at        # rate of what is said about unknown flows
     double answers
     bint up                    # has been
+    uint16_t speaks            # the run of the engine there, as in SYN-ACKs; 0: not known
+    uint32_t stashed           # cells of its flows
 
 cdef struct notice:            # an event for Python
     uint8_t kind
@@ -192,6 +204,7 @@ cdef struct notice:            # an event for Python
 
 cdef struct worker_counters:
     uint64_t loops, segments, segment_bytes, segments_refused, segments_unknown, segments_bridged, data_not_taken
+    uint64_t early, early_kept, early_on_wire, services_cooled     # flows, stretches of DATA, flows, times
     uint64_t segments_repeated  # copies of what was under way when a flow left
     uint64_t blocks, block_bytes, injected, injected_bytes, acks, probes, resets, refused, unknown_messages, bad_messages, unproven
     uint64_t trails            # flows that the wire is shown
@@ -215,6 +228,7 @@ cdef struct worker:
     int ring_fd
     int free_fd
     int avoid_fd
+    int warm_fd                # -1: none is
     hk_segments_flow *records
     uint32_t max_flows
     int tun_fd
@@ -251,6 +265,10 @@ cdef struct worker:
     kept *kept_unused
     uint32_t kept_made         # have been used
     uint32_t kept_n            # are
+    kept *stash_memory
+    kept *stash_unused
+    uint32_t stash_made
+    uint32_t stash_used
     stretch *run_memory
     stretch *run_free
     stretch *run_used              # in the order in which they began

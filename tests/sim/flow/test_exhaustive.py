@@ -26,6 +26,8 @@ WHOLE = {  # searched to the end
         QUIET._replace(kills=1, timers=1, timeouts=1),
         World.engage,
     ),
+    "a warm service, no accident": (Setup(size=(1, 0), warm=True), QUIET, None),
+    "a kill of a warm one": (Setup(size=(1, 0), warm=True), QUIET._replace(kills=1), None),
     "a kill with a key": (Setup(size=(1, 0), pinned=True), QUIET._replace(kills=1), World.engage),
 }
 LIMIT = 2_500  # states of what is larger
@@ -57,6 +59,19 @@ DEEP = {
     "data before the peer is engaged, bound": (
         Setup(size=(2, 0), early=True, bound=(False, True)),
         Budget(kills=0),
+        None,
+    ),
+    "a warm service": (Setup(size=(2, 1), warm=True), Budget(kills=0, timers=3), None),
+    "a warm service, killed": (Setup(size=(1, 1), warm=True), Budget(timers=2), None),
+    "a warm service, with an end": (
+        Setup(size=(1, 1), fin=(True, True), warm=True),
+        Budget(kills=0, timers=2),
+        None,
+    ),
+    "a warm service, bound": (Setup(size=(2, 0), warm=True, bound=(False, True)), Budget(kills=0), None),
+    "a warm service that is left": (
+        Setup(size=(1, 1), warm=True, repairs=True),
+        Budget(kills=0, breaks=1, resets=1),
         None,
     ),
     "a transport that repairs": (Setup(size=(2, 1), repairs=True), Budget(timeouts=3), World.engage),

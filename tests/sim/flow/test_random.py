@@ -22,6 +22,7 @@ SETUPS = st.builds(
     reading=st.tuples(st.booleans(), st.booleans()),
     pinned=st.booleans(),
     early=st.booleans(),
+    warm=st.booleans(),
     repairs=st.booleans(),
     promise=st.sampled_from([0, 6, 30]),
     rtt=st.sampled_from([0.0, 0.02, 0.3]),
@@ -35,9 +36,9 @@ class TwoHosts(RuleBasedStateMachine):
     @initialize(setup=SETUPS, engaged=st.booleans())
     def begin(self, setup: Setup, engaged: bool) -> None:
         if setup.pinned:
-            setup = setup._replace(bound=(False, False))
+            setup = setup._replace(bound=(False, False), warm=False)
         self.world = World(setup)
-        if engaged and not any(setup.bound):
+        if engaged and not any(setup.bound) and not setup.warm:
             self.world.engage()
 
     @rule(way=WAYS, times=st.integers(1, 4))

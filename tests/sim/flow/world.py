@@ -35,6 +35,7 @@ class Setup(NamedTuple):
     reading: tuple[bool, bool] = (True, True)
     pinned: bool = False
     early: bool = False
+    warm: bool = False  # the client begins marked, and early
     repairs: bool = False
     promise: int = 0
     rtt: float = 0.0
@@ -130,6 +131,9 @@ class World:
         self.expected_end = setup.pinned  # whether a connection may end with an error
         if setup.pinned:
             self._established()
+        elif setup.warm:
+            self._local(A, Event.START_EARLY)
+            self._mark(A)
 
     def copy(self) -> World:
         new = World.__new__(World)
