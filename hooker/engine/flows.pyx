@@ -32,9 +32,8 @@ from hooker.engine.services cimport service_accepted, service_accepts, service_r
 from hooker.engine.shortage cimport shortage_timer, twin_made
 from hooker.engine.timers cimport timers_next
 from hooker.engine.twin cimport twin_abort, twin_discard, twin_finish, twin_unsent
-from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_open_info, vtl_stream
+from hooker.vtl.api cimport VTL_DOWN_KEY, VTL_DOWN_VERSION, vtl_addr, vtl_assoc, vtl_open_info, vtl_stream
 from hooker.vtl.endpoint cimport (
-    VTL_DOWN_KEY, VTL_DOWN_VERSION,
     vtl_accept, vtl_cancel, vtl_close, vtl_confirm, vtl_connect, vtl_is_up, vtl_open, vtl_reject, vtl_reset,
     vtl_stream_assoc, vtl_stream_set_user, vtl_stream_user,
 )

@@ -13,9 +13,9 @@ from libc.string cimport memset
 from hooker.includes.hk cimport hk_key
 from hooker.includes.linux cimport hk_load64, hk_store64, read
 from hooker.engine.lock cimport LOCK_OWN, LOCK_TAKEN, lock_give, lock_try
-from hooker.vtl.api cimport vtl_addr, vtl_assoc_stats, vtl_counters
+from hooker.vtl.api cimport VTL_DROP_AUTH, vtl_addr, vtl_assoc_stats, vtl_counters
 from hooker.vtl.endpoint cimport (
-    VTL_DROP_AUTH, vtl_assoc_get_stats, vtl_drops, vtl_get_counters, vtl_peer,
+    vtl_assoc_get_stats, vtl_drops, vtl_get_counters, vtl_peer,
 )
 from hooker.engine.worker cimport NOTICES, PEERS, R_COUNT, flow, notice, worker, worker_counters
 

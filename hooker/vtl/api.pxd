@@ -176,3 +176,30 @@ cdef struct vtl_assoc_stats:
     uint32_t mtu_probes                         # datagrams sent to find that size
     uint32_t mtu_holes                          # times that the path no longer carried it
     uint32_t channels
+
+
+# Codes of vtl_recv: 0, or why the datagram was dropped (each counted).
+cdef enum vtl_drop:
+    VTL_OK = 0
+    VTL_DROP_SHORT = 1          # truncated header or frame
+    VTL_DROP_VERSION = 2
+    VTL_DROP_TYPE = 3           # unknown packet or frame type
+    VTL_DROP_NO_ASSOC = 4       # connection id unknown, or from elsewhere and not new
+    VTL_DROP_COOKIE = 5
+    VTL_DROP_DUPLICATE = 6
+    VTL_DROP_PROTOCOL = 7       # well-formed, but breaks a rule (beyond flow control, …)
+    VTL_DROP_MEMORY = 8
+    VTL_DROP_AUTH = 9           # not signed or encrypted with the key
+    VTL_DROP_REASONS = 10
+
+# Reasons of assoc_down() and channel_down(), and of the resets that come with them.
+cdef enum vtl_down:
+    VTL_DOWN_CLOSED = 0            # by us, vtl_close; codes up to 0xffff are the engine's
+    VTL_DOWN_IDLE = 0x10001
+    VTL_DOWN_HANDSHAKE_TIMEOUT = 0x10002
+    VTL_DOWN_TIMEOUT = 0x10003     # peer vanished
+    VTL_DOWN_UNREACHABLE = 0x10004 # ICMP
+    VTL_DOWN_STATELESS_RESET = 0x10005
+    VTL_DOWN_VERSION = 0x10006
+    VTL_DOWN_KEY = 0x10007         # the other side has no key, or another one
+    VTL_DOWN_AEAD_LIMIT = 0x10008  # no more may be encrypted or tried with these keys

@@ -52,17 +52,6 @@ cdef enum assoc_state:
     A_UP = 2
     A_DEAD = 3                 # in Endpoint.dead
 
-cdef enum down_reason:         # assoc_down()
-    DOWN_CLOSED = 0            # by us, vtl_close; codes up to 0xffff are the engine's
-    DOWN_IDLE = 0x10001
-    DOWN_HANDSHAKE_TIMEOUT = 0x10002
-    DOWN_TIMEOUT = 0x10003     # peer vanished
-    DOWN_UNREACHABLE = 0x10004 # ICMP
-    DOWN_STATELESS_RESET = 0x10005
-    DOWN_VERSION = 0x10006
-    DOWN_KEY = 0x10007         # the other side has no key, or another one
-    DOWN_AEAD_LIMIT = 0x10008  # no more may be encrypted or tried with these keys
-
 cdef enum:
     REJECT_UNPROVEN = 0x10009  # rejected(): who accepts has not seen the handshake
 

@@ -1,25 +1,6 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from hooker.vtl.api cimport *
 
-# Codes of vtl_recv: 0, or why the datagram was dropped (each counted).
-cdef enum vtl_drop:
-    VTL_OK = 0
-    VTL_DROP_SHORT = 1          # truncated header or frame
-    VTL_DROP_VERSION = 2
-    VTL_DROP_TYPE = 3           # unknown packet or frame type
-    VTL_DROP_NO_ASSOC = 4       # connection id unknown, or from elsewhere and not new
-    VTL_DROP_COOKIE = 5
-    VTL_DROP_DUPLICATE = 6
-    VTL_DROP_PROTOCOL = 7       # well-formed, but breaks a rule (beyond flow control, …)
-    VTL_DROP_MEMORY = 8
-    VTL_DROP_AUTH = 9           # not signed or encrypted with the key
-    VTL_DROP_REASONS = 10
-
-# Reasons of assoc_down() and of the resets that come with it; the others are in core.pxd.
-cdef enum vtl_down:
-    VTL_DOWN_VERSION = 0x10006
-    VTL_DOWN_KEY = 0x10007
-
 cdef vtl_endpoint *vtl_endpoint_new(const vtl_config *cfg, const vtl_sink *sink) noexcept nogil
 cdef void vtl_endpoint_free(vtl_endpoint *ep) noexcept nogil
 # With a key the datagram is decrypted where it is.

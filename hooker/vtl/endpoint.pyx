@@ -300,9 +300,9 @@ cdef void vtl_path_error(vtl_endpoint *ep, const vtl_addr *to, const uint8_t *qu
         if a != NULL and a.state == A_UP:
             assoc_ask(a, now)
     elif a.state == A_UP:
-        assoc_doubt(a, DOWN_UNREACHABLE, now)
+        assoc_doubt(a, VTL_DOWN_UNREACHABLE, now)
     else:
-        assoc_fail(a, DOWN_UNREACHABLE)
+        assoc_fail(a, VTL_DOWN_UNREACHABLE)
 
 
 # --- associations

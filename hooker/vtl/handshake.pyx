@@ -18,14 +18,10 @@
 from libc.stdlib cimport calloc
 from libc.string cimport memcpy, memset
 from hooker.vtl.aead cimport TAG_SIZE
-from hooker.vtl.api cimport iovec, vtl_assoc, vtl_sink
+from hooker.vtl.api cimport *
 from hooker.vtl.blackhole cimport BASE_DATAGRAM
 from hooker.vtl.budget cimport source_hash, stranger_add, stranger_known, stranger_to_evict
 from hooker.vtl.core cimport *
-from hooker.vtl.endpoint cimport (
-    VTL_DROP_AUTH, VTL_DROP_COOKIE, VTL_DROP_DUPLICATE, VTL_DROP_MEMORY, VTL_DROP_NO_ASSOC, VTL_DROP_PROTOCOL,
-    VTL_DROP_SHORT, VTL_DROP_VERSION, VTL_OK,
-)
 from hooker.vtl.keys cimport keys_free, keys_install, keys_open, keys_seal, psk_verify
 from hooker.vtl.packet_in cimport packets_abandon, requeue_for_probe
 from hooker.vtl.pmtu cimport pmtu_begin, pmtu_first
@@ -146,7 +142,7 @@ cdef void handshake_start(Assoc *a, uint64_t now) noexcept nogil:
 
 cdef void handshake_timer(Assoc *a, uint64_t now) noexcept nogil:
     if now - a.hs_started >= a.ep.cfg.handshake_timeout:
-        assoc_fail(a, DOWN_HANDSHAKE_TIMEOUT)
+        assoc_fail(a, VTL_DOWN_HANDSHAKE_TIMEOUT)
     elif now >= a.hs_next:
         if a.state == A_COOKIE and a.hs_tries >= COOKIE_TRIES:
             begin_again(a)                      # the responder may have changed its secret
@@ -197,14 +193,14 @@ cdef int on_cookie(Endpoint *ep, Cursor *c, const Header *h, const vtl_addr *src
         return VTL_DROP_DUPLICATE
     if ep.cfg.keys > 0 and psk_verify(ep, c, packet) != <int>a.psk:
         ep.count.key_mismatches += 1
-        return refuse(a, DOWN_KEY, VTL_DROP_AUTH, now)
+        return refuse(a, VTL_DOWN_KEY, VTL_DROP_AUTH, now)
     a.version = choose_version(ep.cfg.versions, ep.cfg.n_versions, &spoken)
     if a.version == 0:
         if any_encrypted(&spoken) != (ep.cfg.keys > 0):
             ep.count.key_mismatches += 1
-            assoc_fail(a, DOWN_KEY)
+            assoc_fail(a, VTL_DOWN_KEY)
         else:
-            assoc_fail(a, DOWN_VERSION)
+            assoc_fail(a, VTL_DOWN_VERSION)
         return VTL_OK
     if a.hs_total == 1:
         recovery_rtt(&a.rec, max(now - a.hs_sent_at, 1), 0)
@@ -265,7 +261,7 @@ cdef int on_init_ack(Endpoint *ep, Cursor *c, const Header *h, size_t n, const v
         return VTL_DROP_AUTH
     due = choose_version(ep.cfg.versions, ep.cfg.n_versions, &spoken)
     if due == 0 or load32(p) != due or (a.version != 0 and a.version != due):
-        return refuse(a, DOWN_VERSION, VTL_DROP_VERSION, now)
+        return refuse(a, VTL_DOWN_VERSION, VTL_DROP_VERSION, now)
     if a.version == 0 or a.peer_cid != h.number:
         a.version = due
         a.peer_cid = h.number
@@ -366,7 +362,7 @@ cdef void make_room(Endpoint *ep, const vtl_addr *src) noexcept nogil:
         a = stranger_to_evict(ep, src)
     if a != NULL:
         stranger_known(a)                       # counted no more
-        assoc_fail(a, DOWN_TIMEOUT)
+        assoc_fail(a, VTL_DOWN_TIMEOUT)
         ep.count.evicted += 1
 
 
@@ -475,9 +471,9 @@ cdef int on_stateless_reset(Endpoint *ep, const Header *h, const vtl_addr *src, 
     if a.state != A_UP or pn < a.first_up_pn or pn >= a.rec.next_pn:
         return VTL_DROP_PROTOCOL                # also: DATA that overtook its INIT
     if a.keys != NULL:
-        assoc_doubt(a, DOWN_STATELESS_RESET, now)   # nobody can have signed it: only a question
+        assoc_doubt(a, VTL_DOWN_STATELESS_RESET, now)   # nobody can have signed it: only a question
     else:
-        assoc_fail(a, DOWN_STATELESS_RESET)
+        assoc_fail(a, VTL_DOWN_STATELESS_RESET)
     return VTL_OK
 
 

@@ -9,8 +9,8 @@ follows (RFC 9001 6). A packet is opened with one key only: the phase bit and th
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 from hooker.vtl.aead cimport *
+from hooker.vtl.api cimport *
 from hooker.vtl.core cimport *
-from hooker.vtl.endpoint cimport VTL_DROP_AUTH, VTL_DROP_SHORT, VTL_OK
 from hooker.vtl.recovery cimport recovery_pto
 from hooker.vtl.wire cimport *
 
@@ -159,7 +159,7 @@ cdef bint keys_ready(Assoc *a) noexcept nogil:
     # not before the peer has followed the last update and acknowledged a packet of this phase: RFC 9001 6.1
     if (sent >= enough and a.state == A_UP and k.tx_phase == k.rx_phase and a.rec.largest_acked >= k.tx_since
             and not update_tx(a)) or sent >= SEND_LIMIT:
-        assoc_fail(a, DOWN_AEAD_LIMIT)
+        assoc_fail(a, VTL_DOWN_AEAD_LIMIT)
         return False
     return True
 
@@ -182,7 +182,7 @@ cdef int forged(Assoc *a) noexcept nogil:
     cdef Keys *k = a.keys
     k.forged += 1
     if k.forged >> (36 if k.cipher == CHACHA20_POLY1305 else 52):      # RFC 9001 6.6
-        assoc_fail(a, DOWN_AEAD_LIMIT)
+        assoc_fail(a, VTL_DOWN_AEAD_LIMIT)
     return VTL_DROP_AUTH
 
 
@@ -198,7 +198,7 @@ cdef int keys_open(Assoc *a, Cursor *c, const Header *h, uint64_t pn, uint64_t n
         return forged(a)
     c.n -= TAG_SIZE
     if which == NEXT and not update_rx(a, pn, now):
-        assoc_fail(a, DOWN_AEAD_LIMIT)
+        assoc_fail(a, VTL_DOWN_AEAD_LIMIT)
         return VTL_DROP_AUTH
     if which == CURRENT and pn < k.rx_since:
         k.rx_since = pn

@@ -7,7 +7,7 @@ and opens them again. All others are reset, and channels are told that it is dow
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
-from hooker.vtl.api cimport vtl_assoc, vtl_sink, vtl_stream
+from hooker.vtl.api cimport *
 from hooker.vtl.channel cimport channels_down, channels_release, channels_restart
 from hooker.vtl.core cimport *
 from hooker.vtl.handshake cimport handshake_start
@@ -53,7 +53,7 @@ cdef bint unheard(const Stream *s) noexcept nogil:
 
 cdef bint worth_restart(const Assoc *a) noexcept nogil:
     cdef Stream *s = a.all
-    if a.down_reason != DOWN_STATELESS_RESET and not (a.down_reason == DOWN_IDLE and a.closed_by_peer):
+    if a.down_reason != VTL_DOWN_STATELESS_RESET and not (a.down_reason == VTL_DOWN_IDLE and a.closed_by_peer):
         return False
     while s != NULL and not unheard(s):
         s = s.next

@@ -6,7 +6,7 @@ without being acknowledged, and nothing needs to be undone.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memmove, memset
-from hooker.vtl.api cimport VTL_BLOCK_FLAGS, VTL_MAX_MESSAGE, vtl_assoc, vtl_block, vtl_sink
+from hooker.vtl.api cimport *
 from hooker.vtl.budget cimport budget_hold, budget_let_go, budget_room
 from hooker.vtl.channel cimport item_acked, item_lost, item_repeat
 from hooker.vtl.congestion cimport (
@@ -15,9 +15,6 @@ from hooker.vtl.congestion cimport (
 )
 from hooker.vtl.core cimport *
 from hooker.vtl.ecn cimport ECN_CE, ecn_on_ack
-from hooker.vtl.endpoint cimport (
-    VTL_DROP_DUPLICATE, VTL_DROP_MEMORY, VTL_DROP_PROTOCOL, VTL_DROP_SHORT, VTL_DROP_TYPE, VTL_OK,
-)
 from hooker.vtl.fec cimport fec_keep, fec_memory, fec_note, fec_on_repair, fec_rebuilt
 from hooker.vtl.keys cimport keys_open, keys_overhead
 from hooker.vtl.path cimport path_on_challenge, path_on_response

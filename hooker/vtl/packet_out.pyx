@@ -6,7 +6,7 @@ carrier can hand a whole batch to UDP GSO.
 
 from libc.stdint cimport UINT32_MAX, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memmove, memset
-from hooker.vtl.api cimport vtl_datagram
+from hooker.vtl.api cimport *
 from hooker.vtl.budget cimport budget_hold, budget_room
 from hooker.vtl.builder cimport *
 from hooker.vtl.channel_out cimport add_blocks, add_messages
@@ -46,7 +46,7 @@ cdef bint seal(Builder *d) noexcept nogil:
     cdef uint8_t *out = b.sealed + b.sealed_len
     if not keys_seal(d.a, d.a.rec.next_pn, &b.iov[d.iov0], b.iov_len - d.iov0, DATA_HEADER, out):
         abandon(d)
-        assoc_fail(d.a, DOWN_AEAD_LIMIT)
+        assoc_fail(d.a, VTL_DOWN_AEAD_LIMIT)
         return False
     b.iov_len = d.iov0 + 1
     b.scratch_len = d.scratch0

@@ -11,10 +11,10 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcmp, memset
+from hooker.vtl.api cimport *
 from hooker.vtl.congestion cimport congestion_free, congestion_init
 from hooker.vtl.core cimport *
 from hooker.vtl.ecn cimport ECN_TESTING
-from hooker.vtl.endpoint cimport VTL_DROP_NO_ASSOC, VTL_OK
 from hooker.vtl.keys cimport keys_overhead
 from hooker.vtl.packet_in cimport packet_receive, packets_abandon
 from hooker.vtl.packet_out cimport batch_room, build_path_frame, sealed_room

@@ -17,6 +17,7 @@ Each side does it for what it sends. ``Assoc.max_datagram`` is the size in use (
 """
 
 from libc.stdint cimport uint32_t, uint64_t
+from hooker.vtl.api cimport *
 from hooker.vtl.blackhole cimport BASE_DATAGRAM, hole_found, hole_reset
 from hooker.vtl.congestion cimport congestion_resize
 from hooker.vtl.core cimport *
@@ -163,7 +164,7 @@ cdef void pmtu_on_timer(Assoc *a, uint64_t now) noexcept nogil:
     cdef Pmtu *p = &a.pmtu
     p.at = 0
     if p.state == PMTU_ERROR:
-        assoc_fail(a, DOWN_UNREACHABLE)
+        assoc_fail(a, VTL_DOWN_UNREACHABLE)
     else:
         p.refused = 0
         search(a, now)

@@ -7,13 +7,12 @@ RESET_STREAM. A stream is finished when our end is acknowledged and the peer's e
 
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
-from hooker.vtl.api cimport vtl_open_info, vtl_sink, vtl_stream
+from hooker.vtl.api cimport *
 from hooker.vtl.budget cimport (
     STREAM_COST, budget_room, stranger_known, stream_hold, stream_let_go, undecided_add, undecided_done, undecided_room,
 )
 from hooker.vtl.core cimport *
 from hooker.vtl.credit cimport credit_measure
-from hooker.vtl.endpoint cimport VTL_DROP_MEMORY, VTL_DROP_PROTOCOL, VTL_OK
 from hooker.vtl.proof cimport PROOF_OPEN_ACK, proof_of
 from hooker.vtl.reassembly cimport (
     reassembly_advance, reassembly_clear, reassembly_memory, reassembly_need, reassembly_peek, reassembly_store,

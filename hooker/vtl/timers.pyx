@@ -1,7 +1,7 @@
 """The clocks of one association: handshake, loss and probes, delayed ACK, pacing, liveness, idleness."""
 
 from libc.stdint cimport UINT64_MAX, uint64_t
-from hooker.vtl.api cimport vtl_config
+from hooker.vtl.api cimport *
 from hooker.vtl.core cimport *
 from hooker.vtl.handshake cimport handshake_timer, say_close
 from hooker.vtl.packet_in cimport packets_lost_by_time, requeue_for_probe
@@ -59,12 +59,12 @@ cdef uint64_t assoc_deadline(const Assoc *a) noexcept nogil:
 cdef void check_liveness(Assoc *a, uint64_t now) noexcept nogil:
     cdef const vtl_config *cfg = &a.ep.cfg
     if a.unanswered != 0 and now - a.unanswered >= cfg.dead_after:
-        assoc_fail(a, DOWN_TIMEOUT)
+        assoc_fail(a, VTL_DOWN_TIMEOUT)
     elif a.prove_by != 0 and now >= a.prove_by:
         assoc_fail(a, a.doubt)
     elif not assoc_in_use(a) and now - a.idle_since >= idle_after(a):
-        say_close(a, DOWN_IDLE)
-        assoc_fail(a, DOWN_IDLE)
+        say_close(a, VTL_DOWN_IDLE)
+        assoc_fail(a, VTL_DOWN_IDLE)
     elif a.prove_by != 0 and now >= a.prove_ping:
         a.prove_ping += (a.prove_by - a.prove_ping) // 2 + 1
         ping(a)

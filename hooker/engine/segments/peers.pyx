@@ -21,10 +21,8 @@ from hooker.includes.bytes cimport store64
 from hooker.includes.hk cimport hk_peer
 from hooker.includes.linux cimport hk_load64, hk_store64
 from hooker.transports.vtl cimport say_message
-from hooker.vtl.api cimport vtl_assoc
-from hooker.vtl.endpoint cimport (
-    VTL_DOWN_KEY, VTL_DOWN_VERSION, vtl_is_up, vtl_peer, vtl_set_user, vtl_user,
-)
+from hooker.vtl.api cimport VTL_DOWN_KEY, VTL_DOWN_VERSION, vtl_assoc
+from hooker.vtl.endpoint cimport vtl_is_up, vtl_peer, vtl_set_user, vtl_user
 from hooker.vtl.siphash cimport siphash24
 
 cdef extern from "<sys/random.h>" nogil:

@@ -14,9 +14,9 @@ from hooker.flow.machine cimport ROLE_CLIENT, ST_CLOSED, ST_ENGAGED
 from hooker.includes.hk cimport HK_ROLE_CLIENT, HK_ROLE_SERVER, HK_STATE_ENGAGED, HK_STATE_HELD, HK_STATE_RELEASED, hk_key
 from hooker.includes.linux cimport hk_load64, hk_store64, read
 from hooker.engine.lock cimport LOCK_OWN, LOCK_TAKEN, lock_give, lock_try
-from hooker.vtl.api cimport vtl_addr, vtl_assoc_stats, vtl_counters
+from hooker.vtl.api cimport VTL_DROP_AUTH, vtl_addr, vtl_assoc_stats, vtl_counters
 from hooker.vtl.endpoint cimport (
-    VTL_DROP_AUTH, vtl_assoc_get_stats, vtl_channel_unacked, vtl_drops, vtl_get_counters, vtl_peer,
+    vtl_assoc_get_stats, vtl_channel_unacked, vtl_drops, vtl_get_counters, vtl_peer,
 )
 from hooker.engine.segments.flows cimport flow_key_of
 from hooker.engine.segments.worker cimport *
