@@ -4,7 +4,7 @@ from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
-cimport hooker.vtl.congestion as cc
+cimport hooker.vtl.controllers.interface as cc
 cimport hooker.vtl.ranges as rg
 cimport hooker.vtl.reassembly as ra
 cimport hooker.vtl.sendbuf as sb

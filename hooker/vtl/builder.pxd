@@ -2,13 +2,17 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
-from hooker.vtl.api cimport vtl_batch
-from hooker.vtl.core cimport Assoc
+from hooker.vtl.aead cimport TAG_SIZE
+from hooker.vtl.api cimport vtl_addr, vtl_batch, vtl_datagram
+from hooker.vtl.core cimport Assoc, Psk
+from hooker.vtl.keys cimport psk_sign
 from hooker.vtl.recovery cimport MAX_PACKET_FRAMES, recovery_add_frame
 
 cdef enum:
     COPY_MAX = 256             # bytes; copying less is cheaper than one more iovec
     SHORT_MESSAGE = 256        # bytes, or less, that are not cut to fill a datagram
+    SCRATCH_MIN = 256          # of scratch memory, to begin a datagram
+    IOV_MIN = 4
 
 
 cdef struct Builder:
@@ -18,6 +22,15 @@ cdef struct Builder:
     uint32_t size, limit       # bytes
     bint eliciting
 
+
+cdef inline bint batch_room(const vtl_batch *b) noexcept nogil:
+    """One more datagram fits."""
+    return (b.dgram_len < b.dgram_cap and b.iov_len + IOV_MIN <= b.iov_cap
+            and b.scratch_len + SCRATCH_MIN <= b.scratch_cap)
+
+cdef inline bint sealed_room(const Assoc *a, const vtl_batch *b) noexcept nogil:
+    """And can be encrypted."""
+    return a.keys == NULL or b.sealed_len + a.max_datagram <= b.sealed_cap
 
 cdef inline void begin(Builder *d, vtl_batch *b, Assoc *a, uint32_t limit) noexcept nogil:
     d.b = b
@@ -86,3 +99,19 @@ cdef inline void record(Builder *d, uint8_t type, uint8_t flags, uint32_t id, ui
 
 cdef inline bint has_frame_room(const Builder *d) noexcept nogil:
     return d.a.rec.frame_tail - d.frame0 < MAX_PACKET_FRAMES - 8
+
+cdef inline void sign(Builder *d, const Psk *psk) noexcept nogil:
+    """A tag over all the datagram has so far, which lies in one piece."""
+    cdef uint32_t n = d.size
+    cdef uint8_t *tag = put(d, TAG_SIZE)
+    psk_sign(psk, tag - n, n, tag)
+
+cdef inline void finish(Builder *d, const vtl_addr *to) noexcept nogil:
+    cdef vtl_datagram *g = &d.b.dgram[d.b.dgram_len]
+    g.to = to[0]
+    g.first = d.iov0
+    g.count = d.b.iov_len - d.iov0
+    g.size = d.size
+    g.ecn = 0
+    g.alone = False
+    d.b.dgram_len += 1

@@ -9,7 +9,7 @@
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from hooker.vtl.aead cimport EVP_CIPHER_CTX, IV_SIZE, SECRET_SIZE, TAG_SIZE
 from hooker.vtl.api cimport VTL_MAX_KEYS, vtl_addr, vtl_config, vtl_counters, vtl_sink
-from hooker.vtl.congestion cimport Congestion, congestion_ops
+from hooker.vtl.controllers.interface cimport Congestion, congestion_ops
 from hooker.vtl.credit cimport Credit
 from hooker.vtl.ecn cimport Ecn
 from hooker.vtl.fec cimport Fec

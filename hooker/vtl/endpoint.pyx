@@ -11,24 +11,29 @@ from libc.string cimport memset
 from hooker.vtl.aead cimport (
     AES_128_GCM, AES_256_GCM, CHACHA20_POLY1305, aead_key_size, aes_is_fast, wipe,
 )
+from hooker.vtl.answers cimport answer_unknown, answers_build, say_close
 from hooker.vtl.budget cimport FAIR_SOURCES, LEAST_BUDGET, sources_free, stranger_known
+from hooker.vtl.builder cimport batch_room
 from hooker.vtl.channel cimport *
-from hooker.vtl.congestion cimport congestion_find, congestion_ops
+from hooker.vtl.controllers.interface cimport congestion_find, congestion_ops
 from hooker.vtl.core cimport *
 from hooker.vtl.ecn cimport ECN_CAPABLE
 from hooker.vtl.handshake cimport *
 from hooker.vtl.keys cimport psk_init
 from hooker.vtl.lifecycle cimport reap
-from hooker.vtl.packet_in cimport packet_receive
-from hooker.vtl.path cimport largest_received, path_receive
-from hooker.vtl.packet_out cimport answers_build, batch_room, packets_build
+from hooker.vtl.liveness cimport assoc_ask, assoc_doubt
+from hooker.vtl.packet_in cimport packet_from_elsewhere, packet_receive
+from hooker.vtl.path cimport largest_received
 from hooker.vtl.proof cimport PROOF_OPEN, proof_key, proof_locator, proof_of
 from hooker.vtl.registry cimport *
 from hooker.vtl.sendbuf cimport sendbuf_write
 from hooker.vtl.siphash cimport siphash24
 from hooker.vtl.stream cimport *
-from hooker.vtl.timers cimport assoc_ask, assoc_deadline, assoc_doubt, assoc_on_timer
+from hooker.vtl.timers cimport assoc_deadline, assoc_on_timer
+from hooker.vtl.turn cimport turn_build
 from hooker.vtl.wire cimport *
+
+from hooker.vtl import congestion as _congestion  # noqa: F401  the controllers register themselves
 
 cdef enum:
     MIN_SEND_TARGET = 128 << 10    # bytes
@@ -144,7 +149,7 @@ cdef int on_data_packet(Endpoint *ep, Cursor *c, const Header *h, const vtl_addr
     if a.state != A_UP:
         return VTL_DROP_NO_ASSOC
     if not same_addr(&a.peer, src):
-        return path_receive(a, c, h, src, now)
+        return packet_from_elsewhere(a, c, h, src, now)
     return packet_receive(a, c, h, expand(<uint32_t>h.number, largest_received(a)), now)
 
 
@@ -233,7 +238,7 @@ cdef int vtl_build(vtl_endpoint *ep, vtl_batch *b, uint64_t now) noexcept nogil:
     answers_build(E(ep), b, now)
     while E(ep).ready_first != NULL and batch_room(b):
         a = pop_ready(E(ep))
-        if a.state != A_DEAD and not packets_build(a, b, now):
+        if a.state != A_DEAD and not turn_build(a, b, now):
             assoc_ready(a)                      # the batch is full: others first next time
             break
     return b.dgram_len - before

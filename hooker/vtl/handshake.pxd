@@ -1,10 +1,8 @@
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 from hooker.vtl.api cimport vtl_addr
 from hooker.vtl.core cimport Assoc, Endpoint
 from hooker.vtl.wire cimport Cursor, Header
 
-cdef uint64_t cookie_mac(Endpoint *ep, const vtl_addr *peer, uint64_t client, uint64_t server,
-                         uint64_t time) noexcept nogil
 cdef void handshake_start(Assoc *a, uint64_t now) noexcept nogil
 cdef void handshake_timer(Assoc *a, uint64_t now) noexcept nogil
 
@@ -16,6 +14,3 @@ cdef int on_init_ack(Endpoint *ep, Cursor *c, const Header *h, size_t n, const v
                      uint64_t now) noexcept nogil
 cdef int on_stateless_reset(Endpoint *ep, const Header *h, const vtl_addr *src, uint64_t now) noexcept nogil
 cdef int on_close(Endpoint *ep, Cursor *c, const Header *h, uint64_t now) noexcept nogil
-
-cdef void say_close(Assoc *a, uint32_t reason) noexcept nogil
-cdef void answer_unknown(Endpoint *ep, const vtl_addr *to, const Header *h, uint64_t now) noexcept nogil

@@ -15,15 +15,16 @@
 5. An association ends by CLOSE or, when that was lost, by the STATELESS_RESET that answers its next DATA.
 """
 
-from libc.stdlib cimport calloc
-from libc.string cimport memcpy, memset
-from hooker.vtl.aead cimport TAG_SIZE
+from libc.string cimport memset
+from hooker.vtl.answers cimport answer_unproven
 from hooker.vtl.api cimport *
 from hooker.vtl.blackhole cimport BASE_DATAGRAM
 from hooker.vtl.budget cimport source_hash, stranger_add, stranger_known, stranger_to_evict
+from hooker.vtl.cookie cimport cookie_fresh, cookie_use
 from hooker.vtl.core cimport *
-from hooker.vtl.keys cimport keys_free, keys_install, keys_open, keys_seal, psk_verify
-from hooker.vtl.packet_in cimport packets_abandon, requeue_for_probe
+from hooker.vtl.keys cimport keys_free, keys_install, keys_open, psk_verify
+from hooker.vtl.liveness cimport assoc_doubt
+from hooker.vtl.outcome cimport packets_abandon, requeue_for_probe
 from hooker.vtl.pmtu cimport pmtu_begin, pmtu_first
 from hooker.vtl.ranges cimport ranges_contains
 from hooker.vtl.recovery cimport recovery_rtt
@@ -31,9 +32,7 @@ from hooker.vtl.registry cimport (
     assoc_by_cid, assoc_free, assoc_new, assoc_readdress, assoc_settle_rivals, assoc_to_evict,
     assoc_with_peer_cid, random_cid, same_addr,
 )
-from hooker.vtl.siphash cimport siphash24
 from hooker.vtl.stream cimport stream_activate
-from hooker.vtl.timers cimport assoc_doubt
 from hooker.vtl.wire cimport *
 
 cdef enum:
@@ -42,70 +41,9 @@ cdef enum:
     COOKIE_TRIES = 3           # INITs with one cookie before asking for another
     FULL_SIZE_TRIES = 1        # INITs of full size with one cookie before the base
     REFUSALS = 2               # wrong answers that end a handshake; one may be an accident
-    COOKIE_TIME_BITS = 30      # a cookie's clock ticks every 2^30 ns
-    COOKIE_LIFETIME = 16       # ticks
-    RESET_RATE = 200           # stateless resets per second
-    RESET_BURST = 100
-    COOKIE_HASHES = 3          # of 20 bits each
     BEGIN_RATE = 500           # associations per second that one source may begin
     BEGIN_BURST = 1000
     HALF_MADE = 64             # newest associations that an INIT from another address is compared with
-
-
-cdef uint64_t cookie_mac(Endpoint *ep, const vtl_addr *peer, uint64_t client, uint64_t server,
-                         uint64_t time) noexcept nogil:
-    cdef uint8_t m[48]
-    memset(m, 0, sizeof(m))
-    memcpy(m, peer.ip, 16)
-    store16(m + 16, peer.port)
-    store64(m + 24, client)
-    store64(m + 32, server)
-    store64(m + 40, time)
-    return siphash24(ep.secret, m, sizeof(m))
-
-
-cdef Stateless *answer(Endpoint *ep, uint8_t type, const vtl_addr *to, uint64_t dcid,
-                       uint64_t number) noexcept nogil:
-    """Queues a packet that belongs to no association; NULL when too many wait."""
-    cdef Stateless *t
-    if ep.answers == STATELESS_SLOTS:
-        return NULL
-    t = &ep.answer[ep.answers]
-    t.to = to[0]
-    t.to.zero = 0
-    t.type = type
-    t.dcid = dcid
-    t.number = number
-    t.psk = t.phase = 0
-    t.at = ep.now >> COOKIE_TIME_BITS
-    ep.answers += 1
-    return t
-
-
-cdef Stateless *answer_unproven(Endpoint *ep, uint8_t type, const vtl_addr *to, uint64_t dcid,
-                                uint64_t number) noexcept nogil:
-    """An answer to the datagram in hand, whose source nobody has proven: RFC 9000 8."""
-    cdef uint32_t size = DATA_HEADER
-    if type == PKT_COOKIE:
-        size = HEADER_SIZE + COOKIE_FIXED + 4 * ep.cfg.n_versions + (TAG_SIZE if ep.cfg.keys > 0 else 0)
-    if size > AMPLIFICATION * ep.source_size:
-        ep.count.amplification_limited += 1
-        return NULL
-    ep.count.unproven_received += ep.source_size
-    ep.count.unproven_sent += size
-    return answer(ep, type, to, dcid, number)
-
-
-cdef void answer_unknown(Endpoint *ep, const vtl_addr *to, const Header *h, uint64_t now) noexcept nogil:
-    """Tells the sender of a DATA packet that its association is gone, at a limited rate.
-
-    The answer repeats the connection id and packet number it got, which only the path knows."""
-    ep.reset_tokens += <double>(now - ep.reset_at) * RESET_RATE / 1e9
-    ep.reset_tokens = min(ep.reset_tokens, <double>RESET_BURST)
-    ep.reset_at = now
-    if ep.reset_tokens >= 1:
-        ep.reset_tokens -= 1
-        answer_unproven(ep, PKT_STATELESS_RESET, to, h.dcid, h.number)
 
 
 # --- initiator
@@ -281,42 +219,6 @@ cdef int on_init_ack(Endpoint *ep, Cursor *c, const Header *h, size_t n, const v
 
 # --- responder
 
-cdef bint cookie_fresh(Endpoint *ep, const Init *i, const vtl_addr *src, uint64_t now) noexcept nogil:
-    cdef uint64_t age = (now >> COOKIE_TIME_BITS) - i.cookie_time
-    return (age <= COOKIE_LIFETIME and i.cookie_cid != 0
-            and cookie_mac(ep, src, i.scid, i.cookie_cid, i.cookie_time) == i.cookie_mac)
-
-
-cdef uint64_t *filter_of(Endpoint *ep, uint64_t time) noexcept nogil:
-    """The filter for cookies of that time; NULL: no memory."""
-    cdef uint64_t generation = time // COOKIE_LIFETIME
-    cdef uint32_t i = generation & 1
-    if ep.cookies_used[i] == NULL:
-        ep.cookies_used[i] = <uint64_t *>calloc(1, COOKIE_BITS // 8)
-    elif ep.cookies_of[i] != generation:
-        memset(ep.cookies_used[i], 0, COOKIE_BITS // 8)
-    ep.cookies_of[i] = generation
-    return ep.cookies_used[i]
-
-
-cdef bint use_cookie(Endpoint *ep, const Init *i) noexcept nogil:
-    """False: it was used before. An INIT that comes again after its association is gone must not make another with
-    the same id: the initiator would take it for the one it knows. (Bloom 1970; the id's random bits are the hashes.
-    Who is wrongly refused asks for another cookie, so no number of handshakes keeps others out.)"""
-    cdef uint64_t *filter = filter_of(ep, i.cookie_time)
-    cdef uint64_t bits = i.cookie_cid
-    cdef uint32_t k, at
-    cdef bint used = True
-    if filter == NULL:
-        return False
-    for k in range(COOKIE_HASHES):
-        at = bits & (COOKIE_BITS - 1)
-        used = used and filter[at >> 6] >> (at & 63) & 1
-        filter[at >> 6] |= <uint64_t>1 << (at & 63)
-        bits >>= 20
-    return not used
-
-
 cdef bint may_begin(Endpoint *ep, const vtl_addr *src, uint64_t now) noexcept nogil:
     """Associations by the second, for each source that has proven its address."""
     cdef RateLimit *r = &ep.begin[source_hash(ep, src) & (BEGIN_SLOTS - 1)]
@@ -411,7 +313,7 @@ cdef int on_init(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_a
     version = accept_version(&i.versions, ep.cfg.versions, ep.cfg.n_versions)
     if version == 0:
         return VTL_DROP_VERSION
-    if not may_begin(ep, src, now) or not use_cookie(ep, &i):
+    if not may_begin(ep, src, now) or not cookie_use(ep, &i):
         return VTL_DROP_COOKIE
     make_room(ep, src)
     a = assoc_new(ep, src, i.cookie_cid, now)
@@ -434,31 +336,6 @@ cdef int on_init(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_a
 
 
 # --- end
-
-cdef void say_close(Assoc *a, uint32_t reason) noexcept nogil:
-    """Encrypted like DATA if there are keys, with the next packet number: the last one."""
-    cdef Stateless *t = answer(a.ep, PKT_CLOSE, &a.peer, a.peer_cid, a.cid)
-    cdef uint8_t packet[HEADER_SIZE + CLOSE_BODY]
-    cdef uint8_t sealed[HEADER_SIZE + CLOSE_BODY + TAG_SIZE]
-    cdef iovec part
-    if t == NULL:
-        return
-    store32(t.close, reason)
-    t.close_n = CLOSE_BODY
-    if a.keys == NULL:
-        return
-    t.number = a.rec.next_pn
-    write_header(packet, PKT_CLOSE, t.dcid, t.number)
-    store32(packet + HEADER_SIZE, reason)
-    part.iov_base = packet
-    part.iov_len = sizeof(packet)
-    if not keys_seal(a, t.number, &part, 1, HEADER_SIZE, sealed):
-        a.ep.answers -= 1
-        return
-    t.phase = sealed[1]
-    t.close_n = CLOSE_BODY + TAG_SIZE
-    memcpy(t.close, sealed + HEADER_SIZE, t.close_n)
-
 
 cdef int on_stateless_reset(Endpoint *ep, const Header *h, const vtl_addr *src, uint64_t now) noexcept nogil:
     cdef Assoc *a = assoc_with_peer_cid(ep, src, h.dcid, True)

@@ -8,86 +8,27 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memmove, memset
 from hooker.vtl.api cimport *
 from hooker.vtl.budget cimport budget_hold, budget_let_go, budget_room
-from hooker.vtl.channel cimport item_acked, item_lost, item_repeat
-from hooker.vtl.congestion cimport (
-    CongestionAck, CongestionLoss, congestion_on_ack, congestion_on_loss, congestion_on_packet_lost,
-    congestion_on_spurious,
+from hooker.vtl.controllers.interface cimport (
+    CongestionAck, congestion_on_ack, congestion_on_loss, congestion_on_spurious,
 )
 from hooker.vtl.core cimport *
 from hooker.vtl.ecn cimport ECN_CE, ecn_on_ack
 from hooker.vtl.fec cimport fec_keep, fec_memory, fec_note, fec_on_repair, fec_rebuilt
 from hooker.vtl.keys cimport keys_open, keys_overhead
-from hooker.vtl.path cimport path_on_challenge, path_on_response
-from hooker.vtl.pmtu cimport pmtu_abandon, pmtu_on_result
-from hooker.vtl.ranges cimport Range, ranges_add, ranges_contains, ranges_trim
-from hooker.vtl.recovery cimport (
-    SENT_LIMITED, AckResult, Listener, Recovery, SentFrame, SentPacket, recovery_detect_lost, recovery_on_ack,
-    recovery_requeue_oldest,
-)
+from hooker.vtl.outcome cimport frame_acked, frame_lost, packet_lost
+from hooker.vtl.path cimport largest_received, path_on_challenge, path_on_response, path_seen
+from hooker.vtl.pmtu cimport pmtu_on_result
+from hooker.vtl.ranges cimport Range, ranges_add, ranges_contains
+from hooker.vtl.recovery cimport AckResult, Listener, recovery_detect_lost, recovery_on_ack
+from hooker.vtl.registry cimport same_addr
 from hooker.vtl.stream cimport *
 from hooker.vtl.wire cimport *
 
-
-# --- our frames, acknowledged or lost
-
-cdef void forget_received(Assoc *a, uint64_t largest) noexcept nogil:
-    """The peer knows what we received up to `largest`: RFC 9000 13.2.4."""
-    cdef uint64_t below = min(largest, a.received.v[a.received.n - 1].start)
-    if below > a.received_floor:
-        a.received_floor = below
-        ranges_trim(&a.received, below)
+cdef enum:
+    PLAUSIBLE = 1 << 16        # packets that may be lost before the first one from a new address
 
 
-cdef inline bint is_item(const SentFrame *f) noexcept nogil:
-    """Of a channel: its `offset` is the Item."""
-    return f.type == FR_BLOCK or f.type == FR_MESSAGE
-
-
-cdef void frame_acked(void *ctx, const SentFrame *f) noexcept nogil:
-    cdef Assoc *a = <Assoc *>ctx
-    cdef Stream *s
-    if f.type == FR_ACK:
-        forget_received(a, f.offset)
-    elif is_item(f):
-        item_acked(a, <Item *>f.offset)
-    elif f.type >= FR_OPEN:
-        s = stream_find(a, f.id)
-        if s != NULL:
-            stream_frame_acked(s, f)
-
-
-cdef void frame_lost(void *ctx, const SentFrame *f) noexcept nogil:
-    cdef Assoc *a = <Assoc *>ctx
-    cdef Stream *s
-    if f.type == FR_MAX_DATA:
-        a.window_due = True
-    elif is_item(f):
-        item_lost(a, <Item *>f.offset)
-    elif f.type >= FR_OPEN:
-        s = stream_find(a, f.id)
-        if s != NULL:
-            stream_frame_lost(s, f)
-
-
-cdef void frame_again(void *ctx, const SentFrame *f) noexcept nogil:
-    """For a probe: the packet it was in may still arrive."""
-    if is_item(f):
-        item_repeat(<Assoc *>ctx, <Item *>f.offset)
-    else:
-        frame_lost(ctx, f)
-
-
-cdef void packet_lost(void *ctx, const SentPacket *p) noexcept nogil:
-    cdef Assoc *a = <Assoc *>ctx
-    cdef CongestionLoss l
-    l.now = a.ep.now
-    l.bytes = p.size
-    l.sent_at = p.sent_at
-    l.tx_in_flight = p.in_flight
-    l.lost_since = a.rec.lost_bytes - p.lost_bytes
-    l.app_limited = p.flags & SENT_LIMITED
-    congestion_on_packet_lost(&a.cc, &l)
-
+# --- our packets, acknowledged or lost
 
 cdef inline Listener listener(Assoc *a) noexcept nogil:
     cdef Listener who
@@ -137,28 +78,6 @@ cdef void packets_lost_by_time(Assoc *a, uint64_t now) noexcept nogil:
     recovery_detect_lost(&a.rec, now, &who, &r)
     react(a, &r, 0, True, now)
     assoc_ready(a)
-
-
-cdef void packets_abandon(Assoc *a) noexcept nogil:
-    """What is on its way went to where the peer is no more: all of it goes again, and proves nothing."""
-    cdef Recovery *r = &a.rec
-    cdef SentPacket *p
-    cdef uint64_t pn
-    cdef uint32_t i
-    for pn in range(r.tail, r.next_pn):
-        p = &r.packet[pn & (r.cap - 1)]
-        if p.outstanding:
-            for i in range(p.frames):
-                frame_lost(a, &r.frame[(p.frame0 + i) & (r.frame_cap - 1)])
-    r.tail = r.next_pn
-    r.frame_head = r.frame_tail
-    r.in_flight = r.loss_time = 0
-    r.outstanding = r.pto_count = 0
-    pmtu_abandon(a)
-
-
-cdef void requeue_for_probe(Assoc *a) noexcept nogil:
-    recovery_requeue_oldest(&a.rec, frame_again, a)
 
 
 # --- frames of the peer
@@ -426,3 +345,16 @@ cdef int packet_receive(Assoc *a, Cursor *c, const Header *h, uint64_t pn, uint6
             budget_let_go(a, a.fec_held)
             a.fec_held = 0
     return VTL_OK
+
+
+cdef int packet_from_elsewhere(Assoc *a, Cursor *c, const Header *h, const vtl_addr *src,
+                               uint64_t now) noexcept nogil:
+    cdef uint64_t largest = largest_received(a), pn = expand(<uint32_t>h.number, largest)
+    cdef size_t n = c.n + h.size
+    cdef int rc
+    if not same_addr(&a.other.to, src) and not largest < pn <= largest + PLAUSIBLE:
+        return VTL_DROP_NO_ASSOC
+    rc = packet_receive(a, c, h, pn, now)
+    if rc == VTL_OK and a.state == A_UP and not same_addr(&a.peer, src):
+        path_seen(a, src, pn, n, pn > largest and a.frames_seen & ~<uint32_t>PROBING, now)
+    return rc

@@ -1,9 +1,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from hooker.vtl.api cimport vtl_addr, vtl_batch
-from hooker.vtl.core cimport Assoc, Endpoint
+from hooker.vtl.core cimport Assoc
 
-cdef bint batch_room(const vtl_batch *b) noexcept nogil      # one more datagram fits
-cdef bint sealed_room(const Assoc *a, const vtl_batch *b) noexcept nogil     # and can be encrypted
 # False: the batch is full, there may be more
 cdef bint packets_build(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil
 # A datagram of `size` bytes with one PATH frame, to any address; its size, or 0: no memory
@@ -11,4 +9,4 @@ cdef uint32_t build_path_frame(Assoc *a, vtl_batch *b, const vtl_addr *to, uint8
                                uint32_t size, bint ping, uint64_t now) noexcept nogil
 # PING and PADDING in a datagram of that size, to find out whether the path carries it; False: no memory
 cdef bint build_mtu_probe(Assoc *a, vtl_batch *b, uint32_t size, uint64_t now) noexcept nogil
-cdef void answers_build(Endpoint *ep, vtl_batch *b, uint64_t now) noexcept nogil
+cdef void build_init(Assoc *a, vtl_batch *b) noexcept nogil      # INIT, or the INIT_ACK that answers one

@@ -13,11 +13,9 @@ from hooker.vtl.channel_out cimport add_blocks, add_messages
 from hooker.vtl.core cimport *
 from hooker.vtl.ecn cimport ECN_CE, ECN_ECT0, ecn_mark
 from hooker.vtl.fec cimport fec_cover, fec_covering, fec_dry, fec_forget, fec_full, fec_repair_size, fec_write
-from hooker.vtl.handshake cimport cookie_mac
-from hooker.vtl.keys cimport keys_overhead, keys_ready, keys_seal, psk_sign
+from hooker.vtl.keys cimport keys_overhead, keys_ready, keys_seal
 from hooker.vtl.pacing cimport pacing_ready, pacing_spend
-from hooker.vtl.path cimport path_build
-from hooker.vtl.pmtu cimport packet_limit, pmtu_build, pmtu_due, pmtu_room
+from hooker.vtl.pmtu cimport packet_limit, pmtu_room
 from hooker.vtl.proof cimport PROOF_OPEN, PROOF_OPEN_ACK, proof_of
 from hooker.vtl.recovery cimport (
     LEAST_RECORD, SENT_ECT, SENT_PROBE, Recovery, recovery_add_frame, recovery_has_room,
@@ -28,16 +26,9 @@ from hooker.vtl.stream cimport QUANTUM, active_add, active_remove, ctrl_remove, 
 from hooker.vtl.wire cimport *
 
 cdef enum:
-    SCRATCH_MIN = 256          # of scratch memory, to begin a datagram
-    IOV_MIN = 4
     BARE_PROBE = 2             # probe timeouts in a row, from when on one of the two probes has no data
     PRUNE_RANGES = 16           # an ACK with more asks to be acknowledged, RFC 9000 13.2.4
     UNKNOWN_RTT = 60000000      # ns between ACKs that do so to learn the round-trip time
-
-
-cdef bint batch_room(const vtl_batch *b) noexcept nogil:
-    return (b.dgram_len < b.dgram_cap and b.iov_len + IOV_MIN <= b.iov_cap
-            and b.scratch_len + SCRATCH_MIN <= b.scratch_cap)
 
 
 cdef bint seal(Builder *d) noexcept nogil:
@@ -55,21 +46,6 @@ cdef bint seal(Builder *d) noexcept nogil:
     b.iov[d.iov0].iov_base = out
     b.iov[d.iov0].iov_len = d.size
     return True
-
-
-cdef bint sealed_room(const Assoc *a, const vtl_batch *b) noexcept nogil:
-    return a.keys == NULL or b.sealed_len + a.max_datagram <= b.sealed_cap
-
-
-cdef void finish(Builder *d, const vtl_addr *to) noexcept nogil:
-    cdef vtl_datagram *g = &d.b.dgram[d.b.dgram_len]
-    g.to = to[0]
-    g.first = d.iov0
-    g.count = d.b.iov_len - d.iov0
-    g.size = d.size
-    g.ecn = 0
-    g.alone = False
-    d.b.dgram_len += 1
 
 
 # --- frames
@@ -449,13 +425,6 @@ cdef bint build_mtu_probe(Assoc *a, vtl_batch *b, uint32_t size, uint64_t now) n
     return True
 
 
-cdef void sign(Builder *d, const Psk *psk) noexcept nogil:
-    """A tag over all the datagram has so far, which lies in one piece."""
-    cdef uint32_t n = d.size
-    cdef uint8_t *tag = put(d, TAG_SIZE)
-    psk_sign(psk, tag - n, n, tag)
-
-
 cdef void build_init(Assoc *a, vtl_batch *b) noexcept nogil:
     """INIT, or the INIT_ACK that answers one, padded so that the path's size is proven."""
     cdef Builder d
@@ -497,15 +466,6 @@ cdef void build_init(Assoc *a, vtl_batch *b) noexcept nogil:
 
 
 cdef bint packets_build(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
-    if a.hs_send:
-        if not batch_room(b):
-            return False
-        build_init(a, b)
-    assoc_touch(a)
-    if (a.other.due or a.answer.due) and not (sealed_room(a, b) and path_build(a, b, now)):
-        return False
-    if pmtu_due(a) and not pmtu_build(a, b, now):
-        return False
     while a.state >= A_COOKIE:
         if not batch_room(b) or not sealed_room(a, b):
             return False
@@ -520,41 +480,3 @@ cdef bint packets_build(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
                 recovery_limited(&a.rec)
             return True
     return True
-
-
-# --- answers without an association
-
-cdef void build_answer(Endpoint *ep, vtl_batch *b, const Stateless *t) noexcept nogil:
-    cdef Builder d
-    cdef uint8_t *p
-    begin(&d, b, NULL, 128)
-    if t.type == PKT_COOKIE:
-        p = put(&d, HEADER_SIZE + COOKIE_FIXED + 4 * ep.cfg.n_versions)
-        store32(p + HEADER_SIZE, ep.cfg.n_versions << 24)
-        store64(p + HEADER_SIZE + 4, t.at)
-        store64(p + HEADER_SIZE + 12, cookie_mac(ep, &t.to, t.dcid, t.number, t.at))
-        write_versions(p + HEADER_SIZE + COOKIE_FIXED, ep.cfg.versions, ep.cfg.n_versions)
-        if ep.cfg.keys > 0:
-            write_header(p, t.type, t.dcid, t.number)
-            sign(&d, &ep.psk[t.psk])
-    elif t.type == PKT_CLOSE:
-        p = put(&d, HEADER_SIZE + t.close_n)
-        memcpy(p + HEADER_SIZE, t.close, t.close_n)
-    else:
-        p = put(&d, DATA_HEADER)
-        write_short_header(p, t.type, t.dcid, t.number)
-    if not t.type & PKT_SHORT:
-        write_header(p, t.type, t.dcid, t.number)
-        p[1] = t.phase
-    finish(&d, &t.to)
-
-
-cdef void answers_build(Endpoint *ep, vtl_batch *b, uint64_t now) noexcept nogil:
-    cdef uint32_t i
-    for i in range(ep.answers):
-        if not batch_room(b):
-            memmove(&ep.answer[0], &ep.answer[i], (ep.answers - i) * sizeof(Stateless))
-            ep.answers -= i
-            return
-        build_answer(ep, b, &ep.answer[i])
-    ep.answers = 0

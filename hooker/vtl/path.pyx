@@ -12,21 +12,16 @@
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcmp, memset
 from hooker.vtl.api cimport *
-from hooker.vtl.congestion cimport congestion_free, congestion_init
+from hooker.vtl.controllers.interface cimport congestion_free, congestion_init
 from hooker.vtl.core cimport *
 from hooker.vtl.ecn cimport ECN_TESTING
-from hooker.vtl.keys cimport keys_overhead
-from hooker.vtl.packet_in cimport packet_receive, packets_abandon
-from hooker.vtl.packet_out cimport batch_room, build_path_frame, sealed_room
+from hooker.vtl.outcome cimport packets_abandon
 from hooker.vtl.pmtu cimport pmtu_restart
 from hooker.vtl.recovery cimport recovery_pto, recovery_rtt
 from hooker.vtl.registry cimport assoc_readdress, same_addr
 from hooker.vtl.wire cimport *
 
 cdef enum:
-    PLAUSIBLE = 1 << 16        # packets that may be lost before the first one from a new address
-    PATH_DATAGRAM = 1200       # bytes, RFC 9000 8.2.1
-    MIN_WAIT = 20000000        # ns before a challenge is repeated; doubles
     GIVE_UP = 1000000000       # ns; three of these or of PTO, RFC 9000 8.2.4
     UNKNOWN_RTT = 333000000    # ns, RFC 9002 6.2.2
     PROVEN_FOR = 10000000000   # ns that an address we left needs no new proof
@@ -71,7 +66,7 @@ cdef void move(Assoc *a, uint64_t rtt, uint64_t now) noexcept nogil:
     challenge(a, &old, True, now)
 
 
-cdef void seen(Assoc *a, const vtl_addr *src, uint64_t pn, size_t n, bint newest, uint64_t now) noexcept nogil:
+cdef void path_seen(Assoc *a, const vtl_addr *src, uint64_t pn, size_t n, bint newest, uint64_t now) noexcept nogil:
     """A good packet came from elsewhere; newest: of all, and it was not there only to probe."""
     cdef OtherPath *p = &a.other
     if not same_addr(&p.to, src):
@@ -88,18 +83,6 @@ cdef void seen(Assoc *a, const vtl_addr *src, uint64_t pn, size_t n, bint newest
         p.tries = 0
         p.due = True
     assoc_ready(a)
-
-
-cdef int path_receive(Assoc *a, Cursor *c, const Header *h, const vtl_addr *src, uint64_t now) noexcept nogil:
-    cdef uint64_t largest = largest_received(a), pn = expand(<uint32_t>h.number, largest)
-    cdef size_t n = c.n + h.size
-    cdef int rc
-    if not same_addr(&a.other.to, src) and not largest < pn <= largest + PLAUSIBLE:
-        return VTL_DROP_NO_ASSOC
-    rc = packet_receive(a, c, h, pn, now)
-    if rc == VTL_OK and a.state == A_UP and not same_addr(&a.peer, src):
-        seen(a, src, pn, n, pn > largest and a.frames_seen & ~<uint32_t>PROBING, now)
-    return rc
 
 
 cdef void path_on_challenge(Assoc *a, uint64_t data) noexcept nogil:
@@ -125,46 +108,6 @@ cdef void path_on_response(Assoc *a, uint64_t data, uint64_t now) noexcept nogil
     if largest_received(a) <= p.newest:
         move(a, now - (p.sent_at if p.tries == 1 else p.since), now)
     p.since = now
-
-
-cdef void send_challenge(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
-    cdef OtherPath *p = &a.other
-    cdef uint64_t size = min(a.max_datagram, PATH_DATAGRAM), n
-    if not p.proven:
-        size = min(size, AMPLIFICATION * p.received - p.sent)
-    p.next = now + (max(recovery_pto(&a.rec), MIN_WAIT) << min(p.tries, 8))
-    p.due = False
-    if size < DATA_HEADER + PATH_FRAME + keys_overhead(a):
-        a.ep.count.amplification_limited += 1
-        return
-    n = build_path_frame(a, b, &p.to, FR_PATH_CHALLENGE, p.challenge, <uint32_t>size, False, now)
-    if n == 0:                                  # no memory: once more when it is time
-        return
-    p.sent += n
-    p.sent_at = now
-    p.tries += 1
-
-
-cdef void send_response(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
-    """On the path in use the PING beside it says: I am still here."""
-    cdef bint here = same_addr(&a.answer.to, &a.peer)
-    cdef uint32_t size = max(a.answer.size, DATA_HEADER + PATH_FRAME + here + keys_overhead(a))
-    cdef uint32_t n = build_path_frame(a, b, &a.answer.to, FR_PATH_RESPONSE, a.answer.data, size, here, now)
-    a.answer.due = False
-    if same_addr(&a.answer.to, &a.other.to):
-        a.other.sent += n
-
-
-cdef bint path_build(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
-    if a.answer.due:
-        if not batch_room(b):
-            return False
-        send_response(a, b, now)
-    if a.other.due:
-        if not batch_room(b) or not sealed_room(a, b):
-            return False
-        send_challenge(a, b, now)
-    return True
 
 
 cdef void path_on_timer(Assoc *a, uint64_t now) noexcept nogil:

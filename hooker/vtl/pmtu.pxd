@@ -1,5 +1,4 @@
 from libc.stdint cimport uint32_t, uint64_t
-from hooker.vtl.api cimport vtl_batch
 from hooker.vtl.blackhole cimport BASE_DATAGRAM
 from hooker.vtl.core cimport A_UP, Assoc
 from hooker.vtl.recovery cimport AckResult
@@ -15,7 +14,6 @@ cdef void pmtu_on_result(Assoc *a, const AckResult *r, uint64_t now) noexcept no
 # nobody will hear what became of a probe on its way
 cdef void pmtu_abandon(Assoc *a) noexcept nogil
 cdef bint pmtu_due(const Assoc *a) noexcept nogil                # a probe may be sent now
-cdef bint pmtu_build(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil    # False: the batch is full
 cdef void pmtu_on_timer(Assoc *a, uint64_t now) noexcept nogil
 
 

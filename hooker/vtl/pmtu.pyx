@@ -19,9 +19,8 @@ Each side does it for what it sends. ``Assoc.max_datagram`` is the size in use (
 from libc.stdint cimport uint32_t, uint64_t
 from hooker.vtl.api cimport *
 from hooker.vtl.blackhole cimport BASE_DATAGRAM, hole_found, hole_reset
-from hooker.vtl.congestion cimport congestion_resize
+from hooker.vtl.controllers.interface cimport congestion_resize
 from hooker.vtl.core cimport *
-from hooker.vtl.packet_out cimport batch_room, build_mtu_probe
 from hooker.vtl.recovery cimport AckResult
 
 cdef enum:
@@ -148,16 +147,6 @@ cdef void pmtu_on_result(Assoc *a, const AckResult *r, uint64_t now) noexcept no
 
 cdef bint pmtu_due(const Assoc *a) noexcept nogil:
     return pmtu_waits(a) and a.rec.in_flight + a.pmtu.probe <= a.cc.w.cwnd
-
-
-cdef bint pmtu_build(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
-    cdef Pmtu *p = &a.pmtu
-    if not batch_room(b) or (a.keys != NULL and b.sealed_len + p.probe > b.sealed_cap):
-        return False
-    if build_mtu_probe(a, b, p.probe, now):
-        p.on_its_way = True
-        p.sent += 1
-    return True
 
 
 cdef void pmtu_on_timer(Assoc *a, uint64_t now) noexcept nogil:

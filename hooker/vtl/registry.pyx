@@ -8,7 +8,7 @@ from hooker.vtl.budget cimport (
     stranger_known,
 )
 from hooker.vtl.channel cimport channels_free
-from hooker.vtl.congestion cimport congestion_free, congestion_init
+from hooker.vtl.controllers.interface cimport congestion_free, congestion_init
 from hooker.vtl.core cimport *
 from hooker.vtl.ecn cimport Ecn
 from hooker.vtl.fec cimport fec_free

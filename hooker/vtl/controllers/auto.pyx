@@ -4,7 +4,7 @@ It begins as ``bbr``. Once a round trip took less than 2 ms it is ``cubic`` for 
 """
 
 from libc.stdint cimport uint64_t
-from hooker.vtl.congestion cimport (
+from hooker.vtl.controllers.interface cimport (
     Congestion, CongestionAck, congestion_fill, congestion_find, congestion_ops, congestion_use,
 )
 

@@ -17,7 +17,7 @@
 from libc.math cimport sqrt
 from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
 from libc.string cimport memset
-from hooker.vtl.congestion cimport (
+from hooker.vtl.controllers.interface cimport (
     MODEL_WORDS, Congestion, CongestionAck, CongestionLoss, congestion_fill, congestion_ops,
 )
 

@@ -3,7 +3,7 @@
 from libc.math cimport cbrt
 from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
 from libc.string cimport memset
-from hooker.vtl.congestion cimport (
+from hooker.vtl.controllers.interface cimport (
     MIN_PACKETS, Congestion, CongestionAck, congestion_collapse, congestion_fill, congestion_ops,
 )
 

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
-from hooker.vtl.congestion cimport Congestion, CongestionAck, congestion_fill, congestion_ops
+from hooker.vtl.controllers.interface cimport Congestion, CongestionAck, congestion_fill, congestion_ops
 
 cdef enum:
     WINDOW = 16 << 20          # bytes; enough for 10 Gbit/s over 13 ms

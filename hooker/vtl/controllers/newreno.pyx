@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
-from hooker.vtl.congestion cimport (
+from hooker.vtl.controllers.interface cimport (
     MIN_PACKETS, Congestion, CongestionAck, congestion_collapse, congestion_fill, congestion_ops,
 )
 

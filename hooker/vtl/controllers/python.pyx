@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdint cimport uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc
-from hooker.vtl.congestion cimport (
+from hooker.vtl.controllers.interface cimport (
     MIN_PACKETS, Congestion, CongestionAck, CongestionLoss, congestion_fill, congestion_find, congestion_ops,
     congestion_unregister,
 )

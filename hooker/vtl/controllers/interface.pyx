@@ -139,7 +139,3 @@ cdef void congestion_collapse(Congestion *c) noexcept nogil:
 def names() -> list[str]:
     """The registered controllers."""
     return [controllers[i].name.decode() for i in range(controller_count)]
-
-
-from hooker.vtl.controllers import auto, bbr, cubic, fixed, newreno  # noqa: E402, F401  registered by being imported
-from hooker.vtl.controllers.python import Ack, Loss, register, unregister  # noqa: E402, F401

@@ -1,0 +1,10 @@
+"""Congestion controllers, for users: which there are, and how a program adds one of its own.
+
+Importing this module registers those that come with VTL.
+"""
+
+from hooker.vtl.controllers import auto, bbr, cubic, fixed, newreno  # noqa: F401  each registers itself
+from hooker.vtl.controllers.interface import names
+from hooker.vtl.controllers.python import Ack, Loss, register, unregister
+
+__all__ = ["Ack", "Loss", "names", "register", "unregister"]
