@@ -32,7 +32,9 @@ class Role(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class SocketAddress:
+    """Where a connection or a peer's engine ends: ``str()`` is as people write it."""
+
     address: Address
     port: int
 
@@ -50,8 +52,8 @@ class Event:
 
     kind: Kind
     time: float
-    remote: Endpoint
-    local: Endpoint | None = None
+    remote: SocketAddress
+    local: SocketAddress | None = None
     flow_id: int = 0
     role: Role | None = None
     reason: str = ""

@@ -18,7 +18,7 @@ from typing import Any
 from hooker.control.janitor import Janitor
 from hooker.control.status_socket import ControlServer
 from hooker.errors import KernelError
-from hooker.events import Endpoint, Event, Kind
+from hooker.events import Event, Kind, SocketAddress
 
 
 def log(word: str) -> None:
@@ -41,7 +41,7 @@ class Hooker:
             log("starting")
             time.sleep(float(os.environ["FAKE_SLOW"]))
         if self.settings["on_event"] is not None:
-            self.settings["on_event"](Event(Kind.PEER_UP, 0.0, Endpoint(IPv6Address("fd00::2"), 6253)))
+            self.settings["on_event"](Event(Kind.PEER_UP, 0.0, SocketAddress(IPv6Address("fd00::2"), 6253)))
         self.control.start()
         log("start")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hooker.events import Endpoint, Event, Kind, Role, State, address
+from hooker.events import Event, Kind, Role, SocketAddress, State, address
 
 if TYPE_CHECKING:
     from hooker._fastpath import RawEvent, RawFlow
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 def event(raw: RawEvent) -> Event:
     """One notice of the worker's."""
     kind, reason, role, _, flow_id, local_ip, local_port, remote_ip, remote_port, out, into, at, held = raw
-    remote = Endpoint(address(remote_ip), remote_port)
+    remote = SocketAddress(address(remote_ip), remote_port)
     if kind in (Kind.PEER_UP.value, Kind.PEER_DOWN.value):
         return Event(Kind(kind), at, remote)
-    local = Endpoint(address(local_ip), local_port)
+    local = SocketAddress(address(local_ip), local_port)
     return Event(Kind(kind), at, remote, local, flow_id, Role(role), reason, held, out, into)
 
 
@@ -40,8 +40,8 @@ def flow(raw: RawFlow) -> dict[str, Any]:
     return {
         "flow_id": flow_id,
         "role": Role(role).name.lower(),
-        "local": str(Endpoint(address(local_ip), local_port)),
-        "remote": str(Endpoint(address(remote_ip), remote_port)),
+        "local": str(SocketAddress(address(local_ip), local_port)),
+        "remote": str(SocketAddress(address(remote_ip), remote_port)),
         "state": "closed" if ended else State(state).name.lower(),
         "reason": reason,
         "bytes_sent": out,

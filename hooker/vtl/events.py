@@ -6,28 +6,28 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class VtlEvent:
     """Base of all events. ``assoc`` and ``flow`` are handles, numbers given out by the endpoint."""
 
     assoc: int
 
 
 @dataclass(frozen=True, slots=True)
-class AssociationUp(Event):
+class AssociationUp(VtlEvent):
     """The handshake is done."""
 
     peer: tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class AssociationDown(Event):
+class AssociationDown(VtlEvent):
     """The association is gone; its flows were reset and closed before."""
 
     reason: int
 
 
 @dataclass(frozen=True, slots=True)
-class FlowEvent(Event):
+class FlowEvent(VtlEvent):
     """Something happened to one flow."""
 
     flow: int
@@ -98,7 +98,7 @@ class FlowClosed(FlowEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class BlockReceived(Event):
+class BlockReceived(VtlEvent):
     """Bytes of a flow, at a position; in whatever order, perhaps twice."""
 
     id: int
@@ -109,14 +109,14 @@ class BlockReceived(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class MessageReceived(Event):
+class MessageReceived(VtlEvent):
     """A control message or a report, perhaps twice."""
 
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class ChannelDown(Event):
+class ChannelDown(VtlEvent):
     """The channel's association is down; the channel is still to be closed."""
 
     channel: int

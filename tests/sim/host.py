@@ -39,7 +39,7 @@ class Host:
         self.uplink = uplink
         self.ahead = 0
         self.flows: defaultdict[int, Flow] = defaultdict(Flow)
-        self.events: list[ev.Event] = []
+        self.events: list[ev.VtlEvent] = []
         self.blocks: list[ev.BlockReceived] = []
         self.messages: list[bytes] = []
         self.auto_accept = True

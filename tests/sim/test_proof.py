@@ -24,10 +24,10 @@ def due(key: bytes, role: int, flags: int, stream: int, initiator: int, responde
 Sent = list[tuple[int, Frame]]
 
 
-def exchange(ours: Endpoint, theirs: Endpoint, key: bytes) -> tuple[Sent, Sent, list[ev.Event]]:
+def exchange(ours: Endpoint, theirs: Endpoint, key: bytes) -> tuple[Sent, Sent, list[ev.VtlEvent]]:
     """All between two endpoints; the acceptor proves `key`. What each sent, to which ids; our events."""
     sent: tuple[Sent, Sent] = ([], [])
-    events: list[ev.Event] = []
+    events: list[ev.VtlEvent] = []
     for now in range(8):
         for source, sink, frames, address in (
             (ours, theirs, sent[0], ("10.0.0.1", 1)),

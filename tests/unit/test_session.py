@@ -12,9 +12,9 @@ import pytest
 
 from hooker.cli import session
 from hooker.cli.session import describe
-from hooker.events import Endpoint, Event, Kind, Role
+from hooker.events import Event, Kind, Role, SocketAddress
 
-NEAR, FAR = Endpoint(ip_address("10.0.0.1"), 4000), Endpoint(ip_address("fd00::2"), 80)
+NEAR, FAR = SocketAddress(ip_address("10.0.0.1"), 4000), SocketAddress(ip_address("fd00::2"), 80)
 
 
 @pytest.mark.parametrize(
