@@ -1,4 +1,4 @@
-"""Inner parts never import outer ones: the tree's folders are its layers."""
+"""Inner parts never import outer ones: folders are layers, and on the data path so are their modules."""
 
 from __future__ import annotations
 
@@ -47,3 +47,62 @@ def test_nothing_is_imported_from_farther_out(path: Path) -> None:
         other for other in imported(path.read_text()) if LEVEL[other] > level and (name, other) not in KNOWN
     }
     assert not outer, f"{name} imports {outer}"
+
+
+ACYCLIC = ["vtl", "tcp", "flow", "carriers"]  # a module and its .pxd are one
+NAMED = re.compile(
+    r"^\s*(?:from|cimport|import) (hooker[\w.]*)(?: c?import (\([^)]*\)|[^\n]*))?", re.MULTILINE
+)
+
+
+def module_of(path: Path, package: Path) -> str:
+    parts = path.relative_to(package.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def import_graph(package: Path) -> dict[str, set[str]]:
+    """Which modules below `package` import which, whether by import or by cimport."""
+    texts: dict[str, str] = {}
+    for path in sorted(p for suffix in ("*.py", "*.pyx", "*.pxd") for p in package.rglob(suffix)):
+        name = module_of(path, package)
+        texts[name] = texts.get(name, "") + path.read_text()
+    graph: dict[str, set[str]] = {}
+    for name, text in texts.items():
+        found = set()
+        for module, names in NAMED.findall(text):
+            found |= {module, *(f"{module}.{n}" for n in re.findall(r"\w+", names))}
+        graph[name] = found & set(texts) - {name}
+    return graph
+
+
+def cycle_in(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that all import one another, at least indirectly; empty: there are none."""
+    left = {name: set(others) for name, others in graph.items()}
+    while left:
+        leaves = [name for name, others in left.items() if not others & set(left)]
+        if not leaves:
+            break
+        for name in leaves:
+            del left[name]
+    importers = {name for name in left if any(name in others for others in left.values())}
+    return sorted(importers)
+
+
+@pytest.mark.parametrize("folder", ACYCLIC)
+def test_no_module_imports_itself_through_others(folder: str) -> None:
+    graph = import_graph(PACKAGE)
+    inside = {name: others for name, others in graph.items() if name.startswith(f"hooker.{folder}.")}
+    assert inside
+    assert not cycle_in(inside)
+
+
+def test_a_cycle_is_found(tmp_path: Path) -> None:
+    folder = tmp_path / "hooker" / "vtl"
+    folder.mkdir(parents=True)
+    (folder / "low.pxd").write_text("from libc.string cimport memcpy\n")
+    (folder / "one.pyx").write_text(
+        "from hooker.vtl.low cimport x\nfrom hooker.vtl.two cimport (\n    y,\n)\n"
+    )
+    (folder / "two.pxd").write_text("from hooker.vtl.low cimport x\n")
+    (folder / "two.pyx").write_text("from hooker.vtl cimport one\n")
+    assert cycle_in(import_graph(tmp_path / "hooker")) == ["hooker.vtl.one", "hooker.vtl.two"]
