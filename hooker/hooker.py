@@ -35,7 +35,7 @@ from hooker.control.threads import STOP_TIMEOUT, AnyWorker, EngineThreads
 from hooker.engine.flowtable import fill_free
 from hooker.engine.layout import MARK_OWN
 from hooker.engine.segments.loop import SegmentWorker
-from hooker.errors import CarrierError, ConfigurationError, KernelError, UsageError
+from hooker.errors import CarrierError, ConfigurationError, KernelError, UsageError, require_root
 from hooker.events import Event, Kind
 from hooker.tun import Lane, check_device
 
@@ -173,12 +173,19 @@ class Hooker:
 
     # ---- life ----
 
+    def probe(self) -> None:
+        """Try this kernel, as start() does. Takes seconds once per boot; may be interrupted at any moment.
+
+        Raises ConfigurationError or KernelError as start() does.
+        """
+        require_root("hooking")
+        self._judge_kernel()
+
     def start(self) -> Hooker:
         """Load, attach, run. Either all of it, or an exception and nothing left behind."""
         if self._stack is not None:
             raise UsageError("this Hooker has been started already")
-        if os.geteuid() != 0:
-            raise ConfigurationError("hooking needs root", remedy="run it with sudo")
+        require_root("hooking")
         self.cgroup = cgroups.root() if self._cgroup_wanted is None else cgroups.check(self._cgroup_wanted)
         self._owner = os.getpid()
         with ExitStack() as stack:

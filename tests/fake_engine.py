@@ -45,6 +45,11 @@ class Hooker:
         self.control.start()
         log("start")
 
+    def probe(self) -> None:
+        if "FAKE_PROBE" in os.environ:
+            log("probing")
+            time.sleep(float(os.environ["FAKE_PROBE"]))
+
     def close(self) -> None:
         self.control.close()
         self.janitor.close()

@@ -17,7 +17,7 @@ import click
 
 import hooker
 from hooker import checks
-from hooker.cli.session import LISTEN_PORT, Options, running
+from hooker.cli.session import LISTEN_PORT, Options, make_engine, running
 from hooker.control import cgroup
 from hooker.control.policy import Policy
 from hooker.errors import ConfigurationError, HookerError, require_root
@@ -178,6 +178,7 @@ def up(group: str | None, ready_fd: int | None, **settings: Any) -> int:
     path = cgroup.root() if group is None else cgroup.check(group)
     if ready_fd is not None:
         _check_descriptor(ready_fd)
+    make_engine(options, path, 0).probe()  # while signals still end us: there is nothing to undo
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, frame: stop.set())

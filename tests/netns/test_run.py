@@ -429,6 +429,22 @@ def test_up_says_when_it_is_ready_and_ends_when_told(name: str, environment: Pat
         outer.remove()
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_up_ends_at_once_while_the_kernel_is_tried(
+    name: str, environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_PROBE", "60")
+    outer = cgroup.Cgroup.create()
+    try:
+        process = subprocess.Popen([sys.executable, FAKE, "up", "--cgroup", str(outer.path)])
+        assert settle(lambda: log(environment) == ["probing"])
+        process.send_signal(signal.Signals[name])
+        assert process.wait(10) == -signal.Signals[name]
+        assert log(environment) == ["probing"]
+    finally:
+        outer.remove()
+
+
 def test_up_goes_on_when_nobody_reads_what_it_says(environment: Path) -> None:
     outer = cgroup.Cgroup.create()
     try:
