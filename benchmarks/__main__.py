@@ -36,8 +36,8 @@ cells_option = click.option(
 
 intercept_option = click.option(
     "--intercept",
-    type=click.Choice(["messages", "segments", "both"]),
-    default="messages",
+    type=click.Choice(["segments", "messages", "both"]),
+    default="segments",
     show_default=True,
     help="What the engines take, in bulk, redis and http; both: a column each, measured in turn.",
 )
@@ -113,7 +113,7 @@ def _known(names: str) -> list[str]:
     return wanted
 
 
-def _measure(wanted: list[str], quick: bool, rounds: int, intercept: str = "messages") -> dict[str, Any]:
+def _measure(wanted: list[str], quick: bool, rounds: int, intercept: str = "segments") -> dict[str, Any]:
     effort = QUICK if quick else Effort(rounds=rounds)
     found = suite.measure(wanted, replace(effort, intercept=intercept))
     suite.save(found)

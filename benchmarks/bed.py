@@ -134,7 +134,7 @@ def bed(link: Link | None = None, engines: bool = True, options: tuple[str, ...]
 @contextlib.contextmanager
 def compared(effort: Effort, *serve: Callable[[Bed], None]) -> Iterator[dict[str, tuple[Bed, Way]]]:
     """The ways by the names of their columns, each with its bed: a pair of hosts for each kind of engine."""
-    both = {HOOKED: "messages", ALSO: "segments"}
+    both = {HOOKED: "segments", ALSO: "messages"}
     kinds = both if effort.intercept == "both" else {HOOKED: effort.intercept}
     with contextlib.ExitStack() as stack:
         beds = {name: stack.enter_context(bed(options=("--intercept", kind))) for name, kind in kinds.items()}

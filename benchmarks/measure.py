@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 HOOKED = "hooked"
-ALSO = "hooked, segments"  # with both kinds of engine: HOOKED is the one that takes messages
+ALSO = "hooked, messages"  # with both kinds of engine: HOOKED is the usual one
 QUIET = 0.1  # cores: more than that of other work disturbs a round
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -85,7 +85,7 @@ class Effort:
     seconds: float = 2  # of one transfer
     patience: float = 3  # s to wait for a quiet machine before a round
     quick: bool = False
-    intercept: str = "messages"  # the engines' option, or "both"
+    intercept: str = "segments"  # the engines' option, or "both"
 
 
 def in_turn(

@@ -75,10 +75,10 @@ class Hooker:
 
     :param cgroup: cgroup v2 directory whose new connections are seen; None: the root, all of the machine.
     :param policy: which connections are candidates.
-    :param intercept: "messages": what applications send is taken from their sockets, and new connections are
-        held until the peer's engine has agreed; an engaged one never goes back. "segments": what their TCPs
-        send is taken; connections begin on TCP, and go back to it at any moment. Engines of different kinds
-        leave each other's connections to TCP.
+    :param intercept: "segments": what the applications' TCPs send is taken; connections begin on TCP, and go
+        back to it at any moment. "messages": what applications send is taken from their sockets, and new
+        connections are held until the peer's engine has agreed; an engaged one never goes back. Engines of
+        different kinds leave each other's connections to TCP.
     :param transport: name in the registry of transports.
     :param key_file: encrypt, with the pre-shared key in this file (``hooker.control.keyfile``); flows to
         peers without it stay on TCP. None: no encryption. With segments,
@@ -119,7 +119,7 @@ class Hooker:
         *,
         cgroup: str | Path | None = None,
         policy: Policy | None = None,
-        intercept: str = "messages",
+        intercept: str = "segments",
         transport: str = "vtl",
         congestion: str = "auto",
         fec: bool = True,

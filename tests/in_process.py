@@ -35,7 +35,11 @@ s.sendall(bytes(300000)); s.shutdown(1); print(s.recv(100).decode())
 
 
 def started(host: Host, **options: Any) -> Hooker:
-    options = {"control": False, "policy": Policy(ports=frozenset({PORT, OTHER}))} | options
+    options = {
+        "intercept": "messages",
+        "control": False,
+        "policy": Policy(ports=frozenset({PORT, OTHER})),
+    } | options
     return netns.call(host.netns, lambda: Hooker(cgroup=host.cgroup, **options).start())
 
 

@@ -29,7 +29,7 @@ WAYS = ["plain", *HOOKED]
 
 def options(way: str) -> tuple[str, ...]:
     """Return what ``hooker up`` is told to be the engine of *way*."""
-    return () if way == "messages" else ("--intercept", way)
+    return ("--intercept", way)
 
 
 @contextlib.contextmanager

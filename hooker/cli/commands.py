@@ -65,10 +65,10 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
         several("--port", metavar="PORTS", help="Only these TCP ports, as in 80,443,8000-8010."),
         click.option(
             "--intercept",
-            type=click.Choice(["messages", "segments"]),
-            default="messages",
+            type=click.Choice(["segments", "messages"]),
+            default="segments",
             show_default=True,
-            help="Take what applications send, or what their TCPs send.",
+            help="Take what the applications' TCPs send, or what applications send.",
         ),
         click.option(
             "--hold",

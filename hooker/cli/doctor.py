@@ -33,6 +33,7 @@ AS_ROOT = "run it as root, with all capabilities: sudo hooker doctor"
 NEWER_KERNEL = (
     "use a newer kernel (6.6 or later) with CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF, CONFIG_NET_SOCK_MSG"
 )
+MESSAGES = "a newer kernel; only engines with --intercept messages need it"
 
 PROGRAMS = r"""
 #include <linux/bpf.h>
@@ -330,15 +331,20 @@ CHECKS: list[tuple[str, bool, str, Probe]] = [  # name, required, remedy of an u
     ("UAPI headers", True, "apt-get install linux-libc-dev", check_headers),
     ("BCC compiles", True, NEWER_KERNEL, check_compiler),
     ("program sock_ops", True, NEWER_KERNEL, load_program("sock_ops", "SOCK_OPS")),
-    ("program sk_msg", True, NEWER_KERNEL, load_program("sk_msg", "SK_MSG")),
+    ("program sk_msg", False, MESSAGES, load_program("sk_msg", "SK_MSG")),
     ("program cgroup_skb", True, NEWER_KERNEL, load_program("cgroup_skb", "CGROUP_SKB")),
     ("program xdp", False, NEWER_KERNEL, load_program("xdp", "XDP")),
     ("links to cgroups", True, NEWER_KERNEL, check_links),
     ("maps", True, NEWER_KERNEL, check_maps),
-    ("TCP_REPAIR", True, NEWER_KERNEL, check_repair),
+    ("TCP_REPAIR", False, MESSAGES, check_repair),
     ("IP_TRANSPARENT", True, AS_ROOT, check_transparent),
     ("policy routing", True, NEWER_KERNEL, check_routing),
-    ("TUN", False, "modprobe tun; a kernel with CONFIG_TUN (for --intercept segments)", check_tun),
+    (
+        "TUN",
+        True,
+        "modprobe tun; a kernel with CONFIG_TUN; or --intercept messages, which needs none",
+        check_tun,
+    ),
     ("UDP GSO and GRO", False, "use Linux 5.0 or later; without it VTL is slower", check_udp_offload),
     ("inet_diag", False, "modprobe tcp_diag; without it the low-latency path stays off", check_inet_diag),
 ]
@@ -347,7 +353,7 @@ CHECKS: list[tuple[str, bool, str, Probe]] = [  # name, required, remedy of an u
 def run_check(name: str, required: bool, remedy: str, probe: Probe) -> Check:
     """Run one; whatever it raises is a failure with a remedy."""
     check = _run(name, required, remedy, probe)
-    if not check.ok and check.remedy == NEWER_KERNEL and missing_capabilities():
+    if not check.ok and check.remedy in (NEWER_KERNEL, MESSAGES) and missing_capabilities():
         return replace(check, remedy=AS_ROOT)  # the kernel may be fine
     return check
 
@@ -365,22 +371,20 @@ def _run(name: str, required: bool, remedy: str, probe: Probe) -> Check:
 
 def checks() -> Iterator[Check]:
     """All of them, one by one: first what the machine has, then the engine's start-up probes."""
-    sound, segments = True, False
+    sound = True
     for entry in CHECKS:
         check = run_check(*entry)
         sound = sound and (check.ok or not check.required)
-        segments = segments or (check.ok and check.name == "TUN")
         yield check
     if sound:
+        yield from _startup_probes("segments")
         yield from _startup_probes("messages")
-        if segments:
-            yield from _startup_probes("segments")
     else:
         yield Check("start-up probes", False, True, "not tried", "repair what failed above first")
 
 
 def _startup_probes(intercept: str) -> Iterator[Check]:
-    """Of the usual engine, or of the other kind: nobody is refused the usual one for want of the other."""
+    """Of the usual engine, and of the other kind: nobody is refused the usual one for want of the other."""
     try:
         from hooker.control import probes  # it needs the built engine
 
@@ -391,7 +395,7 @@ def _startup_probes(intercept: str) -> Iterator[Check]:
         return
     for result in results:
         remedy = "" if result.ok else result.remedy or NEWER_KERNEL
-        required = result.required and intercept == "messages"
+        required = result.required and intercept == "segments"
         yield Check(f"probe {result.name}", result.ok, required, _line(result.detail), remedy)
 
 

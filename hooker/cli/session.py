@@ -43,7 +43,7 @@ class Options:
     """The engine's settings, checked. ``listen_port`` is UDP; None: LISTEN_PORT if it is free, else any."""
 
     policy: Policy = field(default_factory=Policy)
-    intercept: str = "messages"
+    intercept: str = "segments"
     hold: bool = False
     transport: str = "vtl"
     listen_port: int | None = LISTEN_PORT

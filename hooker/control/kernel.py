@@ -77,7 +77,7 @@ class KernelPrograms:
     and the program that guards the device (``entrance``). Raises KernelError when the kernel refuses one.
     """
 
-    def __init__(self, max_flows: int, intercept: str = "messages") -> None:
+    def __init__(self, max_flows: int, intercept: str) -> None:
         bcc = import_bcc()
         self.max_flows = max_flows
         self._links: list[int] = []

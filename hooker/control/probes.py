@@ -238,7 +238,7 @@ def _no_engine(detail: str, remedy: str = "") -> ProbeResult:
     return ProbeResult("engine", False, True, detail, remedy)
 
 
-def run_all(intercept: str = "messages", timeout: float = 300.0) -> list[ProbeResult]:
+def run_all(intercept: str, timeout: float = 300.0) -> list[ProbeResult]:
     """Every probe of an engine, in a process of its own. Root; takes seconds, minutes if emulated."""
     command = start.module("hooker.control.probes", intercept)
     quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
@@ -255,7 +255,7 @@ def run_all(intercept: str = "messages", timeout: float = 300.0) -> list[ProbeRe
     return [ProbeResult(**row) for row in json.loads(lines[-1])]
 
 
-def verdicts(intercept: str = "messages", *, fresh: bool = False) -> list[ProbeResult]:
+def verdicts(intercept: str, *, fresh: bool = False) -> list[ProbeResult]:
     """As run_all(), but tried once only (unless ``fresh``) for a kernel, a boot and these programs.
 
     Who asks while they run waits for that verdict: engines are often started together.

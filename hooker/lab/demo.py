@@ -107,7 +107,7 @@ class Demo:
 
     @contextlib.contextmanager
     def _engines(self, *hosts: Host) -> Iterator[list[EngineProcess]]:
-        engines = [host.hooker() for host in hosts]
+        engines = [host.hooker("--hold") for host in hosts]  # no payload at all on TCP
         try:
             yield engines
         finally:

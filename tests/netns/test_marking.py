@@ -264,7 +264,7 @@ def test_segments_have_no_option_of_ours_once_the_server_has_spoken(shared: Bed)
 
 def test_with_an_engine_of_the_other_kind_a_connection_stays_on_tcp(lab: Lab) -> None:
     with engines(lab, "a") as found:
-        other = lab.b.hooker()
+        other = lab.b.hooker("--intercept", "messages")
         bed = Bed(lab, found)
         with hooked_socket(lab.b, 4) as listener, hooked_socket(lab.a, 4) as client:
             listener.bind((lab.b.v4, PORT))

@@ -234,7 +234,8 @@ from hooker import Hooker, Policy
 from hooker.control import netns
 name, group, port = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 policy = Policy(ports=frozenset({port}))
-engine = netns.call(name, lambda: Hooker(cgroup=group, policy=policy, control=False).start())
+engine = netns.call(name, lambda: Hooker(
+    cgroup=group, policy=policy, intercept="messages", control=False).start())
 print("up", flush=True); sys.stdin.readline()
 child = os.fork()
 if child == 0:

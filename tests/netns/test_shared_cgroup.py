@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import PLAIN, Pair, counts, peer, result, same
+from support import KIND, PLAIN, Pair, counts, peer, result, same
 
 from hooker.lab import Host, Lab
 from hooker.lab.apps import HTTP_PORT, sha256, start_nginx, write_random
 from hooker.lab.engine import EngineProcess
 
-RUN = [sys.executable, "-m", "hooker", "run", "-v", "--"]
+RUN = [sys.executable, "-m", "hooker", "run", *KIND, "-v", "--"]
 SIZE = 3_000_000  # bytes
 
 
@@ -38,7 +38,7 @@ def shared(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Pair]:
     engines: dict[str, EngineProcess] = {}
     try:
         for letter in request.param:
-            engines[letter] = EngineProcess(SharedHost({"a": lab.a, "b": lab.b}[letter]))  # type: ignore[arg-type]
+            engines[letter] = EngineProcess(SharedHost({"a": lab.a, "b": lab.b}[letter]), KIND)  # type: ignore[arg-type]
         yield Pair(lab, engines["a"], engines["b"])
     finally:
         for engine in engines.values():

@@ -46,7 +46,9 @@ def test_a_tap_sees_every_byte_in_order_and_may_keep_views(lab: Lab, redirect: s
     policy = Policy(ports=frozenset({5001}))
 
     def start(cgroup: Path, **options: Any) -> Hooker:
-        return Hooker(cgroup=cgroup, policy=policy, control=False, redirect=redirect, **options).start()
+        return Hooker(
+            cgroup=cgroup, policy=policy, intercept="messages", control=False, redirect=redirect, **options
+        ).start()
 
     engines = [
         (lab.a, netns.call(lab.a.netns, lambda: start(lab.a.cgroup, tap=tap))),

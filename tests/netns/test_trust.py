@@ -144,9 +144,9 @@ def test_a_verdict_of_others_is_not_believed(run_dir: Path, monkeypatch: pytest.
         for name, _, need in probes.PROBES["messages"]
     ]
     path.write_text(json.dumps(rows))
-    assert all(result.ok for result in probes.verdicts())
+    assert all(result.ok for result in probes.verdicts("messages"))
     give_away(path)
-    assert probes.verdicts() == real
+    assert probes.verdicts("messages") == real
     path.unlink()
     for odd in (
         "[]",
@@ -156,7 +156,7 @@ def test_a_verdict_of_others_is_not_believed(run_dir: Path, monkeypatch: pytest.
         "[1]",
     ):
         path.write_text(odd)
-        assert probes.verdicts() == real
+        assert probes.verdicts("messages") == real
 
 
 def test_a_socket_of_others_is_not_asked(run_dir: Path) -> None:

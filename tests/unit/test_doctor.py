@@ -114,7 +114,7 @@ def test_every_probes_result_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.SimpleNamespace(verdicts=lambda _, *, fresh: results)
     monkeypatch.setitem(sys.modules, "hooker.control.probes", module)
     monkeypatch.setattr(hooker.control, "probes", module, raising=False)
-    nudge, splice = doctor._startup_probes("messages")
+    nudge, splice = doctor._startup_probes("segments")
     assert nudge == Check("probe nudge", True, True, "0.3 ms", "")
     assert (splice.name, splice.ok, splice.detail) == ("probe splice", False, "lost bytes")
     assert splice.remedy
@@ -123,18 +123,15 @@ def test_every_probes_result_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_engine_that_is_not_built_fails_the_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(hooker.control, "probes", raising=False)
     monkeypatch.setitem(sys.modules, "hooker.control.probes", None)
-    (check,) = doctor._startup_probes("messages")
+    (check,) = doctor._startup_probes("segments")
     assert (check.ok, check.required, check.remedy) == (False, True, "./dev build")
 
 
-@pytest.mark.parametrize("device", [True, False])
-def test_probes_of_the_other_kind_are_tried_where_there_are_devices_and_are_not_required(
-    monkeypatch: pytest.MonkeyPatch, device: bool
-) -> None:
+def test_probes_of_the_other_kind_are_tried_and_are_not_required(monkeypatch: pytest.MonkeyPatch) -> None:
     failed = types.SimpleNamespace(name="one", ok=False, required=True, detail="lost", remedy="none")
-    module = types.SimpleNamespace(verdicts=lambda kind, *, fresh: [failed] if kind == "segments" else [])
+    module = types.SimpleNamespace(verdicts=lambda kind, *, fresh: [failed] if kind == "messages" else [])
     monkeypatch.setitem(sys.modules, "hooker.control.probes", module)
     monkeypatch.setattr(hooker.control, "probes", module, raising=False)
-    monkeypatch.setattr(doctor, "CHECKS", [("TUN", False, "", passing if device else failing)])
+    monkeypatch.setattr(doctor, "CHECKS", [("TUN", True, "", passing)])
     _, *tried = doctor.checks()
-    assert tried == ([Check("probe one", False, False, "lost", "none")] if device else [])
+    assert tried == [Check("probe one", False, False, "lost", "none")]

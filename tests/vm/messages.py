@@ -15,11 +15,12 @@ from world import MB, SLOW, World, need, ports, traces
 
 HERE = Path(__file__).resolve().parent
 BROKEN = {"ECONNRESET", "EPIPE"}
+MESSAGES = ("--intercept", "messages")
 
 
 def start(world: World) -> str:
-    """Two engines on the root of cgroup v2, with the default settings."""
-    world.start()
+    """Two engines on the root of cgroup v2."""
+    world.start(*MESSAGES)
     engines = [engine.status()["engine"] for engine in world.engines.values()]
     return f"cgroup {engines[0]['cgroup']}, redirect {engines[0]['redirect']}"
 
@@ -101,7 +102,7 @@ def stopped(world: World) -> str:
 
 def never(world: World) -> str:
     """Without the redirect socket no socket is in the SOCKHASH."""
-    world.start("--redirect", "never")
+    world.start(*MESSAGES, "--redirect", "never")
     seen = f"{writers(world)}; kTLS: {ktls(world)}"
     world.stop()
     return seen
