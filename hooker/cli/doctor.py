@@ -7,7 +7,6 @@ network namespace without a name, in a child process.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import socket
@@ -20,14 +19,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hooker.control import bpf_calls, cgroup, headers, janitor
+from hooker.control import bpf_calls, cgroup, headers, janitor, netns
 from hooker.control.janitor import Janitor
 from hooker.errors import HookerError
 
 KERNEL_FLOOR = (6, 1)
 KERNEL_RECOMMENDED = (6, 6)  # FIN and poll faults of sockmap are fixed
 CAPABILITIES = {"NET_ADMIN": 12, "NET_RAW": 13, "SYS_ADMIN": 21, "PERFMON": 38, "BPF": 39}
-CLONE_NEWNET = 0x40000000  # linux/sched.h
 
 AS_ROOT = "run it as root, with all capabilities: sudo hooker doctor"
 NEWER_KERNEL = (
@@ -122,7 +120,10 @@ def check_cgroup() -> str:
 def check_btf() -> str:
     path = Path("/sys/kernel/btf/vmlinux")
     if not path.exists():
-        raise Failed(f"{path} is missing", "use a kernel with CONFIG_DEBUG_INFO_BTF (not needed for hooking)")
+        raise Failed(
+            f"{path} is missing",
+            "use a kernel with CONFIG_DEBUG_INFO_BTF: the programs read TCP's state by it",
+        )
     return f"{path}, {path.stat().st_size / 1e6:.1f} MB"
 
 
@@ -268,8 +269,7 @@ def _in_new_namespace(attempt: Callable[[], None]) -> None:
 def _report(attempt: Callable[[], None], writer: int) -> None:
     text = "ok"
     try:
-        if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), "cannot make a network namespace")
+        netns.unshare()
         attempt()
     except BaseException as error:
         text = f"{type(error).__name__}: {error}"
@@ -326,7 +326,7 @@ CHECKS: list[tuple[str, bool, str, Probe]] = [  # name, required, remedy of an u
     ("capabilities", True, AS_ROOT, check_capabilities),
     ("kernel", True, NEWER_KERNEL, check_kernel),
     ("cgroup v2", True, "mount -t cgroup2 none /sys/fs/cgroup/unified", check_cgroup),
-    ("BTF", False, NEWER_KERNEL, check_btf),
+    ("BTF", True, NEWER_KERNEL, check_btf),
     ("BCC", True, "./dev setup", check_bcc),
     ("UAPI headers", True, "apt-get install linux-libc-dev", check_headers),
     ("BCC compiles", True, NEWER_KERNEL, check_compiler),
@@ -346,7 +346,12 @@ CHECKS: list[tuple[str, bool, str, Probe]] = [  # name, required, remedy of an u
         check_tun,
     ),
     ("UDP GSO and GRO", False, "use Linux 5.0 or later; without it VTL is slower", check_udp_offload),
-    ("inet_diag", False, "modprobe tcp_diag; without it the low-latency path stays off", check_inet_diag),
+    (
+        "inet_diag",
+        False,
+        "modprobe tcp_diag; without it: no keys with --intercept segments, and some resets come late",
+        check_inet_diag,
+    ),
 ]
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-CLONE_NEWNET = 0x40000000
+CLONE_NEWNET = 0x40000000  # linux/sched.h
 
 T = TypeVar("T")
 
@@ -33,10 +33,15 @@ def enter(name: str) -> None:
 
 
 def _setns(fd: int, what: str) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(fd, CLONE_NEWNET):
+    if ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET):
         errno = ctypes.get_errno()
         raise OSError(errno, os.strerror(errno), what)
+
+
+def unshare() -> None:
+    """Move the calling thread into a new namespace, for good. Raises OSError."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "cannot make a network namespace")
 
 
 def own() -> int:

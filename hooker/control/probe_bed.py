@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import random
 import socket
 import threading
@@ -17,10 +16,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from hooker.control import netns
 from hooker.control.cgroup import Cgroup
 from hooker.control.policy import Policy
 
-CLONE_NEWNET = 0x40000000
 PORT = 5001
 TIMEOUT = 10.0  # s, of any one socket operation
 ADDRESSES = {"a": ("10.255.77.1", "fd77:ffff::1"), "b": ("10.255.77.2", "fd77:ffff::2")}
@@ -41,37 +40,12 @@ class Host:
 
     def call(self, work: Callable[[], T]) -> T:
         """``work()`` inside the namespace, in a thread of its own."""
-        results: list[T] = []
-        errors: list[BaseException] = []
-
-        def body() -> None:
-            try:
-                _setns(self.descriptor)
-                results.append(work())
-            except BaseException as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=body)
-        thread.start()
-        thread.join()
-        if errors:
-            raise errors[0]
-        return results[0]
-
-
-def _setns(descriptor: int) -> None:
-    import ctypes
-
-    if ctypes.CDLL(None, use_errno=True).setns(descriptor, CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), "setns")
+        return netns.inside(self.descriptor, work)
 
 
 def _new_namespace() -> int:
-    import ctypes
-
-    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), "cannot make a network namespace")
-    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    netns.unshare()
+    return netns.own()
 
 
 def _join(a: Host, b: Host) -> None:
