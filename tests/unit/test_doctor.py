@@ -135,3 +135,11 @@ def test_probes_of_the_other_kind_are_tried_and_are_not_required(monkeypatch: py
     monkeypatch.setattr(doctor, "CHECKS", [("TUN", True, "", passing)])
     _, *tried = doctor.checks()
     assert tried == [Check("probe one", False, False, "lost", "none")]
+
+
+    assert tried == ([Check("probe one", False, False, "lost", "none")] if device else [])
+
+
+def test_what_every_engine_loads_is_required() -> None:
+    required = {name for name, needed, _, _ in doctor.CHECKS if needed}
+    assert {"BTF", "BCC", "UAPI headers", "program sock_ops", "maps"} <= required
