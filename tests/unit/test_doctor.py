@@ -136,7 +136,6 @@ def test_probes_of_the_other_kind_are_tried_and_are_not_required(monkeypatch: py
     _, *tried = doctor.checks()
     assert tried == [Check("probe one", False, False, "lost", "none")]
 
-
     assert tried == ([Check("probe one", False, False, "lost", "none")] if device else [])
 
 
