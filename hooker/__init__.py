@@ -15,7 +15,6 @@ if TYPE_CHECKING:
         ConfigurationError,
         HookerError,
         KernelError,
-        PeerError,
         UsageError,
     )
     from hooker.events import Event, Kind, Role, State
@@ -30,7 +29,6 @@ __all__ = [
     "HookerError",
     "KernelError",
     "Kind",
-    "PeerError",
     "Policy",
     "Role",
     "State",

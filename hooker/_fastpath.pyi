@@ -17,7 +17,6 @@ class Worker:
         ring_size: int,
         free_fd: int,
         avoid_fd: int,
-        sockets_fd: int,
         adopt_fd: int,
         redirect_fd: int,
         records: int,

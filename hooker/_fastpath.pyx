@@ -14,6 +14,7 @@ from hooker.carriers.udp cimport udp_close, udp_datagram, udp_error, udp_icmp, u
 from hooker.engine.collection cimport collect_redirected, collect_twin, collection_acked, collection_feed, collection_retry
 from hooker.engine.delivery cimport deliver, deliver_fin, delivery_flush, delivery_free, delivery_writable
 from hooker.engine.early cimport early_free
+from hooker.engine.ending cimport flow_app_reset
 from hooker.engine.flows cimport *
 from hooker.engine.flowtable cimport flows_free, flows_init, flows_reap
 from hooker.engine.frames cimport frame_entry, frames_init
@@ -435,7 +436,7 @@ cdef class Worker:
         self.w.udp.fd[0] = self.w.udp.fd[1] = -1
         self.w.nudger.v4 = self.w.nudger.v6 = -1
 
-    def __init__(self, *, int ring_fd, int ring_size, int free_fd, int avoid_fd, int sockets_fd,
+    def __init__(self, *, int ring_fd, int ring_size, int free_fd, int avoid_fd,
                  int adopt_fd, int redirect_fd, size_t records, size_t attention, uint32_t max_flows, uint16_t port, uint16_t peer_port, uint8_t transport,
                  double hold_time, double avoid_time=60.0, double dead_after=5.0, tuple datagrams=(1472, 1472), congestion="auto",
                  tuple keys=(), bint fec=True,
@@ -443,7 +444,7 @@ cdef class Worker:
         cdef worker *w = &self.w
         cdef uint16_t bound = 0
         cdef int r
-        w.ring_fd, w.free_fd, w.avoid_fd, w.sockets_fd = ring_fd, free_fd, avoid_fd, sockets_fd
+        w.ring_fd, w.free_fd, w.avoid_fd = ring_fd, free_fd, avoid_fd
         w.redirect_fd = redirect_fd
         w.adopt_fd = adopt_fd
         w.records = <hk_flow *>records

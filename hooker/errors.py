@@ -1,7 +1,7 @@
 """Exceptions. Each class says whose fault it is, each instance what to do about it.
 
-``HookerError`` is the base. ``fault`` is one of ``configuration``, ``local``, ``peer``, ``carrier`` and
-``kernel``; ``remedy`` is one sentence for a person, or empty when there is nothing to be done.
+``HookerError`` is the base. ``fault`` is one of ``configuration``, ``local``, ``carrier`` and ``kernel``;
+``remedy`` is one sentence for a person, or empty when there is nothing to be done.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import errno as _errno
 import os
 from typing import ClassVar, Literal
 
-Fault = Literal["configuration", "local", "peer", "carrier", "kernel"]
+Fault = Literal["configuration", "local", "carrier", "kernel"]
 
 
 class HookerError(Exception):
@@ -37,12 +37,6 @@ class UsageError(HookerError, RuntimeError):
     """The caller used the interface in a way it does not allow (a closed object, a wrong order)."""
 
     fault = "local"
-
-
-class PeerError(HookerError, ConnectionError):
-    """The other host broke the protocol, went away or refused."""
-
-    fault = "peer"
 
 
 class CarrierError(HookerError, ConnectionError):

@@ -42,7 +42,6 @@ from hooker.tun import Lane, check_device
 if TYPE_CHECKING:
     from hooker._fastpath import RawEvent, Tap
 
-DEFAULT_PORT = 6253  # UDP, where engines listen for VTL
 ENDS = (Kind.FLOW_RELEASED.value, Kind.FLOW_CLOSED.value)
 REDIRECT_CHOICES = ("auto", "always", "never")
 INTERCEPT_CHOICES = ("messages", "segments")
@@ -124,7 +123,7 @@ class Hooker:
         congestion: str = "auto",
         fec: bool = True,
         key_file: str | Path | None = None,
-        listen_port: int = DEFAULT_PORT,
+        listen_port: int = transports.DEFAULT_PORT,
         hold: bool = False,
         hold_time: float = 0.3,
         max_flows: int = 65536,
@@ -269,7 +268,6 @@ class Hooker:
         redirect = _redirect_socket(stack).fileno()
         with _no_port():
             worker = Worker(
-                sockets_fd=self._kernel.sockets,
                 adopt_fd=-1 if self.redirect_off else self._kernel.adopt,
                 redirect_fd=redirect,
                 hold_time=self.hold_time,
@@ -318,7 +316,7 @@ class Hooker:
             "attention": self._kernel.attention,
             "max_flows": self.max_flows,
             "port": self.listen_port,
-            "peer_port": DEFAULT_PORT if self.listen_port == 0 else self.listen_port,
+            "peer_port": transports.DEFAULT_PORT if self.listen_port == 0 else self.listen_port,
             "transport": self.transport.wire_id,
             "mark": self._route.mark,
             "datagrams": datagram_sizes(),

@@ -61,7 +61,7 @@ class LoneWorker:
         self.worker = Worker(
             ring_fd=self.map("hk_events"), ring_size=RING,
             free_fd=self.map("slots"), avoid_fd=self.map("avoid"),
-            sockets_fd=-1, adopt_fd=-1, redirect_fd=pair[0].fileno(),
+            adopt_fd=-1, redirect_fd=pair[0].fileno(),
             records=ctypes.addressof(self.records), attention=ctypes.addressof(self.attention),
             max_flows=flows, port=0, peer_port=1, transport=1, hold_time=60,
         )  # fmt: skip

@@ -19,9 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hooker.transports import DEFAULT_PORT
+
 ROOT = Path(__file__).resolve().parents[1]
 SLOTS = 4096
-VTL_PORT = 6253
 
 
 class Engine:
@@ -109,7 +110,7 @@ class EngineProcess:
 
     def __init__(self, host: Any) -> None:
         self.host = host
-        command = [sys.executable, str(Path(__file__)), host.netns, str(host.cgroup), str(VTL_PORT)]
+        command = [sys.executable, str(Path(__file__)), host.netns, str(host.cgroup), str(DEFAULT_PORT)]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.proc = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, **pipes)
 

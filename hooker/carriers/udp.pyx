@@ -7,9 +7,10 @@ the kernel programs and the routing rule leave them alone.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
+from hooker.includes.addresses cimport fill_address, read_address, set_int
 from hooker.includes.hk cimport HK_MARK_OWN
 from hooker.includes.linux cimport *
-from hooker.vtl.api cimport vtl_addr, vtl_batch, vtl_datagram
+from hooker.vtl.api cimport same_addr, vtl_addr, vtl_batch, vtl_datagram
 
 cdef enum:
     SOCKET_BUFFER = 32 << 20     # bytes: more than any window we give
@@ -27,10 +28,6 @@ cdef extern from "<linux/errqueue.h>" nogil:
     struct sock_extended_err:
         uint32_t ee_errno
         uint8_t ee_origin
-
-
-cdef inline int set_int(int fd, int level, int name, int value) noexcept nogil:
-    return setsockopt(fd, level, name, &value, sizeof(value))
 
 
 cdef int open_family(int family, uint16_t port) noexcept nogil:
@@ -145,17 +142,6 @@ cdef inline void read_control(msghdr *m, udp_datagram *out) noexcept nogil:
         cm = CMSG_NXTHDR(m, cm)
 
 
-cdef inline void source_of(const sockaddr_storage *a, vtl_addr *out) noexcept nogil:
-    memset(out, 0, sizeof(vtl_addr))
-    if a.ss_family == AF_INET:
-        out.ip[10] = out.ip[11] = 0xFF
-        memcpy(out.ip + 12, &(<sockaddr_in *>a).sin_addr, 4)
-        out.port = ntohs((<sockaddr_in *>a).sin_port)
-    else:
-        memcpy(out.ip, &(<sockaddr_in6 *>a).sin6_addr, 16)
-        out.port = ntohs((<sockaddr_in6 *>a).sin6_port)
-
-
 cdef int udp_split(udp_carrier *c, int train, uint32_t *offset, udp_datagram *out) noexcept nogil:
     """The next datagram of a train; `offset` starts at 0 and is moved on, `out` keeps what holds for all."""
     cdef mmsghdr *m = &c.rx[train]
@@ -163,7 +149,8 @@ cdef int udp_split(udp_carrier *c, int train, uint32_t *offset, udp_datagram *ou
     if offset[0] >= m.msg_len:
         return 0
     if offset[0] == 0:
-        source_of(&c.rx_from[train], &out.source)
+        memset(&out.source, 0, sizeof(vtl_addr))
+        out.source.port = read_address(&c.rx_from[train], out.source.ip)
         read_control(&m.msg_hdr, out)
     size = out.segment
     if size == 0 or size > m.msg_len - offset[0]:
@@ -177,12 +164,6 @@ cdef int udp_split(udp_carrier *c, int train, uint32_t *offset, udp_datagram *ou
 
 # ---- send --------------------------------------------------------------------------------------------
 
-cdef inline bint same_peer(const vtl_addr *a, const vtl_addr *b) noexcept nogil:
-    cdef const uint64_t *x = <const uint64_t *>a.ip
-    cdef const uint64_t *y = <const uint64_t *>b.ip
-    return x[0] == y[0] and x[1] == y[1] and a.port == b.port
-
-
 cdef uint32_t train_end(udp_carrier *c, vtl_batch *b, uint32_t first, uint32_t apart) noexcept nogil:
     """One past the last datagram that can go with `first`: same peer, size and ECN bits; a shorter one ends it.
     What may be too large for our own link goes by itself, so that it takes nothing with it: a probe, and a train
@@ -193,28 +174,12 @@ cdef uint32_t train_end(udp_carrier *c, vtl_batch *b, uint32_t first, uint32_t a
         return i
     while i < b.dgram_len and i - first < MAX_SEGMENTS and b.dgram[i].size <= head.size:
         bytes_ += b.dgram[i].size
-        if bytes_ > MAX_TRAIN or b.dgram[i].alone or b.dgram[i].ecn != head.ecn or not same_peer(&b.dgram[i].to, &head.to):
+        if bytes_ > MAX_TRAIN or b.dgram[i].alone or b.dgram[i].ecn != head.ecn or not same_addr(&b.dgram[i].to, &head.to):
             return i
         i += 1
         if b.dgram[i - 1].size < head.size:
             return i
     return i
-
-
-cdef bint set_destination(const vtl_addr *to, sockaddr_storage *out, socklen_t *n) noexcept nogil:
-    """True if the peer is an IPv6 one."""
-    cdef const uint32_t *w = <const uint32_t *>to.ip
-    memset(out, 0, sizeof(sockaddr_in6))
-    (<sockaddr_in *>out).sin_port = htons(to.port)
-    if w[0] == 0 and w[1] == 0 and w[2] == htonl(0xFFFF):
-        out.ss_family = AF_INET
-        memcpy(&(<sockaddr_in *>out).sin_addr, to.ip + 12, 4)
-        n[0] = sizeof(sockaddr_in)
-        return False
-    out.ss_family = AF_INET6
-    memcpy(&(<sockaddr_in6 *>out).sin6_addr, to.ip, 16)
-    n[0] = sizeof(sockaddr_in6)
-    return True
 
 
 cdef void add_control(msghdr *m, uint8_t *control, int level, int name, const void *value, size_t n) noexcept nogil:
@@ -238,7 +203,8 @@ cdef bint fill_train(udp_carrier *c, int slot, vtl_batch *b, uint32_t first, uin
     cdef bint v6
     memset(m, 0, sizeof(msghdr))
     c.tx_alone[slot] = head.alone
-    v6 = set_destination(&head.to, &c.tx_to[slot], &m.msg_namelen)
+    m.msg_namelen = fill_address(&c.tx_to[slot], head.to.ip, head.to.port)
+    v6 = c.tx_to[slot].ss_family == AF_INET6
     m.msg_name = &c.tx_to[slot]
     m.msg_iov = <iovec *>(b.iov + head.first)
     m.msg_iovlen = tail.first + tail.count - head.first
@@ -339,7 +305,8 @@ cdef int udp_error(udp_carrier *c, int which, udp_icmp *out) noexcept nogil:
     if n < 0:
         return 0
     out.size = n
-    source_of(&name, &out.to)
+    memset(&out.to, 0, sizeof(vtl_addr))
+    out.to.port = read_address(&name, out.to.ip)
     cm = CMSG_FIRSTHDR(&m)
     while cm != NULL:
         if cm.cmsg_level == IPPROTO_IP or cm.cmsg_level == IPPROTO_IPV6:

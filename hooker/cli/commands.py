@@ -17,10 +17,11 @@ import click
 
 import hooker
 from hooker import checks
-from hooker.cli.session import LISTEN_PORT, Options, make_engine, running
+from hooker.cli.session import Options, make_engine, running
 from hooker.control import cgroup
 from hooker.control.policy import Policy
 from hooker.errors import ConfigurationError, HookerError, require_root
+from hooker.transports import DEFAULT_PORT
 
 EXIT_FAILURE = 1
 EXIT_BAD_INPUT = 2
@@ -93,7 +94,7 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--listen-port",
             metavar="PORT",
             type=Number(0, 65535),
-            help=f"UDP port of the transport; 0 takes any free one. {LISTEN_PORT} by default.",
+            help=f"UDP port of the transport; 0 takes any free one. {DEFAULT_PORT} by default.",
         ),
         click.option(
             "--redirect",
@@ -173,7 +174,7 @@ def run(command: tuple[str, ...], linger: float, **settings: Any) -> int:
 )
 def up(group: str | None, ready_fd: int | None, **settings: Any) -> int:
     """Hook the connections of a cgroup's processes until interrupted."""
-    options = _options(**settings, default_port=LISTEN_PORT)
+    options = _options(**settings, default_port=DEFAULT_PORT)
     require_root("hooker up")
     path = cgroup.root() if group is None else cgroup.check(group)
     if ready_fd is not None:

@@ -19,8 +19,8 @@ from hooker.control.policy import Policy
 from hooker.control.status_socket import Snapshot
 from hooker.errors import CarrierError, ConfigurationError
 from hooker.events import Event, Kind, Role
+from hooker.transports import DEFAULT_PORT
 
-LISTEN_PORT = 6253  # VTL's UDP port
 SETTLED = ("released", "closed")  # states of flows that need the engine no more
 POLL_INTERVAL = 0.02  # s
 PRINT_TIMEOUT = 1.0  # s that a line of --verbose waits for its reader
@@ -40,13 +40,13 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The engine's settings, checked. ``listen_port`` is UDP; None: LISTEN_PORT if it is free, else any."""
+    """The engine's settings, checked. ``listen_port`` is UDP; None: DEFAULT_PORT if it is free, else any."""
 
     policy: Policy = field(default_factory=Policy)
     intercept: str = "segments"
     hold: bool = False
     transport: str = "vtl"
-    listen_port: int | None = LISTEN_PORT
+    listen_port: int | None = DEFAULT_PORT
     congestion: str = "auto"
     fec: bool = True
     key_file: str | None = None
@@ -107,10 +107,10 @@ def _free_port() -> int:
     dual = socket.has_dualstack_ipv6()
     with socket.socket(socket.AF_INET6 if dual else socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.bind(("", LISTEN_PORT))
+            probe.bind(("", DEFAULT_PORT))
         except OSError:
             return 0
-    return LISTEN_PORT
+    return DEFAULT_PORT
 
 
 @contextmanager

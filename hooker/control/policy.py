@@ -65,14 +65,6 @@ class Policy:
             prefixes=() if to is None else parse_prefixes(to),
         )
 
-    @property
-    def prefixes_v4(self) -> tuple[IPv4Network, ...]:
-        return tuple(p for p in self.prefixes if isinstance(p, IPv4Network))
-
-    @property
-    def prefixes_v6(self) -> tuple[IPv6Network, ...]:
-        return tuple(p for p in self.prefixes if isinstance(p, IPv6Network))
-
     def matches(self, address: Address | str, port: int) -> bool:
         """The decision the kernel programs make, in Python, for tests and explanations."""
         host = _unmap(ip_address(address) if isinstance(address, str) else address)

@@ -13,7 +13,7 @@
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from hooker.engine.flows cimport flow_abort, flow_app_reset, flow_check_end
+from hooker.engine.ending cimport flow_abort, flow_app_reset, flow_check_end
 from hooker.engine.flowtable cimport flow_by_id, maybe_done
 from hooker.engine.frames cimport FRAME_FIRST, FRAME_LAST, frame_entry, frames_parse
 from libc.string cimport memcpy, memset

@@ -7,7 +7,8 @@ the application has read it; so the backlog never exceeds the stream's window.
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
-from hooker.engine.flows cimport flow_abort, flow_app_reset, flow_fin, watch_twin_room
+from hooker.engine.backlog cimport gather_drop
+from hooker.engine.ending cimport flow_abort, flow_app_reset, flow_fin
 from hooker.includes.linux cimport *
 from hooker.engine.twin cimport twin_piece, twin_prompt
 from hooker.vtl.endpoint cimport vtl_consumed
@@ -127,13 +128,6 @@ cdef gather_list *gather_of(worker *w, flow *f) noexcept nogil:
     return g
 
 
-cdef void gather_drop(worker *w, flow *f) noexcept nogil:
-    if f.gather != NULL:
-        f.gather.next_free = w.gather_free
-        w.gather_free = f.gather
-        f.gather = NULL
-
-
 cdef void keep_rest(worker *w, flow *f, const gather_list *g, size_t skip) noexcept nogil:
     """What the twin did not take of the list, into the backlog."""
     cdef uint32_t i
@@ -241,6 +235,22 @@ cdef void deliver_fin(worker *w, flow *f) noexcept nogil:
     mark_dirty(w, f)
 
 
+cdef void twin_watch(worker *w, flow *f, int how) noexcept nogil:
+    """Which of the twin's events the worker hears."""
+    cdef epoll_event ev
+    ev.events = EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLET | (EPOLLOUT if f.watches_room else 0)
+    ev.data.u64 = f.slot
+    if f.twin >= 0:
+        epoll_ctl(w.epoll_fd, how, f.twin, &ev)
+
+
+cdef void watch_twin_room(worker *w, flow *f) noexcept nogil:
+    """From now on also for when it takes bytes again: most flows never need it. Data may come before engage()."""
+    if not f.watches_room:
+        f.watches_room = True
+        twin_watch(w, f, EPOLL_CTL_MOD)
+
+
 cdef void delivery_flush(worker *w) noexcept nogil:
     cdef flow *f
     while w.dirty != NULL:
@@ -262,17 +272,6 @@ cdef void delivery_writable(worker *w, flow *f) noexcept nogil:
     if f.backlog:
         flush_backlog(w, f)
         finish(w, f)
-
-
-cdef void delivery_drop(worker *w, flow *f) noexcept nogil:
-    cdef block *b
-    while f.backlog_first != NULL:
-        b = f.backlog_first
-        f.backlog_first = b.next
-        free(b)
-    f.backlog_last = NULL
-    f.backlog = 0
-    gather_drop(w, f)
 
 
 cdef void delivery_free(worker *w) noexcept nogil:

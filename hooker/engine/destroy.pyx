@@ -7,6 +7,7 @@ its cookie, too: by the addresses alone the kernel would take a listener for it.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from hooker.includes.hk cimport hk_event
+from hooker.includes.ip cimport is_v4
 from hooker.includes.linux cimport *
 
 cdef extern from * nogil:
@@ -46,8 +47,7 @@ cdef void put_address(uint32_t *to, const uint8_t *ip, bint v4) noexcept nogil:
 
 
 cdef void fill(hk_destroy *m, const hk_event *est) noexcept nogil:
-    cdef const uint32_t *half = <const uint32_t *>est.key.remote_ip
-    cdef bint v4 = half[0] == 0 and half[1] == 0 and half[2] == htonl(0xFFFF)
+    cdef bint v4 = is_v4(est.key.remote_ip)
     memset(m, 0, sizeof(hk_destroy))
     m.head.nlmsg_len = sizeof(hk_destroy)
     m.head.nlmsg_type = SOCK_DESTROY

@@ -9,7 +9,7 @@ locator (in a bucket of bounded depth, behind a keyed hash) and by its deadline 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from hooker.engine.flowtable cimport scattered
-from hooker.engine.timers cimport timer_clear, timer_set, timers_free, timers_next
+from hooker.includes.timers cimport timer_clear, timer_set, timers_free, timers_next
 from hooker.vtl.api cimport vtl_open_info, vtl_stream
 from hooker.vtl.endpoint cimport vtl_reject, vtl_stream_set_waiting, vtl_stream_waiting
 from hooker.engine.worker cimport OPEN_BUCKETS, waiting_open, worker

@@ -21,13 +21,6 @@ cdef void on_cancelled(worker *w, vtl_stream *s) noexcept nogil
 cdef void on_stream_reset(worker *w, vtl_stream *s, uint32_t code) noexcept nogil
 cdef void on_stream_closed(worker *w, vtl_stream *s) noexcept nogil
 
-# from the data path
-cdef void watch_twin_room(worker *w, flow *f) noexcept nogil
-cdef void flow_app_reset(worker *w, flow *f) noexcept nogil        # the application's side is gone with a reset
-cdef void flow_fin(worker *w, flow *f) noexcept nogil              # the peer's end of data, behind all of it
-cdef void flow_check_end(worker *w, flow *f) noexcept nogil        # both directions done?
-cdef void flow_abort(worker *w, flow *f, int why) noexcept nogil   # reset both sides
-
 # from the control plane
 cdef void flows_routed(worker *w) noexcept nogil                   # the routing rule may be there
 

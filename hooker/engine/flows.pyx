@@ -18,20 +18,21 @@
 from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from hooker.engine.collection cimport collect_twin, collection_start
-from hooker.engine.delivery cimport delivery_drop
+from hooker.engine.delivery cimport twin_watch
 from hooker.engine.destroy cimport socket_destroy
 from hooker.engine.early cimport early_expire, early_forget, early_keep, early_take
+from hooker.engine.ending cimport *
 from hooker.engine.flowtable cimport *
 from hooker.includes.bpf cimport BPF_MAP_UPDATE_ELEM, hk_bpf_elem
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport *
-from hooker.engine.nudge cimport announce, forget, hang_up, nudge
+from hooker.engine.nudge cimport announce, nudge
 from hooker.engine.polling cimport clock_ns
 from hooker.engine.reach cimport twin_cut_off, twin_first_look, twin_reached
 from hooker.engine.services cimport service_accepted, service_accepts, service_rejected
 from hooker.engine.shortage cimport shortage_timer, twin_made
-from hooker.engine.timers cimport timers_next
-from hooker.engine.twin cimport twin_abort, twin_discard, twin_finish, twin_unsent
+from hooker.includes.timers cimport timers_next
+from hooker.engine.twin cimport twin_discard, twin_unsent
 from hooker.vtl.api cimport VTL_DOWN_KEY, VTL_DOWN_VERSION, vtl_addr, vtl_assoc, vtl_open_info, vtl_stream
 from hooker.vtl.endpoint cimport (
     vtl_accept, vtl_cancel, vtl_close, vtl_confirm, vtl_connect, vtl_is_up, vtl_open, vtl_reject, vtl_reset,
@@ -43,11 +44,8 @@ cdef enum:
     MILLISECOND = 1000000
     ORPHAN = 60000000000          # ns that TCP keeps a closed half-open connection (tcp_fin_timeout)
     ORPHAN_AGAIN = 1000000000     # ns
-    RESET_ARRIVES = 1000000000    # ns
     REJECT_NO_FLOW = 1            # codes of OPEN_REJECT, docs/vtl.md
     REJECT_TWIN = 2
-    RESET_APPLICATION = 1         # codes of RESET_STREAM
-    RESET_ENGINE = 2
     ACK_MOMENT = 20000            # ns
     STRAYS = 16                   # segments without our mark from an engaged socket; an engagement makes one or two
     ACK_AGAIN = 5                 # ms beside the round trip before the handshake's last ACK is said again
@@ -64,21 +62,6 @@ cdef inline flow *flow_of(vtl_stream *s) noexcept nogil:
 
 
 # ---- decisions ---------------------------------------------------------------------------------------
-
-cdef void watch_twin(worker *w, flow *f, int how) noexcept nogil:
-    cdef epoll_event ev
-    ev.events = EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLET | (EPOLLOUT if f.watches_room else 0)
-    ev.data.u64 = f.slot
-    if f.twin >= 0:
-        epoll_ctl(w.epoll_fd, how, f.twin, &ev)
-
-
-cdef void watch_twin_room(worker *w, flow *f) noexcept nogil:
-    """From now on also for when it takes bytes again: most flows never need it. Data may come before engage()."""
-    if not f.watches_room:
-        f.watches_room = True
-        watch_twin(w, f, EPOLL_CTL_MOD)
-
 
 cdef uint32_t given(flow *f) noexcept nogil:
     """How far the twin has come: bytes it has sent to the application, and its FIN."""
@@ -110,7 +93,7 @@ cdef void engage(worker *w, flow *f) noexcept nogil:
     tell(w, f, N_ENGAGED)
     if nudge_if_held_back(w, f):
         collect_twin(w, f)            # what was held back is there already, and can go with the OPEN
-    watch_twin(w, f, EPOLL_CTL_ADD)
+    twin_watch(w, f, EPOLL_CTL_ADD)
 
 
 cdef void release(worker *w, flow *f, int why, bint tell_peer) noexcept nogil:
@@ -138,84 +121,6 @@ cdef void avoid(worker *w, flow *f, uint64_t ns, bint whole_host) noexcept nogil
     memcpy(p.ip, f.est.key.remote_ip, 16)
     p.port = 0 if whole_host else f.est.key.remote_port
     hk_bpf_elem(BPF_MAP_UPDATE_ELEM, w.avoid_fd, &p, &until, 0)
-
-
-cdef void end(worker *w, flow *f, int why) noexcept nogil:
-    """The flow needs its twin no more; the record stays until the application's socket is closed."""
-    if f.ended:
-        return
-    f.ended = True
-    held_remove(w, f)
-    if f.state == HK_STATE_ENGAGED:
-        f.why = why
-        w.n.reasons[why] += 1
-        w.n.ended[why] += 1
-        w.n.closed += 1
-        tell(w, f, N_CLOSED)
-    maybe_done(w, f)
-
-
-cdef void reset_application(worker *w, flow *f, int why) noexcept nogil:
-    if f.twin >= 0:
-        f.was_reset = True
-        f.look_at = w.now + RESET_ARRIVES
-        flow_arm(w, f)
-    if f.twin >= 0 and hk_load32(&f.rec.app_closed) == HK_APP_ABORTED:
-        twin_discard(f.twin)      # without a word: the addresses may be another connection's already
-    elif f.twin >= 0:
-        twin_abort(f.twin)
-    f.twin = -1
-    delivery_drop(w, f)
-    if f.est.role == HK_ROLE_CLIENT and not f.accepted:
-        hang_up(&w.nudger, &f.est)
-    w.n.resets += 1
-    end(w, f, why)
-
-
-cdef void flow_abort(worker *w, flow *f, int why) noexcept nogil:
-    if f.stream != NULL:
-        vtl_reset(f.stream, RESET_ENGINE)
-    reset_application(w, f, why)
-
-
-cdef void flow_app_reset(worker *w, flow *f) noexcept nogil:
-    if f.stream != NULL:
-        vtl_reset(f.stream, RESET_APPLICATION)
-    reset_application(w, f, R_APP_RESET)
-
-
-cdef void close_twin(flow *f) noexcept nogil:
-    if hk_load32(&f.rec.app_closed):
-        twin_abort(f.twin)        # nothing is left that a reset could harm
-    else:
-        twin_finish(f.twin)
-    f.twin = -1
-
-
-cdef void end_time_wait(worker *w, flow *f) noexcept nogil:
-    """Nothing of ours outlives the flow: both FINs are acknowledged, and there is no path with old segments."""
-    if f.fin_sent and f.twin < 0 and hk_load32(&f.rec.app_closed) == HK_APP_LINGERS:
-        f.fin_sent = False
-        forget(&w.nudger, &f.est, f.est.rcv_nxt + <uint32_t>f.bytes_in + 1, f.est.snd_nxt + <uint32_t>f.resume + 1)
-
-
-cdef void flow_fin(worker *w, flow *f) noexcept nogil:
-    """All bytes of the peer have been handed over: say so to the application, if it is there to hear it."""
-    f.fin_done = True
-    if f.eof and not f.late and hk_load32(&f.rec.app_closed):
-        close_twin(f)             # spares it TIME_WAIT, and both sockets the exchange of FIN and ACK
-    else:
-        f.fin_sent = True
-        shutdown(f.twin, SHUT_WR)
-    flow_check_end(w, f)
-
-
-cdef void flow_check_end(worker *w, flow *f) noexcept nogil:
-    if f.stream == NULL and f.eof and f.fin_done:
-        if f.twin >= 0:
-            close_twin(f)
-            end_time_wait(w, f)
-        end(w, f, R_CLOSED)
 
 
 # ---- from the kernel ---------------------------------------------------------------------------------

@@ -8,14 +8,14 @@ from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 from hooker.engine.slots cimport slot_give_back
-from hooker.engine.delivery cimport delivery_drop
+from hooker.engine.backlog cimport backlog_drop
 from hooker.includes.bpf cimport BPF_MAP_UPDATE_ELEM, hk_bpf_elem
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport *
 from hooker.vtl.api cimport vtl_open_info, vtl_stream
 from hooker.vtl.endpoint cimport vtl_locator, vtl_peer, vtl_prove, vtl_stream_assoc
 from hooker.vtl.wire cimport store32
-from hooker.engine.timers cimport timer_clear, timer_set, timers_free, timers_reserve
+from hooker.includes.timers cimport timer_clear, timer_set, timers_free, timers_reserve
 from hooker.engine.worker cimport *
 
 cdef enum:
@@ -43,7 +43,7 @@ cdef void flows_free(worker *w) noexcept nogil:
     if w.flows != NULL:
         for i in range(w.max_flows):
             if w.flows[i] != NULL:
-                delivery_drop(w, w.flows[i])
+                backlog_drop(w, w.flows[i])
                 free(w.flows[i])
     free(w.flows)
     free(w.by_locator)
@@ -214,7 +214,7 @@ cdef void flows_reap(worker *w) noexcept nogil:
         timer_clear(&w.flow_timers, &f.due)
         if f.est.role == HK_ROLE_SERVER:
             locator_remove(w, f)
-        delivery_drop(w, f)
+        backlog_drop(w, f)
         w.flows[f.slot] = NULL
         w.live -= 1
         give_slot_back(w, f.id)

@@ -29,4 +29,3 @@ cdef slab *pool_current(slab_pool *p, size_t room) noexcept nogil               
 cdef void pool_release(slab_pool *p, slab *s, size_t n) noexcept nogil
 cdef void pool_trim(slab_pool *p) noexcept nogil                                    # gives back what was not needed
 cdef bint pool_has_room(slab_pool *p) noexcept nogil                                # a slab is free, or can be made
-cdef size_t pool_borrowed(const slab_pool *p) noexcept nogil

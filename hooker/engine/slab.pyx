@@ -139,10 +139,3 @@ cdef void pool_trim(slab_pool *p) noexcept nogil:
         p.made -= 1
         n -= 1
     p.least_free = p.free_count
-
-
-cdef size_t pool_borrowed(const slab_pool *p) noexcept nogil:
-    cdef size_t i, total = 0
-    for i in range(p.known):
-        total += p.all[i].borrowed
-    return total

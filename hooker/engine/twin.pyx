@@ -10,6 +10,7 @@ application sees ECONNRESET instead of an end of data that is none.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
+from hooker.includes.addresses cimport fill_address, is_v4, set_int
 from hooker.includes.hk cimport HK_MARK_OWN, HK_TCP_SACK, HK_TCP_TIMESTAMPS, HK_TCP_WSCALE, hk_event
 from hooker.includes.linux cimport *
 
@@ -48,30 +49,6 @@ cdef struct repair_window:
 cdef struct repair_opt:
     uint32_t code
     uint32_t value
-
-
-cdef inline int set_int(int fd, int level, int name, int value) noexcept nogil:
-    return setsockopt(fd, level, name, &value, sizeof(value))
-
-
-cdef inline bint is_v4(const uint8_t *ip) noexcept nogil:
-    cdef const uint32_t *w = <const uint32_t *>ip
-    return w[0] == 0 and w[1] == 0 and w[2] == htonl(0xFFFF)
-
-
-cdef socklen_t fill_address(sockaddr_storage *out, const uint8_t *ip, uint16_t port) noexcept nogil:
-    cdef sockaddr_in *v4 = <sockaddr_in *>out
-    cdef sockaddr_in6 *v6 = <sockaddr_in6 *>out
-    memset(out, 0, sizeof(sockaddr_storage))
-    if is_v4(ip):
-        v4.sin_family = AF_INET
-        v4.sin_port = htons(port)
-        memcpy(&v4.sin_addr, ip + 12, 4)
-        return sizeof(sockaddr_in)
-    v6.sin6_family = AF_INET6
-    v6.sin6_port = htons(port)
-    memcpy(&v6.sin6_addr, ip, 16)
-    return sizeof(sockaddr_in6)
 
 
 cdef int set_queue(int fd, int queue, uint32_t seq) noexcept nogil:

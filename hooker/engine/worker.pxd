@@ -10,7 +10,7 @@ from hooker.engine.nudge cimport nudger
 from hooker.engine.polling cimport poller
 from hooker.engine.ringbuf cimport ring_reader
 from hooker.engine.slab cimport slab_pool
-from hooker.engine.timers cimport timer, timer_heap
+from hooker.includes.timers cimport timer, timer_heap
 from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_batch, vtl_endpoint, vtl_open_info, vtl_stream
 
 cdef enum:
@@ -22,7 +22,7 @@ cdef enum:
     OPEN_BUCKETS = 8192        # of the table of early OPENs
     PEERS = 4096               # associations that people are shown
 
-cdef enum reason:              # why a flow is where it is; REASONS in flows.pyx has the texts
+cdef enum reason:              # why a flow is where it is; REASONS in flowtable.pyx has the texts
     R_NONE = 0
     R_NO_ENGINE = 1            # nobody answers at the peer's VTL port
     R_HOLD_TIMEOUT = 2
@@ -70,7 +70,7 @@ cdef struct flow:
     bint ended                 # nothing more to do but to free it
     bint in_done
     flow *done_next
-    int twin                   # fd, or -1
+    int twin                   # descriptor; negative: none, or why it could not be made
     # when something is due; UINT64_MAX: never
     uint64_t deadline          # of the hold
     uint64_t again_at          # client: say the handshake's last ACK again; server: try again to make the twin
@@ -182,7 +182,6 @@ cdef struct worker:
     int ring_fd
     int free_fd
     int avoid_fd
-    int sockets_fd
     int adopt_fd
     int redirect_fd
     hk_flow *records

@@ -101,7 +101,6 @@ cdef extern from "<sys/socket.h>" nogil:
         SOCK_CLOEXEC
         SOL_SOCKET
         SO_MARK
-        SO_ERROR
         SO_LINGER
         SO_REUSEADDR
         SO_OOBINLINE
@@ -115,7 +114,6 @@ cdef extern from "<sys/socket.h>" nogil:
         MSG_MORE
         MSG_EOR
         MSG_PEEK
-        MSG_TRUNC
         MSG_ERRQUEUE
 
 cdef extern from "<sys/ioctl.h>" nogil:

@@ -36,8 +36,8 @@ from hooker.control.janitor import Janitor, Undo
 from hooker.lab.engine import EngineProcess
 from hooker.lab.link import Link, LinkEmulator
 from hooker.lab.meter import WireMeter
+from hooker.transports import DEFAULT_PORT
 
-VTL_PORT = 6253
 INTERFACE = "eth0"
 NETNS_PREFIX = "hklab-"
 CGROUP_PREFIX = "hooker-lab-"
@@ -147,7 +147,7 @@ class Lab:
 
     def __init__(
         self,
-        vtl_port: int = VTL_PORT,
+        vtl_port: int = DEFAULT_PORT,
         mtu: int = 1500,
         congestion: str | None = None,
         link: Link | None = None,

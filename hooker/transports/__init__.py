@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from hooker import checks
 from hooker.errors import ConfigurationError
 
+DEFAULT_PORT = 6253  # UDP, where engines listen
+
 
 @dataclass(frozen=True, slots=True)
 class Transport:

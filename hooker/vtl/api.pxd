@@ -6,6 +6,7 @@
 # memory stays as it is.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp
 
 
 cdef extern from "<sys/uio.h>" nogil:
@@ -18,6 +19,9 @@ cdef struct vtl_addr:          # a peer's transport address
     uint8_t ip[16]             # IPv4 as ::ffff:a.b.c.d
     uint16_t port              # host byte order
     uint16_t zero
+
+cdef inline bint same_addr(const vtl_addr *x, const vtl_addr *y) noexcept nogil:
+    return memcmp(x.ip, y.ip, 16) == 0 and x.port == y.port
 
 cdef extern from *:            # opaque; the structures are in core.pxd
     """

@@ -7,6 +7,7 @@
 # finished goes to Endpoint.dead or Assoc.finished, and lifecycle.reap() frees it in the next vtl_build.
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from hooker.includes.timers cimport timer, timer_heap
 from hooker.vtl.aead cimport EVP_CIPHER_CTX, IV_SIZE, SECRET_SIZE, TAG_SIZE
 from hooker.vtl.api cimport VTL_MAX_KEYS, vtl_addr, vtl_config, vtl_counters, vtl_sink
 from hooker.vtl.controllers.interface cimport Congestion, congestion_ops
@@ -223,6 +224,7 @@ cdef struct Source:            # an IPv4 address or an IPv6 /64, and what its as
 
 
 cdef struct Assoc:
+    timer due                  # first: the heap's timers are associations
     Endpoint *ep
     Source *source
     uint64_t held              # bytes of the budget
@@ -259,8 +261,6 @@ cdef struct Assoc:
     Assoc *next_unfinished
     Assoc **unfinished_at      # what points to it
     bint in_ready, in_dirty, in_unfinished
-    uint32_t heap_at           # place in the timer heap + 1, 0: none
-    uint64_t deadline
     # handshake
     uint64_t cookie_cid, cookie_time, cookie_mac
     uint64_t hs_started, hs_sent_at, hs_next
@@ -378,8 +378,7 @@ cdef struct Endpoint:
     uint32_t source_cap
     uint64_t scatter           # odd; what peers choose is multiplied with it before it chooses a bucket
     uint64_t skipped           # ns of the caller's clock that do not count: we did not run
-    Assoc **heap
-    uint32_t heap_n, heap_cap
+    timer_heap timers
     Stateless answer[STATELESS_SLOTS]
     uint32_t answers
     uint64_t *cookies_used[2]  # filters, of the present generation of cookies and the one before

@@ -8,6 +8,7 @@ it built before are sent, so nothing points to the bytes that are given back.
 from libc.stdint cimport UINT64_MAX
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
+from hooker.includes.timers cimport timer_clear, timers_free, timers_next
 from hooker.vtl.aead cimport (
     AES_128_GCM, AES_256_GCM, CHACHA20_POLY1305, aead_key_size, aes_is_fast, wipe,
 )
@@ -107,7 +108,7 @@ cdef void vtl_endpoint_free(vtl_endpoint *ep) noexcept nogil:
     sources_free(E(ep))
     free(E(ep).cookies_used[0])
     free(E(ep).cookies_used[1])
-    free(E(ep).heap)
+    timers_free(&E(ep).timers)
     free(E(ep).zeros)
     wipe(E(ep).psk, sizeof(E(ep).psk))
     free(ep)
@@ -117,9 +118,9 @@ cdef uint64_t late(Endpoint *ep, uint64_t now) noexcept nogil:
     """The time since the last call, if a deadline was missed by much: the host slept, or its clock jumped."""
     cdef uint64_t due
     settle(ep)
-    if ep.heap_n == 0:
+    if ep.timers.n == 0:
         return 0
-    due = max(ep.heap[0].deadline, ep.now)
+    due = max(timers_next(&ep.timers), ep.now)
     return now - ep.now if now > due + MAX_LATE else 0
 
 
@@ -254,22 +255,22 @@ cdef void settle(Endpoint *ep) noexcept nogil:
     while a != NULL:
         next = a.next_dirty
         a.in_dirty = False
-        timer_update(a, assoc_deadline(a))
+        assoc_due(a, assoc_deadline(a))
         a = next
 
 
 cdef uint64_t vtl_timer(vtl_endpoint *ep) noexcept nogil:
     settle(E(ep))
-    return E(ep).heap[0].deadline + E(ep).skipped if E(ep).heap_n > 0 else UINT64_MAX
+    return timers_next(&E(ep).timers) + E(ep).skipped if E(ep).timers.n > 0 else UINT64_MAX
 
 
 cdef void vtl_on_timer(vtl_endpoint *ep, uint64_t now) noexcept nogil:
     cdef Assoc *a
     now = clock(E(ep), now)
     settle(E(ep))
-    while E(ep).heap_n > 0 and E(ep).heap[0].deadline <= now:
-        a = E(ep).heap[0]
-        timer_remove(a)
+    while timers_next(&E(ep).timers) <= now:
+        a = <Assoc *>E(ep).timers.v[0]
+        timer_clear(&E(ep).timers, &a.due)
         assoc_on_timer(a, now)
         assoc_touch(a)
 

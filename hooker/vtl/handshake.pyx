@@ -30,7 +30,7 @@ from hooker.vtl.ranges cimport ranges_contains
 from hooker.vtl.recovery cimport recovery_rtt
 from hooker.vtl.registry cimport (
     assoc_by_cid, assoc_free, assoc_new, assoc_readdress, assoc_settle_rivals, assoc_to_evict,
-    assoc_with_peer_cid, random_cid, same_addr,
+    assoc_with_peer_cid, random_cid,
 )
 from hooker.vtl.stream cimport stream_activate
 from hooker.vtl.wire cimport *

@@ -20,7 +20,6 @@ from hooker.vtl.path cimport largest_received, path_on_challenge, path_on_respon
 from hooker.vtl.pmtu cimport pmtu_on_result
 from hooker.vtl.ranges cimport Range, ranges_add, ranges_contains
 from hooker.vtl.recovery cimport AckResult, Listener, recovery_detect_lost, recovery_on_ack
-from hooker.vtl.registry cimport same_addr
 from hooker.vtl.stream cimport *
 from hooker.vtl.wire cimport *
 

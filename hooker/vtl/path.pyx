@@ -18,7 +18,7 @@ from hooker.vtl.ecn cimport ECN_TESTING
 from hooker.vtl.outcome cimport packets_abandon
 from hooker.vtl.pmtu cimport pmtu_restart
 from hooker.vtl.recovery cimport recovery_pto, recovery_rtt
-from hooker.vtl.registry cimport assoc_readdress, same_addr
+from hooker.vtl.registry cimport assoc_readdress
 from hooker.vtl.wire cimport *
 
 cdef enum:

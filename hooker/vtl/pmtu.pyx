@@ -17,6 +17,7 @@ Each side does it for what it sends. ``Assoc.max_datagram`` is the size in use (
 """
 
 from libc.stdint cimport uint32_t, uint64_t
+from hooker.includes.ip cimport is_v4
 from hooker.vtl.api cimport *
 from hooker.vtl.blackhole cimport BASE_DATAGRAM, hole_found, hole_reset
 from hooker.vtl.controllers.interface cimport congestion_resize
@@ -39,7 +40,7 @@ cdef uint32_t[LINKS] LINK_MTU = [1280, 1400, 1420, 1440, 1450, 1460, 1480, 1492,
 
 
 cdef inline uint32_t headers(const Assoc *a) noexcept nogil:
-    return HEADERS4 if a.peer.ip[10] == 0xff and a.peer.ip[11] == 0xff else HEADERS6
+    return HEADERS4 if is_v4(a.peer.ip) else HEADERS6
 
 
 cdef inline uint32_t largest(const Assoc *a) noexcept nogil:

@@ -4,7 +4,6 @@ from libc.stdint cimport uint64_t
 from hooker.vtl.api cimport vtl_addr
 from hooker.vtl.core cimport Assoc, Endpoint
 
-cdef bint same_addr(const vtl_addr *x, const vtl_addr *y) noexcept nogil
 # NULL: limit or memory
 cdef Assoc *assoc_new(Endpoint *ep, const vtl_addr *peer, uint64_t cid, uint64_t now) noexcept nogil
 cdef void assoc_rekey(Assoc *a, uint64_t cid) noexcept nogil      # another connection id of ours
@@ -18,6 +17,5 @@ cdef Assoc *assoc_with_peer_cid(Endpoint *ep, const vtl_addr *peer, uint64_t pee
 # one that has come up, and those the peer began at the same time
 cdef void assoc_settle_rivals(Assoc *a, uint64_t now) noexcept nogil
 cdef Assoc *assoc_to_evict(Endpoint *ep, const vtl_addr *peer) noexcept nogil   # NULL: room for one more
-cdef void timer_update(Assoc *a, uint64_t deadline) noexcept nogil
-cdef void timer_remove(Assoc *a) noexcept nogil
+cdef void assoc_due(Assoc *a, uint64_t deadline) noexcept nogil   # UINT64_MAX: never
 cdef uint64_t random_cid(Endpoint *ep) noexcept nogil

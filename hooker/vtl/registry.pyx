@@ -1,8 +1,10 @@
-"""Tables of associations (by our connection id, by peer address) and the heap of their deadlines."""
+"""Tables of associations: by our connection id, and by peer address."""
 
-from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t
-from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcmp, memset
+from libc.stdint cimport uint8_t, uint32_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+from hooker.includes.timers cimport timer_clear, timer_set
+from hooker.vtl.api cimport same_addr
 from hooker.vtl.budget cimport (
     ASSOC_COST, KEYS_COST, budget_hold, budget_let_go, source_join, source_leave, source_move, sources_grow,
     stranger_known,
@@ -18,10 +20,6 @@ from hooker.vtl.ranges cimport ranges_clear
 from hooker.vtl.recovery cimport recovery_free, recovery_init
 from hooker.vtl.siphash cimport siphash24
 from hooker.vtl.stream cimport stream_destroy
-
-
-cdef bint same_addr(const vtl_addr *x, const vtl_addr *y) noexcept nogil:
-    return memcmp(x.ip, y.ip, 16) == 0 and x.port == y.port
 
 
 cdef uint64_t random_cid(Endpoint *ep) noexcept nogil:
@@ -188,7 +186,7 @@ cdef void assoc_free(Assoc *a) noexcept nogil:
     while a.all != NULL:
         stream_destroy(a.all)
     unlink_lists(a)
-    timer_remove(a)
+    timer_clear(&ep.timers, &a.due)
     unlink_cid(a)
     unlink_addr(a)
     if a.prev != NULL:
@@ -291,59 +289,6 @@ cdef Assoc *assoc_to_evict(Endpoint *ep, const vtl_addr *peer) noexcept nogil:
     return oldest if n >= MAX_PER_PEER else NULL
 
 
-# --- timer heap: ep.heap[0] has the earliest deadline; a.heap_at is its place + 1
-
-cdef inline void place(Endpoint *ep, uint32_t i, Assoc *a) noexcept nogil:
-    ep.heap[i] = a
-    a.heap_at = i + 1
-
-
-cdef void sift(Endpoint *ep, uint32_t i) noexcept nogil:
-    cdef Assoc *a = ep.heap[i]
-    cdef uint32_t child
-    while i > 0 and ep.heap[(i - 1) // 2].deadline > a.deadline:
-        place(ep, i, ep.heap[(i - 1) // 2])
-        i = (i - 1) // 2
-    while True:
-        child = 2 * i + 1
-        if child >= ep.heap_n:
-            break
-        if child + 1 < ep.heap_n and ep.heap[child + 1].deadline < ep.heap[child].deadline:
-            child += 1
-        if ep.heap[child].deadline >= a.deadline:
-            break
-        place(ep, i, ep.heap[child])
-        i = child
-    place(ep, i, a)
-
-
-cdef void timer_remove(Assoc *a) noexcept nogil:
-    cdef Endpoint *ep = a.ep
-    cdef uint32_t i = a.heap_at
-    if i == 0:
-        return
-    a.heap_at = 0
-    ep.heap_n -= 1
-    if i - 1 < ep.heap_n:
-        place(ep, i - 1, ep.heap[ep.heap_n])
-        sift(ep, i - 1)
-
-
-cdef void timer_update(Assoc *a, uint64_t deadline) noexcept nogil:
-    cdef Endpoint *ep = a.ep
-    cdef Assoc **heap
-    a.deadline = deadline
-    if deadline == UINT64_MAX:
-        timer_remove(a)
-        return
-    if a.heap_at == 0:
-        if ep.heap_n == ep.heap_cap:
-            heap = <Assoc **>realloc(ep.heap, max(16, 2 * ep.heap_cap) * sizeof(Assoc *))
-            if heap == NULL:
-                assoc_touch(a)                  # tried again next time
-                return
-            ep.heap = heap
-            ep.heap_cap = max(16, 2 * ep.heap_cap)
-        place(ep, ep.heap_n, a)
-        ep.heap_n += 1
-    sift(ep, a.heap_at - 1)
+cdef void assoc_due(Assoc *a, uint64_t deadline) noexcept nogil:
+    if timer_set(&a.ep.timers, &a.due, deadline) < 0:
+        assoc_touch(a)                          # tried again next time

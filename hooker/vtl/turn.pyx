@@ -1,14 +1,13 @@
 """An association's turn in a batch: its handshake, other paths, a probe of the path's size; then packets."""
 
 from libc.stdint cimport uint32_t, uint64_t
-from hooker.vtl.api cimport vtl_batch
+from hooker.vtl.api cimport *
 from hooker.vtl.builder cimport batch_room, sealed_room
 from hooker.vtl.core cimport *
 from hooker.vtl.keys cimport keys_overhead
 from hooker.vtl.packet_out cimport build_init, build_mtu_probe, build_path_frame, packets_build
 from hooker.vtl.pmtu cimport pmtu_due
 from hooker.vtl.recovery cimport recovery_pto
-from hooker.vtl.registry cimport same_addr
 from hooker.vtl.wire cimport *
 
 cdef enum:

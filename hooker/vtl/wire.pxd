@@ -1,17 +1,8 @@
-# The wire format of docs/vtl.md: numbers, sizes, and loads and stores in network byte order.
+# The wire format of docs/vtl.md: numbers, sizes, headers.
 # Reading goes through a cursor: one bounds check per fixed part, then loads at known offsets.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
-
-
-cdef extern from "<endian.h>" nogil:
-    uint16_t htobe16(uint16_t)
-    uint32_t htobe32(uint32_t)
-    uint64_t htobe64(uint64_t)
-    uint16_t be16toh(uint16_t)
-    uint32_t be32toh(uint32_t)
-    uint64_t be64toh(uint64_t)
+from hooker.includes.bytes cimport Cursor, load16, load32, load64, store16, store32, store64, take
 
 
 cdef enum:
@@ -35,8 +26,7 @@ cdef enum:
     INIT_ACK_WINDOWS = 8        # where the limits are in it
     CLOSE_BODY = 4
     INIT_MIN_SIZE = 128         # an INIT is never smaller, so no answer to it is larger than it
-    VERSION_PLAIN = 0x001       # versions: the second byte says whether packets are encrypted,
-    VERSION_ENCRYPTED = 0x100   # the low one then with which cipher
+    VERSION_ENCRYPTED = 0x100   # of a version: packets are encrypted, with the cipher that its low byte names
     KEY_PHASE = 1               # bit of DATA's first byte, of CLOSE's second
     AMPLIFICATION = 3           # bytes sent to an address that is not proven for one received, RFC 9000 8
 
@@ -78,11 +68,6 @@ cdef enum:
     OPEN_COMMITTED = 0x01       # flag of OPEN
 
 
-cdef struct Cursor:
-    const uint8_t *p
-    size_t n
-
-
 cdef struct Header:
     uint8_t version
     uint8_t type
@@ -111,42 +96,6 @@ cdef struct Init:               # INIT, and the parts of it that INIT_ACK repeat
 
 cdef inline bint is_encrypted(uint32_t version) noexcept nogil:
     return version & ~<uint32_t>0xff == VERSION_ENCRYPTED
-
-cdef inline uint16_t load16(const uint8_t *p) noexcept nogil:
-    cdef uint16_t v
-    memcpy(&v, p, 2)
-    return be16toh(v)
-
-cdef inline uint32_t load32(const uint8_t *p) noexcept nogil:
-    cdef uint32_t v
-    memcpy(&v, p, 4)
-    return be32toh(v)
-
-cdef inline uint64_t load64(const uint8_t *p) noexcept nogil:
-    cdef uint64_t v
-    memcpy(&v, p, 8)
-    return be64toh(v)
-
-cdef inline void store16(uint8_t *p, uint16_t v) noexcept nogil:
-    v = htobe16(v)
-    memcpy(p, &v, 2)
-
-cdef inline void store32(uint8_t *p, uint32_t v) noexcept nogil:
-    v = htobe32(v)
-    memcpy(p, &v, 4)
-
-cdef inline void store64(uint8_t *p, uint64_t v) noexcept nogil:
-    v = htobe64(v)
-    memcpy(p, &v, 8)
-
-cdef inline const uint8_t *take(Cursor *c, size_t n) noexcept nogil:
-    """The next n bytes, or NULL when fewer are left."""
-    cdef const uint8_t *p = c.p
-    if n > c.n:
-        return NULL
-    c.p += n
-    c.n -= n
-    return p
 
 cdef inline bint read_header(Cursor *c, Header *h) noexcept nogil:
     cdef const uint8_t *p = c.p

@@ -14,7 +14,6 @@ from hooker import errors
     [
         (errors.ConfigurationError, "configuration", ValueError),
         (errors.UsageError, "local", RuntimeError),
-        (errors.PeerError, "peer", ConnectionError),
         (errors.CarrierError, "carrier", ConnectionError),
         (errors.KernelError, "kernel", RuntimeError),
     ],
@@ -31,7 +30,7 @@ def test_the_remedy_follows_the_message() -> None:
     error = errors.ConfigurationError("no cgroup v2", remedy="mount it")
     assert str(error) == "no cgroup v2 (mount it)"
     assert (error.message, error.remedy) == ("no cgroup v2", "mount it")
-    assert str(errors.PeerError("gone")) == "gone"
+    assert str(errors.CarrierError("gone")) == "gone"
 
 
 def test_a_kernel_error_keeps_the_errno_and_names_it() -> None:

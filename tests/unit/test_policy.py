@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import ip_network
 
 import pytest
 from hypothesis import given
@@ -121,12 +121,6 @@ def test_ports_and_prefixes_must_both_match() -> None:
     assert not policy.matches("10.1.1.1", 81)
     assert not policy.matches("11.1.1.1", 80)
     assert not policy.matches("fe80::1", 80)
-
-
-def test_prefixes_are_split_by_family() -> None:
-    policy = Policy.parse(to="fd00::/8,10.0.0.0/8")
-    assert policy.prefixes_v4 == (IPv4Network("10.0.0.0/8"),)
-    assert policy.prefixes_v6 == (IPv6Network("fd00::/8"),)
 
 
 def test_a_policy_made_in_code_is_checked_too() -> None:

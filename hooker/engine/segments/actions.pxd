@@ -23,4 +23,3 @@ cdef void flow_doubt(worker *w, flow *f) noexcept nogil       # a sign that the 
 cdef void avoid(worker *w, flow *f) noexcept nogil             # new connections to its host are not asked for a while
 cdef void flow_steered(worker *w, flow *f, int why) noexcept nogil
 cdef void flow_due(worker *w, flow *f) noexcept nogil         # its timer
-cdef void refuse(worker *w, flow *f, uint64_t position) noexcept nogil        # the local TCP has not taken it

@@ -8,13 +8,11 @@ the acknowledgement, which then goes with them. An acknowledgement alone waits f
 from libc.stdint cimport UINT64_MAX, int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from hooker.engine.segments.flows cimport *
-from hooker.engine.segments.hold cimport (
-    abort_socket, hold_deadline, hold_due, hold_engaged, hold_pin,
-)
+from hooker.engine.segments.hold cimport hold_deadline, hold_engaged, hold_pin
 from hooker.engine.segments.hk0 cimport give, give_probe, give_reset, is_due, twin_begin, twin_told
 from hooker.engine.segments.kept cimport keep, kept_acked, kept_drop
 from hooker.engine.segments.lent cimport lent_for, lent_not, lent_taken
-from hooker.engine.segments.peers cimport binding_of, peer_answer, peer_of
+from hooker.engine.segments.peers cimport binding_of, peer_of, peer_say, refuse
 from hooker.engine.segments.stash cimport stash_drop, stash_give, stash_keep
 from hooker.engine.segments.trail cimport trail_end, trail_ends, trail_note
 from hooker.engine.segments.warm cimport service_cools, service_engaged, service_forget
@@ -292,6 +290,20 @@ cdef inline void measure(flow *f) noexcept nogil:
         f.f.rtt_us = <uint32_t>min(most // 2000, <uint64_t>SECOND // 1000)
 
 
+cdef void hold_due(worker *w, flow *f) noexcept nogil:
+    cdef Outcome out
+    if not f.bits & F_HELD:
+        return
+    f.bits &= ~<uint16_t>F_WANTED
+    f.again_at = UINT64_MAX
+    flow_local(&f.f, &w.config, EV_STOP, w.now, &out)
+    out.actions &= ~<uint32_t>DO_REPORT
+    act_alone(w, f, &out)
+    flow_report(w, f, WHY_HOLD)                 # which releases it
+    if f.unproven and f.f.role == ROLE_CLIENT:
+        avoid(w, f)
+
+
 cdef void flow_due(worker *w, flow *f) noexcept nogil:
     cdef Outcome out
     cdef uint64_t start, end
@@ -344,14 +356,6 @@ cdef void say_all(worker *w, flow *f, const Outcome *out) noexcept nogil:
         say(w, f, MSG_LEAVE, out.epoch)
 
 
-cdef void send(worker *w, flow *f, Message *m) noexcept nogil:
-    """By the flow's channel; answers of a flow that has none are limited in rate. What does not go, a timer repeats."""
-    if f.channel != NULL:
-        send_message(f.channel, m, NULL)
-    elif f.p != NULL and f.p.a != NULL:
-        peer_answer(w, f.p, m)
-
-
 cdef void say(worker *w, flow *f, message_type kind, uint8_t epoch) noexcept nogil:
     cdef Message m
     if kind == MSG_ACKED and f.channel != NULL:
@@ -363,7 +367,7 @@ cdef void say(worker *w, flow *f, message_type kind, uint8_t epoch) noexcept nog
         if f.trail_epoch != f.f.epoch:
             f.trail_epoch, f.trail_ts = f.f.epoch, m.tsval
         m.flags |= ENGAGED_TRAIL if f.bits & F_TRAIL else 0
-    send(w, f, &m)
+    peer_say(w, f, &m)
 
 
 cdef void say_proof(worker *w, flow *f, message_type kind) noexcept nogil:
@@ -380,16 +384,7 @@ cdef void say_proof(worker *w, flow *f, message_type kind) noexcept nogil:
         m.token = f.locator
     m.position = trail_ends(f)
     prove(f.proof_key, PROOF_OPEN if kind == MSG_OPEN else PROOF_ACCEPT, binding, n, &m)
-    send(w, f, &m)
-
-
-cdef void refuse(worker *w, flow *f, uint64_t position) noexcept nogil:
-    """The peer's TCP repeats it; with this its engine lets the first repetition pass."""
-    cdef Message m
-    w.n.refused += 1
-    flow_compose(&f.f, MSG_REFUSED, w.now, &m)
-    m.position = <uint32_t>position
-    send(w, f, &m)
+    peer_say(w, f, &m)
 
 
 # ---- the local TCP's bytes ---------------------------------------------------------------------------

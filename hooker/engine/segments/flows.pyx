@@ -8,18 +8,20 @@ TIME_WAIT, but no more than CLOSED_MOST of them: the oldest is then forgotten so
 from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
+from hooker.engine.destroy cimport socket_destroy
 from hooker.engine.segments.hold cimport hold_begin, hold_deadline, hold_release
 from hooker.engine.segments.index cimport *
 from hooker.engine.segments.kept cimport kept_drop, kept_parts
 from hooker.engine.segments.stash cimport stash_drop
 from hooker.engine.segments.worker cimport *
 from hooker.engine.slots cimport slot_give_back
-from hooker.engine.timers cimport timer_clear, timer_set, timers_free
+from hooker.includes.timers cimport timer_clear, timer_set, timers_free
 from hooker.flow.machine cimport (
     ROLE_CLIENT, ROLE_SERVER, ST_CLOSED, ST_ENGAGED, ST_TCP, flow_deadline, flow_init,
 )
 from hooker.flow.proof cimport Handshake, flow_key, flow_locator
 from hooker.includes.hk cimport *
+from hooker.includes.ip cimport is_v4, map_v4
 from hooker.includes.linux cimport hk_load64, hk_store32, hk_store64
 from hooker.vtl.endpoint cimport vtl_channel_close
 
@@ -96,12 +98,6 @@ cdef void set_key(flow *f, const hk_event *e) noexcept nogil:
     f.locator = flow_locator(f.proof_key)
 
 
-cdef inline bint is_v4(const uint8_t *ip) noexcept nogil:
-    cdef const uint64_t *half = <const uint64_t *>ip
-    cdef const uint16_t *word = <const uint16_t *>ip
-    return half[0] == 0 and word[4] == 0 and word[5] == 0xFFFF
-
-
 cdef void ends_of(const hk_key *key, ends *out) noexcept nogil:
     """The programs say IPv4 as ::ffff:a.b.c.d, packets and twins do not."""
     cdef uint32_t skip = 12 if is_v4(key.local_ip) else 0
@@ -113,10 +109,8 @@ cdef void ends_of(const hk_key *key, ends *out) noexcept nogil:
 
 
 cdef void put_ip(const flow *f, const uint8_t *address, uint8_t *out) noexcept nogil:
-    memset(out, 0, 16)
     if f.t.version == 4:
-        out[10] = out[11] = 0xFF
-        memcpy(out + 12, address, 4)
+        map_v4(address, out)
     else:
         memcpy(out, address, 16)
 
@@ -129,6 +123,15 @@ cdef void flow_key_of(const flow *f, hk_key *out) noexcept nogil:
     put_ip(f, f.t.local, out.local_ip)
     put_ip(f, f.t.remote, out.remote_ip)
     out.local_port, out.remote_port, out.zero = f.t.local_port, f.t.remote_port, 0
+
+
+cdef void abort_socket(const flow *f) noexcept nogil:
+    """ECONNABORTED for its application, whatever the firewall does with segments from hk0."""
+    cdef hk_event e
+    memset(&e, 0, sizeof(e))
+    flow_key_of(f, &e.key)
+    e.cookie = f.cookie
+    socket_destroy(&e)
 
 
 cdef void fill(worker *w, flow *f, const hk_event *e) noexcept nogil:

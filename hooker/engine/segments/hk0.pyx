@@ -6,7 +6,7 @@ nothing it subtracts goes below zero, however near the beginning the connection 
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
-from hooker.engine.segments.actions cimport refuse
+from hooker.engine.segments.peers cimport refuse
 from hooker.engine.segments.record cimport record_numbers, record_read
 from hooker.engine.segments.worker cimport *
 from hooker.flow.messages cimport DATA_FIN, DATA_PSH, DATA_URG

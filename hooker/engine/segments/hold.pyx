@@ -9,14 +9,9 @@
 """
 
 from libc.stdint cimport UINT64_MAX, uint64_t
-from libc.string cimport memset
-from hooker.engine.destroy cimport socket_destroy
-from hooker.engine.segments.actions cimport act_alone, avoid
-from hooker.engine.segments.flows cimport flow_key_of, flow_report
 from hooker.engine.segments.hk0 cimport give_nudge, is_due
 from hooker.engine.segments.worker cimport *
-from hooker.flow.machine cimport EV_STOP, FL_PINNED, Outcome, ROLE_CLIENT, ST_BRIDGE, ST_CLOSED, flow_local
-from hooker.flow.machine cimport DO_REPORT
+from hooker.flow.machine cimport FL_PINNED, ST_BRIDGE, ST_CLOSED
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport hk_load32, hk_store32
 from hooker.tcp.twin cimport TWIN_PROMPT
@@ -29,20 +24,6 @@ cdef void hold_begin(worker *w, flow *f) noexcept nogil:
 
 cdef uint64_t hold_deadline(const worker *w, const flow *f) noexcept nogil:
     return f.opened_ns + w.hold_for if f.bits & F_HELD and f.f.state != ST_CLOSED else UINT64_MAX
-
-
-cdef void hold_due(worker *w, flow *f) noexcept nogil:
-    cdef Outcome out
-    if not f.bits & F_HELD:
-        return
-    f.bits &= ~<uint16_t>F_WANTED
-    f.again_at = UINT64_MAX
-    flow_local(&f.f, &w.config, EV_STOP, w.now, &out)
-    out.actions &= ~<uint32_t>DO_REPORT
-    act_alone(w, f, &out)
-    flow_report(w, f, WHY_HOLD)                 # which releases it
-    if f.unproven and f.f.role == ROLE_CLIENT:
-        avoid(w, f)
 
 
 cdef void hold_release(worker *w, flow *f) noexcept nogil:
@@ -84,12 +65,3 @@ cdef void hold_engaged(worker *w, flow *f) noexcept nogil:
 
 cdef bint is_withheld(const flow *f) noexcept nogil:
     return f.f.flags & FL_PINNED or f.bits & F_HELD
-
-
-cdef void abort_socket(const flow *f) noexcept nogil:
-    """ECONNABORTED for its application, whatever the firewall does with segments from hk0."""
-    cdef hk_event e
-    memset(&e, 0, sizeof(e))
-    flow_key_of(f, &e.key)
-    e.cookie = f.cookie
-    socket_destroy(&e)

@@ -5,10 +5,11 @@ Without a slab the packet is read nevertheless: its acknowledgement counts, its 
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
-from hooker.engine.segments.actions cimport act, cause, flow_doubt, refuse
+from hooker.engine.segments.actions cimport act, cause, flow_doubt
 from hooker.engine.segments.hk0 cimport is_due
 from hooker.engine.segments.index cimport flow_by_tuple
 from hooker.engine.segments.kernel cimport take_kernel_events
+from hooker.engine.segments.peers cimport refuse
 from hooker.engine.segments.record cimport record_numbers, record_read
 from hooker.engine.segments.wire cimport wire_segment
 from hooker.engine.segments.worker cimport *

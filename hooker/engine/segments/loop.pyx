@@ -18,12 +18,13 @@ from hooker.engine.segments.actions cimport (
     flow_closed, flow_due, flow_steered,
 )
 from hooker.engine.segments.flows cimport *
+from hooker.engine.segments.greeting cimport greet_again, peer_down, peer_up
 from hooker.engine.segments.hk0 cimport flush_acks
 from hooker.engine.segments.kept cimport kept_free, kept_init
 from hooker.engine.segments.kernel cimport closes, take_kernel_events
 from hooker.engine.segments.local cimport take_segments
 from hooker.engine.segments.lent cimport lent_back
-from hooker.engine.segments.peers cimport greet_again, peer_down, peer_of, peer_up
+from hooker.engine.segments.peers cimport peer_of
 from hooker.engine.segments.remote cimport flush_runs, on_block, on_message, runs_free, runs_init
 from hooker.engine.segments.stash cimport stash_free, stash_init
 from hooker.engine.segments.trail cimport TRAIL_ALWAYS, TRAIL_AUTO, TRAIL_NEVER, trail_flush
@@ -34,7 +35,7 @@ from hooker.engine.segments.view cimport (
 from hooker.engine.segments.wire cimport wire_close, wire_open
 from hooker.engine.segments.worker cimport *
 from hooker.engine.slab cimport RESERVE, pool_free, pool_init, pool_trim
-from hooker.engine.timers cimport timer_clear, timers_next
+from hooker.includes.timers cimport timer_clear, timers_next
 from hooker.flow.machine cimport flow_compose, flow_defaults
 from hooker.flow.messages cimport MSG_ACKED, Message
 from hooker.includes.hk cimport *

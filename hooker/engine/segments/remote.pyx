@@ -11,7 +11,8 @@ from hooker.engine.segments.actions cimport act, act_alone, cause
 from hooker.engine.segments.flows cimport flow_join, flow_reindex, remote_ip
 from hooker.engine.segments.hold cimport hold_unpin
 from hooker.engine.segments.index cimport *
-from hooker.engine.segments.peers cimport binding_of, early_keep, early_take, peer_hello, peer_of, peer_unknown
+from hooker.engine.segments.greeting cimport peer_hello
+from hooker.engine.segments.peers cimport binding_of, early_keep, early_take, peer_of, peer_unknown
 from hooker.engine.segments.trail cimport trail_heard
 from hooker.engine.segments.worker cimport *
 from hooker.flow.machine cimport Outcome, ROLE_SERVER, ST_CLOSED, flow_message

@@ -6,7 +6,7 @@ from hooker.engine.lock cimport worker_lock
 from hooker.engine.polling cimport poller
 from hooker.engine.ringbuf cimport ring_reader
 from hooker.engine.slab cimport slab, slab_pool
-from hooker.engine.timers cimport timer, timer_heap
+from hooker.includes.timers cimport timer, timer_heap
 from hooker.flow.machine cimport Flow, FlowConfig
 from hooker.flow.proof cimport FLOW_KEY_SIZE, MAX_BINDING
 from hooker.includes.hk cimport hk_key, hk_segments_flow
