@@ -38,8 +38,8 @@ cdef enum:
     SECOND = 1000000000
     FIRST_PAUSE = SECOND       # ns before a client tries again; doubles
     PAUSES = 7                 # so often
-    WANTED = 6 * SECOND        # ns for which its peer's engine is waited for: more than a handshake may take
-    LAST_WORDS = 3 * SECOND    # ns for which a closed flow keeps its channel
+    WANTED = 6000000000        # ns for which its peer's engine is waited for: more than a handshake may take
+    LAST_WORDS = 3000000000    # ns for which a closed flow keeps its channel
     SETTLED = 10               # s: a flow that was engaged for so long begins with the first pause again
     DO_WIRE = DO_WIRE_OLDEST | DO_WIRE_EARLY | DO_WIRE_ACK | DO_WIRE_RST
     DO_SAY = (DO_SEND_OPEN | DO_SEND_ACCEPT | DO_SEND_ENGAGED | DO_SEND_ACKED | DO_SEND_PROBE | DO_SEND_PING
