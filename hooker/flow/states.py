@@ -298,6 +298,36 @@ def find(state: State, event: Event, role: Role, *, pinned: bool) -> Rule | None
     return None
 
 
+MEANINGS: dict[State, tuple[str, str]] = {  # and the timer
+    State.TCP: ("nothing of the flow is ours: its segments go by the wire", "none"),
+    State.OPENING: (
+        "OPEN is sent (a pinned server: waits for one)",
+        "T, doubling: 3 tries, pinned 8",
+    ),
+    State.ARMED: (
+        "agreed; the mark is asked for, no segment has come through hk0",
+        "20 ms, doubling: 5 probes of the local socket; after 1.26 s it is given up",
+    ),
+    State.BRIDGE: (
+        "one has come. Until the peer says the same of its own, segments go from hk0 to the wire",
+        "T, doubling: 3 tries, pinned 8",
+    ),
+    State.ENGAGED: (
+        "the transport carries the bytes",
+        "T while the peer owes a word: 3 tries; pinned flows wait as TCP does",
+    ),
+    State.LEFT: ("given up; what still comes through hk0 is bridged", "1 s without a segment"),
+    State.CLOSED: ("the kernel has no connection any more, or a TIME_WAIT", "60 s (Linux's TIME_WAIT)"),
+    State.GONE: ("nothing is left", "none"),
+}
+
+
+def meanings() -> str:
+    """The table of states, as the documents show it."""
+    rows = [f"| {state.name} | {what} | {timer} |" for state, (what, timer) in MEANINGS.items()]
+    return "\n".join(["| state | meaning | timer |", "|---|---|---|", *rows])
+
+
 def names(actions: Action) -> str:
     """`MARK`, `SEND_OPEN`: as the documents write actions."""
     return ", ".join(f"`{action.name}`" for action in Action if action in actions)

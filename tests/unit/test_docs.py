@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from hooker.cli import commands as cli
 
 ROOT = Path(__file__).parents[2]
@@ -35,3 +37,26 @@ def test_the_readme_names_only_verbs_and_files_that_exist() -> None:
         assert (ROOT / path).exists(), path
     for option in re.findall(r"--[a-z][a-z-]+", readme):
         assert any(option in options(command) for command in cli.cli.commands), option
+
+
+@pytest.mark.parametrize("page", ["tree.md", "architecture.md"])
+def test_the_files_that_a_page_names_exist(page: str) -> None:
+    """A bare name is one of the folder that was named last before it."""
+    text = (ROOT / "docs" / page).read_text()
+    folder = ROOT
+    found = 0
+    for name in re.findall(r"`([\w./]+(?:\.(?:py|pyx|pxd|c|h|md)|/))`", text):
+        path = ROOT / name if "/" in name.rstrip("/") or name.endswith("/") else folder / name
+        if not path.exists():
+            path = folder / name
+        assert path.exists(), name
+        folder = path if path.is_dir() else path.parent
+        found += 1
+    assert found > 20
+
+
+def test_ten_questions_have_answers() -> None:
+    text = (ROOT / "docs" / "tree.md").read_text()
+    rows = re.findall(r"^\| (\d+)\. .+\? \| (.+) \|$", text, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 11))
+    assert all(re.search(r"`[\w./]+`", answer) for _, answer in rows)

@@ -14,6 +14,7 @@ from hooker.flow.states import RULES, Action, Event, Reason, Role, State
 ROOT = Path(__file__).parents[2]
 MACHINE = (ROOT / "hooker" / "flow" / "machine.pxd").read_text()
 PAGE = (ROOT / "docs" / "flow.md").read_text()
+OVERVIEW = (ROOT / "docs" / "architecture.md").read_text()
 
 
 def declared(enum: str, prefix: str) -> list[str]:
@@ -34,6 +35,12 @@ def test_the_document_has_the_tables_and_the_diagram() -> None:
     assert states.markdown(Role.CLIENT) in PAGE
     assert states.markdown(Role.SERVER) in PAGE
     assert f"```mermaid\n{states.mermaid()}\n```" in PAGE
+    assert states.meanings() in PAGE
+
+
+def test_the_overview_has_the_states_and_the_same_diagram() -> None:
+    assert states.meanings() in OVERVIEW
+    assert f"```mermaid\n{states.mermaid()}\n```" in OVERVIEW
 
 
 def test_the_document_names_every_message_reason_and_action() -> None:

@@ -27,6 +27,7 @@ def inside(host: Host, accept: str) -> Iterator[None]:
     def ip(*words: object) -> None:
         host.run(["ip", *map(str, words)], hooked=False)
 
+    host.sysctl("net.ipv6.conf.eth0.keep_addr_on_down", "1")  # a VRF takes and gives its links down and up
     ip("link", "add", DEVICE, "type", "vrf", "table", 100)
     ip("link", "set", DEVICE, "up")
     ip("link", "set", "eth0", "master", DEVICE)
