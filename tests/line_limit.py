@@ -31,6 +31,8 @@ hooker/engine/delivery.pyx
 hooker/engine/destroy.pyx 131
 hooker/engine/early.pxd
 hooker/engine/early.pyx 131
+hooker/engine/ending.pxd
+hooker/engine/ending.pyx
 hooker/engine/flows.pxd
 hooker/engine/flows.pyx
 hooker/engine/flowtable.pxd
@@ -48,6 +50,8 @@ hooker/engine/segments/actions.pxd
 hooker/engine/segments/actions.pyx
 hooker/engine/segments/flows.pxd
 hooker/engine/segments/flows.pyx
+hooker/engine/segments/greeting.pxd
+hooker/engine/segments/greeting.pyx
 hooker/engine/segments/hk0.pxd
 hooker/engine/segments/hk0.pyx
 hooker/engine/segments/hold.pxd
@@ -81,8 +85,6 @@ hooker/engine/shortage.pyx
 hooker/engine/slab.pxd
 hooker/engine/slots.pxd
 hooker/engine/tap.pyx
-hooker/engine/timers.pxd
-hooker/engine/timers.pyx
 hooker/engine/twin.pyx
 hooker/engine/view.pyx
 hooker/engine/worker.pxd 183

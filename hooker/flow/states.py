@@ -304,6 +304,10 @@ MEANINGS: dict[State, tuple[str, str]] = {  # and the timer
         "OPEN is sent (a pinned server: waits for one)",
         "T, doubling: 3 tries, pinned 8",
     ),
+    State.EARLY: (
+        "a client of a warm service: marked, its payload goes as DATA (8.6)",
+        "1 ms, or the first segment: OPEN; then T, doubling: 3 tries more",
+    ),
     State.ARMED: (
         "agreed; the mark is asked for, no segment has come through hk0",
         "20 ms, doubling: 5 probes of the local socket; after 1.26 s it is given up",

@@ -21,7 +21,7 @@ from hooker import ConfigurationError, Hooker
         ({"intercept": "packets"}, "packets"),
         ({"intercept": "segments", "redirect": "always"}, "redirect does not go with segments"),
         ({"trail": "sometimes"}, "sometimes"),
-        ({"trail": "always"}, "trail does not go with messages"),
+        ({"intercept": "messages", "trail": "always"}, "trail does not go with messages"),
         ({"intercept": "segments", "tap": print}, "tap does not go with segments"),
         ({"transport": "pigeon"}, "pigeon"),
     ],
