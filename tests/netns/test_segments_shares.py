@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from segments_engine import VTL_PORT, EngineProcess, engines
+from segments_engine import EngineProcess, engines
 from support import eventually, peer, result, rules, same
 
 from hooker.lab import Lab
+from hooker.transports import DEFAULT_PORT
 from hooker.vtl.sansio import Endpoint
 
 pytestmark = pytest.mark.timeout(180)
@@ -59,7 +60,7 @@ def deaf(lab: Lab) -> None:
     """From now on nothing of b's engine arrives by IPv4: it acknowledges nothing."""
     rules(lab.a, "add table ip deaf")
     rules(lab.a, "add chain ip deaf in { type filter hook input priority 0; }")
-    rules(lab.a, f"add rule ip deaf in ip saddr {lab.b.v4} udp sport {VTL_PORT} drop")
+    rules(lab.a, f"add rule ip deaf in ip saddr {lab.b.v4} udp sport {DEFAULT_PORT} drop")
 
 
 def hearing(lab: Lab) -> None:
@@ -137,7 +138,7 @@ def one_that_does_not_greet(lab: Lab) -> Iterator[Any]:
     """A peer whose associations come up, and which says nothing in them."""
     endpoint, end = Endpoint(seed=7), threading.Event()
     sock = lab.b.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.bind((lab.b.v4, VTL_PORT))
+    sock.bind((lab.b.v4, DEFAULT_PORT))
 
     def serve() -> None:
         while not end.is_set():
