@@ -92,7 +92,7 @@ def hooked_pair(lab: Lab) -> Iterator[Pair]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A module that says ``BOTH_KINDS = True`` has its pair once for each kind of engine."""
+    """``BOTH_KINDS = True`` in a module: with the usual engines, or those that the environment names."""
     if getattr(metafunc.module, "BOTH_KINDS", False) and "module_pair" in metafunc.fixturenames:
         metafunc.parametrize("module_pair", KINDS, indirect=True, scope="module")
 

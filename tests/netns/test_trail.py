@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from routed import MASQUERADE, STATEFUL, RoutedLab
 from support import eventually, peer, result, same
 from ways import end, engaged, flows, open_way, outcome
 
+LONG = partial(pytest.param, marks=pytest.mark.soak)  # of the runs that --soak adds
+ALONE = [LONG("a"), LONG("b")]
 pytestmark = pytest.mark.timeout(180)
 PORT = 7990
 MB = 1 << 20
@@ -34,9 +37,9 @@ def options(nat: bool) -> tuple[str, ...]:
     return () if nat else ("--trail", "always")
 
 
-@pytest.mark.parametrize("victims", ["a", "b", "ab"])
-@pytest.mark.parametrize("idle", [1, pytest.param(60, marks=pytest.mark.soak)])
-@pytest.mark.parametrize("family", ["v4", "v6"])
+@pytest.mark.parametrize("victims", [*ALONE, "ab"])
+@pytest.mark.parametrize("idle", [1, LONG(60)])
+@pytest.mark.parametrize("family", ["v4", LONG("v6")])
 def test_flows_that_have_rested_go_on_when_their_engine_is_killed(
     victims: str, idle: int, family: str
 ) -> None:
@@ -60,7 +63,7 @@ def test_flows_that_have_rested_go_on_when_their_engine_is_killed(
         assert done["answers"] == 2 * FLOWS
 
 
-@pytest.mark.parametrize("victims", ["a", "b", "ab"])
+@pytest.mark.parametrize("victims", [*ALONE, "ab"])
 def test_flows_at_work_go_on_when_their_engine_is_killed(victims: str) -> None:
     """At any moment of questions and answers; in either direction somebody is to speak first."""
     with routed() as lab, open_way(lab, "segments") as pair:
@@ -78,9 +81,9 @@ def test_flows_at_work_go_on_when_their_engine_is_killed(victims: str) -> None:
         assert done["wrong"] == 0
 
 
-@pytest.mark.parametrize("way", ["plain", "segments"])
+@pytest.mark.parametrize("way", [LONG("plain"), "segments"])
 @pytest.mark.parametrize("upwards", [True, False], ids=["up", "down"])
-@pytest.mark.parametrize("victims", ["", "a", "b", "ab"])
+@pytest.mark.parametrize("victims", [LONG(""), *ALONE, "ab"])
 def test_a_transfer_whose_engine_is_killed_in_its_middle(way: str, upwards: bool, victims: str) -> None:
     if way == "plain" and victims:
         pytest.skip("nothing to kill")
