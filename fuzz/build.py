@@ -18,6 +18,7 @@ LIB = OUT / "lib"
 PROGRAM = OUT / "fuzz"
 SANITIZERS = "address,undefined"
 CORE = ("flow", "tcp", "vtl")
+PLAIN = ("flow/states.py", "vtl/congestion.py")  # that the core imports
 FACES = ("sansio", "_loopback", "_parts", "face")  # for Python
 DIRECTIVES = {"language_level": "3", "wraparound": False, "cdivision": True, "boundscheck": False}
 FLAGS = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-strict-aliasing", "-fno-sanitize-recover=undefined"]
@@ -41,7 +42,8 @@ def build() -> Path:
     for directory in {d for _, module in modules for d in module.parents if LIB in d.parents}:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "__init__.py").touch()
-    shutil.copy(ROOT / "hooker" / "flow" / "states.py", LIB / "hooker" / "flow")  # the machine's table
+    for plain in PLAIN:
+        shutil.copy(ROOT / "hooker" / plain, LIB / "hooker" / plain)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda m: _compile(*m), modules))
     _link()
