@@ -69,7 +69,7 @@ def netem(world: World) -> str:
     for name, link in NETEM.items():
         port = next(ports)
         # a service that has answered once gets a second SYN with the option when the first is lost
-        transfer(world, "send", 1000, port=port)
+        transfer(world, "send", 1000, port=port, payload=False)
         rule = ["tc", "qdisc", "replace", "dev", "eth0", "root", "netem", *link.split()]
         for host in world.lab.hosts:
             host.run(rule, hooked=False)
