@@ -153,7 +153,6 @@ static __always_inline void hk_keep_back(struct bpf_sock_ops *s, struct hk_confi
 	hk_mark(s, c, st, f);
 }
 
-/* bbr's pacing cannot be turned off once it has begun: where the flow may be engaged, it does not begin. */
 /* The service is warm, and the engine that has answered the SYN is the one that we know. */
 static __always_inline void hk_begin_early(struct hk_sock *st, struct hk_segments_flow *f, struct hk_event *e)
 {
@@ -174,6 +173,7 @@ static __always_inline void hk_begin_early(struct hk_sock *st, struct hk_segment
 	hk_count(HK_C_EARLY);
 }
 
+/* bbr's pacing cannot be turned off once it has begun: where the flow may be engaged, it does not begin. */
 static __always_inline void hk_begin(struct bpf_sock_ops *s, struct hk_sock *st, struct hk_event *e)
 {
 	struct hk_config *c = hk_config();

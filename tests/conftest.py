@@ -92,7 +92,7 @@ def hooked_pair(lab: Lab) -> Iterator[Pair]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """``BOTH_KINDS = True`` in a module: with the usual engines, or those that the environment names."""
+    """``BOTH_KINDS = True`` in a module: its pair has each kind of engine, the second in the long runs."""
     if getattr(metafunc.module, "BOTH_KINDS", False) and "module_pair" in metafunc.fixturenames:
         metafunc.parametrize("module_pair", KINDS, indirect=True, scope="module")
 

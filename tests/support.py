@@ -24,7 +24,11 @@ FAMILIES = ("v4", "v6", "mapped")
 PLAIN = os.environ.get("HOOKER_TEST_PLAIN") == "1"  # the same tests over TCP: they must hold there too
 INTERCEPT = os.environ.get("HOOKER_TEST_INTERCEPT", "messages")  # the same with such engines
 KIND = ("--intercept", INTERCEPT)
-KINDS = (INTERCEPT,) if PLAIN or "HOOKER_TEST_INTERCEPT" in os.environ else ("segments",)
+KINDS = (
+    (INTERCEPT,)
+    if PLAIN or "HOOKER_TEST_INTERCEPT" in os.environ
+    else ("segments", pytest.param("messages", marks=pytest.mark.soak))
+)
 SEGMENTS = INTERCEPT == "segments"  # which hold nothing, leave everything to TCP, and send what TCP sends
 
 

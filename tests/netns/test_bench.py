@@ -39,7 +39,6 @@ def test_a_quick_summary_ends_in_a_ratio_for_every_cell() -> None:
     assert {"cpu", "kernel", "load"} <= set(found["machine"])
 
 
-@pytest.mark.soak
 @pytest.mark.timeout(200)
 def test_both_kinds_of_engine_have_a_column_each() -> None:
     done = bench("summary", "--json", "--quick", "--cells", "redis", "--intercept", "both", timeout=180)

@@ -191,7 +191,8 @@ def test_losses_are_repaired(loss: float) -> None:
         lab.link.change(loss=loss)
         with bed.counted() as counts:
             bed.get(port, 200, (300, 6000), threads=4)
-        assert counts[0]["early"], counts[0]  # few where losses cool the service
+        client = counts[0]
+        assert client["early"] > 20 or (client["early"] and client["services_cooled"]), client
 
 
 def test_a_service_that_defers_accepts_is_left_alone(bed: Bed) -> None:
