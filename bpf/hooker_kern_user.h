@@ -37,7 +37,7 @@ struct hk_option {
 #define HK_STATE_ENGAGED 2		/* runs over the other transport */
 #define HK_STATE_RELEASED 3		/* left to TCP, for good */
 
-#define HK_MODE_PASS 0			/* bytes go to the twin through TCP's own queue */
+#define HK_MODE_PASS 0			/* bytes go to the engine through TCP's own queue */
 #define HK_MODE_REDIRECT 1		/* bytes go to the redirect socket, framed */
 
 #define HK_APP_CLOSED 1			/* in order, or by an error that it knows of */
@@ -96,6 +96,28 @@ struct hk_segments_flow {
 	__u32 hold;			/* HK_HOLD_*; the kernel writes the first, and does not look again after HK_HOLD_NONE */
 	__u32 burst;			/* segments that a socket begins with when it is marked before it has sent any; 0: as TCP does */
 	__u32 pad_engine[13];
+};
+
+/*
+ * What goes with it where messages are redirected, in a map of its own, with the same slot: a cache line for each writer.
+ * Positions count bytes from the socket's snd_nxt at ESTABLISHED.
+ */
+struct hk_redirect {
+	/* written by the kernel programs */
+	__u64 flow_id;			/* the flow's; whatever has another one is not this record's */
+	__u64 redirected;		/* payload bytes sent to the redirect socket */
+	__u64 spill_at;			/* value of `redirected` at the last change to PASS */
+	__u64 passed;			/* payload bytes seen in PASS (statistics only) */
+	__u32 mode;			/* HK_MODE_* */
+	__u32 spills;
+	__u64 pad_kernel[3];
+	/* written by the engine */
+	__u64 consumed;			/* redirected bytes that no longer use credit */
+	__u64 resume;			/* bytes of the socket's TCP that the engine has taken: position in its stream */
+	__u64 credit;			/* how far `redirected` may run ahead of `consumed` */
+	__u32 allowed;			/* messages may be redirected; the kernel writes 0 when it opens the record */
+	__u32 pad_allowed;
+	__u64 pad_engine[4];
 };
 
 /* ---- frame on the redirect socket: this header, then `length` bytes ---- */

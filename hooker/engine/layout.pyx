@@ -1,7 +1,8 @@
 """How this build sees the records it shares with the kernel programs: a test compares it with what BCC made."""
 
 from hooker.includes.hk cimport (
-    HK_MARK_BASE, HK_MARK_OTHER, HK_MARK_OWN, hk_attention, hk_event, hk_flow, hk_frame, hk_key, hk_peer, hk_segments_flow, hk_warm,
+    HK_MARK_BASE, HK_MARK_OTHER, HK_MARK_OWN, hk_attention, hk_event, hk_flow, hk_frame, hk_key, hk_peer, hk_redirect,
+    hk_segments_flow, hk_warm,
 )
 
 MARK_BASE = <unsigned int>HK_MARK_BASE
@@ -16,6 +17,7 @@ def layout():
     """{struct: {field: offset in bytes, "": size in bytes}} of bpf/hooker_kern_user.h."""
     cdef hk_flow *f = NULL
     cdef hk_segments_flow *g = NULL
+    cdef hk_redirect *d = NULL
     cdef hk_event *e = NULL
     cdef hk_key *k = NULL
     cdef hk_frame *r = NULL
@@ -36,6 +38,12 @@ def layout():
             "rcv_nxt": <size_t>&g.rcv_nxt, "snd_wnd": <size_t>&g.snd_wnd, "rcv_wnd": <size_t>&g.rcv_wnd,
             "ts_recent": <size_t>&g.ts_recent, "mss": <size_t>&g.mss, "app_closed": <size_t>&g.app_closed,
             "steered": <size_t>&g.steered, "want": <size_t>&g.want, "hold": <size_t>&g.hold, "burst": <size_t>&g.burst,
+        },
+        "hk_redirect": {
+            "": sizeof(hk_redirect), "flow_id": <size_t>&d.flow_id, "redirected": <size_t>&d.redirected,
+            "spill_at": <size_t>&d.spill_at, "passed": <size_t>&d.passed, "mode": <size_t>&d.mode,
+            "spills": <size_t>&d.spills, "consumed": <size_t>&d.consumed, "resume": <size_t>&d.resume,
+            "credit": <size_t>&d.credit, "allowed": <size_t>&d.allowed,
         },
         "hk_event": {
             "": sizeof(hk_event), "type": <size_t>&e.type, "slot": <size_t>&e.slot, "flow_id": <size_t>&e.flow_id,

@@ -85,6 +85,18 @@ cdef extern from "hooker_kern_user.h" nogil:
         uint32_t hold
         uint32_t burst
 
+    struct hk_redirect:
+        uint64_t flow_id
+        uint64_t redirected
+        uint64_t spill_at
+        uint64_t passed
+        uint32_t mode
+        uint32_t spills
+        uint64_t consumed
+        uint64_t resume
+        uint64_t credit
+        uint32_t allowed
+
     struct hk_frame:
         uint64_t flow_id
         uint32_t length

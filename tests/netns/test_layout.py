@@ -13,6 +13,7 @@ from hooker.engine.layout import layout
 STRUCTS = (
     "hk_flow",
     "hk_segments_flow",
+    "hk_redirect",
     "hk_event",
     "hk_key",
     "hk_frame",
@@ -50,6 +51,17 @@ def test_so_is_that_of_an_engine_that_takes_segments() -> None:
     flow = layout()["hk_segments_flow"]
     assert flow[""] == 128
     assert [field for field, at in flow.items() if field and at >= 64] == ["want", "hold", "burst"]
+
+
+def test_so_is_what_goes_with_it_where_messages_are_redirected() -> None:
+    record = layout()["hk_redirect"]
+    assert record[""] == 128
+    assert [field for field, at in record.items() if field and at >= 64] == [
+        "consumed",
+        "resume",
+        "credit",
+        "allowed",
+    ]
 
 
 def test_every_counter_has_a_name_of_its_own() -> None:
