@@ -63,6 +63,8 @@ static __always_inline int hk_adopt_socket(struct bpf_sock *sk, struct hk_key *k
 	st = full ? hk_socks.sk_storage_get(full, 0, 0) : 0;
 	if (!st)
 		return HK_ADOPT_GONE;		/* another connection with these addresses */
+	if (st->adopted)
+		return HK_ADOPT_DONE;
 	if (!hk_nonblocking(tp))
 		return HK_ADOPT_BLOCKING;
 	st->adopted = 1;			/* first: setsockopt() says what it wants, then looks here */

@@ -3,13 +3,15 @@
  * TCP_DEFER_ACCEPT: the server has no connection before its first data, which a held client does not send. So the SYN-ACKs
  * of such listeners say that the service is left to TCP, and nobody waits. By port: a SYN-ACK does not show us its listener.
  * The option may be set before listen(), which handshake.h sees, or after, as nginx and httpd do.
+ *
+ * Where flows are not held, such a listener is like any other.
  */
 
 BPF_HASH(hk_deferring, u16, u8, 4096);	/* ports of listeners with TCP_DEFER_ACCEPT */
 
 static __always_inline int hk_serves(u16 port)
 {
-	return hk_deferring.lookup(&port) == 0;
+	return !hk_holds() || hk_deferring.lookup(&port) == 0;
 }
 
 static __always_inline void hk_set_deferring(u16 port, int on)

@@ -7,6 +7,7 @@
 #include "hooker_kern_user.h"
 #define HK_SPEAKS HK_OPT_VERSION
 #define HK_RECORD struct hk_flow
+#define HK_REDIRECTS struct hk_flow
 #include "maps.h"
 #include "events.h"
 #include "siphash.h"
@@ -15,10 +16,11 @@
 #include "socket.h"
 #include "handshake.h"
 #include "shown.c"
-#include "defer.c"
 #include "intercept.c"
+#include "defer.c"
 #include "adopt.c"
 #include "redirect.c"
 #include "payload.h"
 #include "hold.c"
+#include "zerocopy.h"
 #include "sockopt.c"

@@ -13,6 +13,18 @@ static __always_inline void hk_record_init(struct hk_flow *f, u64 id)
 	f->state = HK_STATE_HELD;	/* the engine's from now on */
 }
 
+static __always_inline int hk_holds(void)
+{
+	return 1;
+}
+
+static __always_inline struct hk_flow *hk_redirecting(struct hk_sock *st)
+{
+	struct hk_flow *f = hk_flow_of(st);
+
+	return f && f->state == HK_STATE_ENGAGED && f->marked ? f : 0;
+}
+
 /* From here on nothing of the flow's data may reach the wire until the engine has decided. */
 static __always_inline void hk_begin(struct bpf_sock_ops *s, struct hk_sock *st, struct hk_event *e)
 {

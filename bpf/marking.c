@@ -14,16 +14,17 @@ static __always_inline void hk_record_init(struct hk_segments_flow *f, u64 id)
 	f->want = HK_WANT_TCP;		/* the engine's from now on */
 	f->hold = HK_HOLD_NONE;
 	f->burst = 0;
+#ifdef HK_REDIRECTS
+	hk_redirect_init(id);
+#endif
 }
 
-/* Nothing waits for the peer's engine, so a listener that defers is like any other. */
-static __always_inline int hk_serves(u16 port)
+/* Whether new flows are held. */
+static __always_inline int hk_holds(void)
 {
-	return 1;
-}
+	struct hk_config *c = hk_config();
 
-static __always_inline void hk_listens(u16 port, void *tp)
-{
+	return c && c->hold;
 }
 
 /* HK_HOLD_*. Once a flow's payload may go anywhere, it always may; a pinned flow that the engine has forgotten ends held. */

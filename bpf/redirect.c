@@ -4,25 +4,27 @@
  *
  * REDIRECT while the flow has credit: frame header in front, to the redirect socket's ingress queue.
  * Otherwise PASS: the bytes go into TCP's own queue, to the twin, and the kernel blocks the writer.
- * Back to REDIRECT only when the engine has read from the twin all that TCP ever got (write_seq).
+ * Back to REDIRECT only when the engine has taken from the twin all that TCP ever got (write_seq).
+ *
+ * hk_redirecting() is the kinds' own: the record, of type HK_REDIRECTS, of a flow whose messages may be redirected.
  */
 
 #ifndef barrier
 #define barrier() asm volatile("" ::: "memory")
 #endif
 
-static __always_inline int hk_pass(struct hk_flow *f, u32 size)
+static __always_inline int hk_pass(HK_REDIRECTS *f, u32 size)
 {
 	f->passed += size;
 	hk_count(HK_C_PASSED);
 	return SK_PASS;
 }
 
-static __always_inline int hk_spill(struct hk_flow *f, u32 size, u32 why)
+static __always_inline int hk_spill(HK_REDIRECTS *f, u32 size, u32 why)
 {
 	f->spill_at = f->redirected;
 	f->spills += 1;
-	barrier();		/* the engine sees the bytes through the twin's socket lock: spill_at is out by then */
+	barrier();		/* the engine sees the bytes behind a lock of TCP's: spill_at is out by then */
 	f->mode = HK_MODE_PASS;
 	hk_count(why);
 	return hk_pass(f, size);
@@ -38,7 +40,7 @@ int hk_redirect(struct sk_msg_md *msg)
 {
 	struct bpf_sock *sk = msg->sk;
 	struct hk_sock *st;
-	struct hk_flow *f;
+	HK_REDIRECTS *f;
 	struct hk_frame *h;
 	struct hk_key redirect_socket = {};
 	u32 size = msg->size;
@@ -50,8 +52,8 @@ int hk_redirect(struct sk_msg_md *msg)
 	st = hk_socks.sk_storage_get(sk, 0, 0);
 	if (!st)
 		return SK_PASS;
-	f = hk_flow_of(st);
-	if (!f || f->state != HK_STATE_ENGAGED || !f->marked)
+	f = hk_redirecting(st);
+	if (!f)
 		return SK_PASS;			/* held, released: TCP's */
 	if (sk->state != BPF_TCP_ESTABLISHED && sk->state != BPF_TCP_CLOSE_WAIT)
 		return SK_PASS;			/* shut down: TCP knows the right error */

@@ -18,6 +18,7 @@ BPF_TABLE("lru_hash", struct hk_peer, struct hk_warm, hk_warm, 4096);	/* the eng
 #include "handshake.h"
 #include "shown.c"
 #include "marking.c"
+#include "defer.c"
 #include "steering.c"
 #include "payload.h"
 #include "guard.c"

@@ -7,9 +7,7 @@
 
 #define HK_SO_RCVBUF 8
 #define HK_SO_RCVBUFFORCE 33
-#define HK_SO_ZEROCOPY 60
 #define HK_TCP_WINDOW_CLAMP 10
-#define HK_EOPNOTSUPP 95
 
 /* Ours stays, in its other form: the kernel asks for the privilege, and `app_mark` of that form is given back. */
 static __always_inline int hk_keep_mark(struct bpf_sockopt *o, struct bpf_sock *sk, struct hk_sock *st)
@@ -37,22 +35,6 @@ static __always_inline int hk_refuse_device(struct hk_sock *st)
 		return 1;
 	hk_count(HK_C_BIND_REFUSED);
 	return 0;			/* EPERM */
-}
-
-static __always_inline int hk_zerocopy(struct bpf_sockopt *o, struct hk_sock *st)
-{
-	u32 *value = o->optval;
-
-	if (o->optlen < (int)sizeof(*value) || (void *)(value + 1) > o->optval_end)
-		return 1;
-	st->zerocopy = *value != 0;
-	__sync_fetch_and_add(&st->order, 1);		/* a full barrier: hk_adopt does it the other way round */
-	if (!st->zerocopy || !*(volatile u8 *)&st->adopted)
-		return 1;
-	st->zerocopy = 0;
-	hk_count(HK_C_ZEROCOPY_REFUSED);
-	bpf_set_retval(-HK_EOPNOTSUPP);
-	return 0;
 }
 
 /* The window that the peer's engine may fill changes in mid-flow; the value is the kernel's business. */
@@ -85,15 +67,14 @@ int hk_setsockopt(struct bpf_sockopt *o)
 	case HK_SO_MARK:
 	case HK_SO_BINDTODEVICE:
 	case HK_SO_BINDTOIFINDEX:
-	case HK_SO_ZEROCOPY:
 		break;
+	case HK_SO_ZEROCOPY:
+		return hk_ask_zerocopy(o, sk);
 	default:
 		return hk_let(o);
 	}
 	st = hk_socks.sk_storage_get(sk, 0, 0);
 	if (!st || o->optlen > HK_OPTLEN_SEEN)
 		return hk_let(o);
-	if (o->optname == HK_SO_MARK)
-		return hk_keep_mark(o, sk, st);
-	return o->optname == HK_SO_ZEROCOPY ? hk_zerocopy(o, st) : hk_refuse_device(st);
+	return o->optname == HK_SO_MARK ? hk_keep_mark(o, sk, st) : hk_refuse_device(st);
 }

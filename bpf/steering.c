@@ -3,6 +3,8 @@
  * cgroup setsockopt, of an engine that takes segments: an application that chooses a route for its connection, in mid-flow,
  * means the wire. The mark goes before the kernel does what it asks, and the flow stays on TCP. Under the socket's lock.
  * A pinned flow cannot follow: it fails (EPERM).
+ *
+ * And what other options mean to us: those of listeners that defer (defer.c), of sockets whose messages are redirected.
  */
 
 static __always_inline void hk_steer(struct bpf_sockopt *o, struct bpf_sock *sk, struct hk_sock *st)
@@ -27,8 +29,15 @@ int hk_setsockopt(struct bpf_sockopt *o)
 	struct bpf_sock *sk = o->sk;
 	struct hk_sock *st;
 
-	if (!sk || o->level != HK_SOL_SOCKET)
+	if (!sk)
 		return hk_let(o);
+	hk_note_deferring(o, sk);
+	if (o->level != HK_SOL_SOCKET)
+		return hk_let(o);
+#ifdef HK_REDIRECTS
+	if (o->optname == HK_SO_ZEROCOPY)
+		return hk_ask_zerocopy(o, sk);
+#endif
 	if (o->optname == HK_SO_MARK || o->optname == HK_SO_BINDTODEVICE || o->optname == HK_SO_BINDTOIFINDEX) {
 		st = hk_socks.sk_storage_get(sk, 0, 0);
 		if (st && hk_is_pinned(st)) {

@@ -27,7 +27,11 @@ from hooker.transports import Transport
 SO_NETNS_COOKIE = 71
 CGROUP_SOCKOPT = 25  # enum bpf_prog_type; not every BCC names it
 RING_SIZE = 256 * 4096  # bytes; maps.h
-MAIN = {"messages": "hooker.c", "segments": "segments.c"}  # by what an engine takes
+MAIN = {  # by what an engine takes
+    "messages": "hooker.c",
+    "segments": "segments.c",
+    "redirected": "messages.c",
+}
 _INCLUDE = re.compile(r'#include "([\w.]+)"')
 
 
@@ -71,10 +75,11 @@ def import_bcc() -> Any:
 class KernelPrograms:
     """The programs and their maps; a context manager.
 
-    ``intercept``: "messages" or "segments", what the engine takes of applications. Attributes: ``records``
-    and ``attention`` (addresses of what is shared with the worker), descriptors of maps (``ring``, ``free``,
-    ``avoid``), for messages ``sockets`` and the program the worker runs (``adopt``), for segments ``warm``
-    and the program that guards the device (``entrance``). Raises KernelError when the kernel refuses one.
+    ``intercept``: "messages", "segments" or "redirected", what the engine takes of applications. Attributes:
+    ``records`` and ``attention`` (addresses of what is shared with the worker), descriptors of maps
+    (``ring``, ``free``, ``avoid``), for messages ``sockets`` and the program the worker runs (``adopt``), for
+    segments ``warm`` and the program that guards the device (``entrance``), for redirected all of them, and
+    ``redirects`` (an address). Raises KernelError when the kernel refuses one.
     """
 
     def __init__(self, max_flows: int, intercept: str) -> None:
@@ -107,17 +112,19 @@ class KernelPrograms:
         self._mapped: list[tuple[mmap.mmap, Any]] = []
         self.records = self._memory("hk_flows", max_flows * 128)
         self.attention = self._memory("hk_attention", mmap.PAGESIZE)
+        self.redirects = self._memory("hk_redirects", max_flows * 128) if intercept == "redirected" else 0
         if intercept == "messages":
-            self._load_messages(bcc)
+            hold = self._load("hk_hold_egress", bcc.BPF.CGROUP_SKB)
+            self._programs.insert(0, (hold, bpf_calls.CGROUP_INET_EGRESS))
         else:
             self._guard = self._load("hk_guard", bcc.BPF.CGROUP_SKB)
             self.entrance = self._load("hk_entrance", bcc.BPF.SOCKET_FILTER)
             self.warm = self._map("hk_warm")
+        if intercept != "segments":
+            self._load_redirect(bcc)
 
-    def _load_messages(self, bcc: Any) -> None:
-        """What holds flows back, and what takes their messages."""
-        hold = self._load("hk_hold_egress", bcc.BPF.CGROUP_SKB)
-        self._programs.insert(0, (hold, bpf_calls.CGROUP_INET_EGRESS))
+    def _load_redirect(self, bcc: Any) -> None:
+        """What takes messages."""
         self.adopt = self._load("hk_adopt", bcc.BPF.SCHED_CLS)
         self.sockets = self._map("hk_sockets")
         redirect = self._load("hk_redirect", bcc.BPF.SK_MSG)

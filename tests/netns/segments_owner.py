@@ -1,6 +1,6 @@
 """An engine reduced to its control of the kernel programs: it marks sockets and reads their segments.
 
-    python segments_owner.py NETNS CGROUP PORT
+    python segments_owner.py NETNS CGROUP PORT segments|redirected
 
 Segments that come out of its device go on to the wire, unaltered. It answers each line on standard input
 (JSON: a name and arguments) with one on standard output. It may be killed.
@@ -8,6 +8,7 @@ Segments that come out of its device go on to the wire, unaltered. It answers ea
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import select
@@ -19,19 +20,24 @@ from typing import Any
 from twin_relay import MTU, raw_socket
 
 from hooker import transports
-from hooker.control import netns
+from hooker.control import bpf_calls, netns
 from hooker.control.janitor import Janitor
 from hooker.control.kernel import KernelPrograms
 from hooker.control.policy import Policy
 from hooker.engine.flowtable import fill_free
 from hooker.engine.layout import layout
 from hooker.engine.tun import Queue
+from hooker.hooker import _redirect_socket
 from hooker.tcp.fields import Segment
 from hooker.tcp.sansio import build, cut, parse
 from hooker.tun import Lane
 
 SLOTS = 64
-RECORD, EVENT = layout()["hk_segments_flow"], layout()["hk_event"]
+ESTABLISHED = 2  # HK_EVENT_*
+RECORD, EVENT, REDIRECT = (layout()[name] for name in ("hk_segments_flow", "hk_event", "hk_redirect"))
+FRAME = struct.Struct("=QII")  # hk_frame
+TEST_RUN = 10  # enum bpf_cmd
+REDIRECT_WIDTH = {"mode": "I", "spills": "I", "allowed": "I"}  # the others are 64 bits
 WIDTH = {
     "flow_id": "Q",
     "client_nonce": "Q",
@@ -54,6 +60,17 @@ def fields(memory: bytes, places: dict[str, int], widths: dict[str, str]) -> dic
     }
 
 
+class _TestRun(ctypes.Structure):
+    _fields_ = [
+        ("prog_fd", ctypes.c_uint32),
+        ("retval", ctypes.c_uint32),
+        ("data_size_in", ctypes.c_uint32),
+        ("data_size_out", ctypes.c_uint32),
+        ("data_in", ctypes.c_uint64),
+        ("rest", ctypes.c_uint8 * 104),
+    ]
+
+
 class Owner:
     """The programs, the device, and what has been seen."""
 
@@ -67,6 +84,13 @@ class Owner:
         policy = Policy.parse(port=str(port))
         vtl = transports.get("vtl")
         netns.call(name, lambda: kernel.configure(policy, mark=lane.mark, port=6253, transport=vtl))
+        self.name = name
+        self.redirected = b""
+        self.stack = contextlib.ExitStack()
+        if kernel.redirects:
+            self.redirect_socket = netns.call(name, lambda: _redirect_socket(self.stack))
+            kernel.set_redirect_socket(self.redirect_socket.fileno())
+        self.keys: dict[int, bytes] = {}
         self.ring = kernel._bpf[b"hk_events"]
         self.ring.open_ring_buffer(self.event)
         kernel.attach(cgroup)
@@ -74,8 +98,14 @@ class Owner:
 
     def event(self, _: Any, data: int, size: int) -> None:
         memory = ctypes.string_at(data, size)
-        port = struct.unpack_from("=H", memory, EVENT["key"] + KEY["local_port"])[0]
-        self.events.append({"local_port": port, **fields(memory, EVENT, WIDTH)})
+        key = memory[EVENT["key"] : EVENT["key"] + KEY[""]]
+        event = {
+            "local_port": struct.unpack_from("=H", key, KEY["local_port"])[0],
+            **fields(memory, EVENT, WIDTH),
+        }
+        self.events.append(event)
+        if event["type"] == ESTABLISHED:
+            self.keys[event["slot"]] = key
 
     def poll(self) -> None:
         self.kernel._bpf.ring_buffer_consume()
@@ -108,6 +138,40 @@ class Owner:
         """The slot is another flow's."""
         ctypes.c_uint64.from_address(self.kernel.records + slot * RECORD[""]).value += 1 << 32
 
+    def adopt(self, slot: int) -> int:
+        """HK_ADOPT_*: the program run as the worker does it."""
+        packet = ctypes.create_string_buffer(bytes(14) + self.keys[slot])
+        run = _TestRun(self.kernel.adopt, 0, len(packet) - 1, 0, ctypes.addressof(packet))
+        netns.call(self.name, lambda: bpf_calls._bpf(TEST_RUN, run, "cannot run hk_adopt"))
+        return int(run.retval)
+
+    def redirect_record(self, slot: int) -> dict[str, int]:
+        size = REDIRECT[""]
+        memory = ctypes.string_at(self.kernel.redirects + slot * size, size)
+        return fields(memory, REDIRECT, dict.fromkeys(REDIRECT, "Q") | REDIRECT_WIDTH)
+
+    def set_redirect(self, slot: int, values: dict[str, int]) -> None:
+        for name, value in values.items():
+            kind = ctypes.c_uint32 if name in REDIRECT_WIDTH else ctypes.c_uint64
+            kind.from_address(self.kernel.redirects + slot * REDIRECT[""] + REDIRECT[name]).value = value
+
+    def frames(self) -> list[list[Any]]:
+        """Of the redirect socket, since the last time: flow id and payload (latin-1)."""
+        with contextlib.suppress(BlockingIOError):
+            while part := self.redirect_socket.recv(1 << 20):
+                self.redirected += part
+        found = []
+        while len(self.redirected) >= FRAME.size:
+            flow_id, length, _ = FRAME.unpack_from(self.redirected)
+            end = FRAME.size + length
+            found.append([flow_id, self.redirected[FRAME.size : end].decode("latin-1")])
+            self.redirected = self.redirected[end:]
+        return found
+
+    def give_back(self, flow_id: int) -> None:
+        """The slot is free again; the next flow's."""
+        self.kernel._bpf[b"hk_free"].push(ctypes.c_uint64(flow_id))
+
     def inject(self, src: str, dst: str, src_port: int, dst_port: int, seq: int, ack: int) -> bool:
         family = socket.AF_INET6 if ":" in src else socket.AF_INET
         ends = socket.inet_pton(family, src), socket.inet_pton(family, dst)
@@ -126,9 +190,9 @@ class Owner:
         return self.kernel.counters()
 
 
-def main(name: str, cgroup: str, port: int) -> None:
+def main(name: str, cgroup: str, port: int, kind: str) -> None:
     """Until the end of standard input."""
-    with Janitor() as keeper, KernelPrograms(SLOTS, "segments") as kernel:
+    with Janitor() as keeper, KernelPrograms(SLOTS, kind) as kernel:
         lane = netns.call(name, Lane(keeper, entrance=kernel.entrance).__enter__)
         owner = Owner(name, cgroup, port, kernel, lane)
         try:
@@ -136,6 +200,7 @@ def main(name: str, cgroup: str, port: int) -> None:
             print(json.dumps("ready"), flush=True)
             serve(owner)
         finally:
+            owner.stack.close()
             lane.__exit__(None, None, None)
 
 
@@ -155,4 +220,4 @@ def serve(owner: Owner) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])
