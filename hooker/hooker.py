@@ -223,8 +223,8 @@ class Hooker:
         )
         stack.callback(self._threads.stop)
         self._server = stack.enter_context(self._serve(keeper))
-        if self.intercept == "segments":
-            install()  # its worker waits for nothing
+        if self.intercept == "segments" and self.hold:
+            install()  # its worker does not wait for it: what is held would
         self._attach()
         stack.callback(self._kernel.refuse_flows)
 

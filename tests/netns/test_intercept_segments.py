@@ -53,6 +53,26 @@ def test_without_engines_a_transfer_goes_on_over_tcp(pair: Pair, how: str, who: 
     assert one["sent"] == 2 * BULK
 
 
+def ruled(pair: Pair) -> list[bool]:
+    """Whether each host has a routing rule of an engine: it makes every route lookup dearer."""
+    listed = (host.run(["ip", "rule"], hooked=False, text=True, stdout=-1).stdout for host in pair.lab.hosts)
+    return ["0x484b" in text for text in listed]
+
+
+def test_the_rule_comes_with_the_first_candidate(pair: Pair) -> None:
+    server = peer(pair.b, "serve", any_address("v4"), PORT, "recv-all")
+    assert ruled(pair) == [False, False]
+    client = peer(pair.a, "connect", pair.b.v4, PORT, f"send:{BULK}", "fin", "wait-end")
+    same(result(client), result(server))
+    assert ruled(pair) == [True, True]
+    assert engaged(pair)
+
+
+def test_where_flows_are_held_the_rule_is_there_before() -> None:
+    with Lab() as lab, Pair.open(lab, options=(*SEGMENTS, "--hold")) as pair:
+        assert ruled(pair) == [True, True]
+
+
 def test_several_engines_of_one_namespace(pair: Pair) -> None:
     """As with `hooker run` in several terminals: each has a device of its own."""
     again = pair.a.hooker(*SEGMENTS, port=7001)
