@@ -17,6 +17,8 @@ cdef void act_alone(worker *w, flow *f, const Outcome *out) noexcept nogil    # 
 cdef void flow_start(worker *w, flow *f) noexcept nogil       # a client that waits, its peer's engine being there
 cdef void flow_early(worker *w, flow *f) noexcept nogil       # a client's, whose service is warm
 cdef void flow_wanted(worker *w, flow *f) noexcept nogil      # a client's peer's engine is looked for
+# One whose bytes the engine has and cannot bring: both ends hear of it.
+cdef void flow_gives_up(worker *w, flow *f, int why) noexcept nogil
 cdef void flow_lost(worker *w, flow *f, int why) noexcept nogil       # its association is down; why: it was never up
 cdef void flow_closed(worker *w, flow *f) noexcept nogil      # the kernel's socket is gone, and said so
 cdef void flow_doubt(worker *w, flow *f) noexcept nogil       # a sign that the peer has left

@@ -13,6 +13,9 @@ from hooker.engine.segments.hk0 cimport give, give_probe, give_reset, is_due, tw
 from hooker.engine.segments.kept cimport keep, kept_acked, kept_drop
 from hooker.engine.segments.lent cimport lent_for, lent_not, lent_taken
 from hooker.engine.segments.peers cimport binding_of, peer_of, peer_say, refuse
+from hooker.engine.segments.redirected cimport (
+    redirected_deadline, redirected_drop, redirected_due, redirected_lives,
+)
 from hooker.engine.segments.stash cimport stash_drop, stash_give, stash_keep
 from hooker.engine.segments.trail cimport trail_end, trail_ends, trail_note
 from hooker.engine.segments.warm cimport service_cools, service_engaged, service_forget
@@ -22,6 +25,7 @@ from hooker.engine.slab cimport slab
 from hooker.flow.machine cimport *
 from hooker.flow.machine cimport Segment as Numbers
 from hooker.flow.messages cimport *
+from hooker.flow.sender cimport DUE_END, DUE_PROBE, sender_due, sender_timer
 from hooker.flow.proof cimport MAX_BINDING, PROOF_ACCEPT, PROOF_OPEN, prove
 from hooker.includes.bpf cimport BPF_MAP_UPDATE_ELEM, hk_bpf_elem
 from hooker.includes.hk cimport *
@@ -122,6 +126,8 @@ cdef void entered(worker *w, flow *f, const Outcome *out) noexcept nogil:
             f.channel = NULL
     elif f.f.state == ST_LEFT or f.f.state == ST_CLOSED:
         stash_drop(w, f)
+        if f.f.flags & FL_WAS_RESET:
+            redirected_drop(w, f)
         if out.was == ST_EARLY and f.f.reason <= WHY_REJECTED:
             service_cools(w, f)
 
@@ -223,11 +229,24 @@ cdef void never_found(worker *w, flow *f, int why) noexcept nogil:
 cdef void flow_lost(worker *w, flow *f, int why) noexcept nogil:
     cdef Outcome out
     flow_part(w, f)
+    redirected_drop(w, f)                       # nobody else can acknowledge it
     if f.bits & F_WANTED:
         never_found(w, f, why)
         return
     # the next association would know nothing of it, and so a pinned flow has come to its end
     flow_local(&f.f, &w.config, EV_PEER_DEAD if f.f.flags & FL_PINNED else EV_DOWN, w.now, &out)
+    act_alone(w, f, &out)
+
+
+cdef void flow_gives_up(worker *w, flow *f, int why) noexcept nogil:
+    cdef Outcome out
+    w.n.given_up += 1
+    flow_local(&f.f, &w.config, EV_PEER_DEAD, w.now, &out)
+    f.f.reason = <uint8_t>why
+    if out.was == ST_CLOSED:                    # its application has gone in peace
+        out.actions |= DO_SEND_RESET
+        f.f.flags |= FL_WAS_RESET
+        redirected_drop(w, f)
     act_alone(w, f, &out)
 
 
@@ -274,6 +293,8 @@ cdef void flow_closed(worker *w, flow *f) noexcept nogil:
     act_alone(w, f, &out)
     if out.was == ST_ENGAGED:
         flow_report(w, f, WHY_RESET_THERE if f.f.flags & FL_RST_TOLD or how == HK_APP_RESET else WHY_CLOSED)
+        if how == HK_APP_RESET:
+            redirected_drop(w, f)
     elif f.bits & F_ENGAGED and how == HK_APP_RESET:
         flow_report(w, f, WHY_RESET_THERE)      # by the wire: its engine had only left
     f.bits &= ~<uint16_t>F_WANTED
@@ -304,9 +325,32 @@ cdef void hold_due(worker *w, flow *f) noexcept nogil:
         avoid(w, f)
 
 
+cdef void sender_is_due(worker *w, flow *f) noexcept nogil:
+    cdef sender_due due = sender_timer(&f.r.s, &w.pool.c, w.now)
+    redirected_due(w, f)
+    if due == DUE_PROBE:
+        say(w, f, MSG_PROBE, f.f.epoch)
+    elif due == DUE_END:
+        flow_gives_up(w, f, WHY_NO_PROGRESS)
+
+
+cdef void closed_due(worker *w, flow *f) noexcept nogil:
+    """Its channel ends, unless there are bytes that its application has left to us."""
+    if redirected_lives(f):
+        f.again_at = w.now + LAST_WORDS
+        f.f.wait_at = w.now + w.config.closed
+        return
+    f.again_at = UINT64_MAX
+    if f.channel != NULL:
+        vtl_channel_close(f.channel)
+        f.channel = NULL
+
+
 cdef void flow_due(worker *w, flow *f) noexcept nogil:
     cdef Outcome out
     cdef uint64_t start, end
+    if redirected_deadline(f) <= w.now:
+        sender_is_due(w, f)
     if f.f.state == ST_LEFT and f.rec != NULL and not hk_load32(&f.rec.marked):
         flow_local(&f.f, &w.config, EV_UNMARKED, w.now, &out)
         act_alone(w, f, &out)
@@ -324,10 +368,7 @@ cdef void flow_due(worker *w, flow *f) noexcept nogil:
     elif f.f.state == ST_TCP and f.again_at <= w.now:
         flow_wanted(w, f)
     if f.f.state == ST_CLOSED and f.again_at <= w.now:
-        f.again_at = UINT64_MAX
-        if f.channel != NULL:
-            vtl_channel_close(f.channel)
-            f.channel = NULL
+        closed_due(w, f)
     flow_touch(w, f)
 
 
@@ -468,7 +509,7 @@ cdef void inject(worker *w, flow *f, uint32_t todo, cause *c) noexcept nogil:
         if todo & DO_KEEP and c.r != NULL and not stash_keep(w, f, c.r) and f.channel != NULL:
             refuse(w, f, c.r.position)
         return
-    if todo & DO_INJECT_ACK:
+    if todo & DO_INJECT_ACK and f.r == NULL:
         twin_told(w, f)
         kept_acked(w, f)
     if todo & DO_INJECT and c.r != NULL:

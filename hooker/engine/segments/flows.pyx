@@ -12,6 +12,9 @@ from hooker.engine.destroy cimport socket_destroy
 from hooker.engine.segments.hold cimport hold_begin, hold_deadline, hold_release
 from hooker.engine.segments.index cimport *
 from hooker.engine.segments.kept cimport kept_drop, kept_parts
+from hooker.engine.segments.redirected cimport (
+    redirected_deadline, redirected_drop, redirected_free, redirected_socket_gone,
+)
 from hooker.engine.segments.stash cimport stash_drop
 from hooker.engine.segments.worker cimport *
 from hooker.engine.slots cimport slot_give_back
@@ -58,6 +61,10 @@ cdef void flows_free(worker *w) noexcept nogil:
             flow_over(w, w.flows[i])
     while w.closed_first != NULL:
         flow_over(w, w.closed_first)
+    while w.senders != NULL:
+        f = w.senders
+        w.senders = f.r.next_due
+        f.r.bits &= ~<uint8_t>R_DUE
     flows_reap(w)
     free(w.flows)
     free(w.given_back)
@@ -255,7 +262,7 @@ cdef void flow_reindex(worker *w, flow *f, uint64_t before) noexcept nogil:
 # ---- time --------------------------------------------------------------------------------------------
 
 cdef uint64_t deadline(const worker *w, const flow *f) noexcept nogil:
-    cdef uint64_t at = min(flow_deadline(&f.f), hold_deadline(w, f))
+    cdef uint64_t at = min(min(flow_deadline(&f.f), hold_deadline(w, f)), redirected_deadline(f))
     if f.bits & F_TWIN and f.t.deadline < at:
         at = f.t.deadline
     if (f.f.state == ST_TCP or f.f.state == ST_CLOSED) and f.again_at < at:
@@ -295,6 +302,7 @@ cdef void leave_slot(worker *w, flow *f) noexcept nogil:
         return
     f.bits |= F_SOCKET_GONE
     f.rec = NULL
+    redirected_socket_gone(f)
     w.flows[<uint32_t>f.id] = NULL
     w.live -= 1
     slot_back(w, f.id)
@@ -340,6 +348,7 @@ cdef void flow_over(worker *w, flow *f) noexcept nogil:
     f.bits |= F_FORGET
     flow_part(w, f)
     kept_drop(w, f)
+    redirected_drop(w, f)
     index_remove(w, f, BY_TUPLE)
     index_remove(w, f, BY_TOKEN)
     if f.f.role == ROLE_SERVER:
@@ -361,10 +370,11 @@ cdef void flows_reap(worker *w) noexcept nogil:
     w.over = NULL
     while f != NULL:
         following = f.closed_next
-        if f.bits & (F_DIRTY | F_TRAIL_DUE) or f.gather != NULL:
+        if f.bits & (F_DIRTY | F_TRAIL_DUE) or f.gather != NULL or (f.r != NULL and f.r.bits & R_DUE):
             f.closed_next = w.over
             w.over = f
         else:
+            redirected_free(w, f)
             free(f)
         f = following
 

@@ -7,7 +7,8 @@ is what one association has in one of them, and a source of peers (vtl/budget.py
    together, and there are always some left.
 2. Beyond that its bytes are copied: out of another budget, as that of vtl/budget.pyx, three quarters for whoever asks, the
    last divided equally. So flows of others go on when the slabs are with peers that acknowledge nothing, be they many.
-3. What exceeds this is not taken: TCP sends it again, as behind a full queue.
+3. What exceeds this is not taken: TCP sends it again, as behind a full queue. Only bytes of the redirect socket have nobody who
+   would: they are taken whatever the share, and their flow's credit is kept down meanwhile (redirected.pyx).
 
 All of it is O(1).
 """
@@ -17,7 +18,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from hooker.engine.segments.worker cimport *
 from hooker.engine.slab cimport pool_release, slab
-from hooker.vtl.api cimport VTL_TAKE_COPIES, VTL_TAKE_SLABS
+from hooker.vtl.api cimport VTL_TAKE_COPIES, VTL_TAKE_SLABS, vtl_assoc
 from hooker.vtl.endpoint cimport vtl_sources, vtl_take, vtl_taken
 
 cdef enum:
@@ -30,17 +31,71 @@ cdef inline uint64_t slabs_left(const worker *w) noexcept nogil:
     return w.slabs.limit - kept if kept < w.slabs.limit else 0
 
 
+# ---- whose they are ----------------------------------------------------------------------------------
+
+cdef account *account_of(peer *p) noexcept nogil:
+    if p.lent == NULL:
+        p.lent = <account *>malloc(sizeof(account))
+        if p.lent != NULL:
+            p.lent.a, p.lent.lots = p.a, 1      # the peer's own
+    return p.lent
+
+
+cdef void account_less(account *to) noexcept nogil:
+    to.lots -= 1
+    if to.lots == 0:
+        free(to)
+
+
+cdef lot *lot_new(peer *p, size_t copied) noexcept nogil:
+    cdef account *to = account_of(p)
+    cdef lot *l = <lot *>malloc(sizeof(lot) + copied) if to != NULL else NULL
+    if l == NULL:
+        return NULL
+    memset(l, 0, sizeof(lot))
+    l.to, l.copied = to, copied
+    to.lots += 1
+    return l
+
+
+cdef void let_go(worker *w, lot *l) noexcept nogil:
+    cdef vtl_assoc *a = l.to.a                  # that which is down has been forgotten with all it had
+    if l.p != NULL:
+        l.p.newest = NULL
+    if l.memory == NULL:
+        w.copied -= l.copied
+    if a != NULL and l.memory != NULL:
+        vtl_take(a, VTL_TAKE_SLABS, -1)
+    elif a != NULL:
+        vtl_take(a, VTL_TAKE_COPIES, -<int64_t>l.copied)
+    account_less(l.to)
+    free(l)
+
+
+cdef void lent_end(peer *p) noexcept nogil:
+    if p.newest != NULL:
+        p.newest.p = NULL
+        p.newest = NULL
+    if p.lent != NULL:
+        p.lent.a = NULL
+        account_less(p.lent)
+        p.lent = NULL
+
+
+# ---- lent, and back ----------------------------------------------------------------------------------
+
+cdef bint lent_room(const worker *w, const peer *p) noexcept nogil:
+    return vtl_taken(p.a, VTL_TAKE_SLABS) < LEFT_SHARE * slabs_left(w)
+
+
 cdef lot *lot_in(worker *w, peer *p, slab *memory) noexcept nogil:
     cdef lot *l = p.newest
     if l != NULL and l.memory == memory:
         return l
-    if vtl_taken(p.a, VTL_TAKE_SLABS) >= LEFT_SHARE * slabs_left(w):
-        return NULL
-    l = <lot *>malloc(sizeof(lot))
+    l = lot_new(p, 0)
     if l == NULL:
         return NULL
-    memset(l, 0, sizeof(lot))
-    l.memory, l.a, l.p = memory, p.a, p
+    l.memory, l.p = memory, p
     if p.newest != NULL:
         p.newest.p = NULL
     p.newest = l
@@ -61,11 +116,9 @@ cdef lot *copy_of(worker *w, peer *p, const uint8_t **data, uint32_t n) noexcept
     cdef lot *l
     if n > copies_room(w, p):
         return NULL
-    l = <lot *>malloc(sizeof(lot) + n)
+    l = lot_new(p, n)
     if l == NULL:
         return NULL
-    memset(l, 0, sizeof(lot))
-    l.a, l.copied = p.a, n
     memcpy(<uint8_t *>l + sizeof(lot), data[0], n)
     data[0] = <uint8_t *>l + sizeof(lot)
     w.copied += n
@@ -73,16 +126,27 @@ cdef lot *copy_of(worker *w, peer *p, const uint8_t **data, uint32_t n) noexcept
     return l
 
 
+cdef inline bint is_newest(const peer *p, const slab *memory) noexcept nogil:
+    return p.newest != NULL and p.newest.memory == memory
+
+
 cdef lot *lent_for(worker *w, flow *f, slab *memory, const uint8_t **data, uint32_t n) noexcept nogil:
     cdef lot *l = NULL
     if f.p == NULL or f.p.a == NULL:
         return NULL
-    if memory != NULL:
+    if memory != NULL and (is_newest(f.p, memory) or lent_room(w, f.p)):
         l = lot_in(w, f.p, memory)
     if l == NULL:
         l = copy_of(w, f.p, data, n)
     if l == NULL:
         w.n.over_share += 1
+    return l
+
+
+cdef lot *lent_frame(worker *w, flow *f, slab *memory, const uint8_t **data, uint32_t n) noexcept nogil:
+    cdef lot *l = lent_for(w, f, memory, data, n)
+    if l == NULL and f.p != NULL and f.p.a != NULL:
+        l = lot_in(w, f.p, memory)
     return l
 
 
@@ -106,20 +170,3 @@ cdef void lent_back(worker *w, lot *l, size_t n) noexcept nogil:
         let_go(w, l)
     if memory != NULL:
         pool_release(&w.slabs, memory, n)
-
-
-cdef void let_go(worker *w, lot *l) noexcept nogil:
-    if l.p != NULL:
-        l.p.newest = NULL
-    if l.memory != NULL:
-        vtl_take(l.a, VTL_TAKE_SLABS, -1)
-    else:
-        w.copied -= l.copied
-        vtl_take(l.a, VTL_TAKE_COPIES, -<int64_t>l.copied)
-    free(l)
-
-
-cdef void lent_end(peer *p) noexcept nogil:
-    if p.newest != NULL:
-        p.newest.p = NULL
-        p.newest = NULL

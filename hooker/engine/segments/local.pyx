@@ -9,8 +9,10 @@ from hooker.engine.segments.actions cimport act, cause, flow_doubt
 from hooker.engine.segments.hk0 cimport is_due
 from hooker.engine.segments.index cimport flow_by_tuple
 from hooker.engine.segments.kernel cimport take_kernel_events
+from hooker.engine.segments.passed cimport adopt_later, hear_passed
 from hooker.engine.segments.peers cimport refuse
 from hooker.engine.segments.record cimport record_numbers, record_read
+from hooker.engine.segments.tapped cimport tap_segment
 from hooker.engine.segments.wire cimport wire_segment
 from hooker.engine.segments.worker cimport *
 from hooker.engine.slab cimport pool_current, slab
@@ -99,6 +101,7 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
     cdef heard h
     cdef cause c
     cdef flow *f
+    cdef uint32_t seen
     if segment_parse(packet, size, &s) != SEGMENT_OK or s.flags & FLAG_SYN:
         w.n.segments_refused += 1
         return False
@@ -113,10 +116,13 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
     if f.bits & F_HELD and f.f.state == ST_TCP:
         pass_handshake(w, f, &s)
         return False
+    if f.r != NULL:
+        return hear_passed(w, f, &s, memory)
     if ST_EARLY <= f.f.state <= ST_BRIDGE:
         take_marks(w, f)
     numbers_of(f, &s, &numbers)
     h.what = h.sacks = 0
+    seen = f.f.snd_nxt
     flow_segment(&f.f, &w.config, &numbers, w.now, &out)
     if s.options & HAS_TIMESTAMPS and is_newer(s.ts_echo, f.ts_recent):
         f.ts_recent = s.ts_echo
@@ -126,7 +132,12 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
             repeated(f, &h)
     memset(&c, 0, sizeof(c))
     c.s, c.memory = &s, memory
+    if w.tap != NULL and s.length and f.f.state == ST_ENGAGED:
+        tap_segment(w, f, memory, &s, seen)
+        c.lent = memory != NULL         # as long as it looks
     act(w, f, &out, &c)
+    if s.length and w.redirects != NULL:
+        adopt_later(w, f)
     if h.what & HEARD_AGAIN:
         refuse(w, f, h.again_from)
     if h.sacks and h.sack[0][0] < h.ack:

@@ -1,3 +1,9 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Tap = Callable[[np.ndarray[Any, np.dtype[np.void]], memoryview], object]
 RawEvent = tuple[int, str, int, int, int, bytes, int, bytes, int, int, int, float, float]
 RawFlow = tuple[int, int, int, str, bytes, int, bytes, int, int, int, int, int, bool]
 
@@ -31,6 +37,10 @@ class SegmentWorker:
         listening: bool = True,
         slabs: int = ...,
         trail: str = "auto",
+        redirects: int = 0,
+        adopt_fd: int = -1,
+        redirect_fd: int = -1,
+        tap: Tap | None = None,
     ) -> None: ...
     def run(self) -> None: ...
     def stop(self) -> None: ...

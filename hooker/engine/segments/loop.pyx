@@ -11,12 +11,14 @@ from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 from hooker.carriers.udp cimport udp_close, udp_datagram, udp_error, udp_icmp, udp_open, udp_receive, udp_send, udp_split
+from hooker.engine.frames cimport frame_entry, frames_init
 from hooker.engine.lock cimport lock_give, lock_init, lock_take
 from hooker.engine.polling cimport clock_ns, poll_init, wait_events
 from hooker.engine.ringbuf cimport ring_attach, ring_detach
 from hooker.engine.segments.actions cimport (
     flow_closed, flow_due, flow_steered,
 )
+from hooker.engine.segments.collected cimport TAG_REDIRECT, collect, collect_arm
 from hooker.engine.segments.flows cimport *
 from hooker.engine.segments.greeting cimport greet_again, peer_down, peer_up
 from hooker.engine.segments.hk0 cimport flush_acks
@@ -24,7 +26,9 @@ from hooker.engine.segments.kept cimport kept_free, kept_init
 from hooker.engine.segments.kernel cimport closes, take_kernel_events
 from hooker.engine.segments.local cimport take_segments
 from hooker.engine.segments.lent cimport lent_back
+from hooker.engine.segments.passed cimport flush_senders
 from hooker.engine.segments.peers cimport peer_of
+from hooker.engine.segments.redirected cimport redirected_start
 from hooker.engine.segments.remote cimport flush_runs, on_block, on_message, runs_free, runs_init
 from hooker.engine.segments.stash cimport stash_free, stash_init
 from hooker.engine.segments.trail cimport TRAIL_ALWAYS, TRAIL_AUTO, TRAIL_NEVER, trail_flush
@@ -64,6 +68,7 @@ cdef enum:
     SWEEP = 1000000000         # ns
     SWEEP_SHARE = 32           # of all slots, each time
     LEAVING = 150000000        # ns in which, at the end, peers are told and segments that still come are bridged
+    LET_GO = 10000000          # ns between looks for slabs that only a tap's views hold
     TRIM = 8 << 20             # bytes less than at the peak that are worth a malloc_trim()
     ASK_AGAIN = 5              # s: for so long a host without an engine is remembered
     TAG_WAKE = 1               # epoll tags
@@ -224,6 +229,8 @@ cdef void dispatch(worker *w, epoll_event *ev) noexcept nogil:
         device_gone(w)
     elif tag == TAG_HK0:
         take_segments(w, READS)
+    elif tag == TAG_REDIRECT:
+        collect(w)
     elif tag == TAG_UDP4 or tag == TAG_UDP6:
         if ev.events & EPOLLERR:
             take_path_errors(w, tag - TAG_UDP4)
@@ -262,6 +269,8 @@ cdef uint64_t wait_for(worker *w) noexcept nogil:
         return 100000                           # the UDP socket was full
     if turns_due(w):
         return 0
+    if w.starved and w.tap != NULL:
+        at = min(at, w.now + LET_GO)            # nobody says when a view that was kept goes
     if w.live or w.stray_n or w.greeting or w.slabs.free_count > RESERVE or vtl_held_less(w.vtl) > TRIM:
         at = min(at, w.swept + SWEEP)
     if at == UINT64_MAX:
@@ -304,6 +313,7 @@ cdef void round(worker *w, uint64_t most) noexcept nogil:
     cdef epoll_event events[EVENTS]
     cdef uint64_t ns = min(wait_for(w), most)
     cdef int n, i
+    collect_arm(w)
     lock_give(&w.lock)
     n = wait_events(&w.poll, &w.ring, w.epoll_fd, events, EVENTS, ns)
     lock_take(&w.lock)
@@ -319,6 +329,7 @@ cdef void round(worker *w, uint64_t most) noexcept nogil:
     turns_take(w)
     if w.now - w.swept >= SWEEP:
         sweep(w)
+    flush_senders(w)
     flush_acks(w)
     trail_flush(w)
     send_datagrams(w)
@@ -392,24 +403,29 @@ cdef void let_go(worker *w) noexcept nogil:
 cdef class SegmentWorker:
     """The engine's worker, made from file descriptors of loaded maps and of hk0, which stay their owners'.
 
-    `slabs`: of 512 KiB, for what local TCPs have sent and peers have not acknowledged. `run()` returns after `stop()`; call it in a thread of its own. All times are seconds, all sizes bytes.
+    `slabs`: of 512 KiB, for what local TCPs have sent and peers have not acknowledged. `redirects`: address of the
+    mapped records of redirected flows; `adopt_fd`, `redirect_fd`: the program that adopts, and the socket that
+    messages are redirected to. Without them nothing is. `tap(frames, payload)`: see hooker/engine/tap.pyx.
+    `run()` returns after `stop()`; call it in a thread of its own. All times are seconds, all sizes bytes.
     Raises OSError when a socket cannot be made, MemoryError, KernelError for a map that cannot be mapped.
     """
 
     cdef worker w
+    cdef object keep                            # the tap
     cdef readonly uint16_t port
 
     def __cinit__(self):
         memset(&self.w, 0, sizeof(worker))
         lock_init(&self.w.lock)
         self.w.epoll_fd = self.w.wake_fd = self.w.notice_fd = self.w.route_fd = self.w.tun_fd = -1
+        self.w.adopt_fd = self.w.redirect_fd = -1
         self.w.udp.fd[0] = self.w.udp.fd[1] = self.w.raw4 = self.w.raw6 = -1
 
     def __init__(self, *, int ring_fd, int ring_size, int free_fd, int avoid_fd, size_t records, size_t attention,
                  uint32_t max_flows, uint16_t port, uint16_t peer_port, uint8_t transport, int tun_fd, int warm_fd=-1, int mark=0,
                  double hold_time=0.0, double avoid_time=60.0, double dead_after=5.0, tuple datagrams=(1472, 1472), congestion="auto",
                  tuple keys=(), bint fec=True, double busy_poll=0.0, bint listening=True, uint32_t slabs=SLABS,
-                 str trail="auto"):
+                 str trail="auto", size_t redirects=0, int adopt_fd=-1, int redirect_fd=-1, tap=None):
         cdef worker *w = &self.w
         cdef uint16_t bound = 0
         cdef int r
@@ -420,13 +436,20 @@ cdef class SegmentWorker:
         w.max_flows = max_flows
         w.peer_port = peer_port
         w.hold_for = <uint64_t>(hold_time * 1e9)
-        w.pinned = len(keys) > 0
+        w.redirects, w.adopt_fd, w.redirect_fd = <hk_redirect *>redirects, adopt_fd, redirect_fd
+        w.pinned = len(keys) > 0 or redirects != 0  # what is redirected is not in the kernel's queue
+        self.keep = tap
+        w.owner = <void *>self
+        w.tap = <void *>tap if tap is not None else NULL
         # Where nothing is held, a connection that asks in vain waits for nothing: ask again soon.
         w.avoid_for = <uint64_t>((avoid_time if hold_time else min(avoid_time, ASK_AGAIN)) * 1e9)
         w.listening = listening
         w.trail = {"never": TRAIL_NEVER, "auto": TRAIL_AUTO, "always": TRAIL_ALWAYS}[trail]
         flow_defaults(&w.config)
         w.config.repairs = True
+        redirected_start(w, <uint64_t>slabs * SLAB)
+        frames_init(&w.parser)
+        w.redirect_armed = True
         poll_init(&w.poll, <uint64_t>(busy_poll * 1e9))
         w.now = clock_ns()
         r = ring_attach(&w.ring, ring_fd, ring_size, <hk_attention *>attention)
@@ -452,6 +475,7 @@ cdef class SegmentWorker:
         w.batch.dgram_cap = DATAGRAMS
         w.batch.scratch = <uint8_t *>malloc(SCRATCH)
         w.batch.scratch_cap = SCRATCH
+        w.frames = <frame_entry *>malloc(FRAMES * sizeof(frame_entry))
         w.spare = <uint8_t *>malloc(SLOT)
         w.cut = <uint8_t *>malloc(2 * SLOT)
         cb_random(w, <uint8_t *>w.scatter, sizeof(w.scatter))
@@ -459,7 +483,7 @@ cdef class SegmentWorker:
         w.instance |= 1                         # never 0
         if (flows_init(w) < 0 or runs_init(w) < 0 or kept_init(w) < 0 or stash_init(w) < 0 or pool_init(&w.slabs, SLAB, slabs) < 0 or w.notices == NULL
                 or w.batch.iov == NULL or w.batch.dgram == NULL or w.batch.scratch == NULL
-                or w.spare == NULL or w.cut == NULL):
+                or w.frames == NULL or w.spare == NULL or w.cut == NULL):
             raise MemoryError("engine buffers")
         return 0
 
@@ -513,6 +537,8 @@ cdef class SegmentWorker:
         watch(w, w.wake_fd, TAG_WAKE)
         watch(w, w.ring_fd, TAG_RING)
         watch(w, w.tun_fd, TAG_HK0)
+        if w.redirect_fd >= 0:
+            watch(w, w.redirect_fd, TAG_REDIRECT)
         watch(w, w.udp.fd[0], TAG_UDP4)
         if w.udp.fd[1] >= 0:
             watch(w, w.udp.fd[1], TAG_UDP6)
@@ -543,6 +569,7 @@ cdef class SegmentWorker:
         free(w.batch.dgram)
         free(w.batch.scratch)
         free(w.batch.sealed)
+        free(w.frames)
         free(w.spare)
         free(w.cut)
 

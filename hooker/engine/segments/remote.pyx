@@ -13,6 +13,7 @@ from hooker.engine.segments.hold cimport hold_unpin
 from hooker.engine.segments.index cimport *
 from hooker.engine.segments.greeting cimport peer_hello
 from hooker.engine.segments.peers cimport binding_of, early_keep, early_take, peer_of, peer_unknown
+from hooker.engine.segments.redirected cimport redirected_word
 from hooker.engine.segments.trail cimport trail_heard
 from hooker.engine.segments.worker cimport *
 from hooker.flow.machine cimport Outcome, ROLE_SERVER, ST_CLOSED, flow_message
@@ -173,6 +174,8 @@ cdef void about_a_flow(worker *w, peer *who, const Message *m) noexcept nogil:
     before = f.f.peer_token
     flow_message(&f.f, &w.config, m, w.now, &out)
     flow_reindex(w, f, before)
+    if f.r != NULL and m.epoch == f.f.epoch:
+        redirected_word(w, f, m)
     if m.type == MSG_ENGAGED and m.tsval:
         stamp(f, m.tsval)               # what has come by the wire since our TCP said something was newer than it knew
     act_alone(w, f, &out)
@@ -212,6 +215,8 @@ cdef void opened(worker *w, flow *f, peer *who, const Message *m) noexcept nogil
     cdef uint64_t before
     if f.bits & (F_STEERED | F_NEVER):
         return                          # it stays on TCP; the client's tries end
+    if f.r != NULL and m.epoch != f.f.epoch:
+        return                          # the kernel's TCP cannot go on where ours stands
     if f.gather != NULL:
         flush_run(w, f.gather)
     if m.epoch > f.f.epoch and f.f.state != ST_CLOSED:

@@ -1,4 +1,5 @@
-"""What many flows hear of at once: that their association is up or down, that hk0 is gone, that the engine stops.
+"""What many flows hear of at once: that their association is up or down, that hk0 is gone, that the redirect socket's framing
+is lost, that the engine stops.
 
 Each flow costs some microseconds (segments for its TCP, a timer, a map of the kernel program), so all flows of a peer would
 hold everything up for a second. In each round of the loop STEPS flows have their turn, of one peer after another, BATCH of
@@ -10,7 +11,7 @@ when the last one has gone.
 """
 
 from libc.stdlib cimport free
-from hooker.engine.segments.actions cimport act_alone, flow_lost, flow_start, flow_steered
+from hooker.engine.segments.actions cimport act_alone, flow_gives_up, flow_lost, flow_start, flow_steered
 from hooker.engine.segments.worker cimport *
 from hooker.flow.machine cimport EV_STOP, Outcome, flow_local
 
@@ -105,8 +106,10 @@ cdef void walk(worker *w) noexcept nogil:
         left -= 1
         if w.leaving:
             stop(w, f)
-        else:
+        elif w.device_gone:
             flow_steered(w, f, WHY_DEVICE)
+        elif f.r != NULL and not f.r.bits & R_OVER:
+            flow_gives_up(w, f, WHY_FRAMES)
     w.walking = w.walk_at < w.max_flows
 
 

@@ -33,7 +33,7 @@ NANOSECOND = 1e-9
 _ENGINES = {                    # beside the protocol's, by `why` of worker.pxd
     WHY_NO_ENGINE: "peer-without-hooker", WHY_KEY: "key-mismatch", WHY_VERSION: "no-common-version",
     WHY_MEMORY: "out-of-memory", WHY_STEERED: "route-chosen-by-application",
-    WHY_HOLD: "hold-timeout", WHY_DEVICE: "device-gone",
+    WHY_HOLD: "hold-timeout", WHY_DEVICE: "device-gone", WHY_FRAMES: "protocol-error",
 }
 _KNOWN = {                      # the protocol's that have had a name before
     Reason.NONE: "", Reason.REJECTED: "rejected-by-peer", Reason.ENGINE_STOPS: "engine-stopped",
@@ -48,7 +48,7 @@ FLOW_SIZE = sizeof(flow)
 """Bytes that an idle flow costs the engine, besides its channel."""
 
 cdef struct flow_row:
-    uint64_t id, bytes_out, bytes_in, backlog
+    uint64_t id, bytes_out, bytes_in, backlog, spills
     uint8_t role, state, why
     bint ended
     hk_key key
@@ -95,6 +95,7 @@ cdef void copy_flow(flow_row *row, const flow *f) noexcept nogil:
     row.bytes_out = f.bytes_out
     row.bytes_in = f.bytes_in
     row.backlog = vtl_channel_unacked(f.channel) if f.channel != NULL else 0
+    row.spills = f.r.rec.spills if f.r != NULL and f.r.rec != NULL else 0
     row.ended = f.f.state == ST_CLOSED
 
 
@@ -113,7 +114,7 @@ cdef size_t copy_flows(worker *w, flow_row *rows, size_t room) noexcept nogil:
 
 cdef tuple flow_tuple(const flow_row *r):
     return (r.id, r.role, r.state, REASONS[r.why], ip_bytes(r.key.local_ip), r.key.local_port,
-            ip_bytes(r.key.remote_ip), r.key.remote_port, r.bytes_out, r.bytes_in, r.backlog, 0, bool(r.ended))
+            ip_bytes(r.key.remote_ip), r.key.remote_port, r.bytes_out, r.bytes_in, r.backlog, r.spills, bool(r.ended))
 
 
 cdef list some_flows(worker *w, size_t room, size_t *n):

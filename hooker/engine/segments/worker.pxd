@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from hooker.carriers.udp cimport udp_carrier
+from hooker.engine.frames cimport frame_entry, frame_parser
 from hooker.engine.lock cimport worker_lock
 from hooker.engine.polling cimport poller
 from hooker.engine.ringbuf cimport ring_reader
@@ -9,7 +10,8 @@ from hooker.engine.slab cimport slab, slab_pool
 from hooker.includes.timers cimport timer, timer_heap
 from hooker.flow.machine cimport Flow, FlowConfig
 from hooker.flow.proof cimport FLOW_KEY_SIZE, MAX_BINDING
-from hooker.includes.hk cimport hk_key, hk_segments_flow
+from hooker.flow.sender cimport Sender, SenderPool
+from hooker.includes.hk cimport hk_key, hk_redirect, hk_segments_flow
 from hooker.includes.linux cimport iovec
 from hooker.tcp.twin cimport twin
 from hooker.engine.tun cimport tun_counters
@@ -28,6 +30,7 @@ cdef enum:
     CLOSED_MOST = 16384        # closed flows that are remembered
     KEPT = 4096                # copies of segments that are under way
     KEPT_BYTES = 1460          # of each: what a packet of Ethernet's size takes
+    FRAMES = 1024              # of the redirect socket that are parsed at a time
 
 cdef enum why:                 # why a flow is on TCP or has ended: flow_reason, and from 32 on what only the engine knows
     WHY_NO_ENGINE = 32         # nobody answers at the peer's VTL port
@@ -37,6 +40,7 @@ cdef enum why:                 # why a flow is on TCP or has ended: flow_reason,
     WHY_STEERED                # the application chooses a route
     WHY_HOLD                   # held for as long as it may be
     WHY_DEVICE                 # hk0 was removed
+    WHY_FRAMES                 # the redirect socket's framing is lost
     WHYS
 
 cdef enum notice_kind:
@@ -72,8 +76,19 @@ cdef enum flow_bit:
     F_TRAIL_DUE = 1 << 14      # in worker.trail_due
     F_EARLY = 1 << 15          # began marked, its service being warm
 
+cdef enum redirected_bit:
+    R_ALLOWED = 1 << 0         # its messages may come by the redirect socket
+    R_DUE = 1 << 1             # in worker.senders
+    R_SERIAL = 1 << 2          # serial_in is the peer's
+    R_FIN = 1 << 3             # the local TCP has sent its FIN
+    R_FIN_TAKEN = 1 << 4       # and all that comes before it is here
+    R_OVER = 1 << 5            # reset: nothing is sent any more
+    R_LOST = 1 << 6            # bytes that nobody sends again could not be taken
+
 cdef struct flow
 cdef struct peer
+cdef struct redirected
+cdef struct account
 cdef struct stretch
 cdef struct early_open
 cdef struct kept
@@ -97,6 +112,7 @@ cdef struct flow:
     kept *kept                 # a segment under way; NULL: none
     kept *stash                # DATA that it cannot take yet
     kept *stash_last
+    redirected *r              # the engine is the TCP of what its application sends; NULL: the kernel is
     uint64_t id                # generation << 32 | slot
     uint64_t locator
     uint64_t cookie            # SO_COOKIE of the socket
@@ -121,7 +137,19 @@ cdef struct flow:
     uint8_t unproven           # the server's engine said nothing in its SYN-ACK
     uint8_t stashed            # cells
     uint8_t cooled             # what the kernel program knew of its service
+    uint8_t sent               # segments with bytes since it was engaged, as far as they are counted
     uint16_t speaks            # the run of the engine that answered the SYN; 0: none did
+
+cdef struct redirected:        # of a flow that was adopted
+    Sender s
+    hk_redirect *rec           # NULL: its socket is gone
+    flow *next_due
+    uint64_t received          # bytes of the redirect socket
+    uint64_t retry_at          # the transport has not taken what there was; UINT64_MAX: it has
+    uint32_t base              # of the local TCP's stream: from here on its bytes are the sender's, not acknowledged end to end
+    uint32_t taken             # and up to here it has them. Both are its positions, not the peer's
+    uint16_t serial_in         # of the peer's ACKEDs
+    uint8_t bits               # redirected_bit
 
 cdef struct kept:
     kept *next                 # of the unused ones
@@ -131,9 +159,13 @@ cdef struct kept:
     uint8_t flags              # FLAG_FIN, FLAG_PSH
     uint8_t data[1460]         # KEPT_BYTES
 
-cdef struct lot:               # bytes that the transport has of one peer's flows: in one slab, or one copy
+cdef struct account:           # for which association it is; lots may outlive that
+    vtl_assoc *a               # NULL: it is down
+    uint32_t lots              # and one while its peer is there
+
+cdef struct lot:               # bytes that the transport, or a sender, has of one peer's flows: in one slab, or one copy
     slab *memory               # NULL: behind this structure
-    vtl_assoc *a
+    account *to
     peer *p                    # whose newest it is; NULL: nobody's
     uint64_t borrowed          # bytes
     uint64_t copied            # of the copy
@@ -175,6 +207,7 @@ cdef struct peer:              # the engine at the other end of an association
     flow *flows
     flow *at                   # of these, the one whose turn is next (turns.pyx)
     peer *turn_next
+    account *lent              # NULL: nothing was lent for it yet
     lot *newest                # what its flows were lent in the slab that is being filled, if anything
     uint32_t n
     int why                    # it was never up
@@ -209,6 +242,8 @@ cdef struct worker_counters:
     uint64_t blocks, block_bytes, injected, injected_bytes, acks, probes, resets, refused, unknown_messages, bad_messages, unproven
     uint64_t trails            # flows that the wire is shown
     uint64_t trail_segments    # by so many bare segments
+    uint64_t frames, frame_bytes, redirect_reads, bad_frames, unknown_flow_frames, passed_bytes, passed_early
+    uint64_t adopted, adopt_blocking, adopt_refused, adopt_zerocopy, given_up, tap_errors, tap_missed
     uint64_t datagrams_dropped, over_share, turns, engaged, left, opened, closed, early_opens, wire_errors, notices_lost, slabs_exhausted
     uint64_t reasons[64]       # WHYS
     uint64_t ended[64]         # of these, flows that had been engaged
@@ -259,6 +294,18 @@ cdef struct worker:
     # buffers
     slab_pool slabs
     uint64_t copied            # bytes lent in copies
+    # the redirect socket
+    hk_redirect *redirects     # by slot; NULL: nothing is redirected
+    int adopt_fd
+    int redirect_fd
+    frame_parser parser
+    frame_entry *frames        # FRAMES
+    SenderPool pool
+    flow *senders              # those that may have something to send, or to acknowledge
+    bint starved               # no slab for what the redirect socket has
+    bint redirect_armed
+    void *tap                  # borrowed; the worker object holds it
+    void *owner                # and that is this
     uint8_t *spare             # a packet's room when there is no slab
     uint8_t *cut               # and one for cut packets
     kept *kept_memory
@@ -280,7 +327,7 @@ cdef struct worker:
     bint routed                # the rule was asked for
     bint device_gone           # hk0 was removed
     bint leaving               # the engine stops
-    bint walking               # all flows hear of it, from slot walk_at on
+    bint walking               # all flows hear of that, or of lost framing, from slot walk_at on
     uint32_t walk_at
     peer *turn_first           # peers with flows that have something to do (turns.pyx)
     peer *turn_last
