@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 ENDS = (Kind.FLOW_RELEASED.value, Kind.FLOW_CLOSED.value)
 REDIRECT_CHOICES = ("auto", "always", "never")
-INTERCEPT_CHOICES = ("messages", "segments")
+INTERCEPT_CHOICES = ("messages", "segments", "redirected")
 TRAIL_CHOICES = ("auto", "always", "never")
 LOOPBACK_TIMEOUT = 2.0  # s for a connection of this host to itself
 SPARE_DESCRIPTORS = 1024  # beside those of the flows
@@ -144,7 +144,8 @@ class Hooker:
         checks.path("cgroup", cgroup)
         self._keys = () if key_file is None else keyfile.read(key_file)
         self.listen_port = _check_port(listen_port)
-        self.hold = hold or bool(self._keys)
+        self._pinned = bool(self._keys) or intercept == "redirected"
+        self.hold = hold or self._pinned
         self.hold_time = checks.real("hold time", hold_time, 0.01, 60, unit="s")
         self.max_flows = _check_flows(max_flows)
         self.on_event = on_event
@@ -199,10 +200,10 @@ class Hooker:
         keeper = stack.enter_context(Janitor())
         self._kernel = stack.enter_context(KernelPrograms(self.max_flows, self.intercept))
         fill_free(self._kernel.free, self.max_flows)
-        if self.intercept == "segments":
-            self._worker = self._take_segments(stack, keeper)
-        else:
+        if self.intercept == "messages":
             self._worker = self._take_messages(stack, keeper)
+        else:
+            self._worker = self._take_segments(stack, keeper)
         stack.callback(self._worker.close)
         self._kernel.configure(
             self.policy,
@@ -223,7 +224,7 @@ class Hooker:
         )
         stack.callback(self._threads.stop)
         self._server = stack.enter_context(self._serve(keeper))
-        if self.intercept == "segments" and self.hold:
+        if self.intercept != "messages" and self.hold:
             install()  # its worker does not wait for it: what is held would
         self._attach()
         stack.callback(self._kernel.refuse_flows)
@@ -233,25 +234,27 @@ class Hooker:
 
     def _judge_kernel(self) -> str:
         """Why messages are not redirected, or "". Raises KernelError when a required probe fails."""
-        segments = self.intercept == "segments"
-        if segments:
-            check_device()  # its absence has another remedy than a probe's failure
-        if segments and self._keys and not can_abort():
-            raise KernelError(
-                "this kernel does not end sockets on request, so flows with a key could not fail closed",
-                remedy="a kernel with CONFIG_INET_DIAG_DESTROY, or no --key-file",
-            )
+        if self.intercept != "messages":
+            self._judge_lane()
         results = verdicts(self.intercept) if self._probe else []
         for result in results:
             if result.required and not result.ok:
                 raise KernelError(f"start-up probe {result.name}: {result.detail}", remedy=result.remedy)
         self._ipv6 = all(r.ok for r in results if r.name.endswith("-ipv6"))
-        if segments:
+        if self.intercept == "segments":
             return "segments are taken"
         if self.redirect == "never":
             return "switched off"
         failed = [f"{r.name}: {r.detail}" for r in results if not r.ok and r.name.startswith("redirect-")]
         return "; ".join(failed) if self.redirect == "auto" else ""
+
+    def _judge_lane(self) -> None:
+        check_device()  # its absence has another remedy than a probe's failure
+        if self._pinned and not can_abort():
+            raise KernelError(
+                "this kernel does not end sockets on request, so pinned flows could not fail closed",
+                remedy="a kernel with CONFIG_INET_DIAG_DESTROY, or --intercept segments and no --key-file",
+            )
 
     def _on_first_candidate(self) -> Callable[[], None]:
         """What the first candidate needs, and nobody before."""
@@ -280,13 +283,13 @@ class Hooker:
     def _holding(self) -> dict[str, Any]:
         if not isinstance(self._route, Lane):
             return {}
-        return {"hold": self.hold, "pinned": bool(self._keys), "device": self._route.device.index}
+        return {"hold": self.hold, "pinned": self._pinned, "device": self._route.device.index}
 
     def _take_segments(self, stack: ExitStack, keeper: Janitor) -> SegmentWorker:
-        lane = stack.enter_context(Lane(keeper, entrance=self._kernel.entrance, pinned=bool(self._keys)))
+        lane = stack.enter_context(Lane(keeper, entrance=self._kernel.entrance, pinned=self._pinned))
         self._route = lane
         hold: dict[str, Any] = {"hold_time": self.hold_time if self.hold else 0.0}
-        if self._keys:
+        if self._pinned:
             hold["dead_after"] = PATIENCE
         with _no_port():
             return SegmentWorker(
@@ -294,14 +297,28 @@ class Hooker:
                 warm_fd=self._kernel.warm,
                 trail=self.trail,
                 **hold,
+                **self._redirecting(stack),
                 **self._common(),
             )
+
+    def _redirecting(self, stack: ExitStack) -> dict[str, Any]:
+        """What a worker that takes segments needs for messages, too."""
+        if self.intercept != "redirected":
+            return {}
+        redirect = _redirect_socket(stack).fileno()
+        self._kernel.set_redirect_socket(redirect)
+        return {
+            "redirects": self._kernel.redirects,
+            "adopt_fd": -1 if self.redirect_off else self._kernel.adopt,
+            "redirect_fd": redirect,
+            "tap": self._tap,
+        }
 
     def _attach(self) -> None:
         """The guard first: no flow is held without it."""
         if isinstance(self._route, Lane) and self.hold:
             link = self._kernel.attach_guard(self.cgroup)
-            if self._keys:
+            if self._pinned:
                 self._route.guard(link)
         self._kernel.attach(self.cgroup)
 

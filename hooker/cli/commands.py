@@ -66,7 +66,8 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
         several("--port", metavar="PORTS", help="Only these TCP ports, as in 80,443,8000-8010."),
         click.option(
             "--intercept",
-            type=click.Choice(["segments", "messages"]),
+            type=click.Choice(["segments", "messages", "redirected"]),
+            metavar="[segments|messages]",
             default="segments",
             show_default=True,
             help="Take what the applications' TCPs send, or what applications send.",

@@ -188,11 +188,18 @@ PROBES: dict[str, tuple[tuple[str, Probe, bool], ...]] = {  # by what an engine 
         ("segments-ipv6", partial(probe_moves, family=socket.AF_INET6), False),
         ("segments-return", probe_returns, True),  # the last: it ends an engine
     ),
+    "redirected": (
+        ("redirect-order", _probe_order, False),
+        ("redirect-push", _probe_push, False),
+        ("redirect-readiness", _probe_readiness, False),
+    ),
 }
+BESIDE = {"redirected": ("segments",)}  # whose probes count, too
 PATIENT = 5.0  # s, a flow's hold: the kernel is tried, not how busy the machine is
 OPTIONS: dict[str, dict[str, Any]] = {
     "messages": {"redirect": "always", "hold_time": PATIENT},
     "segments": {},
+    "redirected": {"redirect": "always", "hold_time": PATIENT},
 }
 REMEDY = "use a newer kernel; hooking does not work on this one"
 SEGMENTS_REMEDY = "use a newer kernel, or an engine that takes messages (--intercept messages)"
@@ -260,6 +267,11 @@ def verdicts(intercept: str, *, fresh: bool = False) -> list[ProbeResult]:
 
     Who asks while they run waits for that verdict: engines are often started together.
     """
+    beside = [result for other in BESIDE.get(intercept, ()) for result in _verdicts(other, fresh)]
+    return beside + _verdicts(intercept, fresh)
+
+
+def _verdicts(intercept: str, fresh: bool) -> list[ProbeResult]:
     path = run_directory() / f"probes-{intercept}-{_machine(intercept)}.json"
     if not fresh and (known := _known(path, intercept)):
         return known

@@ -1,9 +1,11 @@
-"""Engines that take segments, with a key: no plaintext on the wire, and an error where an engine is gone."""
+"""Pinned flows, of engines with a key and of those that redirect messages: no payload on TCP's wire, and an
+error where an engine is gone."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import signal
 import socket
@@ -22,8 +24,10 @@ from hooker.lab import Lab
 
 pytestmark = pytest.mark.timeout(120)
 SEGMENTS = ("--intercept", "segments")
+REDIRECTED = ("--intercept", "redirected", "--redirect", "always")
 PORT = 8080
 BULK = 20_000_000
+ENDLESS = 10**12
 SO_BINDTODEVICE, TCP_USER_TIMEOUT = 25, 18
 both_families = pytest.mark.parametrize("family", ["v4", "v6"])
 
@@ -35,9 +39,10 @@ def key(directory: Path, name: str = "key") -> tuple[str, ...]:
     return (*SEGMENTS, "--key-file", str(path))
 
 
-@pytest.fixture
-def pair(tmp_path: Path) -> Iterator[Pair]:
-    with Lab() as lab, Pair.open(lab, options=key(tmp_path)) as made:
+@pytest.fixture(params=["key", pytest.param("messages", marks=pytest.mark.soak)])
+def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
+    options = key(tmp_path) if request.param == "key" else REDIRECTED
+    with Lab() as lab, Pair.open(lab, options=options) as made:
         lab.meter.start()
         yield made
 
@@ -78,15 +83,27 @@ def test_bytes_arrive_and_none_is_on_the_wire(pair: Pair, family: str, speaks: s
     assert pair.lab.meter.read().vtl.payload >= 2 * BULK
 
 
-@both_families
+def deaths() -> list[Any]:
+    """Kind of engine, family, what goes on: the rarer ones in the long runs."""
+    cases = [pytest.param("key", family, what) for family in ("v4", "v6") for what in ("send", "idle")]
+    for family, what in itertools.product(("v4", "v6"), ("send-edge", "send", "idle")):
+        rare = family == "v6" or what == "idle"
+        cases.append(pytest.param("messages", family, what, marks=[pytest.mark.soak] * rare))
+    return cases
+
+
+@pytest.mark.parametrize(("pair", "family", "what"), deaths(), indirect=["pair"])
 @pytest.mark.parametrize("victim", [0, 1], ids=["client's", "server's"])
-@pytest.mark.parametrize("what", ["bulk", "idle"])
 def test_a_killed_engine_ends_the_flow_at_both_hosts(pair: Pair, family: str, victim: int, what: str) -> None:
-    script = ("send:2000000000", "fin", "recv-all") if what == "bulk" else ("send:10", "recv:10", "recv-all")
-    server = ("recv-all",) if what == "bulk" else ("recv:10", "send:10", "recv-all")
+    """Messages of sockets that do not block are in the engine alone, and are lost with it."""
+    idle = what == "idle"
+    script = ("send:10", "recv:10", "recv-all") if idle else (f"{what}:{ENDLESS}", "fin", "recv-all")
+    server = ("recv:10", "send:10", "recv-all") if idle else ("recv-all",)
     programs = start(pair, family, script, server)
     eventually(lambda: engaged(pair), every=0.02)
     time.sleep(0.3)
+    if what == "send-edge":
+        eventually(lambda: counts(pair.engines[0].status())["kernel.message-redirected"] > 0)
     pair.engines[victim].kill9()
     own = programs[victim]
     begin = time.monotonic()
@@ -147,7 +164,7 @@ def janitor(engine: int) -> int:
 
 def test_the_janitor_keeps_the_guard_until_the_sockets_have_ended(pair: Pair) -> None:
     """The engine and its programs are gone, and all ways but the wire are closed."""
-    programs = start(pair, "v4", ("send:2000000000", "fin", "recv-all"), ("recv-all",))
+    programs = start(pair, "v4", (f"send:{ENDLESS}", "fin", "recv-all"), ("recv-all",))
     eventually(lambda: engaged(pair), every=0.02)
     keeper = janitor(pair.engines[0].pid)
     os.kill(keeper, signal.SIGSTOP)
@@ -211,7 +228,7 @@ def test_a_blocked_transport_is_waited_for(pair: Pair) -> None:
 
 @pytest.mark.parametrize("who", [0, 1], ids=["client's", "server's"])
 def test_an_engine_that_stops_ends_its_flows(pair: Pair, who: int) -> None:
-    programs = start(pair, "v4", ("send:2000000000", "fin", "recv-all"), ("recv-all",))
+    programs = start(pair, "v4", (f"send:{ENDLESS}", "fin", "recv-all"), ("recv-all",))
     eventually(lambda: engaged(pair), every=0.02)
     assert pair.engines[who].stop() == 0
     ends_with_errors(programs, 5)
