@@ -15,7 +15,7 @@ from benchmarks.measure import Effort, process_cpu, say
 PEER = Path(__file__).with_name("idle_peer.py")
 PORT = 7000
 FLOWS = 10_000
-SETTLE = 5.0  # s after the last flow
+SETTLE = 12.0  # s after the last flow: their channels are given back in turn
 WATCH = 3.0  # s of doing nothing, for the engines' idle CPU
 WARM = 10  # flows before the first look at the memory: an association and the first pages are no flow's
 

@@ -5,6 +5,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 cimport hooker.vtl.controllers.interface as cc
+cimport hooker.vtl.pages as pg
 cimport hooker.vtl.ranges as rg
 cimport hooker.vtl.reassembly as ra
 cimport hooker.vtl.sendbuf as sb
@@ -137,6 +138,46 @@ def read_init(bytes body not None):
     return {"max_ack_delay_us": i.max_ack_delay_us, "max_data": i.max_data,
             "max_stream_data": i.max_stream_data, "cookie_cid": i.cookie_cid,
             "cookie_time": i.cookie_time, "cookie_mac": i.cookie_mac, "versions": versions}
+
+
+cdef class Pages:
+    """Memory of objects of `size` bytes, a multiple of 8; an object is a number."""
+
+    cdef pg.pages p
+    cdef set objects
+
+    def __cinit__(self, size_t size):
+        if size % 8 or not 8 <= size <= 4096:
+            raise ValueError(f"a multiple of 8 up to 4096, not {size}")
+        self.p.size = size
+        self.objects = set()
+
+    def __dealloc__(self):
+        for one in self.objects:
+            pg.pages_give(<void *><uintptr_t>one)
+        pg.pages_free(&self.p)
+
+    def take(self):
+        """Raises MemoryError."""
+        cdef uint8_t *one = <uint8_t *>pg.pages_take(&self.p)
+        cdef size_t i
+        if one == NULL:
+            raise MemoryError("an object")
+        for i in range(self.p.size):
+            if one[i]:
+                raise AssertionError("it is not zeroed")
+        memset(one, 0xff, self.p.size)
+        self.objects.add(<uintptr_t>one)
+        return <uintptr_t>one
+
+    def give(self, one):
+        """Raises KeyError: it is none."""
+        self.objects.remove(one)
+        pg.pages_give(<void *><uintptr_t>one)
+
+    @property
+    def pages(self):
+        return self.p.n
 
 
 cdef class RangeSet:

@@ -86,6 +86,9 @@ cdef inline void talking_remove(Channel *c) noexcept nogil:
 
 cdef Channel *channel_new(Assoc *a, void *user) noexcept nogil           # NULL: limit or memory
 cdef void channel_destroy(Channel *c) noexcept nogil
+cdef bint channel_at_rest(const Channel *c) noexcept nogil
+cdef void assoc_hold(Assoc *a) noexcept nogil
+cdef void assoc_let_go(Assoc *a) noexcept nogil
 cdef int channel_send(Channel *c, const vtl_block *b, void *owner) noexcept nogil       # 0, or -1: full, or no memory
 cdef int channel_say(Channel *c, const uint8_t *p, uint32_t n) noexcept nogil           # the same
 cdef int assoc_say(Assoc *a, const uint8_t *p, uint32_t n) noexcept nogil               # the same

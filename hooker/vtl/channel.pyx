@@ -19,6 +19,7 @@ from libc.string cimport memcpy
 from hooker.vtl.api cimport VTL_BLOCK_EVERY, VTL_BLOCK_FLAGS, vtl_sink
 from hooker.vtl.budget cimport budget_hold, budget_let_go, budget_room, stranger_known
 from hooker.vtl.core cimport *
+from hooker.vtl.pages cimport pages_free, pages_give, pages_take
 
 cdef enum:
     MAX_SAID = 32              # control messages of a channel that are not acknowledged
@@ -164,7 +165,7 @@ cdef Channel *channel_new(Assoc *a, void *user) noexcept nogil:
     cdef Channel *c
     if a.n_channels == MAX_CHANNELS:
         return NULL
-    c = <Channel *>calloc(1, sizeof(Channel))
+    c = <Channel *>pages_take(&a.ep.channels)
     if c == NULL:
         return NULL
     c.assoc = a
@@ -428,6 +429,27 @@ cdef void strip(Assoc *a, Item **list) noexcept nogil:
             disown(a, it)
 
 
+cdef void perhaps_idle(Assoc *a) noexcept nogil:
+    if not assoc_in_use(a):
+        a.idle_since = a.ep.now
+    assoc_ready(a)
+
+
+cdef bint channel_at_rest(const Channel *c) noexcept nogil:
+    return not c.busy and not c.talking and c.flight == NULL
+
+
+cdef void assoc_hold(Assoc *a) noexcept nogil:
+    a.holds += 1
+    a.idle_since = 0
+    assoc_touch(a)
+
+
+cdef void assoc_let_go(Assoc *a) noexcept nogil:
+    a.holds -= 1
+    perhaps_idle(a)
+
+
 cdef void detach(Channel *c) noexcept nogil:
     """Out of its association, with nothing left to send."""
     cdef Assoc *a = c.assoc
@@ -442,9 +464,7 @@ cdef void detach(Channel *c) noexcept nogil:
     unlink(&a.channels, c)
     c.assoc = NULL
     a.n_channels -= 1
-    if not assoc_in_use(a):
-        a.idle_since = a.ep.now
-    assoc_ready(a)
+    perhaps_idle(a)
 
 
 cdef void channel_destroy(Channel *c) noexcept nogil:
@@ -452,7 +472,7 @@ cdef void channel_destroy(Channel *c) noexcept nogil:
         detach(c)
     else:
         unlink(c.down_at, c)
-    free(c)
+    pages_give(c)
 
 
 cdef void channels_down(Assoc *a) noexcept nogil:
@@ -502,7 +522,8 @@ cdef void channels_free_down(Endpoint *ep) noexcept nogil:
     while ep.down != NULL:
         c = ep.down
         ep.down = c.next
-        free(c)
+        pages_give(c)
+    pages_free(&ep.channels)
     while ep.spare != NULL:
         it = ep.spare
         ep.spare = it.next

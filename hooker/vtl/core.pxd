@@ -14,6 +14,7 @@ from hooker.vtl.controllers.interface cimport Congestion, congestion_ops
 from hooker.vtl.credit cimport Credit
 from hooker.vtl.ecn cimport Ecn
 from hooker.vtl.fec cimport Fec
+from hooker.vtl.pages cimport pages
 from hooker.vtl.ranges cimport RangeSet
 from hooker.vtl.reassembly cimport Reassembly
 from hooker.vtl.recovery cimport Recovery
@@ -309,6 +310,7 @@ cdef struct Assoc:
     # channels
     Channel *channels
     uint32_t n_channels
+    uint32_t holds             # flows of the engine's that rely on it and have no channel now
     ChannelList busy, talking
     Item *words                # its own control messages to send
     Item *words_out            # on their way
@@ -364,6 +366,7 @@ cdef struct Endpoint:
     Assoc *dead
     Assoc *unfinished          # their Assoc.finished or Assoc.done is not empty
     Channel *down              # channels without an association; the engine has not closed them yet
+    pages channels             # memory of all channels
     Item *spare
     uint32_t spares
     uint64_t now               # of the call in progress, ns
@@ -439,7 +442,7 @@ cdef inline void assoc_unfinished(Assoc *a) noexcept nogil:
 
 cdef inline bint assoc_in_use(const Assoc *a) noexcept nogil:
     """Flows rely on it: it is kept alive."""
-    return a.streams > 0 or a.n_channels > 0
+    return a.streams > 0 or a.n_channels > 0 or a.holds > 0
 
 cdef inline void assoc_fail(Assoc *a, uint32_t reason) noexcept nogil:
     if a.state != A_DEAD:

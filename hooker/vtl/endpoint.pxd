@@ -70,6 +70,11 @@ cdef int vtl_channel_send(vtl_channel *c, const vtl_block *b, void *owner) noexc
 cdef int vtl_channel_say(vtl_channel *c, const uint8_t *p, uint32_t n) noexcept nogil
 cdef void vtl_channel_report(vtl_channel *c) noexcept nogil     # one is due: report() is asked when a datagram has room
 cdef size_t vtl_channel_unacked(const vtl_channel *c) noexcept nogil    # bytes of blocks queued or in flight
+# Nothing is queued or on its way: a channel that is closed now and opened again when it is wanted is the same to its peer.
+cdef bint vtl_channel_at_rest(const vtl_channel *c) noexcept nogil
+# Keeps the association alive as a channel would, for a flow whose channel is closed meanwhile; until vtl_let_go.
+cdef void vtl_hold(vtl_assoc *a) noexcept nogil
+cdef void vtl_let_go(vtl_assoc *a) noexcept nogil
 cdef vtl_assoc *vtl_channel_assoc(const vtl_channel *c) noexcept nogil  # NULL: it is down
 # A control message of nobody's channel: a greeting, or an answer about a flow that nobody knows. -1: full, or down.
 cdef int vtl_say(vtl_assoc *a, const uint8_t *p, uint32_t n) noexcept nogil

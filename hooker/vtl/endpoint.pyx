@@ -78,6 +78,7 @@ cdef vtl_endpoint *vtl_endpoint_new(const vtl_config *cfg, const vtl_sink *sink)
     if ep.zeros == NULL:
         free(ep)
         return NULL
+    ep.channels.size = (sizeof(Channel) + 7) & ~<size_t>7
     ep.cfg = cfg[0]
     ep.sink = sink[0]
     ep.congestion = congestion
@@ -539,6 +540,18 @@ cdef void vtl_channel_report(vtl_channel *c) noexcept nogil:
 
 cdef size_t vtl_channel_unacked(const vtl_channel *c) noexcept nogil:
     return C(c).unacked
+
+
+cdef bint vtl_channel_at_rest(const vtl_channel *c) noexcept nogil:
+    return channel_at_rest(C(c))
+
+
+cdef void vtl_hold(vtl_assoc *a) noexcept nogil:
+    assoc_hold(A(a))
+
+
+cdef void vtl_let_go(vtl_assoc *a) noexcept nogil:
+    assoc_let_go(A(a))
 
 
 cdef vtl_assoc *vtl_channel_assoc(const vtl_channel *c) noexcept nogil:

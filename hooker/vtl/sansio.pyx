@@ -553,6 +553,18 @@ cdef class Endpoint:
         """Bytes of blocks that the peer has not acknowledged."""
         return vtl_channel_unacked(self._channel(channel))
 
+    def channel_at_rest(self, channel):
+        """Nothing of it is queued or on its way."""
+        return vtl_channel_at_rest(self._channel(channel))
+
+    def hold(self, assoc):
+        """Keeps the association alive without a channel, until as many calls of let_go()."""
+        vtl_hold(self._assoc(assoc))
+
+    def let_go(self, assoc):
+        """Takes one hold() back."""
+        vtl_let_go(self._assoc(assoc))
+
     def say(self, assoc, bytes data not None):
         """Sends a control message of no channel. False: too many wait."""
         return vtl_say(self._assoc(assoc), <const uint8_t *>PyBytes_AS_STRING(data), len(data)) == 0

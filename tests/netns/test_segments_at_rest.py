@@ -81,6 +81,18 @@ def test_they_are_unmarked_when_the_engine_stops(both: tuple[Lab, list[EnginePro
     assert resting.marks() == {0}
 
 
+def test_they_have_no_channel_and_speak_again(both: tuple[Lab, list[EngineProcess]]) -> None:
+    """And their association lives: it is not closed under them."""
+    lab, made = both
+    resting = Resting(lab)
+    eventually(lambda: all(engine.counters()["channels_rested"] >= MANY for engine in made), 15)
+    resting.client.kill()  # their FINs
+    resting.server.wait()
+    for engine in made:
+        eventually(lambda engine=engine: engine.counters()["flows"] == 0)
+        assert set(engine.ask("snapshot")["reasons"]) <= {"closed"}
+
+
 TALKER = textwrap.dedent("""
     import select, socket, sys, time
     s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 8)

@@ -507,6 +507,38 @@ def test_an_association_with_channels_is_kept_alive_and_without_is_closed() -> N
     pair.run(lambda: not pair.a.endpoint.associations, limit=8)
 
 
+def test_a_flow_at_rest_gives_its_channel_back_and_holds_its_association() -> None:
+    pair = Pair(1, keepalive=SECOND, idle_after=6 * SECOND)
+    assoc = pair.connect()
+    endpoint = pair.a.endpoint
+    channel = endpoint.channel_open(assoc)
+    assert endpoint.channel_at_rest(channel)
+    endpoint.channel_send(channel, 1, 0, b"block")
+    assert not endpoint.channel_at_rest(channel)
+    pair.run(lambda: endpoint.channel_at_rest(channel), limit=5)
+    for use in (
+        lambda: endpoint.channel_say(channel, b"word"),
+        lambda: endpoint.channel_report(channel, b"r"),
+    ):
+        use()
+        assert not endpoint.channel_at_rest(channel)
+        pair.run(lambda: endpoint.channel_at_rest(channel), limit=5)
+    endpoint.hold(assoc)
+    (back,) = pair.b.endpoint.associations
+    pair.b.endpoint.hold(back)  # its engine's flow rests, too
+    endpoint.channel_close(channel)
+    pair.run_for(30)
+    assert endpoint.is_up(assoc)
+    channel = endpoint.channel_open(assoc)
+    endpoint.let_go(assoc)
+    endpoint.channel_send(channel, 1, 5, b"again")
+    pair.run(lambda: endpoint.channel_at_rest(channel), limit=5)
+    assert sum(len(block.data) for block in pair.b.blocks) == 10
+    endpoint.channel_close(channel)
+    pair.b.endpoint.let_go(back)
+    pair.run(lambda: not endpoint.associations, limit=15)
+
+
 @pytest.mark.parametrize("how", ["silence", "closed here", "closed there"])
 def test_channels_are_told_that_their_association_is_down(how: str) -> None:
     pair = Pair(1, link=Link(delay=5 * MS), dead_after=2 * SECOND)

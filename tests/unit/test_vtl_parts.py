@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from hooker.vtl._parts import (
     Controller,
+    Pages,
     RangeSet,
     Reassembly,
     SendBuffer,
@@ -43,6 +44,23 @@ def as_ranges(numbers: set[int]) -> list[tuple[int, int]]:
         else:
             out.append((n, n + 1))
     return out
+
+
+@BOUNDED
+@given(st.integers(0, 2**32), st.sampled_from([8, 136, 504, 4096]))
+def test_objects_lie_apart_and_empty_pages_go_back(seed: int, size: int) -> None:
+    pages, chance, live = Pages(size), random.Random(seed), []
+    in_one = ((1 << 16) - 48) // size
+    for most in (3 * in_one, 10, 2 * in_one, 0):
+        while len(live) < most:
+            live.append(pages.take())
+        assert len(set(live)) == len(live)
+        assert not any(b - a < size for a, b in itertools.pairwise(sorted(live)))
+        assert pages.pages <= max(1, len(live))
+        chance.shuffle(live)
+        while len(live) > most // 2:
+            pages.give(live.pop())
+    assert pages.pages == 1  # it is wanted again soon
 
 
 @BOUNDED

@@ -7,6 +7,7 @@ the acknowledgement, which then goes with them. An acknowledgement alone waits f
 
 from libc.stdint cimport UINT64_MAX, int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
+from hooker.engine.segments.channel cimport channel_begin, channel_end, channel_of
 from hooker.engine.segments.flows cimport *
 from hooker.engine.segments.hold cimport hold_deadline, hold_engaged, hold_pin
 from hooker.engine.segments.hk0 cimport give, give_probe, give_reset, is_due, twin_begin, twin_told
@@ -33,9 +34,9 @@ from hooker.includes.linux cimport hk_load32, hk_store32
 from hooker.tcp.segment cimport FLAG_FIN, FLAG_PSH, FLAG_RST, FLAG_URG, Segment
 from hooker.tcp.twin cimport twin_expired
 from hooker.transports.vtl cimport send_message
-from hooker.vtl.api cimport vtl_addr, vtl_assoc
+from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_channel
 from hooker.vtl.endpoint cimport (
-    vtl_channel_close, vtl_channel_open, vtl_channel_report, vtl_connect, vtl_is_up, vtl_patience,
+    vtl_channel_report, vtl_connect, vtl_is_up, vtl_patience,
 )
 
 cdef enum:
@@ -88,9 +89,7 @@ cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
         try_again(w, f)
     if f.f.state == ST_LEFT or f.f.state == ST_TCP:
         kept_drop(w, f)                         # it has been on the wire
-        if f.channel != NULL:
-            vtl_channel_close(f.channel)        # what was said still goes out
-            f.channel = NULL
+        channel_end(f)                  # what was said still goes out
     if f.bits & F_TRAIL:
         trail_note(w, f, todo & (DO_SEND_PROBE | DO_INJECT_PROBE))
     if todo & DO_FORGET:
@@ -121,9 +120,7 @@ cdef void entered(worker *w, flow *f, const Outcome *out) noexcept nogil:
         tell(w, f, N_ENGAGED)
     elif f.f.state == ST_ARMED and out.was > ST_EARLY:
         stash_drop(w, f)                        # that, and what its channel still holds, is of an older epoch
-        if f.channel != NULL:
-            vtl_channel_close(f.channel)
-            f.channel = NULL
+        channel_end(f)
     elif f.f.state == ST_LEFT or f.f.state == ST_CLOSED:
         stash_drop(w, f)
         if f.f.flags & FL_WAS_RESET:
@@ -341,9 +338,7 @@ cdef void closed_due(worker *w, flow *f) noexcept nogil:
         f.f.wait_at = w.now + w.config.closed
         return
     f.again_at = UINT64_MAX
-    if f.channel != NULL:
-        vtl_channel_close(f.channel)
-        f.channel = NULL
+    channel_end(f)
 
 
 cdef void flow_due(worker *w, flow *f) noexcept nogil:
@@ -399,8 +394,9 @@ cdef void say_all(worker *w, flow *f, const Outcome *out) noexcept nogil:
 
 cdef void say(worker *w, flow *f, message_type kind, uint8_t epoch) noexcept nogil:
     cdef Message m
-    if kind == MSG_ACKED and f.channel != NULL:
-        vtl_channel_report(f.channel)           # composed when it goes: its serial is that of what was sent
+    cdef vtl_channel *channel = channel_of(f) if kind == MSG_ACKED else NULL
+    if channel != NULL:
+        vtl_channel_report(channel)             # composed when it goes: its serial is that of what was sent
         return
     flow_compose(&f.f, kind, w.now, &m)
     m.epoch = epoch
@@ -417,8 +413,7 @@ cdef void say_proof(worker *w, flow *f, message_type kind) noexcept nogil:
     cdef uint32_t n
     if f.p == NULL or f.p.a == NULL:
         return
-    if f.channel == NULL:
-        f.channel = vtl_channel_open(f.p.a, f)
+    channel_begin(f)
     n = binding_of(w, f.p, kind == MSG_OPEN, binding)
     flow_compose(&f.f, kind, w.now, &m)
     if kind == MSG_OPEN:
@@ -467,15 +462,17 @@ cdef void send_bytes(worker *w, flow *f, cause *c, uint32_t position, uint32_t s
                      uint8_t flags) noexcept nogil:
     cdef Message m
     cdef lot *l = NULL
+    cdef vtl_channel *channel
     cdef uint32_t n = end - start
     if n == 0 and not flags & DATA_FIN:
         return
     flow_compose(&f.f, MSG_DATA, w.now, &m)
     m.flags |= flags
     m.position, m.data, m.data_n = position + start, c.s.data + start, n
-    if n and f.channel != NULL:
+    channel = channel_of(f)
+    if n and channel != NULL:
         l = lent_for(w, f, c.memory, &m.data, n)
-    if f.channel == NULL or (n and l == NULL) or send_message(f.channel, &m, l) < 0:
+    if channel == NULL or (n and l == NULL) or send_message(channel, &m, l) < 0:
         if l != NULL:
             lent_not(w, l)
         w.n.data_not_taken += 1

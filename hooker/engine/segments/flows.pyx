@@ -9,6 +9,7 @@ from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from hooker.engine.destroy cimport socket_destroy
+from hooker.engine.segments.channel cimport channel_end
 from hooker.engine.segments.hold cimport hold_begin, hold_deadline, hold_release
 from hooker.engine.segments.index cimport *
 from hooker.engine.segments.kept cimport kept_drop, kept_parts
@@ -26,7 +27,6 @@ from hooker.flow.proof cimport Handshake, flow_key, flow_locator
 from hooker.includes.hk cimport *
 from hooker.includes.ip cimport is_v4, map_v4
 from hooker.includes.linux cimport hk_load64, hk_store32, hk_store64
-from hooker.vtl.endpoint cimport vtl_channel_close
 
 cdef extern from "<sys/random.h>" nogil:
     ssize_t getrandom(void *buf, size_t n, unsigned int flags)
@@ -223,11 +223,8 @@ cdef void flow_join(worker *w, flow *f, peer *p) noexcept nogil:
 
 
 cdef void flow_part(worker *w, flow *f) noexcept nogil:
-    cdef vtl_channel *c = f.channel
-    f.channel = NULL
     stash_drop(w, f)                    # it counts as its peer's
-    if c != NULL:
-        vtl_channel_close(c)
+    channel_end(f)
     if f.p == NULL:
         return
     kept_parts(f)

@@ -2,8 +2,6 @@
 from libc.stdint cimport uint8_t, uint32_t
 from hooker.engine.segments.worker cimport flow, worker
 
-cdef int kept_init(worker *w) noexcept nogil                  # 0, or -1: no memory
-cdef void kept_free(worker *w) noexcept nogil
 cdef void keep(worker *w, flow *f, uint32_t position, const uint8_t *data, uint32_t n, uint8_t flags) noexcept nogil
 cdef void kept_acked(worker *w, flow *f) noexcept nogil       # perhaps it is
 cdef void kept_drop(worker *w, flow *f) noexcept nogil

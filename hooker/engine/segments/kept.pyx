@@ -8,8 +8,8 @@ many as are left; who gets none waits for the timeout.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
-from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
+from hooker.engine.segments.cells cimport CELL_BYTES, cell, cell_give, cell_take
 from hooker.engine.segments.worker cimport *
 from hooker.tcp.segment cimport FLAG_FIN, FLAG_PSH
 from hooker.vtl.api cimport VTL_TAKE_KEPT
@@ -19,31 +19,14 @@ cdef enum:
     LEFT_SHARE = 2             # times what is left
 
 
-cdef int kept_init(worker *w) noexcept nogil:
-    w.kept_memory = <kept *>calloc(KEPT, sizeof(kept))
-    return 0 if w.kept_memory != NULL else -1
-
-
-cdef void kept_free(worker *w) noexcept nogil:
-    free(w.kept_memory)
-    w.kept_memory = w.kept_unused = NULL
-
-
-cdef kept *cell_of(worker *w, peer *p) noexcept nogil:
-    """One that was used lately, if there is one: memory that nobody needed stays the system's."""
-    cdef kept *k = w.kept_unused
-    if vtl_taken(p.a, VTL_TAKE_KEPT) >= LEFT_SHARE * <uint64_t>(KEPT - w.kept_n):
+cdef cell *cell_for(worker *w, peer *p) noexcept nogil:
+    cdef cell *k
+    if vtl_taken(p.a, VTL_TAKE_KEPT) >= LEFT_SHARE * <uint64_t>(KEPT - w.kept.used):
         return NULL
+    k = cell_take(&w.kept)
     if k != NULL:
-        w.kept_unused = k.next
-    elif w.kept_made < KEPT:
-        k = &w.kept_memory[w.kept_made]
-        w.kept_made += 1
-    else:
-        return NULL
-    k.p = p
-    w.kept_n += 1
-    vtl_take(p.a, VTL_TAKE_KEPT, 1)
+        k.owner = p
+        vtl_take(p.a, VTL_TAKE_KEPT, 1)
     return k
 
 
@@ -51,35 +34,34 @@ cdef void keep(worker *w, flow *f, uint32_t position, const uint8_t *data, uint3
     kept_acked(w, f)
     if f.kept != NULL or f.p == NULL or f.p.a == NULL:
         return
-    f.kept = cell_of(w, f.p)
+    f.kept = cell_for(w, f.p)
     if f.kept == NULL:
         return
-    if n > KEPT_BYTES:
-        n = KEPT_BYTES
+    if n > CELL_BYTES:
+        n = CELL_BYTES
         flags &= ~<uint8_t>(FLAG_FIN | FLAG_PSH)
     f.kept.position, f.kept.n, f.kept.flags = position, <uint16_t>n, flags
     memcpy(f.kept.data, data, n)
 
 
 cdef void kept_acked(worker *w, flow *f) noexcept nogil:
-    cdef kept *k = f.kept
+    cdef cell *k = f.kept
     if k != NULL and <int32_t>(f.f.snd_una - k.position - k.n - (1 if k.flags & FLAG_FIN else 0)) >= 0:
         kept_drop(w, f)
 
 
 cdef void kept_parts(flow *f) noexcept nogil:
     """From its association: the copy is wanted for a moment yet."""
-    cdef kept *k = f.kept
-    if k != NULL and k.p != NULL:
-        if k.p.a != NULL:
-            vtl_take(k.p.a, VTL_TAKE_KEPT, -1)
-        k.p = NULL
+    cdef cell *k = f.kept
+    cdef peer *p = <peer *>k.owner if k != NULL else NULL
+    if p != NULL:
+        if p.a != NULL:
+            vtl_take(p.a, VTL_TAKE_KEPT, -1)
+        k.owner = NULL
 
 
 cdef void kept_drop(worker *w, flow *f) noexcept nogil:
     kept_parts(f)
     if f.kept != NULL:
-        w.kept_n -= 1
-        f.kept.next = w.kept_unused
-        w.kept_unused = f.kept
+        cell_give(&w.kept, f.kept)
         f.kept = NULL

@@ -18,11 +18,12 @@ from hooker.engine.ringbuf cimport ring_attach, ring_detach
 from hooker.engine.segments.actions cimport (
     flow_closed, flow_due, flow_steered,
 )
+from hooker.engine.segments.cells cimport cells_free, cells_init, cells_trim
+from hooker.engine.segments.channel cimport channel_rest
 from hooker.engine.segments.collected cimport TAG_REDIRECT, collect, collect_arm
 from hooker.engine.segments.flows cimport *
 from hooker.engine.segments.greeting cimport greet_again, peer_down, peer_up
 from hooker.engine.segments.hk0 cimport flush_acks
-from hooker.engine.segments.kept cimport kept_free, kept_init
 from hooker.engine.segments.kernel cimport closes, take_kernel_events
 from hooker.engine.segments.local cimport take_segments
 from hooker.engine.segments.lent cimport lent_back
@@ -30,7 +31,6 @@ from hooker.engine.segments.passed cimport flush_senders
 from hooker.engine.segments.peers cimport peer_of
 from hooker.engine.segments.redirected cimport redirected_start
 from hooker.engine.segments.remote cimport flush_runs, on_block, on_message, runs_free, runs_init
-from hooker.engine.segments.stash cimport stash_free, stash_init
 from hooker.engine.segments.trail cimport TRAIL_ALWAYS, TRAIL_AUTO, TRAIL_NEVER, trail_flush
 from hooker.engine.segments.turns cimport turns_due, turns_free, turns_take, walk_begin
 from hooker.engine.segments.view cimport (
@@ -66,10 +66,11 @@ cdef enum:
     SCRATCH = 512 * 192        # bytes of headers and control frames in a batch
     BUILDS = 16                # batches in one round
     SWEEP = 1000000000         # ns
-    SWEEP_SHARE = 32           # of all slots, each time
+    SWEEP_SHARE = 8            # of all slots, each time
     LEAVING = 150000000        # ns in which, at the end, peers are told and segments that still come are bridged
     LET_GO = 10000000          # ns between looks for slabs that only a tap's views hold
     TRIM = 8 << 20             # bytes less than at the peak that are worth a malloc_trim()
+    RESTED = 1024              # channels given back that are, too: what their flows said when they began lies between them
     ASK_AGAIN = 5              # s: for so long a host without an engine is remembered
     TAG_WAKE = 1               # epoll tags
     TAG_RING = 2               # only wakes: the ring is looked at in each round
@@ -280,13 +281,17 @@ cdef uint64_t wait_for(worker *w) noexcept nogil:
 
 
 cdef void sweep(worker *w) noexcept nogil:
-    """Memory goes back; and a part of the slots is looked over, for ends whose event was lost (the ring was full)."""
+    """Memory goes back; and a part of the slots is looked over, for flows that rest, and for ends whose event was lost (the
+    ring was full)."""
     cdef uint32_t i
     cdef flow *f
     w.swept = w.now
     pool_trim(&w.slabs)
-    if vtl_held_less(w.vtl) > TRIM:
+    cells_trim(&w.kept)
+    cells_trim(&w.stash)
+    if vtl_held_less(w.vtl) > TRIM or w.n.channels_rested - w.trimmed > RESTED:
         vtl_held_noted(w.vtl)
+        w.trimmed = w.n.channels_rested
         malloc_trim(0)
     if w.greeting:
         greet_again(w)
@@ -299,6 +304,8 @@ cdef void sweep(worker *w) noexcept nogil:
             closes(w, f)
         elif f != NULL and hk_load32(&f.rec.steered) and not f.bits & F_STEERED:
             flow_steered(w, f, WHY_STEERED)
+        elif f != NULL:
+            channel_rest(w, f)
 
 
 cdef void wake_python(worker *w) noexcept nogil:
@@ -481,7 +488,8 @@ cdef class SegmentWorker:
         cb_random(w, <uint8_t *>w.scatter, sizeof(w.scatter))
         cb_random(w, <uint8_t *>&w.instance, sizeof(w.instance))
         w.instance |= 1                         # never 0
-        if (flows_init(w) < 0 or runs_init(w) < 0 or kept_init(w) < 0 or stash_init(w) < 0 or pool_init(&w.slabs, SLAB, slabs) < 0 or w.notices == NULL
+        if (flows_init(w) < 0 or runs_init(w) < 0 or cells_init(&w.kept, KEPT) < 0 or cells_init(&w.stash, STASH) < 0
+                or pool_init(&w.slabs, SLAB, slabs) < 0 or w.notices == NULL
                 or w.batch.iov == NULL or w.batch.dgram == NULL or w.batch.scratch == NULL
                 or w.frames == NULL or w.spare == NULL or w.cut == NULL):
             raise MemoryError("engine buffers")
@@ -561,8 +569,8 @@ cdef class SegmentWorker:
         cdef worker *w = &self.w
         let_go(w)                               # nobody runs it: run() would hold a reference
         pool_free(&w.slabs)
-        kept_free(w)
-        stash_free(w)
+        cells_free(&w.kept)
+        cells_free(&w.stash)
         runs_free(w)
         free(w.notices)
         free(w.batch.iov)

@@ -8,12 +8,13 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc
 from libc.string cimport memcpy, memset
+from hooker.engine.segments.channel cimport channel_of
 from hooker.engine.segments.worker cimport *
 from hooker.flow.messages cimport *
 from hooker.flow.machine cimport flow_compose, unknown_flow
 from hooker.includes.bytes cimport store64
 from hooker.transports.vtl cimport say_message, send_message
-from hooker.vtl.api cimport vtl_assoc
+from hooker.vtl.api cimport vtl_assoc, vtl_channel
 from hooker.vtl.endpoint cimport vtl_set_user, vtl_user
 from hooker.vtl.siphash cimport siphash24
 
@@ -64,8 +65,9 @@ cdef void peer_answer(worker *w, peer *p, const Message *m) noexcept nogil:
 
 cdef void peer_say(worker *w, flow *f, const Message *m) noexcept nogil:
     """By the flow's channel; answers of a flow that has none are limited in rate. What does not go, a timer repeats."""
-    if f.channel != NULL:
-        send_message(f.channel, m, NULL)
+    cdef vtl_channel *channel = channel_of(f)
+    if channel != NULL:
+        send_message(channel, m, NULL)
     elif f.p != NULL and f.p.a != NULL:
         peer_answer(w, f.p, m)
 

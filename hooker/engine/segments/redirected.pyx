@@ -12,6 +12,7 @@
 
 from libc.stdint cimport UINT64_MAX, int16_t, int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
+from hooker.engine.segments.channel cimport channel_of
 from hooker.engine.segments.lent cimport lent_back, lent_not, lent_room, lent_taken
 from hooker.engine.segments.worker cimport *
 from hooker.flow.machine cimport flow_compose
@@ -19,6 +20,7 @@ from hooker.flow.messages cimport MSG_ACKED, MSG_DATA, MSG_REFUSED, MSG_RESET, M
 from hooker.flow.sender cimport *
 from hooker.includes.linux cimport hk_store32, hk_store64
 from hooker.transports.vtl cimport send_message
+from hooker.vtl.api cimport vtl_channel
 
 cdef enum:
     AGAIN = 10000000           # ns after which the transport is asked again, if nothing else happens
@@ -124,10 +126,12 @@ cdef void redirected_note(worker *w, flow *f) noexcept nogil:
 
 cdef bint send_piece(worker *w, flow *f, const Piece *p) noexcept nogil:
     cdef Message m
+    cdef vtl_channel *channel
     flow_compose(&f.f, MSG_DATA, w.now, &m)
     m.flags |= p.flags
     m.position, m.data, m.data_n = p.position, p.data, p.n
-    if f.channel == NULL or send_message(f.channel, &m, p.owner) < 0:
+    channel = channel_of(f)
+    if channel == NULL or send_message(channel, &m, p.owner) < 0:
         w.n.data_not_taken += 1
         return False
     if p.n:

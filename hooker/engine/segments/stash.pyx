@@ -6,40 +6,23 @@ STASH_CLIENT. What finds no room is refused, and TCP repeats it. To forget is al
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
-from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from hooker.engine.segments.actions cimport act, cause
+from hooker.engine.segments.cells cimport CELL_BYTES, cell, cell_give, cell_take
 from hooker.engine.segments.worker cimport *
 from hooker.flow.machine cimport Outcome, ROLE_CLIENT, ST_ENGAGED, flow_message
 from hooker.flow.messages cimport MSG_DATA, Message
 
 
-cdef int stash_init(worker *w) noexcept nogil:
-    w.stash_memory = <kept *>calloc(STASH, sizeof(kept))
-    return 0 if w.stash_memory != NULL else -1
-
-
-cdef void stash_free(worker *w) noexcept nogil:
-    free(w.stash_memory)
-    w.stash_memory = w.stash_unused = NULL
-
-
 cdef inline bint has_room(const worker *w, const flow *f, uint32_t cells) noexcept nogil:
     cdef uint32_t most = STASH_CLIENT if f.f.role == ROLE_CLIENT else STASH_SERVER
-    return (f.stashed + cells <= most and w.stash_used + cells <= STASH
+    return (f.stashed + cells <= most and w.stash.used + cells <= STASH
             and (f.p == NULL or f.p.stashed + cells <= STASH // 4))
 
 
-cdef kept *take_cell(worker *w, flow *f) noexcept nogil:
-    """Those used lately first: memory that nobody needed stays the system's."""
-    cdef kept *k = w.stash_unused
-    if k != NULL:
-        w.stash_unused = k.next
-    else:
-        k = &w.stash_memory[w.stash_made]
-        w.stash_made += 1
-    k.next = NULL
-    w.stash_used += 1
+cdef cell *append(worker *w, flow *f) noexcept nogil:
+    """A cell, of which there is one."""
+    cdef cell *k = cell_take(&w.stash)
     f.stashed += 1
     if f.p != NULL:
         f.p.stashed += 1
@@ -51,34 +34,28 @@ cdef kept *take_cell(worker *w, flow *f) noexcept nogil:
     return k
 
 
-cdef kept *take_all(worker *w, flow *f) noexcept nogil:
+cdef cell *take_all(worker *w, flow *f) noexcept nogil:
     """The flow's list, which is the caller's now."""
-    cdef kept *k = f.stash
+    cdef cell *k = f.stash
     f.stash = f.stash_last = NULL
-    w.stash_used -= f.stashed
     if f.p != NULL:
         f.p.stashed -= f.stashed
     f.stashed = 0
     return k
 
 
-cdef inline void give_back(worker *w, kept *k) noexcept nogil:
-    k.next = w.stash_unused
-    w.stash_unused = k
-
-
 cdef bint stash_keep(worker *w, flow *f, const stretch *r) noexcept nogil:
-    cdef uint32_t cells = (r.n + KEPT_BYTES - 1) // KEPT_BYTES, part = 1, done = 0, room, at = 0, i
-    cdef kept *k
+    cdef uint32_t cells = (r.n + CELL_BYTES - 1) // CELL_BYTES, part = 1, done = 0, room, at = 0, i
+    cdef cell *k
     if cells == 0:
         cells = 1                       # a FIN alone
     if not has_room(w, f, cells):
         return False
     for i in range(cells):
-        k = take_cell(w, f)
+        k = append(w, f)
         k.position, k.n, k.flags = r.position + at, 0, 0
-        while part <= r.count and k.n < KEPT_BYTES:
-            room = min(<uint32_t>(KEPT_BYTES - k.n), <uint32_t>(r.part[part].iov_len - done))
+        while part <= r.count and k.n < CELL_BYTES:
+            room = min(<uint32_t>(CELL_BYTES - k.n), <uint32_t>(r.part[part].iov_len - done))
             memcpy(k.data + k.n, <uint8_t *>r.part[part].iov_base + done, room)
             k.n += <uint16_t>room
             done += room
@@ -91,7 +68,7 @@ cdef bint stash_keep(worker *w, flow *f, const stretch *r) noexcept nogil:
     return True
 
 
-cdef void give_cell(worker *w, flow *f, kept *k) noexcept nogil:
+cdef void give_cell(worker *w, flow *f, cell *k) noexcept nogil:
     cdef Message m
     cdef Outcome out
     cdef cause c
@@ -109,20 +86,20 @@ cdef void give_cell(worker *w, flow *f, kept *k) noexcept nogil:
 
 cdef void stash_give(worker *w, flow *f) noexcept nogil:
     """As if it came now."""
-    cdef kept *k = take_all(w, f)
-    cdef kept *following
+    cdef cell *k = take_all(w, f)
+    cdef cell *following
     while k != NULL:
         following = k.next
         if f.f.state == ST_ENGAGED:
             give_cell(w, f, k)
-        give_back(w, k)
+        cell_give(&w.stash, k)
         k = following
 
 
 cdef void stash_drop(worker *w, flow *f) noexcept nogil:
-    cdef kept *k = take_all(w, f)
-    cdef kept *following
+    cdef cell *k = take_all(w, f)
+    cdef cell *following
     while k != NULL:
         following = k.next
-        give_back(w, k)
+        cell_give(&w.stash, k)
         k = following

@@ -7,6 +7,7 @@ that is still under way, which would then be dropped as old (PAWS, RFC 7323 5).
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
+from hooker.engine.segments.cells cimport cell
 from hooker.engine.segments.hold cimport is_withheld
 from hooker.engine.segments.worker cimport *
 from hooker.includes.hk cimport HK_MARK_OWN, HK_TCP_TIMESTAMPS
@@ -105,7 +106,7 @@ cdef void wire_kept(worker *w, flow *f) noexcept nogil:
     """With the newest timestamp, as TCP repeats: the far TCP may know a newer one than was echoed here."""
     cdef Segment s
     cdef uint32_t n, mss = hk_load32(&f.rec.mss) if f.rec != NULL else 0
-    cdef kept *k = f.kept
+    cdef cell *k = f.kept
     if k == NULL or is_withheld(f):
         return
     begin(f, k.position, k.flags, &s)

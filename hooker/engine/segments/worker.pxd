@@ -6,6 +6,7 @@ from hooker.engine.frames cimport frame_entry, frame_parser
 from hooker.engine.lock cimport worker_lock
 from hooker.engine.polling cimport poller
 from hooker.engine.ringbuf cimport ring_reader
+from hooker.engine.segments.cells cimport cell, cell_room
 from hooker.engine.slab cimport slab, slab_pool
 from hooker.includes.timers cimport timer, timer_heap
 from hooker.flow.machine cimport Flow, FlowConfig
@@ -29,7 +30,6 @@ cdef enum:
     BURST = 64                 # segments that a warm service's socket begins with
     CLOSED_MOST = 16384        # closed flows that are remembered
     KEPT = 4096                # copies of segments that are under way
-    KEPT_BYTES = 1460          # of each: what a packet of Ethernet's size takes
     FRAMES = 1024              # of the redirect socket that are parsed at a time
 
 cdef enum why:                 # why a flow is on TCP or has ended: flow_reason, and from 32 on what only the engine knows
@@ -91,7 +91,6 @@ cdef struct redirected
 cdef struct account
 cdef struct stretch
 cdef struct early_open
-cdef struct kept
 cdef struct lot
 
 cdef struct flow:
@@ -109,9 +108,9 @@ cdef struct flow:
     vtl_channel *channel
     hk_segments_flow *rec
     stretch *gather                # blocks of this batch
-    kept *kept                 # a segment under way; NULL: none
-    kept *stash                # DATA that it cannot take yet
-    kept *stash_last
+    cell *kept                 # a segment under way; NULL: none
+    cell *stash                # DATA that it cannot take yet
+    cell *stash_last
     redirected *r              # the engine is the TCP of what its application sends; NULL: the kernel is
     uint64_t id                # generation << 32 | slot
     uint64_t locator
@@ -137,6 +136,7 @@ cdef struct flow:
     uint8_t unproven           # the server's engine said nothing in its SYN-ACK
     uint8_t stashed            # cells
     uint8_t cooled             # what the kernel program knew of its service
+    uint8_t rests              # its channel was given back, and its association is held
     uint8_t sent               # segments with bytes since it was engaged, as far as they are counted
     uint16_t speaks            # the run of the engine that answered the SYN; 0: none did
 
@@ -150,14 +150,6 @@ cdef struct redirected:        # of a flow that was adopted
     uint32_t taken             # and up to here it has them. Both are its positions, not the peer's
     uint16_t serial_in         # of the peer's ACKEDs
     uint8_t bits               # redirected_bit
-
-cdef struct kept:
-    kept *next                 # of the unused ones
-    peer *p                    # for whom it is counted; NULL: nobody
-    uint32_t position
-    uint16_t n
-    uint8_t flags              # FLAG_FIN, FLAG_PSH
-    uint8_t data[1460]         # KEPT_BYTES
 
 cdef struct account:           # for which association it is; lots may outlive that
     vtl_assoc *a               # NULL: it is down
@@ -240,6 +232,7 @@ cdef struct worker_counters:
     uint64_t early, early_kept, early_on_wire, services_cooled     # flows, stretches of DATA, flows, times
     uint64_t segments_repeated  # copies of what was under way when a flow left
     uint64_t blocks, block_bytes, injected, injected_bytes, acks, probes, resets, refused, unknown_messages, bad_messages, unproven
+    uint64_t channels_rested   # given back by flows that have nothing to say
     uint64_t trails            # flows that the wire is shown
     uint64_t trail_segments    # by so many bare segments
     uint64_t frames, frame_bytes, redirect_reads, bad_frames, unknown_flow_frames, passed_bytes, passed_early
@@ -308,14 +301,9 @@ cdef struct worker:
     void *owner                # and that is this
     uint8_t *spare             # a packet's room when there is no slab
     uint8_t *cut               # and one for cut packets
-    kept *kept_memory
-    kept *kept_unused
-    uint32_t kept_made         # have been used
-    uint32_t kept_n            # are
-    kept *stash_memory
-    kept *stash_unused
-    uint32_t stash_made
-    uint32_t stash_used
+    uint64_t trimmed           # channels_rested when memory went to the system
+    cell_room kept             # copies of what is under way
+    cell_room stash            # DATA that its flow cannot take yet
     stretch *run_memory
     stretch *run_free
     stretch *run_used              # in the order in which they began
