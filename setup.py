@@ -46,6 +46,7 @@ ENGINE = [
     "engine.segments.index",
     "engine.segments.kept",
     "engine.segments.kernel",
+    "engine.segments.lane",
     "engine.segments.lent",
     "engine.segments.local",
     "engine.segments.loop",

@@ -317,7 +317,7 @@ static __always_inline int hk_syn_option(struct bpf_sock_ops *s, struct hk_sock 
  * Whether a connection to this service can be ours. A client with our answer may commit itself: say nothing that we could
  * not keep. It hears of a no, too, so that it does not hold its connection in vain.
  */
-static __always_inline int hk_can_serve(u16 port)
+static __always_inline int hk_can_serve(u16 port, struct hk_key *k)
 {
 	int zero = 0;
 	struct hk_attention *a = hk_attention.lookup(&zero);
@@ -327,6 +327,10 @@ static __always_inline int hk_can_serve(u16 port)
 		return 0;
 	if (a && a->no_twins) {
 		hk_count(HK_C_NO_TWINS);
+		return 0;
+	}
+	if (hk_is_blocked(k)) {
+		hk_count(HK_C_BLOCKED);
 		return 0;
 	}
 	if (!hk_free.peek(&id))
@@ -378,11 +382,11 @@ static __always_inline void hk_write(struct bpf_sock_ops *s, struct hk_config *c
 			return;
 		if (hk_option_load(s, &o, BPF_LOAD_HDR_OPT_TCP_SYN))
 			return;
-		if (!hk_can_serve(s->local_port)) {
+		hk_addresses(s, &k);
+		if (!hk_can_serve(s->local_port, &k)) {
 			hk_option_put(s, c, HK_ROLE_SERVER, HK_TRANSPORT_NONE, 0);
 			return;
 		}
-		hk_addresses(s, &k);
 		hk_option_store(s, c, HK_ROLE_SERVER, hk_server_nonce(c, &k, o.nonce));
 		return;
 	}

@@ -192,11 +192,14 @@ struct hk_config {
 #define HK_AWAKE 2			/* looks at the event ring before it sleeps */
 #define HK_DOZE_NS 2000000
 
+#define HK_BLOCKED_V4 1			/* marked segments do not reach the device, or what it gives no socket */
+#define HK_BLOCKED_V6 2
+
 struct hk_attention {
 	__u32 state;
 	__u32 no_twins;			/* none can be made at present: answer no SYN */
 	__u32 lost;			/* events that found no room; written by the programs */
-	__u32 pad_attention;
+	__u32 blocked;			/* segments: HK_BLOCKED_*, families whose lane is */
 };
 
 /* ---- what hk_adopt answers ---- */
@@ -254,6 +257,7 @@ struct hk_event {
 	X(HK_C_PORT, "port-not-in-policy") \
 	X(HK_C_PREFIX, "address-not-in-policy") \
 	X(HK_C_NO_IPV6, "ipv6-does-not-work-here") \
+	X(HK_C_BLOCKED, "local-path-blocked") \
 	X(HK_C_AVOIDED, "peer-remembered-as-tcp") \
 	X(HK_C_MARKED, "socket-with-mark") \
 	X(HK_C_BOUND, "socket-bound-to-device") \

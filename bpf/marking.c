@@ -160,7 +160,7 @@ static __always_inline void hk_begin_early(struct hk_sock *st, struct hk_segment
 	struct hk_warm *warm;
 	struct hk_peer p = {};
 
-	if (st->role != HK_ROLE_CLIENT || !e->server_nonce)
+	if (st->role != HK_ROLE_CLIENT || !e->server_nonce || hk_is_blocked(&e->key))
 		return;
 	__builtin_memcpy(p.ip, e->key.remote_ip, 16);
 	p.port = e->key.remote_port;

@@ -119,6 +119,15 @@ static __always_inline int hk_port_matters(struct hk_config *c, u16 port)
 	return 0;
 }
 
+/* The engine has found that its lane is blocked for that family; it says so until it is not. */
+static __always_inline int hk_is_blocked(struct hk_key *k)
+{
+	int zero = 0;
+	struct hk_attention *a = hk_attention.lookup(&zero);
+
+	return a && *(volatile u32 *)&a->blocked & (hk_is_ipv4(k) ? HK_BLOCKED_V4 : HK_BLOCKED_V6);
+}
+
 /* 1 if a connection between these addresses, to a listed port, is a candidate. */
 static __always_inline int hk_candidate(struct hk_config *c, struct hk_key *k)
 {
@@ -132,6 +141,10 @@ static __always_inline int hk_candidate(struct hk_config *c, struct hk_key *k)
 	}
 	if (!hk_prefix_listed(c, k)) {
 		hk_count(HK_C_PREFIX);
+		return 0;
+	}
+	if (hk_is_blocked(k)) {
+		hk_count(HK_C_BLOCKED);
 		return 0;
 	}
 	return 1;

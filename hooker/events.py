@@ -10,7 +10,11 @@ Address = IPv4Address | IPv6Address
 
 
 class Kind(enum.Enum):
-    """``released`` is final: the flow stays on TCP. ``engaged`` is, too: it ends with ``closed``."""
+    """``released`` is final: the flow stays on TCP. ``engaged`` is, too: it ends with ``closed``.
+
+    ``lane blocked``: this host keeps marked segments from the engine, so connections of that IP version stay
+    on TCP, until ``lane open``.
+    """
 
     FLOW_OPENED = 1
     FLOW_ENGAGED = 2
@@ -18,6 +22,8 @@ class Kind(enum.Enum):
     FLOW_CLOSED = 4
     PEER_UP = 5
     PEER_DOWN = 6
+    LANE_BLOCKED = 7
+    LANE_OPEN = 8
 
 
 class State(enum.Enum):
@@ -44,7 +50,8 @@ class SocketAddress:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event. For peers only ``kind``, ``remote`` and ``time`` mean something.
+    """One event. For peers and lanes only ``kind``, ``remote``, ``reason`` and ``time`` mean something; the
+    lane of IPv4 is 0.0.0.0, that of IPv6 ``::``.
 
     ``reason`` says why, or is empty; ``time`` is on the monotonic clock, seconds;
     ``held`` is how long the flow was held, seconds; bytes are the application's, out and in.

@@ -37,7 +37,7 @@ from hooker.engine.layout import MARK_OWN
 from hooker.engine.segments.loop import SegmentWorker
 from hooker.errors import CarrierError, ConfigurationError, KernelError, UsageError, require_root
 from hooker.events import Event, Kind
-from hooker.tun import Lane, check_device
+from hooker.tun import Lane, check_device, require_open
 
 if TYPE_CHECKING:
     from hooker._fastpath import RawEvent, Tap
@@ -226,8 +226,26 @@ class Hooker:
         self._server = stack.enter_context(self._serve(keeper))
         if self.intercept != "messages" and self.hold:
             install()  # its worker does not wait for it: what is held would
+        self._require_open_lane()
         self._attach()
         stack.callback(self._kernel.refuse_flows)
+
+    def _require_open_lane(self) -> None:
+        """With the rule, which then goes again until the first candidate comes, if nobody needs it."""
+        if not (isinstance(self._worker, SegmentWorker) and isinstance(self._route, Lane)):
+            return
+        self._route.install()
+        require_open(self._worker, self._route, self.policy)
+        if not self.hold and not self._blocked_lanes():
+            self._worker.hang_up()
+            self._route.withdraw()
+
+    def _blocked_lanes(self) -> dict[str, float]:
+        """By IP version, seconds until the next try."""
+        if not isinstance(self._worker, SegmentWorker):
+            return {}
+        lanes = self._worker.lanes()
+        return {f"IPv{version}": lane.pause for version, lane in lanes.items() if lane.blocked}
 
     def _serve(self, keeper: Janitor) -> contextlib.AbstractContextManager[ControlServer | None]:
         return ControlServer(self.snapshot, janitor=keeper) if self._control else contextlib.nullcontext()
@@ -467,6 +485,7 @@ class Hooker:
                 "encrypted": bool(self._keys),
                 "listen_port": self._worker.port,
                 "redirect": self.redirect_off or "on",
+                "blocked": self._blocked_lanes(),
                 "route_error": self._threads.route.error if self._threads else "",
                 "uptime": time.monotonic() - self._started,
             },
@@ -480,8 +499,8 @@ class Hooker:
 
 
 STAYED_ON_TCP = (
-    "loopback", "ipv6-does-not-work-here", "peer-remembered-as-tcp", "mptcp", "socket-with-mark",
-    "socket-bound-to-device", "tcp-fast-open",
+    "loopback", "ipv6-does-not-work-here", "local-path-blocked", "peer-remembered-as-tcp", "mptcp",
+    "socket-with-mark", "socket-bound-to-device", "tcp-fast-open",
     "syn-with-option-unanswered", "peer-declines-service", "no-option-space", "option-echoed",
     "option-malformed", "flow-table-full", "event-ring-full",
 )  # fmt: skip

@@ -154,6 +154,8 @@ def _print_event(event: Event) -> None:
 def describe(event: Event) -> str:
     """One line for people, as in "flow released 10.0.0.1:4000 → 10.0.0.2:80: no-answer, held 300.0 ms"."""
     what = event.kind.name.lower().replace("_", " ")
+    if event.kind in (Kind.LANE_BLOCKED, Kind.LANE_OPEN):
+        return f"{what} for IPv{event.remote.address.version}"
     if event.local is None or event.role is None:
         return f"{what} {event.remote}"
     ends = (event.local, event.remote) if event.role is Role.CLIENT else (event.remote, event.local)

@@ -28,6 +28,14 @@ def show(snapshots: list[Snapshot], console: Console) -> None:
             markup=False,
             soft_wrap=True,
         )
+        for family, pause in engine.get("blocked", {}).items():
+            console.print(
+                f"{family}: this host's firewall or routing keeps segments from the engine; "
+                f"connections stay on TCP, the next try is in {duration(pause)}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
         _print(console, "peers", _peers(snapshot.get("peers", [])))
         _print(console, "flows", _flows(snapshot.get("flows", [])))
         ended = snapshot.get("ended", {})

@@ -10,12 +10,15 @@ if TYPE_CHECKING:
     from hooker._fastpath import RawEvent, RawFlow
 
 
+WITHOUT_FLOW = (Kind.PEER_UP, Kind.PEER_DOWN, Kind.LANE_BLOCKED, Kind.LANE_OPEN)
+
+
 def event(raw: RawEvent) -> Event:
     """One notice of the worker's."""
     kind, reason, role, _, flow_id, local_ip, local_port, remote_ip, remote_port, out, into, at, held = raw
     remote = SocketAddress(address(remote_ip), remote_port)
-    if kind in (Kind.PEER_UP.value, Kind.PEER_DOWN.value):
-        return Event(Kind(kind), at, remote)
+    if Kind(kind) in WITHOUT_FLOW:
+        return Event(Kind(kind), at, remote, reason=reason)
     local = SocketAddress(address(local_ip), local_port)
     return Event(Kind(kind), at, remote, local, flow_id, Role(role), reason, held, out, into)
 

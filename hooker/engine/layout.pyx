@@ -63,7 +63,8 @@ def layout():
             "": sizeof(hk_frame), "flow_id": <size_t>&r.flow_id, "length": <size_t>&r.length,
             "magic": <size_t>&r.magic,
         },
-        "hk_attention": {"": sizeof(hk_attention), "state": <size_t>&a.state, "no_twins": <size_t>&a.no_twins, "lost": <size_t>&a.lost},
+        "hk_attention": {"": sizeof(hk_attention), "state": <size_t>&a.state, "no_twins": <size_t>&a.no_twins, "lost": <size_t>&a.lost,
+                         "blocked": <size_t>&a.blocked},
         "hk_warm": {"": sizeof(hk_warm), "since": <size_t>&v.since, "instance": <size_t>&v.instance, "cooled": <size_t>&v.cooled},
         "hk_peer": {"": sizeof(hk_peer), "ip": <size_t>&p.ip, "port": <size_t>&p.port, "zero": <size_t>&p.zero},
     }

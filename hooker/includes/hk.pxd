@@ -41,6 +41,8 @@ cdef extern from "hooker_kern_user.h" nogil:
         HK_MARK_BASE
         HK_MARK_OTHER
         HK_MARK_OWN
+        HK_BLOCKED_V4
+        HK_BLOCKED_V6
         HK_TRANSPORT_VTL
         HK_TCP_SACK
         HK_TCP_WSCALE
@@ -123,6 +125,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         uint32_t state
         uint32_t no_twins
         uint32_t lost
+        uint32_t blocked
 
     struct hk_event:
         uint32_t type

@@ -87,6 +87,12 @@ class Lane:
             if not self._left:
                 netns.inside(self._namespace, self._way.install)
 
+    def withdraw(self) -> None:
+        """Remove the rules, until ``install()``."""
+        with self._lock:
+            if not self._left:
+                netns.inside(self._namespace, self._way.withdraw)
+
     def guard(self, link: int) -> None:
         """Pinned: when this process is gone, the janitor ends the sockets, and holds the program so long."""
         self._keeper.register(janitor.abort(self.mark), netns=self._namespace, keep=(link,))

@@ -115,6 +115,18 @@ class Way:
                     if _code(error) != errno.EEXIST:  # from the time before
                         raise
 
+    def withdraw(self) -> None:
+        """Remove the rule; the routes stay. The janitor removes it, too, if need be."""
+        from pyroute2 import IPRoute
+
+        with IPRoute() as netlink:
+            for family in self._families:
+                try:
+                    netlink.rule("del", **self._rule(family))
+                except Exception as error:  # netlink's errors are no OSErrors
+                    if _code(error) not in GONE:
+                        raise
+
     def lift(self) -> None:
         """Remove rule and routes. May be called twice."""
         from pyroute2 import IPRoute

@@ -24,4 +24,5 @@ cdef void flow_closed(worker *w, flow *f) noexcept nogil      # the kernel's soc
 cdef void flow_doubt(worker *w, flow *f) noexcept nogil       # a sign that the peer has left
 cdef void avoid(worker *w, flow *f) noexcept nogil             # new connections to its host are not asked for a while
 cdef void flow_steered(worker *w, flow *f, int why) noexcept nogil
+cdef void flow_cut_off(worker *w, flow *f) noexcept nogil     # its lane is blocked
 cdef void flow_due(worker *w, flow *f) noexcept nogil         # its timer

@@ -12,6 +12,7 @@ from hooker.engine.segments.flows cimport *
 from hooker.engine.segments.hold cimport hold_deadline, hold_engaged, hold_pin
 from hooker.engine.segments.hk0 cimport give, give_probe, give_reset, is_due, twin_begin, twin_told
 from hooker.engine.segments.kept cimport keep, kept_acked, kept_drop
+from hooker.engine.segments.lane cimport blocked_until, is_blocked, lane_doubt
 from hooker.engine.segments.lent cimport lent_for, lent_not, lent_taken
 from hooker.engine.segments.peers cimport binding_of, peer_of, peer_say, refuse
 from hooker.engine.segments.redirected cimport (
@@ -140,6 +141,33 @@ cdef void try_again(worker *w, flow *f) noexcept nogil:
     f.pauses += 1
 
 
+cdef void flow_cut_off(worker *w, flow *f) noexcept nogil:
+    """Back to TCP, as long as nothing gets through hk0. A pinned flow has no way back: it waits as TCP waits for a dead path."""
+    cdef Outcome out
+    if f.f.flags & FL_PINNED or f.f.state >= ST_LEFT:
+        return
+    f.bits &= ~<uint16_t>F_WANTED
+    flow_local(&f.f, &w.config, EV_STOP, w.now, &out)
+    out.actions &= ~<uint32_t>DO_REPORT
+    if f.rec != NULL and f.f.state == ST_TCP:
+        hk_store32(&f.rec.want, HK_WANT_TCP)
+    flow_report(w, f, WHY_LANE)
+    f.f.reason = WHY_NOT_THROUGH_HK0
+    act_alone(w, f, &out)
+    try_again(w, f)
+    flow_touch(w, f)
+
+
+cdef bint waits_for_lane(worker *w, flow *f) noexcept nogil:
+    """Whether it is put off. Its peer's engine is not asked for what could not be kept."""
+    if not is_blocked(w, f):
+        return False
+    f.bits &= ~<uint16_t>F_WANTED
+    f.again_at = blocked_until(w, f)
+    flow_touch(w, f)
+    return True
+
+
 cdef void flow_wanted(worker *w, flow *f) noexcept nogil:
     cdef vtl_addr to
     cdef vtl_assoc *a
@@ -148,7 +176,7 @@ cdef void flow_wanted(worker *w, flow *f) noexcept nogil:
     remote_ip(f, to.ip)
     to.port = f.peer_port if f.peer_port else w.peer_port
     f.again_at = UINT64_MAX
-    if w.leaving:
+    if w.leaving or waits_for_lane(w, f):
         return
     f.bits |= F_WANTED
     f.again_at = w.now + WANTED
@@ -193,6 +221,8 @@ cdef void flow_early(worker *w, flow *f) noexcept nogil:
 cdef void flow_start(worker *w, flow *f) noexcept nogil:
     cdef Outcome out
     if not f.bits & F_WANTED or f.p == NULL or f.p.a == NULL or not f.p.instance or not vtl_is_up(f.p.a) or w.leaving:
+        return
+    if waits_for_lane(w, f):
         return
     f.bits &= ~<uint16_t>F_WANTED
     f.again_at = UINT64_MAX
@@ -355,6 +385,8 @@ cdef void flow_due(worker *w, flow *f) noexcept nogil:
         measure(f)
         flow_timer(&f.f, &w.config, w.now, &out)
         act_alone(w, f, &out)
+        if f.f.state == ST_ARMED or (f.f.state == ST_EARLY and not f.f.flags & FL_SEEN):
+            lane_doubt(w, f)
     if f.bits & F_TWIN and f.t.deadline <= w.now and twin_expired(&f.t, w.now, &start, &end):
         refuse(w, f, start)
     if f.f.state == ST_TCP and f.again_at <= w.now and f.bits & F_WANTED:

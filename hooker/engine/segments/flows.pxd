@@ -21,4 +21,5 @@ cdef void flow_report(worker *w, flow *f, int why) noexcept nogil     # it stays
 cdef void remote_ip(const flow *f, uint8_t *out) noexcept nogil
 cdef void flow_key_of(const flow *f, hk_key *out) noexcept nogil
 cdef void tell(worker *w, flow *f, int kind) noexcept nogil
+cdef void tell_lane(worker *w, uint8_t version, bint blocked) noexcept nogil
 cdef void abort_socket(const flow *f) noexcept nogil           # its application's

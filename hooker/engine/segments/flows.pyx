@@ -397,14 +397,37 @@ cdef int shown_state(const flow *f) noexcept nogil:
     return HK_STATE_RELEASED if f.why else HK_STATE_HELD
 
 
+cdef notice *next_notice(worker *w) noexcept nogil:
+    """NULL: there is no room."""
+    if w.notice_head - hk_load64(&w.notice_tail) >= NOTICES:
+        w.n.notices_lost += 1
+        return NULL
+    return &w.notices[w.notice_head & (NOTICES - 1)]
+
+
+cdef void tell_lane(worker *w, uint8_t version, bint blocked) noexcept nogil:
+    """Which family's it is, the address without a host says."""
+    cdef uint8_t nobody[4]
+    cdef notice *n = next_notice(w)
+    if n == NULL:
+        return
+    memset(nobody, 0, sizeof(nobody))
+    memset(n, 0, sizeof(notice))
+    n.kind = N_LANE_BLOCKED if blocked else N_LANE_OPEN
+    n.why = WHY_LANE if blocked else 0
+    if version == 4:
+        map_v4(nobody, n.key.remote_ip)
+    n.at_ns = w.now
+    hk_store64(&w.notice_head, w.notice_head + 1)
+
+
 cdef void tell(worker *w, flow *f, int kind) noexcept nogil:
     cdef notice *n
     if not w.listening and (kind == N_OPENED or kind == N_ENGAGED):
         return
-    if w.notice_head - hk_load64(&w.notice_tail) >= NOTICES:
-        w.n.notices_lost += 1
+    n = next_notice(w)
+    if n == NULL:
         return
-    n = &w.notices[w.notice_head & (NOTICES - 1)]
     n.kind = kind
     n.why = f.why
     n.role = HK_ROLE_CLIENT if f.f.role == ROLE_CLIENT else HK_ROLE_SERVER

@@ -3,8 +3,9 @@
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from hooker.engine.ringbuf cimport ring_next, ring_release
-from hooker.engine.segments.actions cimport flow_early, flow_steered, flow_wanted
+from hooker.engine.segments.actions cimport flow_cut_off, flow_early, flow_steered, flow_wanted
 from hooker.engine.segments.flows cimport flow_by_id, flow_new, slot_back, slot_strays
+from hooker.engine.segments.lane cimport is_blocked, lane_needed
 from hooker.engine.segments.remote cimport meet_early
 from hooker.engine.segments.worker cimport *
 from hooker.flow.machine cimport ROLE_CLIENT
@@ -42,8 +43,12 @@ cdef void on_established(worker *w, const hk_event *e) noexcept nogil:
         slot_strays(w, e.slot)
         hk_store32(&w.records[e.slot].want, HK_WANT_NEVER)
         hk_store32(&w.records[e.slot].hold, HK_HOLD_NONE)
-    elif w.device_gone:
+        return
+    lane_needed(w, f)
+    if w.device_gone:
         flow_steered(w, f, WHY_DEVICE)
+    elif is_blocked(w, f):
+        flow_cut_off(w, f)              # it began before the kernel program could know
     elif w.leaving:
         hk_store32(&f.rec.want, HK_WANT_TCP)
     elif e.early:

@@ -9,6 +9,7 @@ from hooker.engine.segments.actions cimport act, cause, flow_doubt
 from hooker.engine.segments.hk0 cimport is_due
 from hooker.engine.segments.index cimport flow_by_tuple
 from hooker.engine.segments.kernel cimport take_kernel_events
+from hooker.engine.segments.lane cimport lane_doubt, lane_hear
 from hooker.engine.segments.passed cimport adopt_later, hear_passed
 from hooker.engine.segments.peers cimport refuse
 from hooker.engine.segments.record cimport record_numbers, record_read
@@ -102,11 +103,15 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
     cdef cause c
     cdef flow *f
     cdef uint32_t seen
-    if segment_parse(packet, size, &s) != SEGMENT_OK or s.flags & FLAG_SYN:
+    if segment_parse(packet, size, &s) != SEGMENT_OK or (s.flags & FLAG_SYN and not lane_hear(w, &s)):
         w.n.segments_refused += 1
+        return False
+    if s.flags & FLAG_SYN:
         return False
     ends_of(&s, &both)
     f = flow_by_tuple(w, &both)
+    if f == NULL and lane_hear(w, &s):
+        return False
     if f == NULL:
         take_kernel_events(w)           # its beginning was not there when we looked
         f = flow_by_tuple(w, &both)
@@ -130,6 +135,8 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
         twin_hear(&f.t, &s, w.now, &h)
         if out.actions & DO_SEND_DATA:
             repeated(f, &h)
+        if h.what & (HEARD_DATA | HEARD_NEW) == HEARD_DATA:
+            lane_doubt(w, f)            # for want of an acknowledgement, which may have been dropped here
     memset(&c, 0, sizeof(c))
     c.s, c.memory = &s, memory
     if w.tap != NULL and s.length and f.f.state == ST_ENGAGED:

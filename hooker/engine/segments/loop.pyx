@@ -26,6 +26,9 @@ from hooker.engine.segments.greeting cimport greet_again, peer_down, peer_up
 from hooker.engine.segments.hk0 cimport flush_acks
 from hooker.engine.segments.kernel cimport closes, take_kernel_events
 from hooker.engine.segments.local cimport take_segments
+from hooker.engine.segments.lane cimport (
+    lane_forget, lane_watch, lanes_close, lanes_deadline, lanes_due, lanes_init, lanes_rest, lanes_ruled,
+)
 from hooker.engine.segments.lent cimport lent_back
 from hooker.engine.segments.passed cimport flush_senders
 from hooker.engine.segments.peers cimport peer_of
@@ -34,7 +37,7 @@ from hooker.engine.segments.remote cimport flush_runs, on_block, on_message, run
 from hooker.engine.segments.trail cimport TRAIL_ALWAYS, TRAIL_AUTO, TRAIL_NEVER, trail_flush
 from hooker.engine.segments.turns cimport turns_due, turns_free, turns_take, walk_begin
 from hooker.engine.segments.view cimport (
-    view_counters, view_ended, view_flows, view_notices, view_peers, view_reasons,
+    view_counters, view_ended, view_flows, view_lanes, view_notices, view_peers, view_reasons,
 )
 from hooker.engine.segments.wire cimport wire_close, wire_open
 from hooker.engine.segments.worker cimport *
@@ -265,7 +268,7 @@ cdef void send_datagrams(worker *w) noexcept nogil:
 
 cdef uint64_t wait_for(worker *w) noexcept nogil:
     """Nanoseconds the loop may sleep."""
-    cdef uint64_t at = min(vtl_timer(w.vtl), timers_next(&w.timers)), now
+    cdef uint64_t at = min(min(vtl_timer(w.vtl), timers_next(&w.timers)), lanes_deadline(w)), now
     if w.batch_at < w.batch.dgram_len:
         return 100000                           # the UDP socket was full
     if turns_due(w):
@@ -333,6 +336,8 @@ cdef void round(worker *w, uint64_t most) noexcept nogil:
     if vtl_timer(w.vtl) <= w.now:
         vtl_on_timer(w.vtl, w.now)
     take_timers(w)
+    if lanes_due(w):
+        walk_begin(w)
     turns_take(w)
     if w.now - w.swept >= SWEEP:
         sweep(w)
@@ -386,6 +391,7 @@ cdef void close_fd(int *fd) noexcept nogil:
 
 
 cdef void close_files(worker *w) noexcept nogil:
+    lanes_close(w)
     ring_detach(&w.ring)
     udp_close(&w.udp)
     wire_close(w)
@@ -424,12 +430,13 @@ cdef class SegmentWorker:
     def __cinit__(self):
         memset(&self.w, 0, sizeof(worker))
         lock_init(&self.w.lock)
+        lanes_init(&self.w)
         self.w.epoll_fd = self.w.wake_fd = self.w.notice_fd = self.w.route_fd = self.w.tun_fd = -1
         self.w.adopt_fd = self.w.redirect_fd = -1
         self.w.udp.fd[0] = self.w.udp.fd[1] = self.w.raw4 = self.w.raw6 = -1
 
     def __init__(self, *, int ring_fd, int ring_size, int free_fd, int avoid_fd, size_t records, size_t attention,
-                 uint32_t max_flows, uint16_t port, uint16_t peer_port, uint8_t transport, int tun_fd, int warm_fd=-1, int mark=0,
+                 uint32_t max_flows, uint16_t port, uint16_t peer_port, uint8_t transport, int tun_fd, int warm_fd=-1, uint32_t mark=0,
                  double hold_time=0.0, double avoid_time=60.0, double dead_after=5.0, tuple datagrams=(1472, 1472), congestion="auto",
                  tuple keys=(), bint fec=True, double busy_poll=0.0, bint listening=True, uint32_t slabs=SLABS,
                  str trail="auto", size_t redirects=0, int adopt_fd=-1, int redirect_fd=-1, tap=None):
@@ -440,7 +447,7 @@ cdef class SegmentWorker:
             raise ValueError(f"max_flows must be a power of two, not {max_flows}")
         w.ring_fd, w.free_fd, w.avoid_fd, w.tun_fd, w.warm_fd = ring_fd, free_fd, avoid_fd, tun_fd, warm_fd
         w.records = <hk_segments_flow *>records
-        w.max_flows = max_flows
+        w.max_flows, w.mark = max_flows, mark
         w.peer_port = peer_port
         w.hold_for = <uint64_t>(hold_time * 1e9)
         w.redirects, w.adopt_fd, w.redirect_fd = <hk_redirect *>redirects, adopt_fd, redirect_fd
@@ -605,7 +612,45 @@ cdef class SegmentWorker:
         return self.w.route_fd
 
     def route_installed(self, bint ok):
-        """The routing rule is there, or not yet. Nothing waits for it: a flow whose segments do not come tries again."""
+        """The routing rule is there, or not yet. No flow waits for it: one whose segments do not come tries again."""
+        cdef uint64_t one = 1
+        if not ok:
+            return
+        with nogil:
+            lock_take(&self.w.lock)
+        lanes_ruled(&self.w)
+        lock_give(&self.w.lock)
+        write(self.w.wake_fd, &one, sizeof(one))
+
+    def watch(self, uint8_t version, bytes address, uint16_t port):
+        """Look, from now on, whether marked segments of IP `version` get through hk0 and back: by a connection to that address
+        (4 or 16 bytes) and port, which never leaves this host while they do. Raises ValueError."""
+        cdef uint64_t one = 1
+        if (version, len(address)) not in ((4, 4), (6, 16)):
+            raise ValueError(f"IPv{version} has no addresses of {len(address)} bytes")
+        with nogil:
+            lock_take(&self.w.lock)
+        lane_watch(&self.w, version, <const uint8_t *><const char *>address, port)
+        lock_give(&self.w.lock)
+        write(self.w.wake_fd, &one, sizeof(one))
+
+    def hang_up(self):
+        """End the connections of `watch`; they begin again when the routing rule is there."""
+        with nogil:
+            lock_take(&self.w.lock)
+        lanes_rest(&self.w)
+        lock_give(&self.w.lock)
+
+    def unwatch(self, uint8_t version):
+        """Look no more; what was found is forgotten."""
+        with nogil:
+            lock_take(&self.w.lock)
+        lane_forget(&self.w, version)
+        lock_give(&self.w.lock)
+
+    def lanes(self):
+        """What is known of the lane: LaneRow by IP version."""
+        return view_lanes(&self.w)
 
     def events(self, size_t most=NOTICES):
         """Events since the last call, the last `most` of them: list of (kind, reason, role, state, flow_id, local_ip, local_port,

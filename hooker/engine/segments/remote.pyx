@@ -12,11 +12,12 @@ from hooker.engine.segments.flows cimport flow_join, flow_reindex, remote_ip
 from hooker.engine.segments.hold cimport hold_unpin
 from hooker.engine.segments.index cimport *
 from hooker.engine.segments.greeting cimport peer_hello
+from hooker.engine.segments.lane cimport is_blocked
 from hooker.engine.segments.peers cimport binding_of, early_keep, early_take, peer_of, peer_unknown
 from hooker.engine.segments.redirected cimport redirected_word
 from hooker.engine.segments.trail cimport trail_heard
 from hooker.engine.segments.worker cimport *
-from hooker.flow.machine cimport Outcome, ROLE_SERVER, ST_CLOSED, flow_message
+from hooker.flow.machine cimport FL_PINNED, Outcome, ROLE_SERVER, ST_CLOSED, flow_message
 from hooker.flow.messages cimport *
 from hooker.flow.proof cimport MAX_BINDING, PROOF_ACCEPT, PROOF_OPEN, proven
 from hooker.tcp.numbers cimport is_newer
@@ -213,7 +214,7 @@ cdef void on_open(worker *w, peer *who, const Message *m) noexcept nogil:
 cdef void opened(worker *w, flow *f, peer *who, const Message *m) noexcept nogil:
     cdef Outcome out
     cdef uint64_t before
-    if f.bits & (F_STEERED | F_NEVER):
+    if f.bits & (F_STEERED | F_NEVER) or (is_blocked(w, f) and not f.f.flags & FL_PINNED):
         return                          # it stays on TCP; the client's tries end
     if f.r != NULL and m.epoch != f.f.epoch:
         return                          # the kernel's TCP cannot go on where ours stands

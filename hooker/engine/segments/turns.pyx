@@ -1,5 +1,5 @@
-"""What many flows hear of at once: that their association is up or down, that hk0 is gone, that the redirect socket's framing
-is lost, that the engine stops.
+"""What many flows hear of at once: their association is up or down, hk0 is gone, the lane blocked, the redirect socket's framing
+lost, the engine stops.
 
 Each flow costs some microseconds (segments for its TCP, a timer, a map of the kernel program), so all flows of a peer would
 hold everything up for a second. In each round of the loop STEPS flows have their turn, of one peer after another, BATCH of
@@ -11,9 +11,12 @@ when the last one has gone.
 """
 
 from libc.stdlib cimport free
-from hooker.engine.segments.actions cimport act_alone, flow_gives_up, flow_lost, flow_start, flow_steered
+from hooker.engine.segments.actions cimport (
+    act_alone, flow_cut_off, flow_gives_up, flow_lost, flow_start, flow_steered,
+)
+from hooker.engine.segments.lane cimport is_blocked
 from hooker.engine.segments.worker cimport *
-from hooker.flow.machine cimport EV_STOP, Outcome, flow_local
+from hooker.flow.machine cimport EV_STOP, Outcome, ST_ENGAGED, ST_OPENING, flow_local
 
 cdef enum:
     STEPS = 256                # flows in a round
@@ -108,6 +111,8 @@ cdef void walk(worker *w) noexcept nogil:
             stop(w, f)
         elif w.device_gone:
             flow_steered(w, f, WHY_DEVICE)
+        elif is_blocked(w, f) and (f.bits & F_WANTED or ST_OPENING <= f.f.state <= ST_ENGAGED):
+            flow_cut_off(w, f)
         elif f.r != NULL and not f.r.bits & R_OVER:
             flow_gives_up(w, f, WHY_FRAMES)
     w.walking = w.walk_at < w.max_flows

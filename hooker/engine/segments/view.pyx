@@ -13,6 +13,7 @@ from libc.string cimport memset
 from hooker.flow.machine cimport ROLE_CLIENT, ST_CLOSED, ST_ENGAGED
 from hooker.includes.hk cimport HK_ROLE_CLIENT, HK_ROLE_SERVER, HK_STATE_ENGAGED, HK_STATE_HELD, HK_STATE_RELEASED, hk_key
 from hooker.includes.linux cimport hk_load64, hk_store64, read
+from hooker.engine.polling cimport clock_ns
 from hooker.engine.lock cimport LOCK_OWN, LOCK_TAKEN, lock_give, lock_try
 from hooker.vtl.api cimport VTL_DROP_AUTH, vtl_addr, vtl_assoc_stats, vtl_counters
 from hooker.vtl.endpoint cimport (
@@ -20,6 +21,8 @@ from hooker.vtl.endpoint cimport (
 )
 from hooker.engine.segments.flows cimport flow_key_of
 from hooker.engine.segments.worker cimport *
+
+from typing import NamedTuple
 
 from hooker.errors import UsageError
 from hooker.flow.states import Reason
@@ -34,6 +37,7 @@ _ENGINES = {                    # beside the protocol's, by `why` of worker.pxd
     WHY_NO_ENGINE: "peer-without-hooker", WHY_KEY: "key-mismatch", WHY_VERSION: "no-common-version",
     WHY_MEMORY: "out-of-memory", WHY_STEERED: "route-chosen-by-application",
     WHY_HOLD: "hold-timeout", WHY_DEVICE: "device-gone", WHY_FRAMES: "protocol-error",
+    WHY_LANE: "local-path-blocked",
 }
 _KNOWN = {                      # the protocol's that have had a name before
     Reason.NONE: "", Reason.REJECTED: "rejected-by-peer", Reason.ENGINE_STOPS: "engine-stopped",
@@ -46,6 +50,16 @@ REASONS = (
 
 FLOW_SIZE = sizeof(flow)
 """Bytes that an idle flow costs the engine, besides its channel."""
+
+class LaneRow(NamedTuple):
+    """What the engine knows of its lane, for one IP version. `heard`: a segment of the last look came out of hk0."""
+
+    watched: bool
+    open: bool
+    blocked: bool
+    heard: bool
+    pause: float                # s until the next try
+
 
 cdef struct flow_row:
     uint64_t id, bytes_out, bytes_in, backlog, spills
@@ -201,6 +215,25 @@ cdef dict view_reasons(worker *w):
 cdef dict view_ended(worker *w):
     cdef int i
     return {REASONS[i]: w.n.ended[i] for i in range(1, WHYS) if w.n.ended[i]}
+
+
+cdef dict view_lanes(worker *w):
+    """By version."""
+    cdef lane both[2]
+    look(w)
+    with nogil:
+        both = w.lanes
+        lock_give(&w.lock)
+    now = clock_ns()
+    return {both[i].version: lane_row(&both[i], now) for i in range(2)}
+
+
+cdef object lane_row(const lane *l, uint64_t now):
+    waits = l.state == LANE_WAITING and l.due > now
+    return LaneRow(
+        bool(l.watched), l.state == LANE_OPEN or l.state == LANE_ASKED, bool(l.blocked), bool(l.heard),
+        (l.due - now) * NANOSECOND if waits else 0.0,
+    )
 
 
 # ---- notices -----------------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ cdef enum why:                 # why a flow is on TCP or has ended: flow_reason,
     WHY_HOLD                   # held for as long as it may be
     WHY_DEVICE                 # hk0 was removed
     WHY_FRAMES                 # the redirect socket's framing is lost
+    WHY_LANE                   # nothing gets to hk0, or from it
     WHYS
 
 cdef enum notice_kind:
@@ -50,6 +51,16 @@ cdef enum notice_kind:
     N_CLOSED = 4
     N_PEER_UP = 5
     N_PEER_DOWN = 6
+    N_LANE_BLOCKED = 7
+    N_LANE_OPEN = 8
+
+cdef enum lane_state:
+    LANE_OFF = 0
+    LANE_RESTING               # nobody needs it, and its rule is not there perhaps
+    LANE_TRYING                # a connection begins
+    LANE_OPEN                  # it is there, and rests
+    LANE_ASKED                 # a byte of it is under way
+    LANE_WAITING               # for the next try
 
 cdef enum chain:               # what flows are found by
     BY_TUPLE                   # of a segment's addresses and ports
@@ -227,6 +238,22 @@ cdef struct notice:            # an event for Python
     uint64_t at_ns
     uint64_t waited_ns
 
+cdef struct lane:              # of one family (lane.pyx)
+    int fd                     # the engine's own connection; -1: none
+    uint8_t version
+    uint8_t state              # lane_state
+    uint8_t pauses             # how often it has come to nothing
+    uint8_t tries              # connections, of this look
+    bint watched
+    bint blocked
+    bint late
+    bint heard                 # a segment of it has come out of hk0
+    uint16_t port              # of its socket
+    uint16_t before            # of the last one
+    uint16_t service           # its remote end
+    uint8_t address[16]
+    uint64_t due               # ns
+
 cdef struct worker_counters:
     uint64_t loops, segments, segment_bytes, segments_refused, segments_unknown, segments_bridged, data_not_taken
     uint64_t early, early_kept, early_on_wire, services_cooled     # flows, stretches of DATA, flows, times
@@ -234,6 +261,7 @@ cdef struct worker_counters:
     uint64_t blocks, block_bytes, injected, injected_bytes, acks, probes, resets, refused, unknown_messages, bad_messages, unproven
     uint64_t channels_rested   # given back by flows that have nothing to say
     uint64_t trails            # flows that the wire is shown
+    uint64_t lane_looks, lanes_blocked
     uint64_t trail_segments    # by so many bare segments
     uint64_t frames, frame_bytes, redirect_reads, bad_frames, unknown_flow_frames, passed_bytes, passed_early
     uint64_t adopted, adopt_blocking, adopt_refused, adopt_zerocopy, given_up, tap_errors, tap_missed
@@ -261,6 +289,8 @@ cdef struct worker:
     uint32_t max_flows
     int tun_fd
     tun_counters tun
+    uint32_t mark              # of sockets that are led here
+    lane lanes[2]              # IPv4, IPv6
     int raw4                   # for packets with their headers, to the wire
     int raw6
     # flows

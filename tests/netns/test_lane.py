@@ -1,0 +1,319 @@
+"""Whether this host lets marked segments through: asked at the start, watched, remembered, forgotten."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import PLAIN, Pair, counts, eventually, rules
+
+from hooker import Event, Hooker, Kind, Policy, start
+from hooker.control import netns
+from hooker.errors import ConfigurationError
+from hooker.lab import INTERFACE, Host, Lab
+from hooker.lab.engine import EngineProcess
+
+pytestmark = [pytest.mark.timeout(90), pytest.mark.skipif(PLAIN, reason="TCP has no lane")]
+PORT = 7990
+KIND = "segments"
+BLOCKS = {
+    "out": "add table {0} f; add chain {0} f o {{ type filter hook output priority 0; policy drop; }};"
+    f'add rule {{0}} f o oifname {{{{ "{INTERFACE}", "lo" }}}} accept',
+    "in": "add table {0} f; add chain {0} f i {{ type filter hook input priority 0; }};"
+    'add rule {0} f i iifname "hk*" drop',
+}
+SERVER = f"""
+import socket, threading
+listener = socket.create_server(("", {PORT}), backlog=100, family=socket.AF_INET6, dualstack_ipv6=True)
+def serve(s):
+    try:
+        while data := s.recv(65536):
+            s.sendall(data)
+    except OSError:
+        pass
+while True:
+    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+"""
+ECHO = f"""
+import os, socket, sys, time
+def echo(s, data):
+    s.sendall(data)
+    got = b""
+    while len(got) < len(data):
+        part = s.recv(65536)
+        assert part, "ended"
+        got += part
+    assert got == data
+began = time.monotonic()
+s = socket.create_connection((sys.argv[1], {PORT}), 20)
+"""
+ONCE = ECHO + "echo(s, os.urandom(3000)); print(time.monotonic() - began)"
+# until a line comes on standard input; then the longest time that one echo has taken
+LONG = (
+    ECHO
+    + """
+import select
+s.settimeout(60)
+longest = 0
+print("up", flush=True)
+while not select.select([sys.stdin], [], [], 0.02)[0]:
+    now = time.monotonic()
+    echo(s, os.urandom(int(sys.argv[2])))
+    longest = max(longest, time.monotonic() - now)
+print(longest)
+"""
+)
+RESTING = (
+    ECHO
+    + """
+echo(s, bytes(9))
+print("up", flush=True)
+sys.stdin.readline()
+now = time.monotonic()
+echo(s, bytes(9))
+print(time.monotonic() - now)
+"""
+)
+
+
+def block(host: Host, what: str, family: str = "inet") -> None:
+    rules(host, BLOCKS[what].format(family))
+
+
+def unblock(host: Host, family: str = "inet") -> None:
+    rules(host, f"delete table {family} f")
+
+
+def serve(pair: Pair) -> None:
+    pair.b.popen([sys.executable, "-c", SERVER])
+    pair.b.wait_listening(PORT)
+
+
+def once(pair: Pair, family: str) -> float:
+    done = pair.a.run([sys.executable, "-c", ONCE, address(pair, family)], text=True, timeout=40)
+    return float(done.stdout)
+
+
+def address(pair: Pair, family: str) -> str:
+    return {"v4": pair.b.v4, "v6": pair.b.v6}[family]
+
+
+def long(pair: Pair, family: str, size: int) -> subprocess.Popen[str]:
+    return started(pair, LONG, address(pair, family), str(size))
+
+
+def started(pair: Pair, script: str, *arguments: str) -> subprocess.Popen[str]:
+    client = pair.a.popen(
+        [sys.executable, "-c", script, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert client.stdout
+    assert client.stdout.readline() == "up\n"
+    return client
+
+
+def longest(client: subprocess.Popen[str]) -> float:
+    out, _ = client.communicate("end\n", timeout=60)
+    return float(out)
+
+
+def engine(host: Host, **options: Any) -> Hooker:
+    made = Hooker(cgroup=host.cgroup, control=False, policy=Policy(ports=frozenset({PORT})), **options)
+    return netns.call(host.netns, made.start)
+
+
+def left_behind(host: Host) -> str:
+    look = "ip -br link | grep hk; ip rule; ip -6 rule; ip route show table all | grep hk"
+    return host.run(["sh", "-c", f"{look}; true"], hooked=False, text=True).stdout
+
+
+# ---- the start ----------------------------------------------------------------------------------
+
+
+def rule_before_ours(host: Host) -> None:
+    host.run(["ip", "rule", "add", "pref", "10", "lookup", "main"], hooked=False)
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("out", "a packet with our mark did not reach hk0.* dropped by a firewall's OUTPUT"),
+        ("in", "what hk0 gives to a socket with our mark does not reach it.* dropped by .*INPUT"),
+        ("rule", "a packet with our mark did not reach hk0: a routing rule before ours"),
+    ],
+)
+def test_an_engine_whose_lane_is_blocked_does_not_start_and_says_what_blocks_it(
+    lab: Lab, what: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import hooker.hooker as module
+
+    took: list[float] = []
+
+    def timed(*arguments: Any) -> None:
+        began = time.monotonic()
+        try:
+            real(*arguments)
+        finally:
+            took.append(time.monotonic() - began)
+
+    real = module.require_open
+    monkeypatch.setattr(module, "require_open", timed)
+    if what == "rule":
+        rule_before_ours(lab.a)
+    else:
+        block(lab.a, what)
+    before = left_behind(lab.a)
+    with pytest.raises(ConfigurationError, match=f"IPv4: {says}.*nft list ruleset"):
+        engine(lab.a)
+    assert took[0] < 1.5  # 1 s of it are waited for, at most
+    assert left_behind(lab.a) == before
+
+
+def test_the_command_says_so_too_and_its_status_is_2(lab: Lab) -> None:
+    block(lab.a, "out")
+    before = left_behind(lab.a)
+    command = start.module("hooker", "up", "--cgroup", str(lab.a.cgroup), "--listen-port", "0")
+    done = lab.a.run(command, hooked=False, check=False, timeout=60, text=True, env=start.environment())
+    assert done.returncode == 2
+    assert "did not reach hk0" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert left_behind(lab.a) == before
+
+
+def test_ipv6_alone_is_left_to_tcp_until_it_passes(lab: Lab) -> None:
+    """As firewalld keeps it: its reverse path filter knows IPv6 only."""
+    block(lab.a, "in", "ip6")
+    with Pair.open(lab, kind=KIND) as pair:
+        assert pair.client
+        serve(pair)
+        assert list(pair.client.status()["engine"]["blocked"]) == ["IPv6"]
+        assert once(pair, "v6") < 0.3
+        assert once(pair, "v4") < 1
+        assert pair.client.status()["reasons"]["local-path-blocked"] == 1
+        unblock(lab.a, "ip6")
+        eventually(lambda: not pair.client.status()["engine"]["blocked"], timeout=20)
+        client = long(pair, "v6", 1000)
+        eventually(lambda: len(engaged(pair.client)) == 1)
+        assert longest(client) < 1
+
+
+def test_a_firewall_that_names_addresses_does_not_keep_the_engine_from_starting(lab: Lab) -> None:
+    """It lets out nothing to where the engine's own connection would go, marked or not: that says nothing."""
+    rules(
+        lab.a,
+        "add table inet f; add chain inet f o { type filter hook output priority 0; policy drop; };"
+        f"add rule inet f o ip daddr {lab.b.v4} accept; add rule inet f o oifname lo accept",
+    )
+    with Pair.open(lab, kind=KIND) as pair:
+        assert pair.client
+        serve(pair)
+        client = long(pair, "v4", 1000)
+        eventually(lambda: len(engaged(pair.client)) == 1)
+        assert longest(client) < 1
+
+
+def engaged(one: EngineProcess) -> list[Any]:
+    return [flow for flow in one.status()["flows"] if flow["state"] == "engaged"]
+
+
+# ---- later --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("what", "who", "family"), [("out", "a", "v4"), ("in", "a", "v6"), ("out", "b", "v6"), ("in", "b", "v4")]
+)
+def test_a_lane_that_is_blocked_later_costs_a_bounded_time_and_is_remembered(
+    lab: Lab, what: str, who: str, family: str
+) -> None:
+    with Pair.open(lab, options=("-v",), kind=KIND) as pair:
+        assert pair.client
+        assert pair.server
+        serve(pair)
+        host, blocked = (pair.a, pair.client) if who == "a" else (pair.b, pair.server)
+        clients = [long(pair, family, size) for size in (1, 50_000)]
+        eventually(lambda: len(engaged(pair.client)) == len(engaged(pair.server)) == 2)
+        block(host, what)
+        first = once(pair, family)
+        assert first < 3
+        eventually(lambda: blocked.status()["engine"]["blocked"], timeout=5)
+        assert max(once(pair, family) for _ in range(5)) < 0.3, "new ones wait for nothing"
+        status = blocked.status()
+        assert status["reasons"]["local-path-blocked"] >= 7
+        eventually(lambda: not engaged(blocked))
+        time.sleep(0.5)
+        assert said(blocked, f"lane blocked for IP{family}") == 1
+        unblock(host)
+        eventually(lambda: not blocked.status()["engine"]["blocked"], timeout=10)
+        eventually(lambda: len(engaged(blocked)) == 2, timeout=30)
+        assert max(longest(client) for client in clients) < 3
+        again = long(pair, family, 1000)
+        eventually(lambda: len(engaged(pair.client)) == 1)
+        assert longest(again) < 1
+        assert said(blocked, f"lane open for IP{family}") == 1
+        assert 1 <= counts(blocked.status())["lanes_blocked"] <= 2
+
+
+def said(one: EngineProcess, what: str) -> int:
+    return Path(one.log).read_text().count(what)
+
+
+def test_a_flow_at_rest_is_on_tcp_before_its_application_speaks_again(lab: Lab) -> None:
+    """Nothing of it was lost, so nobody could have noticed; the engine's own connection did."""
+    with Pair.open(lab, kind=KIND) as pair:
+        assert pair.client
+        serve(pair)
+        client = started(pair, RESTING, pair.b.v4)
+        eventually(lambda: engaged(pair.client))
+        block(pair.a, "out")
+        eventually(lambda: not engaged(pair.client), timeout=3)
+        assert longest(client) < 0.5
+
+
+def test_a_flow_with_a_key_waits_until_the_lane_is_open(lab: Lab, tmp_path: Path) -> None:
+    """It cannot go by TCP. New ones go there, as when the peer's engine is away."""
+    key = tmp_path / "key"
+    key.write_text("vtl-psk-1:" + "0123456789abcdef" * 4 + "\n")
+    key.chmod(0o600)
+    with Pair.open(lab, options=("--key-file", str(key)), kind=KIND) as pair:
+        assert pair.client
+        serve(pair)
+        client = long(pair, "v4", 1000)
+        eventually(lambda: len(engaged(pair.client)) == 1)
+        block(pair.a, "out")
+        eventually(lambda: pair.client.status()["engine"]["blocked"], timeout=5)
+        assert once(pair, "v4") < 0.3
+        assert len(engaged(pair.client)) == 1
+        unblock(pair.a)
+        eventually(lambda: not pair.client.status()["engine"]["blocked"], timeout=10)
+        assert 1 < longest(client) < 15
+        assert "local-path-blocked" not in pair.client.status()["ended"]
+
+
+def test_the_pauses_between_two_tries_grow(lab: Lab) -> None:
+    events: list[Event] = []
+    made = engine(lab.a, on_event=events.append)
+    try:
+        block(lab.a, "in", "ip")
+        began = time.monotonic()
+        seen: list[float] = []
+        lab.b.popen([sys.executable, "-c", SERVER])
+        lab.b.wait_listening(PORT)
+        lab.a.run([sys.executable, "-c", ONCE, lab.b.v4], timeout=40)  # that the lane is wanted
+        while time.monotonic() - began < 20 and len(seen) < 4:
+            pause = made.snapshot()["engine"]["blocked"].get("IPv4", 0)
+            if pause > (1.5 * seen[-1] if seen else 0.5):
+                seen.append(pause)
+            time.sleep(0.01)
+        assert len(seen) == 4, seen
+        assert 5 < seen[-1] <= 8
+        told = [event for event in events if event.kind in (Kind.LANE_BLOCKED, Kind.LANE_OPEN)]
+        assert [(e.kind, str(e.remote.address)) for e in told] == [(Kind.LANE_BLOCKED, "0.0.0.0")]
+        assert told[0].reason == "local-path-blocked"
+    finally:
+        made.close()
