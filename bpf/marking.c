@@ -189,11 +189,22 @@ static __always_inline void hk_begin(struct bpf_sock_ops *s, struct hk_sock *st,
 		hk_begin_early(st, f, e);
 }
 
-static __always_inline void hk_unmark(struct bpf_sock_ops *s, struct hk_config *c, struct hk_segments_flow *f)
+/* Whether it has gone, or another one was there. */
+static __always_inline int hk_take_mark(struct bpf_sock_ops *s, struct hk_config *c, struct hk_sock *st)
 {
 	struct bpf_sock *sk = s->sk;
+	u32 mark;
 
-	if (!sk || (hk_is_our_mark(c, sk->mark) && hk_set_mark(s, 0)))
+	if (!sk)
+		return 0;
+	mark = sk->mark;
+	return !hk_is_our_mark(c, mark) || !hk_set_mark(s, hk_app_mark(st, mark));
+}
+
+static __always_inline void hk_unmark(struct bpf_sock_ops *s, struct hk_config *c, struct hk_sock *st,
+				      struct hk_segments_flow *f)
+{
+	if (!hk_take_mark(s, c, st))
 		return;
 	f->marked = 0;
 	hk_count(HK_C_SOCKET_UNMARKED);
@@ -202,9 +213,7 @@ static __always_inline void hk_unmark(struct bpf_sock_ops *s, struct hk_config *
 /* The record is another flow's, or nobody's: the engine has forgotten this one. */
 static __always_inline void hk_let_go(struct bpf_sock_ops *s, struct hk_config *c, struct hk_sock *st)
 {
-	struct bpf_sock *sk = s->sk;
-
-	if (sk && hk_is_our_mark(c, sk->mark) && hk_set_mark(s, 0))
+	if (s->sk && !hk_take_mark(s, c, st))
 		return;
 	hk_congestion_restore(s, st);
 	hk_cb_flags(s, 0);
@@ -245,7 +254,7 @@ static __always_inline int hk_segment_option(struct bpf_sock_ops *s, struct hk_c
 	if (want == HK_WANT_MARK && !f->marked)
 		hk_mark(s, c, st, f);
 	else if (want != HK_WANT_MARK && f->marked)
-		hk_unmark(s, c, f);
+		hk_unmark(s, c, st, f);
 	if (want == HK_WANT_NEVER && !f->marked) {
 		hk_congestion_restore(s, st);
 		hk_cb_flags(s, BPF_SOCK_OPS_STATE_CB_FLAG);

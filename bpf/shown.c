@@ -27,7 +27,7 @@ static __always_inline void hk_show_mark(struct bpf_sockopt *o, struct hk_sock *
 
 	if (!c || (void *)(value + 1) > o->optval_end || !hk_is_our_mark(c, *value))
 		return;
-	*value = *value & HK_MARK_OTHER ? st->app_mark[1] : st->app_mark[0];
+	*value = hk_app_mark(st, *value);
 }
 
 static __always_inline void hk_show_congestion(struct bpf_sockopt *o, struct hk_sock *st)

@@ -29,6 +29,32 @@ static __always_inline int hk_set_mark(struct bpf_sock_ops *s, int mark)
 	return bpf_setsockopt(s, HK_SOL_SOCKET, HK_SO_MARK, &mark, sizeof(mark));
 }
 
+/* What the application has set: for each form of ours, so that what the kernel refuses it changes nothing. */
+static __always_inline u32 hk_app_mark(struct hk_sock *st, u32 mark)
+{
+	return mark & HK_MARK_OTHER ? st->app_mark[1] : st->app_mark[0];
+}
+
+/*
+ * setsockopt(SO_MARK) of a socket with our mark: ours stays, in its other form. The kernel asks for the privilege, and
+ * `app_mark` of that form is given back. 0: there is no mark of ours, or no value to see.
+ */
+static __always_inline int hk_keep_mark(struct bpf_sockopt *o, struct bpf_sock *sk, struct hk_sock *st)
+{
+	struct hk_config *c = hk_config();
+	u32 *value = o->optval, mark = sk->mark;
+
+	if (!c || !hk_is_our_mark(c, mark) || o->optlen < (int)sizeof(*value) || (void *)(value + 1) > o->optval_end)
+		return 0;
+	if (mark & HK_MARK_OTHER)
+		st->app_mark[0] = *value;
+	else
+		st->app_mark[1] = *value;
+	*value = mark ^ HK_MARK_OTHER;
+	hk_count(HK_C_MARK_KEPT);
+	return 1;
+}
+
 /* ---- congestion control ----
  * Engaged, the socket talks over loopback, where a model of a path only costs. bbr's pacing cannot be turned off once
  * it has begun, so a socket that is held does not begin it; others change when they are engaged.
@@ -91,7 +117,7 @@ static __always_inline void hk_give_back(struct bpf_sock_ops *s, struct hk_confi
 	u32 mark = sk->mark;
 
 	if (hk_is_our_mark(c, mark))
-		hk_set_mark(s, st->app_mark[mark & HK_MARK_OTHER ? 1 : 0]);
+		hk_set_mark(s, hk_app_mark(st, mark));
 	hk_congestion_restore(s, st);
 	hk_cb_flags(s, 0);
 	hk_socks.sk_storage_delete(sk);

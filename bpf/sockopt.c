@@ -9,23 +9,6 @@
 #define HK_SO_RCVBUFFORCE 33
 #define HK_TCP_WINDOW_CLAMP 10
 
-/* Ours stays, in its other form: the kernel asks for the privilege, and `app_mark` of that form is given back. */
-static __always_inline int hk_keep_mark(struct bpf_sockopt *o, struct bpf_sock *sk, struct hk_sock *st)
-{
-	struct hk_config *c = hk_config();
-	u32 *value = o->optval, mark = sk->mark;
-
-	if (!c || !hk_is_our_mark(c, mark) || o->optlen < (int)sizeof(*value) || (void *)(value + 1) > o->optval_end)
-		return 1;
-	if (mark & HK_MARK_OTHER)
-		st->app_mark[0] = *value;
-	else
-		st->app_mark[1] = *value;
-	*value = mark ^ HK_MARK_OTHER;
-	hk_count(HK_C_MARK_KEPT);
-	return 1;
-}
-
 /* Held or engaged: its bytes would leave by that device, past the transport, and there is no way back to TCP. */
 static __always_inline int hk_refuse_device(struct hk_sock *st)
 {
@@ -76,5 +59,8 @@ int hk_setsockopt(struct bpf_sockopt *o)
 	st = hk_socks.sk_storage_get(sk, 0, 0);
 	if (!st || o->optlen > HK_OPTLEN_SEEN)
 		return hk_let(o);
-	return o->optname == HK_SO_MARK ? hk_keep_mark(o, sk, st) : hk_refuse_device(st);
+	if (o->optname != HK_SO_MARK)
+		return hk_refuse_device(st);
+	hk_keep_mark(o, sk, st);
+	return 1;
 }

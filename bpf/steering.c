@@ -2,7 +2,7 @@
 /*
  * cgroup setsockopt, of an engine that takes segments: an application that chooses a route for its connection, in mid-flow,
  * means the wire. The mark goes before the kernel does what it asks, and the flow stays on TCP. Under the socket's lock.
- * A pinned flow cannot follow: it fails (EPERM).
+ * A pinned flow cannot follow: a mark is kept until it is over, and a device refused (EPERM).
  *
  * And what other options mean to us: those of listeners that defer (defer.c), of sockets whose messages are redirected.
  */
@@ -24,6 +24,14 @@ static __always_inline void hk_steer(struct bpf_sockopt *o, struct bpf_sock *sk,
 	hk_emit_steered(st);
 }
 
+static __always_inline int hk_stays(struct bpf_sockopt *o, struct bpf_sock *sk, struct hk_sock *st)
+{
+	if (o->optname == HK_SO_MARK && hk_keep_mark(o, sk, st))
+		return 1;
+	hk_count(HK_C_BIND_REFUSED);
+	return 0;
+}
+
 int hk_setsockopt(struct bpf_sockopt *o)
 {
 	struct bpf_sock *sk = o->sk;
@@ -40,10 +48,8 @@ int hk_setsockopt(struct bpf_sockopt *o)
 #endif
 	if (o->optname == HK_SO_MARK || o->optname == HK_SO_BINDTODEVICE || o->optname == HK_SO_BINDTOIFINDEX) {
 		st = hk_socks.sk_storage_get(sk, 0, 0);
-		if (st && hk_is_pinned(st)) {
-			hk_count(HK_C_BIND_REFUSED);
-			return 0;
-		}
+		if (st && hk_is_pinned(st))
+			return hk_stays(o, sk, st);
 		if (st)
 			hk_steer(o, sk, st);
 	}

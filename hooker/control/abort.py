@@ -24,7 +24,7 @@ RECEIVE = 1 << 16  # bytes
 FIRST_PAUSE, LAST_PAUSE = 0.05, 2.0  # s between looks
 
 
-def abort_marked(mark: int) -> None:
+def abort_marked(mark: int, bits: int = 0xFFFFFFFF) -> None:
     """Returns when no socket with that mark can send: orphans cannot be ended before Linux 6.11.
 
     In the network namespace of the calling thread. Applications get ECONNABORTED. While the kernel does not
@@ -35,7 +35,9 @@ def abort_marked(mark: int) -> None:
     while True:
         with contextlib.suppress(OSError):
             found = [
-                (family, name) for family in (socket.AF_INET, socket.AF_INET6) for name in _find(family, mark)
+                (family, name)
+                for family in (socket.AF_INET, socket.AF_INET6)
+                for name in _find(family, mark, bits)
             ]
             if not found:
                 return
@@ -63,15 +65,15 @@ def _message(kind: int, flags: int, body: bytes) -> bytes:
     return HEADER.pack(HEADER.size + len(body), kind, NLM_F_REQUEST | flags, 1, 0) + body
 
 
-def _condition(mark: int) -> bytes:
+def _condition(mark: int, bits: int) -> bytes:
     """One operation: go on behind it if the mark is ours, else beyond the end, which refuses."""
-    code = struct.pack(OPERATION + "II", INET_DIAG_BC_MARK_COND, 12, 16, mark, 0xFFFFFFFF)
+    code = struct.pack(OPERATION + "II", INET_DIAG_BC_MARK_COND, 12, 16, mark, bits)
     return struct.pack("=HH", 4 + len(code), INET_DIAG_REQ_BYTECODE) + code
 
 
-def _find(family: int, mark: int) -> Iterator[bytes]:
+def _find(family: int, mark: int, bits: int) -> Iterator[bytes]:
     """Their names: struct inet_diag_sockid."""
-    request = REQUEST.pack(family, socket.IPPROTO_TCP, 0, STATES, bytes(48)) + _condition(mark)
+    request = REQUEST.pack(family, socket.IPPROTO_TCP, 0, STATES, bytes(48)) + _condition(mark, bits)
     with _netlink() as netlink:
         netlink.send(_message(SOCK_DIAG_BY_FAMILY, NLM_F_ROOT_MATCH, request))
         while True:

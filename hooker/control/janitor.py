@@ -59,9 +59,9 @@ def route_table(family: int, table: int) -> Action:
     return {"kind": "routes", "family": family, "table": table}
 
 
-def abort(mark: int) -> Action:
-    """TCP sockets with that mark, until there is none. The program that guards them stays as long."""
-    return {"kind": "abort", "mark": mark}
+def abort(mark: int, bits: int) -> Action:
+    """TCP sockets with these bits of their mark, until there is none; what guards them stays as long."""
+    return {"kind": "abort", "mark": mark, "bits": bits}
 
 
 def cgroup(relative: str, *, kill: bool = False) -> Action:
@@ -308,7 +308,7 @@ def _undo_abort(action: Action) -> None:
     from hooker.control.abort import abort_marked
 
     _enter(action["netns_fd"])
-    abort_marked(action["mark"])
+    abort_marked(action["mark"], action["bits"])
 
 
 def _undo_cgroup(action: Action) -> None:

@@ -17,6 +17,7 @@ NUMBERS = 1 << 14
 FILE = "mark-number"
 SEGMENTS = 0x8000  # a bit of the mark that engines that take messages do not have
 LOW = MARK_OTHER - 1  # bits below the one that has another meaning
+BITS = 0xFFFFFFFF & ~MARK_OTHER  # of a mark that tell whose it is
 
 
 def next_number() -> int:

@@ -15,12 +15,10 @@ from typing import Any
 
 from hooker.control import janitor, marks, netns
 from hooker.control.janitor import Janitor, Undo
-from hooker.engine.layout import MARK_OTHER
 from hooker.errors import KernelError
 
 TABLE_BASE = 0x484B00  # routing tables TABLE_BASE + number
 PRIORITY = 64  # of the rule: before the main table, after the local one
-MARK_BITS = 0xFFFFFFFF & ~MARK_OTHER  # of a mark that the rule looks at
 TRIES = 16  # numbers whose table somebody else may have
 MTU_ETHERNET, MTU_LEAST, MTU_JUMBO = 1500, 1280, 9000  # bytes; RFC 894, RFC 8200 5, what switches carry
 NO_WIRE = 65535  # bytes, of an engine's own device (hooker.tun)
@@ -132,7 +130,7 @@ class LocalRoute:
             "family": FAMILIES[family],
             "priority": PRIORITY,
             "fwmark": self.mark,
-            "fwmask": MARK_BITS,
+            "fwmask": marks.BITS,
             "table": TABLE_BASE + self.number,
         }
 
@@ -144,7 +142,7 @@ class LocalRoute:
             priority=PRIORITY,
             table=TABLE_BASE + self.number,
             fwmark=self.mark,
-            fwmask=MARK_BITS,
+            fwmask=marks.BITS,
         )
         self._undos.append(self._keeper.register(rule, netns="/proc/thread-self/ns/net"))
         self._promised.add(family)

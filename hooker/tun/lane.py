@@ -95,7 +95,7 @@ class Lane:
 
     def guard(self, link: int) -> None:
         """Pinned: when this process is gone, the janitor ends the sockets, and holds the program so long."""
-        self._keeper.register(janitor.abort(self.mark), netns=self._namespace, keep=(link,))
+        self._keeper.register(janitor.abort(self.mark, marks.BITS), netns=self._namespace, keep=(link,))
 
     def forget(self) -> None:
         """In a forked child: the device must not outlive its engine."""

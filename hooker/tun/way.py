@@ -11,7 +11,7 @@ import socket
 from types import TracebackType
 from typing import Any
 
-from hooker.control import janitor
+from hooker.control import janitor, marks
 from hooker.control.janitor import Janitor, Undo
 from hooker.errors import KernelError
 from hooker.tun.device import SCOPE_LINK, Device
@@ -106,7 +106,13 @@ class Way:
         with IPRoute() as netlink:
             for family in self._families:
                 if family not in self._promised:
-                    rule = janitor.rule(family, priority=self.priority, table=self.table, fwmark=self.mark)
+                    rule = janitor.rule(
+                        family,
+                        priority=self.priority,
+                        table=self.table,
+                        fwmark=self.mark,
+                        fwmask=marks.BITS,
+                    )
                     self._undos.append(self._keeper.register(rule, netns="/proc/thread-self/ns/net"))
                     self._promised.add(family)
                 try:
@@ -156,7 +162,7 @@ class Way:
             "family": FAMILIES[family][0],
             "priority": self.priority,
             "fwmark": self.mark,
-            "fwmask": 0xFFFFFFFF,
+            "fwmask": marks.BITS,
             "table": self.table,
             "protocol": BY_KERNEL,
         }

@@ -83,7 +83,7 @@ def test_sockets_are_looked_for_again_while_the_kernel_does_not_answer(
     ]
     ended: list[bytes] = []
 
-    def find(family: int, mark: int) -> Iterator[bytes]:
+    def find(family: int, mark: int, bits: int) -> Iterator[bytes]:
         if family == socket.AF_INET6 or not answers:
             return
         answer = answers.pop(0)

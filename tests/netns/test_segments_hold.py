@@ -88,3 +88,19 @@ def test_a_blocked_transport_holds_no_longer_than_it_may() -> None:
         took = transfer(pair, "v4", ("send:1000", "fin", "recv-all"), ("recv-all", "send:1000", "fin"))
         assert 0.3 < took < 3
         assert pair.engines[0].status()["reasons"]["hold-timeout"] == 1
+
+
+@pytest.mark.parametrize("kind", ["deferred", "deferred-late"])
+def test_a_service_that_defers_its_accept_is_left_to_tcp_without_a_hold(pair: Pair, kind: str) -> None:
+    """It has no connection before data, which a held client does not send."""
+    there = peer(pair.b, "serve", "0.0.0.0", PORT, "recv:3", "send:3", "close", options=("--kind", kind))
+    one, other = (
+        result(peer(pair.a, "connect", pair.b.v4, PORT, "send:3", "recv:3", "close")),
+        result(there),
+    )
+    same(one, other)
+    assert one["error"] is other["error"] is None
+    assert pair.client
+    status = pair.client.status()
+    assert status["reasons"]["peer-declines-service"] == 1
+    assert counts(status)["kernel.held"] == 0

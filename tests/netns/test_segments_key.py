@@ -7,6 +7,7 @@ import contextlib
 import errno
 import itertools
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,7 +21,8 @@ from hands import Hands
 from support import Pair, any_address, counts, eventually, peer, result, same, start_engines
 
 from hooker.control import keyfile
-from hooker.lab import Lab
+from hooker.engine.layout import MARK_BASE
+from hooker.lab import Host, Lab
 
 pytestmark = pytest.mark.timeout(120)
 SEGMENTS = ("--intercept", "segments")
@@ -182,18 +184,48 @@ def test_the_janitor_keeps_the_guard_until_the_sockets_have_ended(pair: Pair) ->
     assert plaintext(pair) == 0
 
 
-def test_a_route_of_its_own_is_refused_to_a_pinned_flow(pair: Pair) -> None:
+def kernel_mark(host: Host, port: int) -> int:
+    """What the kernel has for the socket with this local port, behind what its application is shown."""
+    shown = host.run(["ss", "-Htne", f"sport = :{port}"], text=True, stdout=-1).stdout
+    found = re.search(r"fwmark:(\S+)", shown)
+    return int(found[1], 16) if found else 0
+
+
+def test_a_pinned_flow_keeps_its_route(pair: Pair) -> None:
+    """A mark is the socket's when the flow is over, and the janitor knows the socket all the same."""
     with Hands(pair.lab) as hands:
         client, server = hands.connected(PORT)
         client.sendall(b"x")
         assert server.recv(1) == b"x"
         eventually(lambda: engaged(pair), every=0.02)
-        for option, value in ((socket.SO_MARK, 5), (SO_BINDTODEVICE, b"lo\0")):
-            with pytest.raises(PermissionError):
-                client.setsockopt(socket.SOL_SOCKET, option, value)  # type: ignore[arg-type]
-        client.sendall(b"y")
-        assert server.recv(1) == b"y"
+        with pytest.raises(PermissionError):
+            client.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, b"lo\0")
+        port = client.getsockname()[1]
+        for value in (5, 6, 0, 7):
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, value)
+            assert client.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == value
+            assert kernel_mark(pair.a, port) & 0xFFFF0000 == MARK_BASE
+            client.sendall(b"y")
+            assert server.recv(1) == b"y"
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 8)  # ours in its other form
+        pair.engines[0].kill9()
+        with pytest.raises(ConnectionAbortedError):
+            client.recv(1)
         assert plaintext(pair) == 0
+
+
+def test_a_mark_set_while_the_flow_is_held_is_the_sockets_on_tcp(tmp_path: Path) -> None:
+    with Lab() as lab, Pair.open(lab, "a", options=key(tmp_path)) as one, Hands(lab) as hands:
+        assert one.client
+        client = hands.socket(lab.a)
+        listener = hands.listening(PORT)
+        client.connect((lab.b.v4, PORT))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 5)
+        server = hands.accepted(listener)
+        client.sendall(b"x")
+        assert server.recv(1) == b"x"
+        assert kernel_mark(lab.a, client.getsockname()[1]) == 5
+        assert counts(one.client.status())["kernel.mark-kept-for-the-end"] == 1
 
 
 def test_tcps_own_patience_is_that_of_a_pinned_flow(pair: Pair) -> None:
