@@ -39,6 +39,7 @@ ENGINE = [
     "engine.segments.cells",
     "engine.segments.channel",
     "engine.segments.collected",
+    "engine.segments.cut",
     "engine.segments.flows",
     "engine.segments.greeting",
     "engine.segments.hk0",

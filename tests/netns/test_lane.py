@@ -317,3 +317,45 @@ def test_the_pauses_between_two_tries_grow(lab: Lab) -> None:
         assert told[0].reason == "local-path-blocked"
     finally:
         made.close()
+
+
+# ---- one service --------------------------------------------------------------------------------
+
+SERVICE = "10.9.9.9"
+
+
+def translate(host: Host, target: str) -> None:
+    """As kube-proxy does, for TCP and UDP."""
+    host.run(["ip", "route", "add", SERVICE, "dev", INTERFACE], hooked=False)
+    rules(
+        host,
+        "add table ip n; add chain ip n o { type nat hook output priority -100; };"
+        f"add rule ip n o ip daddr {SERVICE} dnat to {target}",
+    )
+
+
+@pytest.mark.parametrize(("what", "who"), [("translated", "a"), ("dropped", "a"), ("dropped", "b")])
+def test_a_service_that_alone_is_cut_off_costs_one_flow_and_is_remembered(
+    lab: Lab, what: str, who: str
+) -> None:
+    host = lab.a if who == "a" else lab.b
+    target = SERVICE if what == "translated" else lab.b.v4
+    if what == "translated":
+        translate(host, lab.b.v4)
+    with Pair.open(lab, kind=KIND) as pair:
+        assert pair.client
+        assert pair.server
+        serve(pair)
+        cut = pair.client if who == "a" else pair.server
+        if what == "dropped":
+            port = f"{'dport' if who == 'a' else 'sport'} {PORT}"
+            rule = f'add rule inet f o oifname "hk*" tcp {port} drop'
+            rules(
+                host, "add table inet f; add chain inet f o { type filter hook output priority 0; };" + rule
+            )
+        script = [sys.executable, "-c", ONCE, target]
+        took = [float(pair.a.run(script, text=True, timeout=40).stdout) for _ in range(8)]
+        assert sum(one > 0.5 for one in took) <= 1, took
+        assert max(took) < 3
+        assert cut.status()["reasons"]["local-path-blocked"] >= (7 if who == "a" else 1)
+        assert not cut.status()["engine"]["blocked"], "other services go on"

@@ -8,6 +8,7 @@ the acknowledgement, which then goes with them. An acknowledgement alone waits f
 from libc.stdint cimport UINT64_MAX, int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from hooker.engine.segments.channel cimport channel_begin, channel_end, channel_of
+from hooker.engine.segments.cut cimport cut_note, cut_over, cut_try
 from hooker.engine.segments.flows cimport *
 from hooker.engine.segments.hold cimport hold_deadline, hold_engaged, hold_pin
 from hooker.engine.segments.hk0 cimport give, give_probe, give_reset, is_due, twin_begin, twin_told
@@ -60,6 +61,9 @@ cdef void act_alone(worker *w, flow *f, const Outcome *out) noexcept nogil:
 
 cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
     cdef uint32_t todo = out.actions
+    # before it is unmarked, which may be at once
+    cdef bint missed = (out.was == ST_ARMED and f.f.state == ST_LEFT and f.rec != NULL
+                        and hk_load32(&f.rec.marked) and f.f.reason != WHY_ENGINE_STOPS)
     if todo & DO_MARK and f.rec != NULL and f.f.role == ROLE_SERVER and f.f.flags & FL_EARLY:
         hk_store32(&f.rec.burst, BURST)         # first: the mark may be set at once
     if todo & (DO_MARK | DO_UNMARK) and f.rec != NULL:
@@ -86,7 +90,11 @@ cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
     if f.stash != NULL and f.f.state == ST_ENGAGED:
         stash_give(w, f)
     if todo & DO_REPORT:
-        flow_report(w, f, f.f.reason)
+        if missed and cut_note(w, f):
+            flow_report(w, f, WHY_LANE)
+            f.f.reason = WHY_NOT_THROUGH_HK0
+        else:
+            flow_report(w, f, f.f.reason)
         try_again(w, f)
     if f.f.state == ST_LEFT or f.f.state == ST_TCP:
         kept_drop(w, f)                         # it has been on the wire
@@ -101,6 +109,10 @@ cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
 # ---- states ------------------------------------------------------------------------------------------
 
 cdef void entered(worker *w, flow *f, const Outcome *out) noexcept nogil:
+    if f.f.state == ST_ARMED:
+        f.armed_ns = w.now
+    elif out.was == ST_ARMED and f.f.state < ST_LEFT and w.n.services_cut:
+        cut_over(w, f)
     if out.was == ST_ENGAGED:
         f.bits &= ~<uint16_t>(F_TWIN | F_ASKED)
         w.n.left += 1
@@ -178,6 +190,8 @@ cdef void flow_wanted(worker *w, flow *f) noexcept nogil:
     f.again_at = UINT64_MAX
     if w.leaving or waits_for_lane(w, f):
         return
+    if w.n.services_cut:
+        cut_try(w, f)
     f.bits |= F_WANTED
     f.again_at = w.now + WANTED
     a = vtl_connect(w.vtl, &to, w.now)

@@ -16,5 +16,5 @@ cdef void lane_doubt(worker *w, const flow *f) noexcept nogil         # its segm
 cdef bint lane_hear(worker *w, const Segment *s) noexcept nogil       # False: not of its connection
 cdef uint64_t lanes_deadline(const worker *w) noexcept nogil
 cdef bint lanes_due(worker *w) noexcept nogil                         # True: one is blocked since now
-cdef bint is_blocked(const worker *w, const flow *f) noexcept nogil
+cdef bint is_blocked(const worker *w, const flow *f) noexcept nogil       # or its service
 cdef uint64_t blocked_until(const worker *w, const flow *f) noexcept nogil     # the next look is over then

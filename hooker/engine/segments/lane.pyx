@@ -18,6 +18,7 @@ itself, from what the segments say.
 
 from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
+from hooker.engine.segments.cut cimport cut_until
 from hooker.engine.segments.flows cimport tell_lane
 from hooker.engine.segments.worker cimport *
 from hooker.engine.tun cimport tun_write
@@ -67,10 +68,12 @@ cdef inline const lane *lane_seen(const worker *w, const flow *f) noexcept nogil
 
 
 cdef bint is_blocked(const worker *w, const flow *f) noexcept nogil:
-    return lane_seen(w, f).blocked
+    return lane_seen(w, f).blocked or (w.n.services_cut and cut_until(w, f))
 
 
 cdef uint64_t blocked_until(const worker *w, const flow *f) noexcept nogil:
+    if not lane_seen(w, f).blocked:
+        return cut_until(w, f)
     return lane_seen(w, f).due + BEGIN + LATE
 
 

@@ -8,6 +8,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memset
 from hooker.engine.segments.actions cimport act, act_alone, cause
+from hooker.engine.segments.cut cimport cut_try
 from hooker.engine.segments.flows cimport flow_join, flow_reindex, remote_ip
 from hooker.engine.segments.hold cimport hold_unpin
 from hooker.engine.segments.index cimport *
@@ -216,6 +217,8 @@ cdef void opened(worker *w, flow *f, peer *who, const Message *m) noexcept nogil
     cdef uint64_t before
     if f.bits & (F_STEERED | F_NEVER) or (is_blocked(w, f) and not f.f.flags & FL_PINNED):
         return                          # it stays on TCP; the client's tries end
+    if w.n.services_cut and m.epoch > f.f.epoch:
+        cut_try(w, f)
     if f.r != NULL and m.epoch != f.f.epoch:
         return                          # the kernel's TCP cannot go on where ours stands
     if f.gather != NULL:

@@ -28,6 +28,7 @@ cdef enum:
     STASH_SERVER = 16          # of one flow: what may be sent before an ACCEPT
     STASH_CLIENT = 64          # and before it arrives: a TCP's first window
     BURST = 64                 # segments that a warm service's socket begins with
+    CUTS = 256                 # services that are remembered as cut off
     CLOSED_MOST = 16384        # closed flows that are remembered
     KEPT = 4096                # copies of segments that are under way
     FRAMES = 1024              # of the redirect socket that are parsed at a time
@@ -127,6 +128,7 @@ cdef struct flow:
     uint64_t locator
     uint64_t cookie            # SO_COOKIE of the socket
     uint64_t opened_ns
+    uint64_t armed_ns          # since when a segment of it is awaited
     uint64_t again_at          # client: when it tries again; UINT64_MAX: not. Engaged: since when. Closed: its channel's end
     uint64_t bytes_out
     uint64_t bytes_in
@@ -254,6 +256,14 @@ cdef struct lane:              # of one family (lane.pyx)
     uint8_t address[16]
     uint64_t due               # ns
 
+cdef struct cut:               # a service whose segments do not come (cut.pyx)
+    uint8_t ip[16]             # of its host; a server's own: zero
+    uint16_t port              # 0: nobody's entry
+    uint8_t role
+    uint8_t pauses             # how often
+    uint64_t until             # ns
+    uint64_t tester            # id of the flow that tries it again
+
 cdef struct worker_counters:
     uint64_t loops, segments, segment_bytes, segments_refused, segments_unknown, segments_bridged, data_not_taken
     uint64_t early, early_kept, early_on_wire, services_cooled     # flows, stretches of DATA, flows, times
@@ -261,7 +271,7 @@ cdef struct worker_counters:
     uint64_t blocks, block_bytes, injected, injected_bytes, acks, probes, resets, refused, unknown_messages, bad_messages, unproven
     uint64_t channels_rested   # given back by flows that have nothing to say
     uint64_t trails            # flows that the wire is shown
-    uint64_t lane_looks, lanes_blocked
+    uint64_t lane_looks, lanes_blocked, services_cut
     uint64_t trail_segments    # by so many bare segments
     uint64_t frames, frame_bytes, redirect_reads, bad_frames, unknown_flow_frames, passed_bytes, passed_early
     uint64_t adopted, adopt_blocking, adopt_refused, adopt_zerocopy, given_up, tap_errors, tap_missed
@@ -291,6 +301,7 @@ cdef struct worker:
     tun_counters tun
     uint32_t mark              # of sockets that are led here
     lane lanes[2]              # IPv4, IPv6
+    cut cuts[256]              # CUTS
     int raw4                   # for packets with their headers, to the wire
     int raw6
     # flows
