@@ -7,6 +7,7 @@ unless ``HOOKER_REQUIRE_BPF=1``, which makes that a failure.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import uuid
@@ -34,7 +35,10 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],  # of the machine, not of the tests
 )
 settings.load_profile("bounded")  # every run the same; `--hypothesis-profile default` looks further
-os.environ.setdefault(lab_leftovers.SESSION_VARIABLE, uuid.uuid4().hex)
+if "PYTEST_XDIST_WORKER" in os.environ:  # its neighbour's namespaces are not left behind
+    os.environ[lab_leftovers.SESSION_VARIABLE] = uuid.uuid4().hex
+else:
+    os.environ.setdefault(lab_leftovers.SESSION_VARIABLE, uuid.uuid4().hex)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -62,6 +66,23 @@ def _nothing_left_at_the_end() -> Iterator[None]:
     found = lab_leftovers.left(before)
     if found:
         pytest.fail(f"left behind at the end: {', '.join(found)}", pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def _beside_others(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """``@pytest.mark.alone``: no test of this run is beside it. Who waits for that lets nobody begin."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    common = tmp_path_factory.getbasetemp().parent
+    alone = request.node.get_closest_marker("alone") is not None
+    with open(common / "turn", "w") as turn, open(common / "run", "w") as run:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        fcntl.flock(run, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(turn, fcntl.LOCK_UN)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ SESSION_VARIABLE = "HOOKER_LAB_SESSION"
 SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280}[os.uname().machine]
 NEXT_ID = {"prog": 11, "map": 12, "link": 31}  # commands of bpf(2)
 FDINFO = {"prog_id": "prog", "map_id": "map", "link_id": "link"}
-SETTLE = 3.0  # s: sockets, programs and namespaces are freed by the kernel in the background
+SETTLE = 10.0  # s: sockets, programs and namespaces are freed by the kernel in the background
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

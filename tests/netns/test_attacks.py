@@ -11,7 +11,7 @@ from support import Pair, peer, result, same
 from benchmarks import attacks
 from hooker.lab import Lab
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = [pytest.mark.timeout(90), pytest.mark.alone]
 MB = 1 << 20
 SECONDS = 4.0
 

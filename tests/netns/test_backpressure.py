@@ -11,7 +11,7 @@ from support import SEGMENTS, Pair, peer, result, same
 
 from hooker.lab import Lab
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.alone]
 MB = 1 << 20
 
 # What may lie between a writer and a reader that has stopped, beyond what the engines had at start.

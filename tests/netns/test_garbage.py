@@ -12,7 +12,7 @@ from support import Pair, peer, result, same
 
 from hooker.control import netns
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = [pytest.mark.timeout(90), pytest.mark.alone]
 MB = 1 << 20
 ETH_P_ALL = 3
 

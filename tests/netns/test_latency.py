@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from support import FAMILIES, Pair, address, any_address, peer, results, same
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = [pytest.mark.timeout(90), pytest.mark.alone]
 MB = 1 << 20
 NO_TIMER = 0.150  # s: below TCP's smallest retransmission timeout plus its first backoff
 ROUNDS = 10

@@ -7,7 +7,7 @@ from support import Pair, peer, result, same
 
 from hooker.lab import INTERFACE
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = [pytest.mark.timeout(90), pytest.mark.alone]
 SIZE = 1 << 20  # bytes
 SOON = 3.0  # s; one window each persist timeout would be 7 to 88, TCP needs up to 0.1
 SMALL = (2304, 16384)  # bytes; the first is the least that the kernel gives

@@ -14,7 +14,7 @@ from support import KIND, PLAIN, SEGMENTS, Pair, address, any_address, counts, e
 
 from hooker.lab import Host, Lab
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.alone]
 PORT = 7970
 SO_MARK = 36
 
