@@ -271,7 +271,7 @@ def _left() -> Iterator[Rule]:
 
 
 def _closed() -> Iterator[Rule]:
-    yield Rule(S.CLOSED, E.SEGMENT, None, A.BRIDGE, pinned=False)
+    yield Rule(S.CLOSED, E.SEGMENT, None, A.BRIDGE)
     yield Rule(S.CLOSED, E.AFTER_RESET, None, A.SEND_RESET)
     yield Rule(S.CLOSED, E.LEAVE_AFTER_RESET, None, A.WIRE_RST, pinned=False)
     for event in (E.DATA_OLD, E.PING, E.PROBE):

@@ -267,6 +267,26 @@ def test_an_engine_that_stops_ends_its_flows(pair: Pair, who: int) -> None:
     assert plaintext(pair) == 0
 
 
+@both_families
+def test_a_time_wait_answers_the_next_connection_with_its_ports(pair: Pair, family: str) -> None:
+    """By a bare ACK on the wire: the RST that it elicits ends it, and the next SYN is refused."""
+    with Hands(pair.lab) as hands:
+        client, server = hands.connected(PORT, family)
+        eventually(lambda: engaged(pair), every=0.02)
+        here, there = client.getsockname(), client.getpeername()
+        server.close()
+        assert client.recv(1) == b""
+        client.close()
+        time.sleep(0.5)  # its last ACK is acknowledged by then
+        again = hands.socket(pair.a, family)
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        again.bind(here)
+        begin = time.monotonic()
+        with pytest.raises(ConnectionRefusedError):
+            again.connect(there)
+        assert time.monotonic() - begin < 5
+
+
 @pytest.mark.parametrize("there", ["no-engine", "no-key", "another-key"])
 @pytest.mark.parametrize("client_has_it", [True, False])
 def test_without_the_same_key_the_flow_is_tcp(tmp_path: Path, there: str, client_has_it: bool) -> None:
