@@ -5,8 +5,9 @@
    is left as its window. Bytes below are the kernel's as before, and until their acknowledgement has come
    no later one is given: it would cover them.
 2. Order: bytes of TCP follow the first `spill_at` redirected ones. The kernel program turns to REDIRECT
-   only when all that TCP ever got has been taken (`resume`), so between two turns there is one order. A
-   segment whose turn has not come although the redirect socket was read is not taken, and TCP repeats it.
+   only when all that TCP ever got has been taken (`resume`), so between two turns there is one order. The
+   kernel gathers redirected messages, so a segment may be here before those that precede it: it is kept
+   until they come.
 3. FIN is the sender's when all frames are here, and acknowledged when the peer's kernel has acknowledged
    it: FIN_WAIT and SO_LINGER mean what TCP means by them.
 4. The machine is told of it all in the peer's positions: what is below `base`, where they are the same, and
@@ -14,19 +15,20 @@
 """
 
 from libc.stdint cimport UINT64_MAX, int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 from hooker.engine.segments.actions cimport act, cause, flow_gives_up
-from hooker.engine.segments.collected cimport collect, collected_all, has_turn
+from hooker.engine.segments.collected cimport collected_all, has_turn
 from hooker.engine.segments.flows cimport flow_key_of, flow_touch
 from hooker.engine.segments.hk0 cimport is_due
-from hooker.engine.segments.lent cimport lent_for
+from hooker.engine.segments.lent cimport lent_back, lent_for
 from hooker.engine.segments.peers cimport refuse
 from hooker.engine.segments.redirected cimport *
 from hooker.engine.segments.tapped cimport tap_bytes
 from hooker.engine.segments.worker cimport *
-from hooker.engine.slab cimport pool_current, slab
+from hooker.engine.slab cimport slab
 from hooker.flow.machine cimport (
-    DO_SEND_DATA, FL_FINAL_HERE, Outcome, ST_ENGAGED, after, flow_segment, near,
+    DO_BRIDGE, DO_SEND_DATA, FL_FINAL_HERE, Outcome, ST_ENGAGED, after, flow_segment, near,
 )
 from hooker.flow.machine cimport Segment as Numbers
 from hooker.flow.sender cimport sender_done, sender_fin, sender_position
@@ -92,59 +94,68 @@ cdef void adopt_later(worker *w, flow *f) noexcept nogil:
 
 # ---- what the local TCP says -------------------------------------------------------------------------
 
+cdef void has_taken(worker *w, flow *f, uint32_t n) noexcept nogil:
+    f.r.taken += n
+    w.n.passed_bytes += n
+    if f.r.rec != NULL:
+        hk_store64(&f.r.rec.resume, <uint32_t>(f.r.taken - 1))
+
+
 cdef bint take_bytes(worker *w, flow *f, const uint8_t *data, uint32_t n, slab *memory) noexcept nogil:
     """In order. Whether `memory` has them for longer now."""
-    cdef redirected *r = f.r
-    cdef bint shown = w.tap != NULL and memory != NULL
     cdef const uint8_t *bytes = data
     cdef lot *l = lent_for(w, f, memory, &bytes, n)
+    cdef bint in_slab = l != NULL and l.memory != NULL
     if l == NULL:
-        w.n.data_not_taken += 1
+        w.n.passed_not_taken += 1
         return False
+    if f.r.early != NULL or not has_turn(f):
+        w.n.passed_early += 1
+        if not redirected_keep(w, f, l, bytes, n):
+            w.n.passed_not_taken += 1
+            return False
+        f.r.heard += n
+        return in_slab
     if w.tap != NULL:
         tap_bytes(w, f, memory, data, n)
-    shown |= redirected_write(w, f, l, bytes, n)
-    if r.bits & R_LOST:
-        return shown
-    r.taken += n
-    w.n.passed_bytes += n
-    if r.rec != NULL:
-        hk_store64(&r.rec.resume, <uint32_t>(r.taken - 1))
-    return shown
+    redirected_write(w, f, l, bytes, n)
+    if not f.r.bits & R_LOST:
+        f.r.heard += n
+        has_taken(w, f, n)
+    return in_slab or (w.tap != NULL and memory != NULL)
 
 
-cdef void take_later(worker *w, flow *f, const uint8_t *data, uint32_t n) noexcept nogil:
-    """Rule 2: the redirect socket is read first, to where the segment stands."""
-    cdef slab *memory
-    memcpy(w.cut, data, n)
-    w.n.passed_early += 1
-    collect(w)
-    if not has_turn(f):
-        w.n.data_not_taken += 1
+cdef void meet_early(worker *w, flow *f) noexcept nogil:
+    """Rule 2. The redirect socket's bytes may be here later than the segment: the kernel gathers them."""
+    cdef early_part *e
+    if f.r.early == NULL or not has_turn(f):
         return
-    memory = pool_current(&w.slabs, n)
-    if memory == NULL:
-        take_bytes(w, f, w.cut, n, NULL)
-        return
-    memcpy(memory.base + memory.used, w.cut, n)
-    if take_bytes(w, f, memory.base + memory.used, n, memory):
-        memory.used += n
+    e = redirected_meet(f)
+    while e != NULL:
+        if w.tap != NULL:
+            tap_bytes(w, f, e.l.memory, e.data, e.n)
+        redirected_write(w, f, e.l, e.data, e.n)
+        lent_back(w, e.l, e.n)                  # as an early one
+        has_taken(w, f, e.n)
+        free(e)
+        e = redirected_meet(f)
 
 
-cdef bint take(worker *w, flow *f, const Segment *s, slab *memory) noexcept nogil:
-    """What of the segment is ours, and new."""
+cdef bint take(worker *w, flow *f, const Segment *s, const heard *h, slab *memory) noexcept nogil:
+    """What of the segment is ours, and new. Whether its slab has bytes of it for longer."""
     cdef redirected *r = f.r
-    cdef uint32_t at = s.seq - f.t.local_isn, skip = 0
-    cdef bint lent = False               # its slab has bytes of it for longer
-    if r.bits & (R_OVER | R_LOST | R_FIN) or after(at, r.taken):
+    cdef uint32_t at = s.seq - f.t.local_isn, skip = 0, before = r.heard
+    cdef bint lent = False
+    if r.bits & (R_OVER | R_LOST | R_FIN) or after(at, r.heard):
+        w.n.passed_holes += after(at, r.heard)
         f.t.flags |= TWIN_PROMPT        # a hole, or a FIN once more: it hears where we are
         return False
-    skip = r.taken - at
-    if skip < s.length and has_turn(f):
+    skip = r.heard - at
+    if skip < s.length:
         lent = take_bytes(w, f, s.data + skip, s.length - skip, memory)
-    elif skip < s.length:
-        take_later(w, f, s.data + skip, s.length - skip)
-    if s.flags & FLAG_FIN and r.taken == at + s.length and not r.bits & R_LOST:
+    if r.heard != before and h.what & (HEARD_NEW | HEARD_TIMESTAMPS) == HEARD_TIMESTAMPS:
+        twin_echo(&f.t, h.ts_value)     # sent once more, and not in vain (docs/twin.md, rule 7)
+    if s.flags & FLAG_FIN and r.heard == at + s.length and not r.bits & R_LOST:
         r.bits |= R_FIN
     redirected_due(w, f)
     return lent
@@ -205,10 +216,11 @@ cdef bint hear_passed(worker *w, flow *f, const Segment *s, slab *memory) noexce
             twin_echo(&f.t, h.ts_value)
     else:
         out.actions &= ~<uint32_t>DO_SEND_DATA
+        c.s = s if out.actions & DO_BRIDGE else NULL    # of a TIME_WAIT, whose header is all that goes there
     act(w, f, &out, &c)
     live = live and f.f.state == ST_ENGAGED
     if live and (s.length > below or s.flags & FLAG_FIN) and not h.what & (HEARD_PROBE | HEARD_DROPPED):
-        c.lent |= take(w, f, s, memory)
+        c.lent |= take(w, f, s, &h, memory)
     if h.what & HEARD_AGAIN:
         refuse(w, f, h.again_from)
     is_due(w, f)
@@ -250,7 +262,8 @@ cdef void serve(worker *w, flow *f) noexcept nogil:
     if r.bits & R_LOST:
         flow_gives_up(w, f, WHY_MEMORY)
         return
-    if r.bits & (R_FIN | R_FIN_TAKEN) == R_FIN and collected_all(f):
+    meet_early(w, f)
+    if r.bits & (R_FIN | R_FIN_TAKEN) == R_FIN and r.taken == r.heard and collected_all(f):
         r.bits |= R_FIN_TAKEN
         sender_fin(&r.s)
     redirected_send(w, f)

@@ -1,6 +1,6 @@
 # The engine's end of a flow whose messages come by the redirect socket: it is their TCP. docs/flow.md, 8.7.
 from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
-from hooker.engine.segments.worker cimport R_OVER, flow, lot, redirected, worker
+from hooker.engine.segments.worker cimport R_OVER, early_part, flow, lot, redirected, worker
 from hooker.flow.messages cimport Message
 from hooker.flow.sender cimport SN_FIN, sender_deadline, sender_done
 
@@ -11,6 +11,10 @@ cdef void redirected_drop(worker *w, flow *f) noexcept nogil  # the connection w
 cdef void redirected_socket_gone(flow *f) noexcept nogil  # before its record is another's
 cdef void redirected_due(worker *w, flow *f) noexcept nogil  # it has its turn at the end of the round
 cdef bint redirected_write(worker *w, flow *f, lot *l, const uint8_t *data, uint32_t n) noexcept nogil
+# The same, kept until redirected_meet(); False: not taken.
+cdef bint redirected_keep(worker *w, flow *f, lot *l, const uint8_t *data, uint32_t n) noexcept nogil
+# The first of what was kept, the caller's to free; NULL: none.
+cdef early_part *redirected_meet(flow *f) noexcept nogil
 cdef void redirected_send(worker *w, flow *f) noexcept nogil  # what the peer's window and the transport take
 cdef void redirected_word(worker *w, flow *f, const Message *m) noexcept nogil  # of its peer, in this epoch
 cdef uint64_t redirected_room(const worker *w, const flow *f) noexcept nogil  # bytes of credit that are left

@@ -11,7 +11,7 @@
 """
 
 from libc.stdint cimport UINT64_MAX, int16_t, int32_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
 from hooker.engine.segments.channel cimport channel_of
 from hooker.engine.segments.lent cimport lent_back, lent_not, lent_room, lent_taken
 from hooker.engine.segments.worker cimport *
@@ -23,6 +23,7 @@ from hooker.transports.vtl cimport send_message
 from hooker.vtl.api cimport vtl_channel
 
 cdef enum:
+    EARLY_PARTS = 4096         # of one flow that are kept
     AGAIN = 10000000           # ns after which the transport is asked again, if nothing else happens
 
 
@@ -46,12 +47,20 @@ cdef redirected *redirected_new(worker *w, flow *f) noexcept nogil:
     if r == NULL:
         return NULL
     sender_init(&r.s, &w.pool.c, f.f.snd_nxt, f.f.peer_edge, <uint64_t>f.f.rtt_us * 1000)
-    r.base = r.taken = f.f.snd_nxt
+    r.base = r.taken = r.heard = f.f.snd_nxt
     r.rec = &w.redirects[<uint32_t>f.id]
     r.retry_at = UINT64_MAX
     f.r = r
     redirected_note(w, f)
     return r
+
+
+cdef void drop_early(worker *w, flow *f) noexcept nogil:
+    cdef early_part *e = redirected_meet(f)
+    while e != NULL:
+        lent_back(w, e.l, e.n)
+        free(e)
+        e = redirected_meet(f)
 
 
 cdef void redirected_drop(worker *w, flow *f) noexcept nogil:
@@ -61,6 +70,7 @@ cdef void redirected_drop(worker *w, flow *f) noexcept nogil:
     if f.r.rec != NULL:
         hk_store32(&f.r.rec.allowed, 0)
     sender_free(&f.r.s, &w.pool)
+    drop_early(w, f)
 
 
 cdef void redirected_free(worker *w, flow *f) noexcept nogil:
@@ -94,6 +104,33 @@ cdef bint redirected_write(worker *w, flow *f, lot *l, const uint8_t *data, uint
         f.r.bits |= R_LOST
         return False
     return lent_taken(l, n)
+
+
+cdef bint redirected_keep(worker *w, flow *f, lot *l, const uint8_t *data, uint32_t n) noexcept nogil:
+    cdef redirected *r = f.r
+    cdef early_part *e = NULL
+    if r.early_n < EARLY_PARTS:
+        e = <early_part *>malloc(sizeof(early_part))
+    if e == NULL:
+        lent_not(w, l)
+        return False
+    e.next, e.l, e.data, e.n = NULL, l, data, n
+    if r.early == NULL:
+        r.early = e
+    else:
+        r.early_last.next = e
+    r.early_last = e
+    r.early_n += 1
+    lent_taken(l, n)
+    return True
+
+
+cdef early_part *redirected_meet(flow *f) noexcept nogil:
+    cdef early_part *e = f.r.early
+    if e != NULL:
+        f.r.early = e.next
+        f.r.early_n -= 1
+    return e
 
 
 cdef uint64_t redirected_credit(const worker *w, const flow *f) noexcept nogil:

@@ -153,6 +153,12 @@ cdef struct flow:
     uint8_t sent               # segments with bytes since it was engaged, as far as they are counted
     uint16_t speaks            # the run of the engine that answered the SYN; 0: none did
 
+cdef struct early_part:        # a segment's bytes that came before redirected ones which stand before them
+    early_part *next
+    lot *l                     # they are lent
+    const uint8_t *data
+    uint32_t n
+
 cdef struct redirected:        # of a flow that was adopted
     Sender s
     hk_redirect *rec           # NULL: its socket is gone
@@ -160,7 +166,11 @@ cdef struct redirected:        # of a flow that was adopted
     uint64_t received          # bytes of the redirect socket
     uint64_t retry_at          # the transport has not taken what there was; UINT64_MAX: it has
     uint32_t base              # of the local TCP's stream: from here on its bytes are the sender's, not acknowledged end to end
-    uint32_t taken             # and up to here it has them. Both are its positions, not the peer's
+    uint32_t taken             # up to here it has them
+    uint32_t heard             # and up to here they are here, in `early`. All three are its positions, not the peer's
+    uint32_t early_n           # parts
+    early_part *early
+    early_part *early_last
     uint16_t serial_in         # of the peer's ACKEDs
     uint8_t bits               # redirected_bit
 
@@ -273,7 +283,8 @@ cdef struct worker_counters:
     uint64_t trails            # flows that the wire is shown
     uint64_t lane_looks, lanes_blocked, services_cut
     uint64_t trail_segments    # by so many bare segments
-    uint64_t frames, frame_bytes, redirect_reads, bad_frames, unknown_flow_frames, passed_bytes, passed_early
+    uint64_t frames, frame_bytes, redirect_reads, bad_frames, unknown_flow_frames
+    uint64_t passed_bytes, passed_early, passed_holes, passed_not_taken    # bytes, segments of adopted flows' TCPs
     uint64_t adopted, adopt_blocking, adopt_refused, adopt_zerocopy, given_up, tap_errors, tap_missed
     uint64_t datagrams_dropped, over_share, turns, engaged, left, opened, closed, early_opens, wire_errors, notices_lost, slabs_exhausted
     uint64_t reasons[64]       # WHYS
