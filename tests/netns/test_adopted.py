@@ -239,10 +239,10 @@ def test_bytes_of_both_sources_that_wait_for_the_engine_keep_their_order(pair: P
 def test_close_lingers_until_the_peers_kernel_has_it_all(pair: Pair, hands: Hands) -> None:
     """SO_LINGER: what the engine alone has does not count."""
     client, server = adopted(hands, pair)
-    client.setblocking(True)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 20))
-    client.setblocking(False)
-    sent = fill(client)
+    sent = POOL[: MB // 2]  # the engine takes it all, the peer's kernel does not
+    assert client.send(sent) == len(sent)
     client.setblocking(True)  # a non-blocking close() does not linger
     reads: list[bytes] = []
     reader = threading.Timer(1.5, lambda: reads.append(received(server, len(sent) + 1)))
@@ -253,6 +253,22 @@ def test_close_lingers_until_the_peers_kernel_has_it_all(pair: Pair, hands: Hand
     reader.join(30)
     assert reads == [sent]
     assert took > 1.0
+
+
+def test_many_that_send_a_burst_and_close_lose_nothing(pair: Pair, hands: Hands) -> None:
+    """The kernel gathers redirected messages: a FIN may be read before the last of them."""
+    before = grown(pair, "given_up")
+    for n in range(30):
+        client, server = hands.connected(next(ports), settle=0.02)
+        client.setblocking(False)
+        for _ in range(6):
+            client.send(b"?")
+            assert received(server, 1) == b"?"
+        digest = send_all(client, 600_000, seed=n)
+        client.close()
+        assert read_to_end(server) == (600_000, digest)
+        server.close()
+    assert grown(pair, "given_up") == before
 
 
 def test_what_was_written_before_a_reset_ends_it(pair: Pair, hands: Hands) -> None:
