@@ -184,4 +184,6 @@ cdef void twin_reset(twin *t, twin_segment *out) noexcept nogil
 # After the deadline: which bytes the local TCP should be given again. False: none.
 cdef bint twin_expired(twin *t, uint64_t now, uint64_t *again_from, uint64_t *again_to) noexcept nogil
 # Both FINs are acknowledged, or a RST came.
+# Whether the remote TCP's FIN has been given, and acknowledged.
+cdef bint twin_fin_taken(const twin *t) noexcept nogil
 cdef bint twin_finished(const twin *t) noexcept nogil

@@ -503,8 +503,11 @@ cdef bint twin_expired(twin *t, uint64_t now, uint64_t *again_from, uint64_t *ag
     return again_to[0] > again_from[0]
 
 
+cdef bint twin_fin_taken(const twin *t) noexcept nogil:
+    return t.down_fin != NOWHERE and t.down_acked > t.down_fin
+
+
 cdef bint twin_finished(const twin *t) noexcept nogil:
     if t.flags & TWIN_OVER:
         return True
-    return (t.up_fin != NOWHERE and t.up_acked > t.up_fin
-            and t.down_fin != NOWHERE and t.down_acked > t.down_fin)
+    return t.up_fin != NOWHERE and t.up_acked > t.up_fin and twin_fin_taken(t)

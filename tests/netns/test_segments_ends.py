@@ -51,6 +51,34 @@ def test_addresses_used_again_in_the_moment_of_an_end_lose_no_slot() -> None:
         eventually(lambda: counts(server.status())["flows"] == 0)
 
 
+@pytest.mark.parametrize("options", [(), ("--hold",)], ids=["free", "hold"])
+@pytest.mark.parametrize("first", ["client", "server"])
+def test_who_closes_later_ends_by_the_transport(first: str, options: tuple[str, ...]) -> None:
+    """The other kernel waits for that FIN without a socket: its answer comes by the device all the same."""
+    with (
+        Lab() as lab,
+        Pair.open(lab, options=("--intercept", "segments", *options)) as pair,
+        Hands(lab) as hands,
+    ):
+        both = hands.connected(PORT)
+        eventually(lambda: all(counts(engine.status())["engaged"] for engine in pair.engines))
+        before = [engine.status()["reasons"] for engine in pair.engines]
+        wire = lab.meter.read().tcp.packets
+        early, late = both if first == "client" else both[::-1]
+        early.close()
+        assert received(late, 1) == b""
+        time.sleep(0.3)
+        late.close()
+        eventually(lambda: all(engine.status()["reasons"].get("closed") for engine in pair.engines))
+        time.sleep(0.3)
+        for engine, reasons in zip(pair.engines, before, strict=True):
+            status = engine.status()
+            assert status["reasons"] == {**reasons, "closed": 1}
+            assert not counts(status)["segments_repeated"]
+            assert counts(status)["flows"] == 0
+        assert lab.meter.read().tcp.packets == wire
+
+
 def test_a_held_flow_that_ends_within_its_hold_is_no_work() -> None:
     with (
         Lab() as lab,

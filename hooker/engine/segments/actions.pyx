@@ -34,7 +34,7 @@ from hooker.includes.bpf cimport BPF_MAP_UPDATE_ELEM, hk_bpf_elem
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport hk_load32, hk_store32
 from hooker.tcp.segment cimport FLAG_FIN, FLAG_PSH, FLAG_RST, FLAG_URG, Segment
-from hooker.tcp.twin cimport twin_expired
+from hooker.tcp.twin cimport twin_expired, twin_fin_taken
 from hooker.transports.vtl cimport send_message
 from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_channel
 from hooker.vtl.endpoint cimport (
@@ -47,6 +47,7 @@ cdef enum:
     PAUSES = 7                 # so often
     WANTED = 6000000000        # ns for which its peer's engine is waited for: more than a handshake may take
     LAST_WORDS = 3000000000    # ns for which a closed flow keeps its channel
+    LINGER = 60000000000       # ns for which Linux waits for a FIN without a socket (TCP_TIMEWAIT_LEN)
     SETTLED = 10               # s: a flow that was engaged for so long begins with the first pause again
     DO_WIRE = DO_WIRE_OLDEST | DO_WIRE_EARLY | DO_WIRE_ACK | DO_WIRE_RST
     DO_SAY = (DO_SEND_OPEN | DO_SEND_ACCEPT | DO_SEND_ENGAGED | DO_SEND_ACKED | DO_SEND_PROBE | DO_SEND_PING
@@ -89,7 +90,7 @@ cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
         inject(w, f, todo, c)
     if f.stash != NULL and f.f.state == ST_ENGAGED:
         stash_give(w, f)
-    if todo & DO_REPORT:
+    if todo & DO_REPORT and not f.bits & F_SOCKET_GONE:
         if missed and cut_note(w, f):
             flow_report(w, f, WHY_LANE)
             f.f.reason = WHY_NOT_THROUGH_HK0
@@ -103,6 +104,8 @@ cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
         trail_note(w, f, todo & (DO_SEND_PROBE | DO_INJECT_PROBE))
     if todo & DO_FORGET:
         flow_over(w, f)
+    if f.bits & (F_SOCKET_GONE | F_FORGET) == F_SOCKET_GONE and f.f.state != ST_ENGAGED and f.f.state < ST_CLOSED:
+        flow_lingered(w, f)
     flow_touch(w, f)
 
 
@@ -140,6 +143,8 @@ cdef void entered(worker *w, flow *f, const Outcome *out) noexcept nogil:
             redirected_drop(w, f)
         if out.was == ST_EARLY and f.f.reason <= WHY_REJECTED:
             service_cools(w, f)
+        if f.bits & F_SOCKET_GONE:
+            f.again_at = w.now + LAST_WORDS
 
 
 cdef void try_again(worker *w, flow *f) noexcept nogil:
@@ -324,9 +329,29 @@ cdef void aborted(worker *w, flow *f) noexcept nogil:
     act_alone(w, f, &out)
 
 
+cdef void lingers(worker *w, flow *f) noexcept nogil:
+    """Closed by its application, its FIN acknowledged: the kernel waits for the other one without a socket, in FIN_WAIT2, and
+    answers it through hk0. The flow stays until it has."""
+    flow_socket_gone(w, f)
+    f.again_at = w.now + LINGER
+    flow_report(w, f, WHY_CLOSED)
+    flow_touch(w, f)
+
+
+cdef void flow_lingered(worker *w, flow *f) noexcept nogil:
+    cdef Outcome out
+    trail_end(w, f)
+    flow_local(&f.f, &w.config, EV_CLOSE, w.now, &out)
+    act_alone(w, f, &out)
+
+
 cdef void flow_closed(worker *w, flow *f) noexcept nogil:
     cdef Outcome out
     cdef uint32_t how = hk_load32(&f.rec.app_closed) if f.rec != NULL else 0
+    if (f.f.state == ST_ENGAGED and how == HK_APP_LINGERS and f.bits & F_TWIN and not twin_fin_taken(&f.t)
+            and not redirected_lives(f)):
+        lingers(w, f)
+        return
     if f.f.state == ST_ENGAGED and how == HK_APP_ABORTED:
         aborted(w, f)
     trail_end(w, f)
@@ -408,6 +433,8 @@ cdef void flow_due(worker *w, flow *f) noexcept nogil:
         never_found(w, f, WHY_NO_ANSWER)
     elif f.f.state == ST_TCP and f.again_at <= w.now:
         flow_wanted(w, f)
+    if f.f.state == ST_ENGAGED and f.bits & F_SOCKET_GONE and f.again_at <= w.now:
+        flow_lingered(w, f)
     if f.f.state == ST_CLOSED and f.again_at <= w.now:
         closed_due(w, f)
     flow_touch(w, f)

@@ -262,7 +262,7 @@ cdef uint64_t deadline(const worker *w, const flow *f) noexcept nogil:
     cdef uint64_t at = min(min(flow_deadline(&f.f), hold_deadline(w, f)), redirected_deadline(f))
     if f.bits & F_TWIN and f.t.deadline < at:
         at = f.t.deadline
-    if (f.f.state == ST_TCP or f.f.state == ST_CLOSED) and f.again_at < at:
+    if (f.f.state == ST_TCP or f.f.state == ST_CLOSED or f.bits & F_SOCKET_GONE) and f.again_at < at:
         at = f.again_at
     return at
 
@@ -379,7 +379,7 @@ cdef void flows_reap(worker *w) noexcept nogil:
 # ---- what people are told ----------------------------------------------------------------------------
 
 cdef void flow_report(worker *w, flow *f, int why) noexcept nogil:
-    cdef bint ended = f.f.state == ST_CLOSED
+    cdef bint ended = f.f.state == ST_CLOSED or f.bits & F_SOCKET_GONE
     f.why = why
     w.n.reasons[why] += 1
     if f.bits & F_ENGAGED:
@@ -392,7 +392,7 @@ cdef void flow_report(worker *w, flow *f, int why) noexcept nogil:
 
 
 cdef int shown_state(const flow *f) noexcept nogil:
-    if f.f.state == ST_ENGAGED:
+    if f.f.state == ST_ENGAGED and not f.bits & F_SOCKET_GONE:
         return HK_STATE_ENGAGED
     return HK_STATE_RELEASED if f.why else HK_STATE_HELD
 

@@ -5,7 +5,7 @@ Without a slab the packet is read nevertheless: its acknowledgement counts, its 
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
-from hooker.engine.segments.actions cimport act, cause, flow_doubt
+from hooker.engine.segments.actions cimport act, cause, flow_doubt, flow_lingered
 from hooker.engine.segments.hk0 cimport is_due
 from hooker.engine.segments.index cimport flow_by_tuple
 from hooker.engine.segments.kernel cimport take_kernel_events
@@ -22,7 +22,7 @@ from hooker.flow.machine cimport Segment as Numbers
 from hooker.includes.linux cimport hk_load32
 from hooker.tcp.numbers cimport is_newer
 from hooker.tcp.segment cimport *
-from hooker.tcp.twin cimport HEARD_AGAIN, HEARD_DATA, HEARD_NEW, HEARD_TIMESTAMPS, heard, twin_echo, twin_hear
+from hooker.tcp.twin cimport HEARD_AGAIN, HEARD_DATA, HEARD_NEW, HEARD_TIMESTAMPS, heard, twin_echo, twin_fin_taken, twin_hear
 from hooker.engine.tun cimport SLOT, tun_read
 
 cdef enum:
@@ -150,4 +150,6 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
     if h.sacks and h.sack[0][0] < h.ack:
         flow_doubt(w, f)                # RFC 2883: it was given something twice. Not by us, or seldom: by the wire, then
     is_due(w, f)
+    if f.bits & F_SOCKET_GONE and f.f.state == ST_ENGAGED and twin_fin_taken(&f.t):
+        flow_lingered(w, f)
     return c.lent
