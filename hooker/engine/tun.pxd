@@ -1,6 +1,7 @@
 # Reading and writing packets of a TUN device: one system call each, as the kernel has it; many for each call.
 
 from libc.stdint cimport uint8_t, uint32_t
+from hooker.includes.linux cimport iovec
 from hooker.tcp.twin cimport twin_segment
 
 cdef enum:
@@ -15,5 +16,7 @@ cdef struct tun_counters:
 
 # Reads what waits, at most `room` packets, each into a slot of its own. -errno when the device is gone.
 cdef int tun_read(int fd, uint8_t *slots, uint32_t *sizes, int room, tun_counters *c) noexcept nogil
-# False: not taken. TCP repairs it.
+# False: not taken. TCP repairs it. A packet in one piece, or in parts: small ones are cheaper in one.
+cdef bint tun_put(int fd, const uint8_t *packet, size_t size, tun_counters *c) noexcept nogil
+cdef bint tun_gather(int fd, const iovec *v, int parts, tun_counters *c) noexcept nogil
 cdef bint tun_write(int fd, const twin_segment *s, tun_counters *c) noexcept nogil

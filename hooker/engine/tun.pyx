@@ -31,15 +31,36 @@ cdef int tun_read(int fd, uint8_t *slots, uint32_t *sizes, int room, tun_counter
     return n
 
 
+cdef bint tun_put(int fd, const uint8_t *packet, size_t size, tun_counters *c) noexcept nogil:
+    return note_written(c, write_whole(fd, packet, size))
+
+
 cdef bint tun_write(int fd, const twin_segment *s, tun_counters *c) noexcept nogil:
     cdef iovec v[2]
-    cdef ssize_t n
+    if s.length == 0:
+        return tun_put(fd, s.head, s.header, c)
     v[0].iov_base, v[0].iov_len = <void *>s.head, s.header
     v[1].iov_base, v[1].iov_len = <void *>s.data, s.length
+    return tun_gather(fd, v, 2, c)
+
+
+cdef bint tun_gather(int fd, const iovec *v, int parts, tun_counters *c) noexcept nogil:
+    cdef ssize_t n
     while True:
-        n = writev(fd, v, 2 if s.length else 1)
+        n = writev(fd, v, parts)
         if n >= 0 or errno != EINTR:
-            break
+            return note_written(c, n)
+
+
+cdef inline ssize_t write_whole(int fd, const uint8_t *packet, size_t size) noexcept nogil:
+    cdef ssize_t n
+    while True:
+        n = write(fd, packet, size)
+        if n >= 0 or errno != EINTR:
+            return n
+
+
+cdef inline bint note_written(tun_counters *c, ssize_t n) noexcept nogil:
     if n < 0:
         c.dropped += 1
         return False

@@ -11,15 +11,14 @@ from hooker.engine.segments.record cimport record_numbers, record_read
 from hooker.engine.segments.worker cimport *
 from hooker.flow.messages cimport DATA_FIN, DATA_PSH, DATA_URG
 from hooker.includes.hk cimport HK_APP_LINGERS, HK_TCP_SACK, HK_TCP_TIMESTAMPS
-from hooker.includes.linux cimport EINTR, errno, hk_load32, iovec
+from hooker.includes.linux cimport hk_load32, iovec
 from hooker.tcp.numbers cimport FAR
+from hooker.tcp.segment cimport MAX_HEADERS
 from hooker.tcp.twin cimport *
-from hooker.engine.tun cimport tun_write
-
-cdef extern from "<sys/uio.h>" nogil:
-    ssize_t writev(int fd, const iovec *v, int n)
+from hooker.engine.tun cimport tun_gather, tun_put, tun_write
 
 cdef enum:
+    SMALL = 1460               # bytes that are copied: a packet of Ethernet's size
     SMALLEST_MSS = 48          # that a twin begins with
     LEAST_MSS = 536            # RFC 9293 3.7.1, where nothing is known
 
@@ -171,18 +170,25 @@ cdef void give_reset(worker *w, flow *f) noexcept nogil:
 
 # ---- bytes -------------------------------------------------------------------------------------------
 
-cdef bint write_all(worker *w, const iovec *v, int n) noexcept nogil:
-    cdef ssize_t size
-    while True:
-        size = writev(w.tun_fd, v, n)
-        if size >= 0 or errno != EINTR:
+cdef bint write_small(worker *w, const stretch *r, const twin_segment *s) noexcept nogil:
+    """In one piece: to copy a small packet costs less than the kernel's looking for its parts."""
+    cdef uint8_t packet[MAX_HEADERS + SMALL]
+    cdef uint8_t *at = packet + s.header
+    cdef size_t skip = <size_t>s.data, left = s.length, n
+    cdef uint32_t i
+    memcpy(packet, s.head, s.header)
+    for i in range(1, r.count + 1):
+        if skip >= r.part[i].iov_len:
+            skip -= r.part[i].iov_len
+            continue
+        n = min(r.part[i].iov_len - skip, left)
+        memcpy(at, <const uint8_t *>r.part[i].iov_base + skip, n)
+        at += n
+        left -= n
+        skip = 0
+        if left == 0:
             break
-    if size < 0:
-        w.tun.dropped += 1
-        return False
-    w.tun.written_packets += 1
-    w.tun.written_bytes += <uint64_t>size
-    return True
+    return tun_put(w.tun_fd, packet, at - packet, &w.tun)
 
 
 cdef bint write_part(worker *w, const stretch *r, const twin_segment *s) noexcept nogil:
@@ -191,6 +197,8 @@ cdef bint write_part(worker *w, const stretch *r, const twin_segment *s) noexcep
     cdef size_t skip = <size_t>s.data, left = s.length
     cdef uint32_t i
     cdef int n = 1
+    if s.length <= SMALL:
+        return write_small(w, r, s)
     v[0].iov_base, v[0].iov_len = <void *>s.head, s.header
     for i in range(1, r.count + 1):
         if left == 0:
@@ -203,7 +211,7 @@ cdef bint write_part(worker *w, const stretch *r, const twin_segment *s) noexcep
         left -= v[n].iov_len
         skip = 0
         n += 1
-    return write_all(w, v, n)
+    return tun_gather(w.tun_fd, v, n, &w.tun)
 
 
 cdef uint32_t delivery_flags(uint8_t flags) noexcept nogil:
