@@ -6,7 +6,7 @@ Each in a lab of its own, for a bounded time: a's engine serves honest flows to 
 somebody sends to b's engine what no engine would. The honest client keeps one flow, and makes one new
 connection after another. Figures: bytes sent; the most b's engine grew by and what is left 5 s later (MiB);
 its CPU seconds; honest exchanges per second, those that failed, connections that were hooked, and other
-handshakes that came about within a second. With ``deaf``, which is for engines that take segments, the engine
+handshakes that came about within a second. With ``deaf`` the engine
 looked at is a's, the peer that hears badly is b by IPv4, and the honest client talks by IPv6.
 """
 
@@ -307,7 +307,7 @@ def _close(strangers: list[Stranger]) -> int:
     return sum(stranger.sent for stranger in strangers)
 
 
-def run(name: str, seconds: float, intercept: str = "messages") -> dict[str, Any]:
+def run(name: str, seconds: float, intercept: str = "segments") -> dict[str, Any]:
     """Run one attack for that long on engines of that kind and return its row."""
     options = ("--port", str(PORT), "--intercept", intercept)
     with Lab(link=Link(delay=0.02) if name == "icmp" else None) as lab:  # time for it in the handshake
@@ -349,7 +349,7 @@ def run(name: str, seconds: float, intercept: str = "messages") -> dict[str, Any
 
 
 def _not_taken(engine: EngineProcess) -> int:
-    """How often an engine had no room for what an application sent; segments only."""
+    """How often an engine had no room for what an application sent."""
     counters = engine.status()["counters"]
     return sum(counters.get(name, 0) for name in ("data_not_taken", "slabs_exhausted"))
 
@@ -389,7 +389,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{Path(__file__).stem}")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ATTACKS)}; all, if none")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each attack (10)")
-    parser.add_argument("--intercept", choices=("messages", "segments"), default="messages")
+    parser.add_argument("--intercept", choices=("segments", "messages"), default="segments")
     arguments = parser.parse_args()
     unknown = set(arguments.names) - set(ATTACKS)
     if unknown or not 1 <= arguments.seconds <= 600:

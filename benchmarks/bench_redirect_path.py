@@ -23,7 +23,7 @@ SECONDS = 2
 
 @pytest.fixture(scope="module")
 def redirecting() -> Iterator[Pair]:
-    with Lab() as lab, Pair.open(lab, options=("--redirect", "always")) as made:
+    with Lab() as lab, Pair.open(lab, options=("--redirect", "always"), kind="messages") as made:
         start_iperf3(made.b)
         yield made
 

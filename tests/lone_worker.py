@@ -10,16 +10,16 @@ import threading
 import time
 from typing import Any
 
-from hooker._fastpath import Worker
 from hooker.control import bpf_calls
 from hooker.control.kernel import import_bcc, source
 from hooker.engine.flowtable import fill_free
 from hooker.engine.layout import layout
+from hooker.engine.segments.loop import SegmentWorker
 
 SLOTS = 64
 RING = mmap.PAGESIZE  # bytes
 EVENT = layout()["hk_event"]
-RECORD = layout()["hk_flow"]
+RECORD = layout()["hk_segments_flow"]
 TEST_RUN = 10  # enum bpf_cmd
 
 PROGRAM = f"""
@@ -54,16 +54,17 @@ class LoneWorker:
         self.attention = ctypes.c_uint32.from_buffer(self._memory)
         self.lost = ctypes.c_uint32.from_buffer(self._memory, layout()["hk_attention"]["lost"])
         self.records = (ctypes.c_uint8 * (RECORD[""] * flows))()
-        pair = socket.socketpair()
-        for end in pair:
+        device = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)  # nothing comes out of it
+        for end in device:
+            end.setblocking(False)
             stack.enter_context(end)
         fill_free(self.map("slots"), SLOTS)
-        self.worker = Worker(
+        self.worker = SegmentWorker(
             ring_fd=self.map("hk_events"), ring_size=RING,
             free_fd=self.map("slots"), avoid_fd=self.map("avoid"),
-            adopt_fd=-1, redirect_fd=pair[0].fileno(),
+            tun_fd=device[0].fileno(),
             records=ctypes.addressof(self.records), attention=ctypes.addressof(self.attention),
-            max_flows=flows, port=0, peer_port=1, transport=1, hold_time=60,
+            max_flows=flows, port=0, peer_port=1, transport=1,
         )  # fmt: skip
         stack.callback(self.worker.close)
         thread = threading.Thread(target=self.worker.run)
@@ -75,8 +76,10 @@ class LoneWorker:
         return int(import_bcc().lib.bpf_table_fd(self.bpf.module, name.encode()))
 
     def emit(self, urgent: bool = True, **fields: int) -> None:
-        """One event into the ring."""
+        """One event into the ring; connections of different slots have different ports."""
         packet = bytearray(14 + EVENT[""])
+        at = 14 + EVENT["key"] + layout()["hk_key"]["local_port"]
+        packet[at : at + 2] = (fields.get("slot", 0) & 0xFFFF).to_bytes(2, "little")
         for name, value in fields.items():
             size = {"type": 4, "slot": 4, "flow_id": 8, "client_nonce": 8, "role": 1}[name]
             at = 14 + EVENT[name]

@@ -32,7 +32,7 @@ def test_honest_flows_outlive_an_attack(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["inits", "deaf"])
 def test_honest_flows_of_segments_outlive_an_attack(name: str) -> None:
-    row = attacks.run(name, SECONDS, "segments")
+    row = attacks.run(name, SECONDS)
     print(row)
     assert (row["failed"], row["resets"]) == (0, 0)
     assert row["kept_MiB"] != "died"

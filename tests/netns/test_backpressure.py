@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support import SEGMENTS, Pair, peer, result, same
+from support import INTERCEPT, Pair, peer, result, same
 
 from hooker.lab import Lab
 
@@ -20,10 +20,10 @@ ENGINE_BOUND = 32 * MB  # resident memory of an engine
 KERNEL_BOUND = 96 * MB  # memory of all TCP sockets of the machine
 
 
-@pytest.mark.parametrize("redirect", ["auto"] if SEGMENTS else ["auto", "always"])
+@pytest.mark.parametrize(("kind", "redirect"), [(INTERCEPT, "auto"), ("messages", "always")])
 @pytest.mark.parametrize("how", ["send", "send-async", "send-edge"])
-def test_a_writer_faster_than_its_reader_is_held_back(lab: Lab, how: str, redirect: str) -> None:
-    with Pair.open(lab, options=("--redirect", redirect)) as pair:
+def test_a_writer_faster_than_its_reader_is_held_back(lab: Lab, how: str, kind: str, redirect: str) -> None:
+    with Pair.open(lab, options=("--redirect", redirect), kind=kind) as pair:
         held_back(pair, how, 300 * MB)
 
 

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from support import (
-    FAMILIES,
-    PLAIN,
-    SEGMENTS,
-    Pair,
-    address,
-    any_address,
-    eventually,
-    peer,
-    result,
-    results,
-    same,
-)
+from support import FAMILIES, Pair, address, any_address, eventually, peer, result, results, same
 
 pytestmark = pytest.mark.timeout(60)
 PORT, MANY = 7960, 20
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_server_that_closes_first_has_no_time_wait(pair: Pair, family: str) -> None:
-    """The client's FIN finds nobody: a reset from the twin spares the host the wait."""
+def test_a_server_that_closes_first_has_sent_and_read_it_all(pair: Pair, family: str) -> None:
     many = ("--connections", str(MANY))
     server = peer(pair.b, "serve", any_address(family), PORT, "recv:1000", "send:2000", "close", options=many)
     actions = ("send:1000", "recv-all", "sleep:0.05", "close")
@@ -35,10 +22,6 @@ def test_a_server_that_closes_first_has_no_time_wait(pair: Pair, family: str) ->
     for one, other in zip(sent, received, strict=True):
         same(one, other)
         same(other, one)
-    command = ["ss", "-Htan", "state", "time-wait", f"sport = :{PORT}"]
-    waiting = pair.b.run(command, text=True).stdout
-    if not PLAIN and not SEGMENTS:  # whose sockets end as over TCP
-        assert len(waiting.splitlines()) <= MANY // 10, waiting
 
 
 @pytest.mark.parametrize("family", FAMILIES)

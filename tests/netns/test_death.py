@@ -94,15 +94,6 @@ def test_engine_and_application_are_killed(running: tuple[Pair, Any, Any]) -> No
     tcp_works(pair)
 
 
-@pytest.mark.skipif(SEGMENTS, reason="they wait as TCP does: test_dead_paths.py")
-def test_the_wire_goes_dead(running: tuple[Pair, Any, Any]) -> None:
-    pair, client, server = running
-    everything = ("tcp", "vtl", "other")
-    pair.lab.meter.drop(to_a=everything, to_b=everything)
-    assert result(client, BOUND)["error"] in BROKEN
-    assert result(server, BOUND)["error"] in BROKEN
-
-
 def test_an_engine_starts_again_after_a_kill(lab: Lab) -> None:
     if PLAIN:
         pytest.skip("needs engines")

@@ -7,13 +7,13 @@ import sys
 import textwrap
 
 import pytest
-from support import PLAIN, SEGMENTS, Pair, counts
+from support import PLAIN, Pair, counts
 
 from hooker.lab import Lab
 
 pytestmark = [
     pytest.mark.timeout(90),
-    pytest.mark.skipif(PLAIN or SEGMENTS, reason="of messages; test_segments_hold.py"),
+    pytest.mark.skipif(PLAIN, reason="TCP holds nothing"),
 ]
 PORT = 7990
 IPV6_HOPOPTS, IPV6_DSTOPTS = 54, 59
@@ -57,7 +57,7 @@ def test_nothing_held_leaks_behind_extension_headers(lab: Lab, name: int, value:
     """Both sides write at once. Without timestamps, the headers are as short as they can be."""
     for host in lab.hosts:
         host.sysctl("net.ipv4.tcp_timestamps", "0")
-    with Pair.open(lab) as pair:
+    with Pair.open(lab, kind="messages") as pair:
 
         def talk(who: str, address: str) -> subprocess.Popen[bytes]:
             host = pair.b if who == "server" else pair.a

@@ -19,7 +19,7 @@ SLOW = ["recv:100000", "sleep:0.1"] * 20
 
 @pytest.fixture(scope="module")
 def redirecting() -> Iterator[Pair]:
-    with Lab() as lab, Pair.open(lab, options=("--redirect", "always")) as made:
+    with Lab() as lab, Pair.open(lab, options=("--redirect", "always"), kind="messages") as made:
         yield made
 
 

@@ -54,8 +54,6 @@ def test_each_engine_takes_the_sockets_of_its_own_namespace(shared: Pair) -> Non
             one, other = result(client), result(server)
         same(one, other)
         same(other, one)
-    for engine in shared.engines:
-        assert counts(engine.status())["kernel.own-socket"] > 0  # its twins are in that cgroup, too
 
 
 def test_a_command_hooked_inside_a_hooked_cgroup_has_one_engine(shared: Pair) -> None:

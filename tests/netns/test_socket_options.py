@@ -228,15 +228,14 @@ ZEROCOPY = """
 
 @pytest.fixture(scope="module")
 def redirecting() -> Iterator[Pair]:
-    options = () if SEGMENTS else ("--redirect", "always")
-    with Lab() as lab, Pair.open(lab, options=options) as made:
+    with Lab() as lab, Pair.open(lab, options=("--redirect", "always"), kind="messages") as made:
         yield made
 
 
 def test_zerocopy_sends_complete(redirecting: Pair) -> None:
     with redirecting.programs():
         serve(redirecting, "v4")
-        before = 0 if SEGMENTS else counted(redirecting, "adopt_zerocopy")
+        before = counted(redirecting, "adopt_zerocopy")
         said = say(
             redirecting,
             "v4",
@@ -250,10 +249,10 @@ def test_zerocopy_sends_complete(redirecting: Pair) -> None:
             """,
         )
     assert said == {"error": 0, "completions": 30}
-    assert PLAIN or SEGMENTS or counted(redirecting, "adopt_zerocopy") == before + 1
+    assert PLAIN or counted(redirecting, "adopt_zerocopy") == before + 1
 
 
-@pytest.mark.skipif(PLAIN or SEGMENTS, reason="TCP takes it")
+@pytest.mark.skipif(PLAIN, reason="TCP takes it")
 def test_zerocopy_is_refused_once_messages_are_redirected(redirecting: Pair) -> None:
     """As a kernel without it does; the same sends without completions would be a trap."""
     with redirecting.programs():

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 
 import pytest
-from support import KIND, PLAIN, SEGMENTS, Pair, counts, eventually, peer, result, rules, same
+from support import KIND, PLAIN, SEGMENTS, Pair, counts, peer, result, rules, same
 
 from hooker.lab import INTERFACE, Host, Lab
 
@@ -138,38 +137,6 @@ def test_a_rule_that_takes_the_mark_in_mid_flow_ends_the_flow_and_nothing_else(l
         status = pair.client.status()
         assert status["reasons"]["local-path-blocked"] == 1
         assert status["counters"]["nudges"] < 100
-
-
-DEAF = "add table inet f; add chain inet f o { type filter hook output priority 0; };"
-TO_TWINS = f"add rule inet f o oifname lo tcp {{}} {PORT} counter drop"
-
-
-@pytest.mark.skipif(PLAIN or SEGMENTS, reason="what is cut off goes back to TCP, or was never away")
-@pytest.mark.parametrize("who", ["a", "b"])
-@pytest.mark.parametrize("way", ["to the twins", "over lo"])
-def test_a_rule_that_comes_just_after_the_question_ends_new_flows_and_then_hooks_none(
-    lab: Lab, who: str, way: str
-) -> None:
-    """The answer is remembered for 10 s, so a flow that is cut off may be engaged: a reset, soon."""
-    with Pair.open(lab) as pair:
-        assert pair.client
-        assert pair.server
-        serve(pair.b)
-        with pair.engaged(payload=50_000):
-            echo(pair, pair.b.v4)
-        host, engine = (pair.a, pair.client) if who == "a" else (pair.b, pair.server)
-        rule = TO_TWINS.format("dport" if who == "a" else "sport")
-        rules(host, DEAF + (rule if way == "to the twins" else "add rule inet f o oifname lo drop"))
-        started = time.monotonic()
-        done = pair.a.run([sys.executable, "-c", CLIENT, pair.b.v4, str(PORT)], timeout=40, check=False)
-        assert done.returncode
-        assert b"Error" in done.stderr
-        assert time.monotonic() - started < 8, "the application waits for what never comes"
-        assert engine.status()["reasons"]["local-path-blocked"] == 1
-        with pair.over_tcp(payload=50_000):
-            echo(pair, pair.b.v4)
-        assert engine.status()["reasons"]["local-path-blocked"] == 2, "asked again, and in time"
-        eventually(lambda: not engine.status()["flows"], timeout=5)
 
 
 @pytest.mark.skipif(PLAIN, reason="TCP has no engine that looks")
