@@ -196,6 +196,7 @@ def test_ipv6_alone_is_left_to_tcp_until_it_passes(lab: Lab) -> None:
         assert once(pair, "v6") < 0.3
         assert once(pair, "v4") < 1
         assert pair.client.status()["reasons"]["local-path-blocked"] == 1
+        assert counts(pair.client.status())["kernel.local-path-blocked"] == 1, "it was never asked"
         unblock(lab.a, "ip6")
         eventually(lambda: not pair.client.status()["engine"]["blocked"], timeout=20)
         client = long(pair, "v6", 1000)
