@@ -52,6 +52,10 @@ began = time.monotonic()
 s = socket.create_connection((sys.argv[1], {PORT}), 20)
 """
 ONCE = ECHO + "echo(s, os.urandom(3000)); print(time.monotonic() - began)"
+# long enough to be engaged in between; then how long the two echoes have taken
+TWICE = (
+    ECHO + "echo(s, bytes(9)); time.sleep(0.5); echo(s, bytes(999)); print(time.monotonic() - began - 0.5)"
+)
 # until a line comes on standard input; then the longest time that one echo has taken
 LONG = (
     ECHO
@@ -243,7 +247,9 @@ def test_a_lane_that_is_blocked_later_costs_a_bounded_time_and_is_remembered(
         first = once(pair, family)
         assert first < 3
         eventually(lambda: blocked.status()["engine"]["blocked"], timeout=5)
-        assert max(once(pair, family) for _ in range(5)) < 0.3, "new ones wait for nothing"
+        took = sorted(once(pair, family) for _ in range(5))
+        assert took[-2] < 0.3, f"new ones wait for nothing: {took}"  # one may have met a busy machine
+        assert took[-1] < 1, took
         status = blocked.status()
         assert status["reasons"]["local-path-blocked"] >= 7
         eventually(lambda: not engaged(blocked))
@@ -354,7 +360,7 @@ def test_a_service_that_alone_is_cut_off_costs_one_flow_and_is_remembered(
             rules(
                 host, "add table inet f; add chain inet f o { type filter hook output priority 0; };" + rule
             )
-        script = [sys.executable, "-c", ONCE, target]
+        script = [sys.executable, "-c", TWICE, target]
         took = [float(pair.a.run(script, text=True, timeout=40).stdout) for _ in range(8)]
         assert sum(one > 0.5 for one in took) <= 1, took
         assert max(took) < 3
