@@ -90,7 +90,8 @@ cdef class HandshakeProof:
         """Names the flow in OPEN; says nothing about the key."""
         return flow_locator(self.key)
 
-    def sign(self, str kind not None, *, int epoch, int token, int own_token, bytes binding not None) -> bytes:
+    def sign(self, str kind not None, *, int epoch, uint64_t token, uint64_t own_token,
+             bytes binding not None) -> bytes:
         """An OPEN or ACCEPT with its proof. `binding`: at most 64 bytes that both ends of the association know."""
         cdef Message m
         memset(&m, 0, sizeof(m))

@@ -12,181 +12,25 @@ import struct
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
+from by_hand import ACK, CLIENT, IPV4, MESSAGES, SEGMENTS, SYN, ByHand, Connection, Wire
 from sim.wire import Frame, data_packet, decode, is_data
 from support import PLAIN, Pair, any_address, counts, eventually, peer, result
 
-from hooker.control import netns
 from hooker.lab import Lab
 from hooker.vtl import events as ev
 from hooker.vtl.sansio import Endpoint
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.skipif(PLAIN, reason="plain TCP opens no streams")]
-PORT, LATE_PORT, MAPPED_PORT, CLIENT_UDP = 8300, 8301, 8302, 7000
-IPV4 = 0x800
-SYN, RST, ACK = 2, 4, 16
-CLIENT, SERVER = 1, 2  # roles in the option
+PORT, LATE_PORT, MAPPED_PORT = 8300, 8301, 8302
+KIND = "messages"  # of segments: test_segments_proof.py
 
 
-def checksum(data: bytes) -> int:
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))  # of an even number of bytes
-    total = (total >> 16) + (total & 0xFFFF)
-    return ~(total + (total >> 16)) & 0xFFFF
-
-
-class Wire:
-    """Host a's end of the wire, used by hand: packets from any IPv4 address of its network to host b."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.lab, self.server = lab, lab.b.v4
-        self.socket = lab.a.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(IPV4))
-        self.socket.bind(("eth0", IPV4))
-        self.mac = {h.letter: netns.call(h.netns, _mac) for h in lab.hosts}
-        self.inbox: dict[tuple[int, str, int], deque[bytes]] = {}
-
-    def address(self, last: int) -> str:
-        """An address of a host that is not there; host b finds it at ours."""
-        address = f"10.77.{self.lab.subnet}.{last}"
-        netns.call(self.lab.b.netns, lambda: _introduce(address, self.mac["a"]))
-        return address
-
-    def send(self, protocol: int, source: str, segment: bytes) -> None:
-        ends = socket.inet_aton(source) + socket.inet_aton(self.server)
-        head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(segment), 1, 0x4000, 64, protocol, 0) + ends
-        head = head[:10] + struct.pack("!H", checksum(head)) + head[12:]
-        link = _bytes(self.mac["b"]) + _bytes(self.mac["a"]) + struct.pack("!H", IPV4)
-        self.socket.send(link + head + segment)
-
-    def receive(self, protocol: int, address: str, port: int, timeout: float = 0.005) -> bytes | None:
-        """The next TCP or UDP segment from host b to that address and port."""
-        mine = self.inbox.setdefault((protocol, address, port), deque())
-        until = time.monotonic() + timeout
-        while not mine:
-            left = until - time.monotonic()
-            if left <= 0:
-                return None
-            self.socket.settimeout(left)
-            with contextlib.suppress(TimeoutError):
-                packet = self.socket.recv(65536)[14:]
-                if socket.inet_ntoa(packet[12:16]) == self.server:
-                    segment = packet[20 : struct.unpack_from("!H", packet, 2)[0]]
-                    to = (packet[9], socket.inet_ntoa(packet[16:20]), struct.unpack_from("!H", segment, 2)[0])
-                    self.inbox.setdefault(to, deque()).append(segment)
-        return mine.popleft()
-
-
-def _bytes(mac: str) -> bytes:
-    return bytes.fromhex(mac.replace(":", ""))
-
-
-def _mac() -> str:
-    from pyroute2 import IPRoute
-
-    with IPRoute() as ipr:
-        return str(ipr.get_links(ifname="eth0")[0].get_attr("IFLA_ADDRESS"))
-
-
-def _introduce(address: str, mac: str) -> None:
-    from pyroute2 import IPRoute
-
-    with IPRoute() as ipr:
-        index = ipr.link_lookup(ifname="eth0")[0]
-        ipr.neigh("replace", dst=address, lladdr=mac, ifindex=index, state=0x80)  # NUD_PERMANENT
-
-
-def option(role: int, nonce: int) -> bytes:
-    return struct.pack("!BBHBBH", 253, 16, 0x484B, 0x10 | role, 1, CLIENT_UDP) + struct.pack("<Q", nonce)
-
-
-@dataclass
-class Connection:
-    """A TCP connection to host b, made by hand: the handshake with the option, and what it showed."""
-
-    wire: Wire
-    address: str
-    port: int
-    server_port: int = PORT
-    nonce: int = field(default_factory=lambda: random.getrandbits(64) | 1)
-    server_nonce: int = 0
-    isn: int = field(default_factory=lambda: random.getrandbits(32))
-    server_isn: int = 0
-
-    def segment(self, flags: int, seq: int, ack: int, options: bytes) -> None:
-        head = struct.pack("!HHII", self.port, self.server_port, seq & 0xFFFFFFFF, ack & 0xFFFFFFFF)
-        head += struct.pack("!BBHHH", (20 + len(options)) // 4 << 4, flags, 65000, 0, 0) + options
-        ends = socket.inet_aton(self.address) + socket.inet_aton(self.wire.server)
-        total = checksum(ends + struct.pack("!HH", 6, len(head)) + head)
-        self.wire.send(6, self.address, head[:16] + struct.pack("!H", total) + head[18:])
-
-    def ask(self) -> None:
-        """SYN, and the SYN-ACK."""
-        for _ in range(20):
-            self.segment(SYN, self.isn, 0, b"\x02\x04\x05\xb4" + option(CLIENT, self.nonce))
-            answer = self.wire.receive(6, self.address, self.port, 1)
-            if answer and answer[13] == SYN | ACK:
-                break
-        else:
-            raise AssertionError("no SYN-ACK")
-        self.server_isn = struct.unpack_from("!I", answer, 4)[0]
-        at = answer.find(b"\xfd\x10HK\x12")
-        self.server_nonce = struct.unpack_from("<Q", answer, at + 8)[0] if at > 0 else 0
-
-    def establish(self) -> None:
-        self.segment(ACK, self.isn + 1, self.server_isn + 1, option(CLIENT, self.nonce))
-
-    def reset(self) -> None:
-        self.segment(RST, self.isn + 1, 0, b"")
-
-    def key(self) -> bytes:
-        """What docs/vtl.md, 4.1, says both ends know."""
-        if self.server_nonce:
-            return struct.pack("<QQ", self.nonce, self.server_nonce)
-        return struct.pack("<Q", self.nonce) + struct.pack("!II", self.isn, self.server_isn)
-
-
-class Engine:
-    """An engine at some address: VTL for real, over the wire by hand."""
-
-    def __init__(self, wire: Wire, address: str, port: int = CLIENT_UDP) -> None:
-        self.wire, self.address, self.port = wire, address, port
-        self.endpoint = Endpoint(seed=random.getrandbits(64))
-        self.events: list[Any] = []
-        self.sent: list[bytes] = []
-        self.assoc = self.endpoint.connect((wire.server, wire.lab.vtl_port), self.now())
-        self.run(lambda: self.endpoint.is_up(self.assoc))
-
-    def now(self) -> int:
-        return time.monotonic_ns()
-
-    def step(self) -> None:
-        timer = self.endpoint.get_timer()
-        if timer is not None and timer <= self.now():
-            self.endpoint.handle_timer(self.now())
-        for data, _ in self.endpoint.datagrams_to_send(self.now()):
-            self.sent.append(data)
-            self.datagram(data)
-        segment = self.wire.receive(17, self.address, self.port)
-        if segment:
-            self.endpoint.receive_datagram(
-                segment[8:], (self.wire.server, self.wire.lab.vtl_port), self.now()
-            )
-        while (event := self.endpoint.next_event()) is not None:
-            self.events.append(event)
-
-    def datagram(self, data: bytes) -> None:
-        head = struct.pack("!HHHH", self.port, self.wire.lab.vtl_port, 8 + len(data), 0)  # no checksum
-        self.wire.send(17, self.address, head + data)
-
-    def run(self, until: Callable[[], object], timeout: float = 20) -> None:
-        deadline = time.monotonic() + timeout
-        while not until():
-            assert time.monotonic() < deadline, f"no answer: {self.events}"
-            self.step()
+class Engine(ByHand):
+    """An engine that takes messages: it opens flows."""
 
     def open(self, key: bytes, locator: int | None = None, committed: bool = False) -> int:
         flow = self.endpoint.open(self.assoc, self.now(), key=key, locator=locator, committed=committed)
@@ -212,7 +56,7 @@ def target() -> Iterator[Pair]:
     with Lab() as lab:
         many = ("--connections", "1000")
         peer(lab.b, "serve", "0.0.0.0", LATE_PORT, "recv-all", options=many)
-        with Pair.open(lab, hosts="b") as pair:
+        with Pair.open(lab, hosts="b", kind=KIND) as pair:
             peer(lab.b, "serve", "0.0.0.0", PORT, "recv-all", options=many)
             peer(lab.b, "serve", "::", MAPPED_PORT, "recv-all", options=many)
             yield pair
@@ -403,7 +247,7 @@ class Impostor(threading.Thread):
 
 
 def test_who_has_the_servers_address_but_not_its_connection_gets_no_byte(lab: Lab) -> None:
-    with Impostor(lab) as impostor, Pair.open(lab, hosts="a") as pair:
+    with Impostor(lab) as impostor, Pair.open(lab, hosts="a", kind=KIND) as pair:
         for port in (8310, 8311, 8312):
             server = peer(lab.b, "serve", any_address("v4"), port, "recv:9", "send:5", "close", hooked=False)
             client = result(peer(lab.a, "connect", lab.b.v4, port, "send:9", "recv:5", "close"))
@@ -443,11 +287,12 @@ def linear_complexity(bits: list[int]) -> int:
     return length
 
 
-def test_who_is_connected_to_often_cannot_tell_the_next_nonce(lab: Lab) -> None:
+@pytest.mark.parametrize(("kind", "version"), [("messages", MESSAGES), ("segments", SEGMENTS)])
+def test_who_is_connected_to_often_cannot_tell_the_next_nonce(lab: Lab, kind: str, version: int) -> None:
     """bpf_get_prandom_u32() is a linear register of 113 bits for each CPU: a few SYNs tell it all."""
     number = 300
     tap = lab.b.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(IPV4))
-    with tap, Pair.open(lab, hosts="a"):
+    with tap, Pair.open(lab, hosts="a", kind=kind):
         tap.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
         tap.bind(("eth0", IPV4))
         connect = (
@@ -461,7 +306,7 @@ def test_who_is_connected_to_often_cannot_tell_the_next_nonce(lab: Lab) -> None:
         with contextlib.suppress(TimeoutError):
             while len(nonces) < number:
                 frame = tap.recv(2000)
-                at = frame.find(b"\xfd\x10HK\x11")
+                at = frame.find(b"\xfd\x10HK" + bytes([version << 4 | CLIENT]))
                 if at > 0 and frame[47] & (SYN | ACK) == SYN:
                     nonces.append(struct.unpack_from("<Q", frame, at + 8)[0])
     assert len(nonces) == number == len(set(nonces))

@@ -13,7 +13,7 @@ from hooker.flow.messages import MessageError, decode, encode
 from hooker.flow.proof import HandshakeProof
 
 SEEN: dict[str, int] = {"client_nonce": 1, "server_nonce": 2, "client_isn": 3, "server_isn": 4}
-FIELDS: dict[str, Any] = {"epoch": 5, "token": 6, "own_token": 7}
+FIELDS: dict[str, Any] = {"epoch": 5, "token": (6 << 60) + 1, "own_token": (7 << 60) + 1}
 BINDING = b"association of A and B"
 
 

@@ -1,0 +1,279 @@
+"""Attacks on others' flows, against engines that take segments: OPEN and ACCEPT with no proof, or another's.
+
+The victim is a TCP client of our own making: the test knows all that travels, and lends some to attackers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from by_hand import CLIENT_UDP, SEGMENTS, ByHand, Connection, Wire
+from support import PLAIN, Pair, any_address, counts, eventually, peer, result
+
+from hooker.flow.messages import decode, encode
+from hooker.flow.proof import HandshakeProof
+from hooker.lab import Lab
+from hooker.vtl import events as ev
+from hooker.vtl.sansio import Endpoint
+
+pytestmark = [pytest.mark.timeout(120), pytest.mark.skipif(PLAIN, reason="plain TCP opens no flows")]
+PORT, LATE_PORT = 8320, 8321
+KIND = "segments"
+QUIET = 1.5  # s without an answer: an OPEN that waits for its flow is forgotten after 0.25
+EARLY = 0.2  # s
+LARGEST = 65535
+BY_VTL = 1  # in HELLO
+VERSION = 1
+
+
+def hello(instance: int, random_number: int) -> bytes:
+    return encode(
+        "hello", epoch=VERSION, position=LARGEST, token=instance, own_token=random_number, edge=BY_VTL
+    )
+
+
+class Engine(ByHand):
+    """An engine that takes segments, by hand: it greets, and says OPEN for flows that it has, or has not."""
+
+    def __init__(self, wire: Wire, address: str, port: int = CLIENT_UDP) -> None:
+        super().__init__(wire, address, port)
+        self.greeting = (random.getrandbits(64) | 1, random.getrandbits(64))
+        assert self.endpoint.say(self.assoc, hello(*self.greeting))
+        self.run(lambda: self.heard("hello"))
+        theirs = self.heard("hello")[0]
+        self.binding = struct.pack(">QQQQ", *self.greeting, theirs["token"], theirs["own_token"])
+
+    def heard(self, kind: str) -> list[dict[str, Any]]:
+        said = [decode(e.data) for e in self.events if isinstance(e, ev.MessageReceived)]
+        return [message for message in said if message["kind"] == kind]
+
+    def signed(self, proof: HandshakeProof, locator: int | None = None) -> bytes:
+        token = proof.locator if locator is None else locator
+        return proof.sign("open", epoch=1, token=token, own_token=1 << 32, binding=self.binding)
+
+    def say(self, message: bytes) -> None:
+        assert self.endpoint.say(self.assoc, message)
+        self.step()
+
+    def accepted(self, message: bytes) -> bool:
+        """Whether that OPEN, said as often as an engine would, is accepted in the end."""
+        deadline = time.monotonic() + QUIET
+        while time.monotonic() < deadline and not self.heard("accept"):
+            self.say(message)
+            until = time.monotonic() + EARLY
+            while time.monotonic() < until and not self.heard("accept"):
+                self.step()
+        return bool(self.heard("accept"))
+
+
+def proof_of(made: Connection, **other: int) -> HandshakeProof:
+    seen = {
+        "client_nonce": made.nonce,
+        "server_nonce": made.server_nonce,
+        "client_isn": made.isn,
+        "server_isn": made.server_isn,
+    }
+    return HandshakeProof(**{**seen, **other})
+
+
+@pytest.fixture(scope="module")
+def target() -> Iterator[Pair]:
+    """Host b has an engine, and two services; one of them was there before the engine."""
+    with Lab() as lab:
+        many = ("--connections", "1000")
+        peer(lab.b, "serve", "0.0.0.0", LATE_PORT, "recv-all", options=many)
+        with Pair.open(lab, hosts="b", kind=KIND) as pair:
+            peer(lab.b, "serve", "0.0.0.0", PORT, "recv-all", options=many)
+            yield pair
+
+
+@pytest.fixture
+def wire(target: Pair) -> Iterator[Wire]:
+    made = Wire(target.lab)
+    with made.socket:
+        yield made
+
+
+_ports = iter(range(20000, 60000))
+
+
+@contextlib.contextmanager
+def connection(
+    wire: Wire, last: int = 77, *, server_port: int = PORT, established: bool = True
+) -> Iterator[Connection]:
+    made = Connection(wire, wire.address(last), next(_ports), server_port, SEGMENTS)
+    made.ask()
+    if established:
+        made.establish()
+    try:
+        yield made
+    finally:
+        made.reset()
+
+
+def unproven(pair: Pair) -> int:
+    assert pair.server
+    return counts(pair.server.status())["unproven"]
+
+
+def owner_still_gets_it(wire: Wire, made: Connection) -> None:
+    owner = Engine(wire, made.address)
+    assert owner.accepted(owner.signed(proof_of(made)))
+    assert proof_of(made).locator not in (0, made.nonce)
+
+
+@pytest.mark.parametrize("server_port", [PORT, LATE_PORT])
+def test_who_has_seen_the_handshake_gets_the_flow(wire: Wire, server_port: int) -> None:
+    with connection(wire, server_port=server_port) as made:
+        assert bool(made.server_nonce) == (server_port != LATE_PORT)
+        owner_still_gets_it(wire, made)
+
+
+def test_behind_a_nat_that_translates_udp_otherwise_the_nonces_are_proof(wire: Wire) -> None:
+    with connection(wire) as made:
+        other = Engine(wire, wire.address(66))
+        assert other.accepted(other.signed(proof_of(made)))
+
+
+def test_without_the_servers_nonce_only_the_client_itself_is_believed(wire: Wire, target: Pair) -> None:
+    """The sequence numbers alone are no secret to who sees the client's segments."""
+    before = unproven(target)
+    with connection(wire, server_port=LATE_PORT) as made:
+        other = Engine(wire, wire.address(66))
+        assert not other.accepted(other.signed(proof_of(made)))
+        assert unproven(target) > before
+        owner_still_gets_it(wire, made)
+
+
+def test_who_has_seen_only_the_syn_gets_nothing(wire: Wire) -> None:
+    with connection(wire) as made:
+        thief = Engine(wire, wire.address(66))
+        for server_nonce in (0, 1, made.nonce):
+            thief.say(thief.signed(proof_of(made, server_nonce=server_nonce)))
+        assert not thief.accepted(thief.signed(proof_of(made, server_nonce=2)))
+        owner_still_gets_it(wire, made)
+
+
+@pytest.mark.parametrize("who", [66, 77])
+def test_a_known_locator_without_the_key_gets_nothing(wire: Wire, target: Pair, who: int) -> None:
+    before = unproven(target)
+    with connection(wire) as made, connection(wire, 66) as own:
+        thief = Engine(wire, wire.address(who), CLIENT_UDP + 1)
+        locator = proof_of(made).locator
+        message = thief.signed(proof_of(own), locator)
+        for wrong in (bytes(16), random.randbytes(16)):
+            thief.say(message[:24] + wrong)
+        assert not thief.accepted(message)
+        assert unproven(target) >= before + 3
+        owner_still_gets_it(wire, made)
+
+
+def test_an_open_repeated_on_another_association_gets_nothing(wire: Wire, target: Pair) -> None:
+    """The observer is faster than the client, from the client's own address, too."""
+    before = unproven(target)
+    with connection(wire) as made:
+        owner = Engine(wire, made.address)
+        seen = owner.signed(proof_of(made))
+        for last in (66, 77):
+            thief = Engine(wire, wire.address(last), CLIENT_UDP + 1)
+            assert not thief.accepted(seen)
+        assert unproven(target) >= before + 2
+        assert owner.accepted(seen)
+
+
+def test_a_thief_who_comes_before_the_flow_does_not_shut_its_owner_out(wire: Wire, target: Pair) -> None:
+    """Of OPENs with one locator only some are kept until the flow is there."""
+    before = unproven(target)
+    with connection(wire, established=False) as made:
+        thief, owner = Engine(wire, wire.address(66)), Engine(wire, made.address)
+        locator = proof_of(made).locator
+        with connection(wire, 66) as own:
+            wrong = thief.signed(proof_of(own), locator)
+        for _ in range(3):
+            thief.say(wrong)
+        owner.say(owner.signed(proof_of(made)))
+        for _ in range(3):
+            thief.say(wrong)
+        made.establish()
+        assert owner.accepted(owner.signed(proof_of(made)))
+        assert not thief.accepted(wrong)
+        assert unproven(target) > before
+
+
+# ---- the other role: who answers ----
+
+
+class Impostor(threading.Thread):
+    """A user of host b without privileges, where its engine would listen: he accepts whatever comes."""
+
+    def __init__(self, lab: Lab) -> None:
+        super().__init__()
+        self.socket = lab.b.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("", lab.vtl_port))
+        self.socket.settimeout(0.002)
+        self.endpoint = Endpoint(seed=1)
+        self.opened = 0
+        self.data = 0
+        self.stopping = threading.Event()
+
+    def run(self) -> None:
+        while not self.stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                data, source = self.socket.recvfrom(65536)
+                self.endpoint.receive_datagram(data, source, time.monotonic_ns())
+            self.act()
+            timer = self.endpoint.get_timer()
+            if timer is not None and timer <= time.monotonic_ns():
+                self.endpoint.handle_timer(time.monotonic_ns())
+            for data, to in self.endpoint.datagrams_to_send(time.monotonic_ns()):
+                self.socket.sendto(data, to)
+
+    def act(self) -> None:
+        while (event := self.endpoint.next_event()) is not None:
+            if isinstance(event, ev.MessageReceived):
+                self.answer(event.assoc, decode(event.data))
+
+    def answer(self, assoc: int, message: dict[str, Any]) -> None:
+        if message["kind"] == "hello":
+            self.endpoint.say(assoc, hello(7, 8))
+        elif message["kind"] == "open":
+            self.opened += 1
+            common = {"epoch": message["epoch"], "token": message["own_token"], "own_token": 1 << 32}
+            for proof in (message["proof"], bytes(16)):
+                self.endpoint.say(assoc, encode("accept", **common, proof=proof))
+            self.endpoint.say(assoc, encode("engaged", epoch=message["epoch"], token=message["own_token"]))
+        elif message["kind"] == "data":
+            self.data += 1
+
+    def __enter__(self) -> Impostor:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopping.set()
+        self.join()
+        self.socket.close()
+
+
+def test_who_has_the_servers_address_but_not_its_connection_gets_no_byte(lab: Lab) -> None:
+    with Impostor(lab) as impostor, Pair.open(lab, hosts="a", kind=KIND) as pair:
+        assert pair.client
+        for port in (8330, 8331, 8332):
+            one = peer(lab.b, "serve", any_address("v4"), port, "recv:9", "send:5", "close", hooked=False)
+            script = ("sleep:1", "send:9", "recv:5", "close")
+            client, server = result(peer(lab.a, "connect", lab.b.v4, port, *script)), result(one)
+            assert (client["error"], server["error"]) == (None, None)
+            assert server["received_sha256"] == client["sent_sha256"]
+        eventually(lambda: impostor.opened >= 3)
+        assert impostor.data == 0
+        status = pair.client.status()
+        assert counts(status)["engaged"] == 0
+        assert counts(status)["unproven"] >= 3
