@@ -231,11 +231,10 @@ class Hooker:
         stack.callback(self._kernel.refuse_flows)
 
     def _require_open_lane(self) -> None:
-        """With the rule, which then goes again until the first candidate comes, if nobody needs it."""
+        """Its rules go again until the first candidate comes, if nobody needs them."""
         if not (isinstance(self._worker, SegmentWorker) and isinstance(self._route, Lane)):
             return
-        self._route.install()
-        require_open(self._worker, self._route, self.policy)
+        require_open(self._worker, self._route, self.policy, ruled=self.hold)
         if not self.hold and not self._blocked_lanes():
             self._worker.hang_up()
             self._route.withdraw()

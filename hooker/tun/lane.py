@@ -81,11 +81,11 @@ class Lane:
                     raise
         raise AssertionError
 
-    def install(self) -> None:
-        """Add the rules, from any thread. After a failure it may be tried again."""
+    def install(self, *versions: int) -> None:
+        """Add the rules (of all IP versions), from any thread. After a failure it may be tried again."""
         with self._lock:
             if not self._left:
-                netns.inside(self._namespace, self._way.install)
+                netns.inside(self._namespace, lambda: self._way.install(*versions))
 
     def withdraw(self) -> None:
         """Remove the rules, until ``install()``."""

@@ -1,7 +1,10 @@
 """Before an engine hooks anything: is its lane open? Else each connection would find out by itself.
 
 A connection of the engine's own, with its mark, must come out of the device, and the answer must reach it
-(``hooker/engine/segments/lane.pyx``). If not, a packet like its first, without the mark and with a wrong
+(``hooker/engine/segments/lane.pyx``). With IPv4 its socket is bound to the device first, and only where that
+comes to nothing the routing rule is asked: a kernel that has ever had one looks up every route more slowly,
+which all connections of the host pay. A bound socket needs a route by the device where IPv6 is looked up, so
+that has its rule at once. If nothing comes, a packet like its first, without the mark and with a wrong
 checksum, tells whether this host lets any such packet out: a firewall that knows addresses may have nothing
 against the lane.
 """
@@ -33,13 +36,16 @@ UNICAST = 1  # RTN_UNICAST
 SYN = 2
 HOPS = {4: (socket.IPPROTO_IP, socket.IP_TTL), 6: (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)}
 UNIVERSE = 0  # RT_SCOPE_UNIVERSE
+SYSTEM_RULES = 3  # local, main, default
 REMEDY = "nft list ruleset; iptables-save; ip rule"
 
 Address = IPv4Address | IPv6Address
 
 
-def require_open(worker: SegmentWorker, lane: Lane, policy: Policy) -> None:
+def require_open(worker: SegmentWorker, lane: Lane, policy: Policy, *, ruled: bool) -> None:
     """Returns when the lane is known; in the network namespace of the caller.
+
+    ``ruled``: the rules are there. Else some may be there afterwards.
 
     A family that alone is blocked, IPv6 on a host where IPv4 passes, is left to TCP as long as it is.
 
@@ -50,10 +56,18 @@ def require_open(worker: SegmentWorker, lane: Lane, policy: Policy) -> None:
     with IPRoute() as netlink:
         port = min(policy.ports, default=HTTPS)
         ends = {version: _end(netlink, policy, version) for version in _families(netlink)}
+        bound = {4} & set(ends) if not ruled and _only_system_rules(netlink) else set()
+        if not ruled and bound != set(ends):
+            lane.install(*(set(ends) - bound))
         for version, end in ends.items():
-            worker.watch(version, end.packed, port)
+            worker.watch(version, end.packed, port, lane.device.index if version in bound else 0)
+        blocked = _blocked(worker, list(ends))
+        if bound and not worker.lanes()[4].open:
+            lane.install(4)
+            worker.watch(4, ends[4].packed, port)
+            blocked = _blocked(worker, list(ends))
         found = {}
-        for version in _blocked(worker, list(ends)):
+        for version in blocked:
             if _passes_unmarked(version, ends[version], port):
                 found[version] = _explained(netlink, worker, lane, ends[version])
             else:
@@ -61,6 +75,11 @@ def require_open(worker: SegmentWorker, lane: Lane, policy: Policy) -> None:
     if found and (4 in found or len(found) == len(ends)):
         version = min(found)
         raise ConfigurationError(f"IPv{version}: {found[version]}", remedy=REMEDY)
+
+
+def _only_system_rules(netlink: Any) -> bool:
+    """No rule stands before ours, and the kernel has perhaps never had one, for IPv4."""
+    return len(list(netlink.get_rules(family=FAMILIES[4][0]))) <= SYSTEM_RULES
 
 
 def _families(netlink: Any) -> Iterator[int]:

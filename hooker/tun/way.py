@@ -96,15 +96,17 @@ class Way:
         else:
             self._families.append(family)
 
-    def install(self) -> None:
-        """The rule: from here on every route lookup of the namespace is a little slower.
+    def install(self, *versions: int) -> None:
+        """The rule, of these IP versions or all: from here on every route lookup is a little slower.
 
-        After a failure it may be tried again.
+        After a failure it may be tried again. A namespace is not as fast as before when the rule is gone.
         """
         from pyroute2 import IPRoute
 
         with IPRoute() as netlink:
             for family in self._families:
+                if versions and family not in versions:
+                    continue
                 if family not in self._promised:
                     rule = janitor.rule(
                         family,

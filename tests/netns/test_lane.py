@@ -159,10 +159,10 @@ def test_an_engine_whose_lane_is_blocked_does_not_start_and_says_what_blocks_it(
 
     took: list[float] = []
 
-    def timed(*arguments: Any) -> None:
+    def timed(*arguments: Any, **options: Any) -> None:
         began = time.monotonic()
         try:
-            real(*arguments)
+            real(*arguments, **options)
         finally:
             took.append(time.monotonic() - began)
 
@@ -177,6 +177,16 @@ def test_an_engine_whose_lane_is_blocked_does_not_start_and_says_what_blocks_it(
         engine(lab.a)
     assert took[0] < 1.5  # 1 s of it are waited for, at most
     assert left_behind(lab.a) == before
+
+
+def test_an_engine_that_starts_puts_in_no_ipv4_rule(lab: Lab) -> None:
+    """A kernel that has ever had one looks up routes more slowly: what is no candidate pays for it."""
+    told = lab.a.popen(["ip", "-4", "monitor", "rule"], stdout=subprocess.PIPE, text=True)
+    time.sleep(0.3)  # it listens
+    engine(lab.a).close()
+    lab.a.run(["ip", "rule", "add", "pref", "9999", "lookup", "main"], hooked=False)  # the last word
+    assert told.stdout
+    assert told.stdout.readline().startswith("9999:")
 
 
 def test_the_command_says_so_too_and_its_status_is_2(lab: Lab) -> None:

@@ -8,8 +8,8 @@ cdef void lanes_close(worker *w) noexcept nogil
 cdef void lanes_rest(worker *w) noexcept nogil                # until the rule is there: looks are over
 cdef void lanes_ruled(worker *w) noexcept nogil               # it is
 # Looks from now on: connections to that address (4 or 16 bytes) and port, which nobody ever gets.
-cdef void lane_watch(worker *w, uint8_t version, const uint8_t *address,
-                     uint16_t service) noexcept nogil
+cdef void lane_watch(worker *w, uint8_t version, const uint8_t *address, uint16_t service,
+                     int device) noexcept nogil                       # bound to that, or 0: led by the rule
 cdef void lane_forget(worker *w, uint8_t version) noexcept nogil     # looking says nothing
 cdef void lane_needed(worker *w, const flow *f) noexcept nogil        # it has a flow
 cdef void lane_doubt(worker *w, const flow *f) noexcept nogil         # its segments do not come, or again

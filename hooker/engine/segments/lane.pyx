@@ -13,7 +13,8 @@ itself, from what the segments say.
 3. Then it is tried again, after 1 s, and twice as long each time, up to 64 s. What opens the lane opens it
    for all flows.
 4. A flow whose segments do not come, or come again, asks for a look at once.
-5. Until the first candidate brings the routing rule there is no connection: it would go by the wire.
+5. Until the first candidate brings the routing rule there is no connection: it would go by the wire. Only
+   the first look, at the start, may be by a socket that is bound to hk0.
 """
 
 from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint32_t, uint64_t
@@ -53,6 +54,10 @@ cdef extern from "<poll.h>" nogil:
 cdef extern from "<errno.h>" nogil:
     enum:
         EINPROGRESS
+
+cdef extern from "<asm/socket.h>" nogil:
+    enum:
+        SO_BINDTOIFINDEX       # Linux 5.0
 
 cdef extern from "<sys/socket.h>" nogil:
     int getsockname(int fd, sockaddr *a, socklen_t *n)
@@ -102,6 +107,8 @@ cdef int dial(worker *w, lane *l) noexcept nogil:
     at_once.l_onoff, at_once.l_linger = 1, 0
     if (setsockopt(l.fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)) < 0
             or setsockopt(l.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once)) < 0):
+        return errno
+    if l.device and setsockopt(l.fd, SOL_SOCKET, SO_BINDTOIFINDEX, &l.device, sizeof(l.device)) < 0:
         return errno
     memset(&a, 0, sizeof(a))
     if l.version == 4:
@@ -206,7 +213,7 @@ cdef void pause(worker *w, lane *l) noexcept nogil:
 
 
 cdef bint failed(worker *w, lane *l) noexcept nogil:
-    cdef bint news = not l.blocked
+    cdef bint news = not l.blocked and not l.device    # bound: the rule may lead where that does not
     if news:
         w.n.lanes_blocked += 1
         show(w, l, True)
@@ -289,10 +296,13 @@ cdef uint64_t lanes_deadline(const worker *w) noexcept nogil:
 
 # ---- who asks ----------------------------------------------------------------------------------------
 
-cdef void lane_watch(worker *w, uint8_t version, const uint8_t *address, uint16_t service) noexcept nogil:
+cdef void lane_watch(worker *w, uint8_t version, const uint8_t *address, uint16_t service,
+                     int device) noexcept nogil:
     cdef lane *l = lane_of(w, version)
+    l.device = device
     memcpy(l.address, address, address_size(version))
     l.service = service
+    l.pauses = 0
     l.watched = True
     l.state = LANE_WAITING
     l.due = 0
@@ -320,6 +330,9 @@ cdef void lanes_rest(worker *w) noexcept nogil:
 cdef void lanes_ruled(worker *w) noexcept nogil:
     cdef int i
     for i in range(2):
+        if w.lanes[i].device:           # the rule has not been looked at
+            w.lanes[i].device = 0
+            w.lanes[i].state = LANE_RESTING
         if w.lanes[i].state == LANE_RESTING:
             w.lanes[i].due = 0          # begun at once
 

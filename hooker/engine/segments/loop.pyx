@@ -622,15 +622,16 @@ cdef class SegmentWorker:
         lock_give(&self.w.lock)
         write(self.w.wake_fd, &one, sizeof(one))
 
-    def watch(self, uint8_t version, bytes address, uint16_t port):
+    def watch(self, uint8_t version, bytes address, uint16_t port, int device=0):
         """Look, from now on, whether marked segments of IP `version` get through hk0 and back: by a connection to that address
-        (4 or 16 bytes) and port, which never leaves this host while they do. Raises ValueError."""
+        (4 or 16 bytes) and port, which never leaves this host while they do. `device`: hk0's index, to which its socket is bound
+        until the routing rule is there; 0: it is there. Raises ValueError."""
         cdef uint64_t one = 1
         if (version, len(address)) not in ((4, 4), (6, 16)):
             raise ValueError(f"IPv{version} has no addresses of {len(address)} bytes")
         with nogil:
             lock_take(&self.w.lock)
-        lane_watch(&self.w, version, <const uint8_t *><const char *>address, port)
+        lane_watch(&self.w, version, <const uint8_t *><const char *>address, port, device)
         lock_give(&self.w.lock)
         write(self.w.wake_fd, &one, sizeof(one))
 

@@ -264,6 +264,7 @@ cdef struct lane:              # of one family (lane.pyx)
     uint16_t before            # of the last one
     uint16_t service           # its remote end
     uint8_t address[16]
+    int device                 # its socket is bound to, there being no rule; 0: it is not
     uint64_t due               # ns
 
 cdef struct cut:               # a service whose segments do not come (cut.pyx)
