@@ -239,6 +239,12 @@ class Hooker:
             self._worker.hang_up()
             self._route.withdraw()
 
+    def _unwatch_lane(self) -> None:
+        """Start-up probes count what goes to the device; the engine's own connection there is none of it."""
+        assert isinstance(self._worker, SegmentWorker)
+        for version in self._worker.lanes():
+            self._worker.unwatch(version)
+
     def _blocked_lanes(self) -> dict[str, float]:
         """By IP version, seconds until the next try."""
         if not isinstance(self._worker, SegmentWorker):

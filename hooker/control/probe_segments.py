@@ -17,6 +17,7 @@ OURS = re.compile(r"hk\d+")  # not the lab's, nor the pair's between the hosts
 
 def probe_moves(a: Host, b: Host, family: int) -> str:
     """A connection that began on TCP goes through the devices, with equal bytes."""
+    _only_flows(a, b)
     before = through_device(a), through_device(b)
     rng = random.Random(3)
     sizes = [rng.choice((1, 100, 1448, 16384, 65536)) for _ in range(150)]
@@ -30,6 +31,7 @@ def probe_moves(a: Host, b: Host, family: int) -> str:
 
 def probe_returns(a: Host, b: Host) -> str:
     """An engine ends; the other's sockets lose their mark, and their segments the way to its device."""
+    _only_flows(a, b)
     with contextlib.ExitStack() as stack:
         pairs = [stack.enter_context(contextlib.closing(_moved(a, b, socket.AF_INET)))]
         with contextlib.suppress(Failed, OSError):  # IPv6 has a probe of its own
@@ -44,6 +46,12 @@ def probe_returns(a: Host, b: Host) -> str:
     if late:
         raise Failed(f"{late} bytes of connections that are on TCP again went to the device")
     return f"marks gone in mid-flow, {moved // MEBIBYTE} MiB over TCP, equal both ways"
+
+
+def _only_flows(*hosts: Host) -> None:
+    """What else would go to the devices: the bytes by which each engine looks whether it is reached."""
+    for host in hosts:
+        host.engine._unwatch_lane()
 
 
 def _moved(a: Host, b: Host, family: int) -> Pair:

@@ -200,6 +200,25 @@ def test_the_command_says_so_too_and_its_status_is_2(lab: Lab) -> None:
     assert left_behind(lab.a) == before
 
 
+SLOWLY = """
+import time
+from hooker.control import probe_segments, probes
+real = probe_segments.exchange
+def exchange(one, other, sizes):
+    if sizes == [probe_segments.MEBIBYTE]:
+        time.sleep(0.8)  # the engine looks each 0.5 s
+    return real(one, other, sizes)
+probe_segments.exchange = exchange
+for result in probes._all("segments"):
+    print(result.ok, result.name, result.detail)
+"""
+
+
+def test_start_up_probes_on_a_busy_machine_do_not_count_what_the_engine_says_itself() -> None:
+    done = subprocess.run([sys.executable, "-c", SLOWLY], capture_output=True, text=True, timeout=80)
+    assert "True segments-return marks gone" in done.stdout, done.stdout + done.stderr
+
+
 def test_ipv6_alone_is_left_to_tcp_until_it_passes(lab: Lab) -> None:
     """As firewalld keeps it: its reverse path filter knows IPv6 only."""
     block(lab.a, "in", "ip6")
