@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support import FAMILIES, Pair, address, any_address, counts, peer, result, same
 
+from hooker.control import keyfile
 from hooker.lab import INTERFACE, Lab
 
 pytestmark = pytest.mark.timeout(90)
@@ -60,6 +61,20 @@ def test_a_path_that_blocks_udp(hooked_pair: Pair, size: int, how: str, directio
     assert second < 0.2, "the peer should have been remembered as not reachable over VTL"
     if hooked_pair.client:
         assert counts(hooked_pair.client.status())["engaged"] == 0
+
+
+@pytest.mark.parametrize("why", ["hold", "key"])
+def test_who_is_held_waits_for_a_path_that_blocks_udp_once(lab: Lab, tmp_path: Path, why: str) -> None:
+    options: tuple[str, ...] = ("--hold",)
+    if why == "key":
+        path = tmp_path / "key"
+        path.touch(0o600)
+        path.write_text(keyfile.make() + "\n")
+        options = ("--key-file", str(path))
+    with Pair.open(lab, options=options, kind="segments") as pair:
+        lab.meter.drop(to_a=("vtl",), to_b=("vtl",))
+        assert transfer(pair, "v4", 300 * KB) < SOON
+        assert transfer(pair, "v4", 300 * KB, port=7201) < 0.2, "its host should have been remembered"
 
 
 @pytest.mark.parametrize("family", ["v6", "mapped"])

@@ -249,24 +249,26 @@ cdef void flow_start(worker *w, flow *f) noexcept nogil:
     act_alone(w, f, &out)
 
 
-cdef void avoid(worker *w, flow *f) noexcept nogil:
-    """The next connections to that host are not asked."""
-    cdef hk_peer host
+cdef void avoid(worker *w, flow *f, bint whole_host) noexcept nogil:
+    """The next connections to that service, or host, are not asked. An association with that host ends the latter."""
+    cdef hk_peer p
     cdef uint64_t until = w.now + w.avoid_for
-    memset(&host, 0, sizeof(host))
-    remote_ip(f, host.ip)
-    hk_bpf_elem(BPF_MAP_UPDATE_ELEM, w.avoid_fd, &host, &until, 0)
+    memset(&p, 0, sizeof(p))
+    remote_ip(f, p.ip)
+    p.port = 0 if whole_host else f.t.remote_port
+    hk_bpf_elem(BPF_MAP_UPDATE_ELEM, w.avoid_fd, &p, &until, 0)
 
 
 cdef void never_found(worker *w, flow *f, int why) noexcept nogil:
-    """Nobody answers for its peer, or does not greet. Where an engine has spoken in the SYN-ACK, it may be there another time."""
+    """Nobody answers for its peer, or does not greet. Where an engine has spoken in the SYN-ACK, it may be there another time;
+    but who is held would wait for that."""
     f.bits &= ~<uint16_t>F_WANTED
     f.again_at = UINT64_MAX
     if why and not f.why:
         flow_report(w, f, why)
-    if why and f.unproven:
-        avoid(w, f)
-    elif why != WHY_KEY and why != WHY_VERSION:
+    if why and (f.unproven or w.hold_for):
+        avoid(w, f, True)
+    if not (why and f.unproven) and why != WHY_KEY and why != WHY_VERSION:
         f.f.reason = WHY_TRANSPORT_DOWN
         try_again(w, f)
         flow_touch(w, f)
@@ -379,6 +381,7 @@ cdef inline void measure(flow *f) noexcept nogil:
 
 cdef void hold_due(worker *w, flow *f) noexcept nogil:
     cdef Outcome out
+    cdef bint unheard = f.unproven or f.p == NULL or f.p.a == NULL or not vtl_is_up(f.p.a)
     if not f.bits & F_HELD:
         return
     f.bits &= ~<uint16_t>F_WANTED
@@ -387,8 +390,8 @@ cdef void hold_due(worker *w, flow *f) noexcept nogil:
     out.actions &= ~<uint32_t>DO_REPORT
     act_alone(w, f, &out)
     flow_report(w, f, WHY_HOLD)                 # which releases it
-    if f.unproven and f.f.role == ROLE_CLIENT:
-        avoid(w, f)
+    if f.f.role == ROLE_CLIENT:
+        avoid(w, f, unheard)                    # the next one does not wait in vain, too
 
 
 cdef void sender_is_due(worker *w, flow *f) noexcept nogil:

@@ -5,7 +5,8 @@
 2. A flow of an engine without a key is free as soon as it is engaged. With a key it is pinned when ENGAGED is about to be
    sent: from then on the peer may have bytes that came encrypted, and there is no way back. Given up before that, it is TCP's
    for good.
-3. Who does not get so far in `hold_for` is given up. Its host is not asked again for a while, unless an engine has spoken.
+3. Who does not get so far in `hold_for` is given up. Its service is not asked again for a while; nor is its host, without an
+   association.
 """
 
 from libc.stdint cimport UINT64_MAX, uint64_t
