@@ -5,7 +5,7 @@
  */
 #include <linux/bpf.h>
 #include "hooker_kern_user.h"
-#define HK_SPEAKS HK_OPT_VERSION
+#define HK_SPEAKS HK_OPT_VERSION_MESSAGES
 #define HK_RECORD struct hk_flow
 #define HK_REDIRECTS struct hk_flow
 #include "maps.h"

@@ -15,8 +15,8 @@
 #define HK_OPT_KIND 253
 #define HK_OPT_LEN 16
 #define HK_OPT_EXID 0x484b		/* "HK" */
-#define HK_OPT_VERSION 1		/* of engines that take messages; see hooker.c */
 #define HK_OPT_VERSION_SEGMENTS 2	/* of engines that take segments; see segments.c */
+#define HK_OPT_VERSION_MESSAGES 3	/* of engines that take messages; see messages.c. Version 1 had no flow protocol */
 #define HK_ROLE_CLIENT 1		/* SYN, and every ACK while the flow is held; segments: until the server has spoken */
 #define HK_ROLE_SERVER 2		/* SYN-ACK */
 #define HK_ROLE_RELEASED 3		/* the client has left the flow to TCP */

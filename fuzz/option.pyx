@@ -7,7 +7,7 @@ in for. Input: flags, then the options.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from hooker.includes.hk cimport (
-    HK_OPT_EXID, HK_OPT_KIND, HK_OPT_LEN, HK_OPT_VERSION, HK_ROLE_CLIENT, HK_ROLE_RELEASED, HK_TRANSPORT_VTL, hk_key,
+    HK_OPT_EXID, HK_OPT_KIND, HK_OPT_LEN, HK_OPT_VERSION_MESSAGES, HK_ROLE_CLIENT, HK_ROLE_RELEASED, HK_TRANSPORT_VTL, hk_key,
 )
 from fuzz.input cimport Input, next16, next32, next8
 from fuzz.side cimport fail, failure, forget_failure
@@ -59,7 +59,7 @@ cdef int find(const bpf_sock_ops *s) noexcept nogil:
 
 cdef bint ours(const bpf_sock_ops *s, int at) noexcept nogil:
     return (at >= 0 and not s.no_syn and s.opts[at + 1] == HK_OPT_LEN
-            and s.opts[at + 4] >> 4 == HK_OPT_VERSION)
+            and s.opts[at + 4] >> 4 == HK_OPT_VERSION_MESSAGES)
 
 
 cdef void load(bpf_sock_ops *s) noexcept nogil:

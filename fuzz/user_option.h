@@ -74,7 +74,7 @@ static int bpf_load_hdr_opt(struct bpf_sock_ops *s, void *result, u32 len, u64 f
 }
 
 #include "siphash.h"
-#define HK_SPEAKS HK_OPT_VERSION
+#define HK_SPEAKS HK_OPT_VERSION_MESSAGES
 #include "option.h"
 
 #endif

@@ -21,7 +21,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from hooker import checks, transports
-from hooker._fastpath import Worker
 from hooker.control import cgroup as cgroups
 from hooker.control import keyfile, rows
 from hooker.control.abort import can_abort
@@ -29,9 +28,9 @@ from hooker.control.janitor import Janitor
 from hooker.control.kernel import RING_SIZE, KernelPrograms, netns_cookie
 from hooker.control.policy import Policy
 from hooker.control.probes import verdicts
-from hooker.control.routing import LocalRoute, datagram_sizes
+from hooker.control.routing import datagram_sizes
 from hooker.control.status_socket import ControlServer
-from hooker.control.threads import STOP_TIMEOUT, AnyWorker, EngineThreads
+from hooker.control.threads import STOP_TIMEOUT, EngineThreads
 from hooker.engine.flowtable import fill_free
 from hooker.engine.layout import MARK_OWN
 from hooker.engine.segments.loop import SegmentWorker
@@ -40,11 +39,11 @@ from hooker.events import Event, Kind
 from hooker.tun import Lane, check_device, require_open
 
 if TYPE_CHECKING:
-    from hooker._fastpath import RawEvent, Tap
+    from hooker.engine.segments.loop import RawEvent, Tap
 
 ENDS = (Kind.FLOW_RELEASED.value, Kind.FLOW_CLOSED.value)
 REDIRECT_CHOICES = ("auto", "always", "never")
-INTERCEPT_CHOICES = ("messages", "segments", "redirected")
+INTERCEPT_CHOICES = ("segments", "messages")
 TRAIL_CHOICES = ("auto", "always", "never")
 LOOPBACK_TIMEOUT = 2.0  # s for a connection of this host to itself
 SPARE_DESCRIPTORS = 1024  # beside those of the flows
@@ -75,13 +74,14 @@ class Hooker:
     :param cgroup: cgroup v2 directory whose new connections are seen; None: the root, all of the machine.
     :param policy: which connections are candidates.
     :param intercept: "segments": what the applications' TCPs send is taken; connections begin on TCP, and go
-        back to it at any moment. "messages": what applications send is taken from their sockets, and new
-        connections are held until the peer's engine has agreed; an engaged one never goes back. Engines of
-        different kinds leave each other's connections to TCP.
+        back to it at any moment. "messages": what non-blocking sockets send is taken, too, before it becomes
+        segments; new connections are held until the peer's engine has agreed, and an engaged one never goes
+        back: it ends with its engine, or its peer's. Engines of different kinds leave each other's
+        connections to TCP.
     :param transport: name in the registry of transports.
     :param key_file: encrypt, with the pre-shared key in this file (``hooker.control.keyfile``); flows to
-        peers without it stay on TCP. None: no encryption. With segments,
-        a flow that has been engaged ends with its engine, or its peer's.
+        peers without it stay on TCP. None: no encryption. A flow that has been engaged ends with its engine,
+        or its peer's.
     :param congestion: congestion control: "auto", or a name of ``hooker.vtl.congestion.names()``.
     :param fec: forward error correction of what this engine sends, where the path loses packets (REPAIR
         frames, docs/vtl.md).
@@ -100,8 +100,8 @@ class Hooker:
         with segments.
     :param control: serve `hooker status`.
     :param redirect: whether messages of non-blocking sockets take the redirect socket: "always", "never"
-        (all data goes through the twins), or "auto": where the probes find that nobody can tell. Segments
-        never do.
+        (all data comes as segments), or "auto": where the probes find that nobody can tell. Segments never
+        do.
     :param busy_poll: seconds the worker may wait awake for what comes next, while answers come that fast and
         nobody else needs the CPU (``hooker/engine/polling.pyx``); 0 always sleeps.
     :param trail: segments: whether firewalls and NAT between the hosts are shown, by bare ACKs, where
@@ -144,7 +144,7 @@ class Hooker:
         checks.path("cgroup", cgroup)
         self._keys = () if key_file is None else keyfile.read(key_file)
         self.listen_port = _check_port(listen_port)
-        self._pinned = bool(self._keys) or intercept == "redirected"
+        self._pinned = bool(self._keys) or intercept == "messages"
         self.hold = hold or self._pinned
         self.hold_time = checks.real("hold time", hold_time, 0.01, 60, unit="s")
         self.max_flows = _check_flows(max_flows)
@@ -163,8 +163,8 @@ class Hooker:
                 "a trail does not go with messages", remedy='leave it out, or give intercept "segments"'
             )
         self._stack: ExitStack | None = None
-        self._worker: AnyWorker
-        self._route: LocalRoute | Lane
+        self._worker: SegmentWorker
+        self._lane: Lane
         self._threads: EngineThreads | None = None
         self._owner = os.getpid()
         self._recent: deque[RawEvent] = deque(maxlen=RECENT)
@@ -200,18 +200,18 @@ class Hooker:
         keeper = stack.enter_context(Janitor())
         self._kernel = stack.enter_context(KernelPrograms(self.max_flows, self.intercept))
         fill_free(self._kernel.free, self.max_flows)
-        if self.intercept == "messages":
-            self._worker = self._take_messages(stack, keeper)
-        else:
-            self._worker = self._take_segments(stack, keeper)
+        self._lane = stack.enter_context(Lane(keeper, entrance=self._kernel.entrance, pinned=self._pinned))
+        self._worker = self._make_worker(stack)
         stack.callback(self._worker.close)
         self._kernel.configure(
             self.policy,
-            mark=self._route.mark,
+            mark=self._lane.mark,
             port=self._worker.port,
             transport=self.transport,
             ipv6=self._ipv6,
-            **self._holding(),
+            hold=self.hold,
+            pinned=self._pinned,
+            device=self._lane.device.index,
         )
         self._started = time.monotonic()
         self._netns = netns_cookie()
@@ -224,7 +224,7 @@ class Hooker:
         )
         stack.callback(self._threads.stop)
         self._server = stack.enter_context(self._serve(keeper))
-        if self.intercept != "messages" and self.hold:
+        if self.hold:
             install()  # its worker does not wait for it: what is held would
         self._require_open_lane()
         self._attach()
@@ -232,12 +232,10 @@ class Hooker:
 
     def _require_open_lane(self) -> None:
         """Its rules go again until the first candidate comes, if nobody needs them."""
-        if not (isinstance(self._worker, SegmentWorker) and isinstance(self._route, Lane)):
-            return
-        require_open(self._worker, self._route, self.policy, ruled=self.hold)
+        require_open(self._worker, self._lane, self.policy, ruled=self.hold)
         if not self.hold and not self._blocked_lanes():
             self._worker.hang_up()
-            self._route.withdraw()
+            self._lane.withdraw()
 
     def _unwatch_lane(self) -> None:
         """Start-up probes count what goes to the device; the engine's own connection there is none of it."""
@@ -247,8 +245,6 @@ class Hooker:
 
     def _blocked_lanes(self) -> dict[str, float]:
         """By IP version, seconds until the next try."""
-        if not isinstance(self._worker, SegmentWorker):
-            return {}
         lanes = self._worker.lanes()
         return {f"IPv{version}": lane.pause for version, lane in lanes.items() if lane.blocked}
 
@@ -257,8 +253,7 @@ class Hooker:
 
     def _judge_kernel(self) -> str:
         """Why messages are not redirected, or "". Raises KernelError when a required probe fails."""
-        if self.intercept != "messages":
-            self._judge_lane()
+        self._judge_lane()
         results = verdicts(self.intercept) if self._probe else []
         for result in results:
             if result.required and not result.ok:
@@ -281,7 +276,7 @@ class Hooker:
 
     def _on_first_candidate(self) -> Callable[[], None]:
         """What the first candidate needs, and nobody before."""
-        kernel, cgroup, add_rule = self._kernel, self.cgroup, self._route.install
+        kernel, cgroup, add_rule = self._kernel, self.cgroup, self._lane.install
 
         def install() -> None:
             kernel.attach_options(cgroup)
@@ -289,44 +284,39 @@ class Hooker:
 
         return install
 
-    def _take_messages(self, stack: ExitStack, keeper: Janitor) -> Worker:
-        self._route = stack.enter_context(LocalRoute(keeper))
-        redirect = _redirect_socket(stack).fileno()
-        with _no_port():
-            worker = Worker(
-                adopt_fd=-1 if self.redirect_off else self._kernel.adopt,
-                redirect_fd=redirect,
-                hold_time=self.hold_time,
-                tap=self._tap,
-                **self._common(),
-            )
-        self._kernel.set_redirect_socket(redirect)
-        return worker
-
-    def _holding(self) -> dict[str, Any]:
-        if not isinstance(self._route, Lane):
-            return {}
-        return {"hold": self.hold, "pinned": self._pinned, "device": self._route.device.index}
-
-    def _take_segments(self, stack: ExitStack, keeper: Janitor) -> SegmentWorker:
-        lane = stack.enter_context(Lane(keeper, entrance=self._kernel.entrance, pinned=self._pinned))
-        self._route = lane
+    def _make_worker(self, stack: ExitStack) -> SegmentWorker:
         hold: dict[str, Any] = {"hold_time": self.hold_time if self.hold else 0.0}
         if self._pinned:
             hold["dead_after"] = PATIENCE
         with _no_port():
             return SegmentWorker(
-                tun_fd=lane.descriptor,
+                tun_fd=self._lane.descriptor,
                 warm_fd=self._kernel.warm,
                 trail=self.trail,
+                ring_fd=self._kernel.ring,
+                ring_size=RING_SIZE,
+                free_fd=self._kernel.free,
+                avoid_fd=self._kernel.avoid,
+                records=self._kernel.records,
+                attention=self._kernel.attention,
+                max_flows=self.max_flows,
+                port=self.listen_port,
+                peer_port=transports.DEFAULT_PORT if self.listen_port == 0 else self.listen_port,
+                transport=self.transport.wire_id,
+                mark=self._lane.mark,
+                datagrams=datagram_sizes(),
+                congestion=self.congestion,
+                fec=self.fec,
+                keys=self._keys,
+                busy_poll=self.busy_poll,
+                listening=self.on_event is not None,
                 **hold,
                 **self._redirecting(stack),
-                **self._common(),
             )
 
     def _redirecting(self, stack: ExitStack) -> dict[str, Any]:
-        """What a worker that takes segments needs for messages, too."""
-        if self.intercept != "redirected":
+        """What messages are redirected by."""
+        if self.intercept != "messages":
             return {}
         redirect = _redirect_socket(stack).fileno()
         self._kernel.set_redirect_socket(redirect)
@@ -339,36 +329,14 @@ class Hooker:
 
     def _attach(self) -> None:
         """The guard first: no flow is held without it."""
-        if isinstance(self._route, Lane) and self.hold:
+        if self.hold:
             link = self._kernel.attach_guard(self.cgroup)
             if self._pinned:
-                self._route.guard(link)
+                self._lane.guard(link)
         self._kernel.attach(self.cgroup)
 
-    def _common(self) -> dict[str, Any]:
-        """What both kinds of worker are made from."""
-        return {
-            "ring_fd": self._kernel.ring,
-            "ring_size": RING_SIZE,
-            "free_fd": self._kernel.free,
-            "avoid_fd": self._kernel.avoid,
-            "records": self._kernel.records,
-            "attention": self._kernel.attention,
-            "max_flows": self.max_flows,
-            "port": self.listen_port,
-            "peer_port": transports.DEFAULT_PORT if self.listen_port == 0 else self.listen_port,
-            "transport": self.transport.wire_id,
-            "mark": self._route.mark,
-            "datagrams": datagram_sizes(),
-            "congestion": self.congestion,
-            "fec": self.fec,
-            "keys": self._keys,
-            "busy_poll": self.busy_poll,
-            "listening": self.on_event is not None,
-        }
-
     def close(self) -> None:
-        """Held flows go back to TCP, engaged ones are reset; with segments, all go back to TCP.
+        """All flows go back to TCP; with messages or a key, those that have been engaged are reset.
 
         Twice is harmless; ``on_event`` may.
 
@@ -412,7 +380,7 @@ class Hooker:
         """In a forked child: its copies of descriptors must not keep alive what ends with its parent."""
         self._kernel.detach()
         self._worker.forget()
-        self._route.forget()
+        self._lane.forget()
         if self._server is not None:
             self._server.forget()
 
@@ -439,7 +407,7 @@ class Hooker:
 
     # ---- what is going on ----
 
-    def _running_worker(self) -> AnyWorker:
+    def _running_worker(self) -> SegmentWorker:
         """Raises UsageError before start()."""
         if self._threads is None:
             raise UsageError("this Hooker has not been started", remedy="start() it, or use `with`")

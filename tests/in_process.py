@@ -13,11 +13,11 @@ import pytest
 
 from hooker import Hooker, Policy
 from hooker.control import netns
-from hooker.control.routing import LocalRoute
 from hooker.lab import Host, Lab
+from hooker.tun import Lane
 
 PORT = 5001
-Install = Callable[[LocalRoute], None]
+Install = Callable[..., None]
 OTHER = 5002  # nobody listens there: it only makes the engines known to each other
 SERVER = f"""
 import socket
@@ -57,7 +57,7 @@ def engines(
         for host, options in ((lab.a, at_a or {}), (lab.b, b or {})):
             with pytest.MonkeyPatch.context() as patch:
                 if install is not None and host.letter == at:
-                    patch.setattr(LocalRoute, "install", install)
+                    patch.setattr(Lane, "install", install)
                 made.append(started(host, **options))
             stack.callback(made[-1].close)
         serving(lab)

@@ -66,7 +66,7 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
         several("--port", metavar="PORTS", help="Only these TCP ports, as in 80,443,8000-8010."),
         click.option(
             "--intercept",
-            type=click.Choice(["segments", "messages", "redirected"]),
+            type=click.Choice(["segments", "messages"]),
             metavar="[segments|messages]",
             default="segments",
             show_default=True,

@@ -213,33 +213,14 @@ def check_maps() -> str:
     return "sockhash, ringbuf, lpm_trie, mmapable array, sk_storage"
 
 
-def check_repair() -> str:
-    tcp_repair = 19  # linux/tcp.h
-    with socket.socket() as probe:
-        probe.setsockopt(socket.IPPROTO_TCP, tcp_repair, 1)
-        probe.setsockopt(socket.IPPROTO_TCP, tcp_repair, 0)
-    return "a socket can be put into a connection's middle"
-
-
 def _has_ipv6() -> bool:
     return Path("/proc/sys/net/ipv6").exists()  # not with ipv6.disable=1
-
-
-def check_transparent() -> str:
-    ip_transparent, ipv6_transparent = 19, 75  # linux/in.h, linux/in6.h
-    with socket.socket() as probe:
-        probe.setsockopt(socket.IPPROTO_IP, ip_transparent, 1)
-        probe.bind(("192.0.2.1", 0))  # TEST-NET-1, RFC 5737: not an address of this host
-    if _has_ipv6():
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.setsockopt(socket.IPPROTO_IPV6, ipv6_transparent, 1)
-    return "a socket can have a remote host's address"
 
 
 def check_routing() -> str:
     """In a network namespace of its own."""
     _in_new_namespace(_try_routing)
-    return "rule by fwmark, local default route"
+    return "rule by fwmark, a table of its own"
 
 
 def check_tun() -> str:
@@ -285,7 +266,7 @@ def _try_routing() -> None:
         ipr.link("set", index=1, state="up")
         for family in (socket.AF_INET, socket.AF_INET6) if _has_ipv6() else (socket.AF_INET,):
             ipr.rule("add", family=family, priority=100, table=100, fwmark=1)
-            ipr.route("add", family=family, table=100, dst="default", oif=1, type="local", scope=254)
+            ipr.route("add", family=family, table=100, dst="default", oif=1)
 
 
 def _try_tun() -> None:
@@ -336,20 +317,13 @@ CHECKS: list[tuple[str, bool, str, Probe]] = [  # name, required, remedy of an u
     ("program xdp", False, NEWER_KERNEL, load_program("xdp", "XDP")),
     ("links to cgroups", True, NEWER_KERNEL, check_links),
     ("maps", True, NEWER_KERNEL, check_maps),
-    ("TCP_REPAIR", False, MESSAGES, check_repair),
-    ("IP_TRANSPARENT", True, AS_ROOT, check_transparent),
     ("policy routing", True, NEWER_KERNEL, check_routing),
-    (
-        "TUN",
-        True,
-        "modprobe tun; a kernel with CONFIG_TUN; or --intercept messages, which needs none",
-        check_tun,
-    ),
+    ("TUN", True, "modprobe tun; or a kernel with CONFIG_TUN", check_tun),
     ("UDP GSO and GRO", False, "use Linux 5.0 or later; without it VTL is slower", check_udp_offload),
     (
         "inet_diag",
         False,
-        "modprobe tcp_diag; without it: no keys with --intercept segments, and some resets come late",
+        "modprobe tcp_diag; without it: no keys, no --intercept messages, and some resets come late",
         check_inet_diag,
     ),
 ]
@@ -393,7 +367,7 @@ def _startup_probes(intercept: str) -> Iterator[Check]:
     try:
         from hooker.control import probes  # it needs the built engine
 
-        results = probes.verdicts(intercept, fresh=True)
+        results = probes.own_verdicts(intercept, fresh=True)
     except Exception as error:
         detail = _line(f"{type(error).__name__}: {error}")
         yield Check("start-up probes", False, True, detail, "./dev build")

@@ -27,15 +27,11 @@ from hooker.transports import Transport
 SO_NETNS_COOKIE = 71
 CGROUP_SOCKOPT = 25  # enum bpf_prog_type; not every BCC names it
 RING_SIZE = 256 * 4096  # bytes; maps.h
-MAIN = {  # by what an engine takes
-    "messages": "hooker.c",
-    "segments": "segments.c",
-    "redirected": "messages.c",
-}
+MAIN = {"segments": "segments.c", "messages": "messages.c"}  # by what an engine takes
 _INCLUDE = re.compile(r'#include "([\w.]+)"')
 
 
-def source(name: str = "hooker.c") -> str:
+def source(name: str) -> str:
     """A program file with its local includes in place: BCC rewrites the main file only."""
     lines = []
     text = resources.files("hooker.bpf").joinpath(name).read_text()
@@ -75,11 +71,11 @@ def import_bcc() -> Any:
 class KernelPrograms:
     """The programs and their maps; a context manager.
 
-    ``intercept``: "messages", "segments" or "redirected", what the engine takes of applications. Attributes:
-    ``records`` and ``attention`` (addresses of what is shared with the worker), descriptors of maps
-    (``ring``, ``free``, ``avoid``), for messages ``sockets`` and the program the worker runs (``adopt``), for
-    segments ``warm`` and the program that guards the device (``entrance``), for redirected all of them, and
-    ``redirects`` (an address). Raises KernelError when the kernel refuses one.
+    ``intercept``: "segments" or "messages", what the engine takes of applications. Attributes: ``records``
+    and ``attention`` (addresses of what is shared with the worker), descriptors of maps (``ring``, ``free``,
+    ``avoid``, ``warm``) and of the program that guards the device (``entrance``); for messages, too,
+    ``redirects`` (an address), ``sockets`` and the program the worker runs (``adopt``). Raises KernelError
+    when the kernel refuses one.
     """
 
     def __init__(self, max_flows: int, intercept: str) -> None:
@@ -112,15 +108,11 @@ class KernelPrograms:
         self._mapped: list[tuple[mmap.mmap, Any]] = []
         self.records = self._memory("hk_flows", max_flows * 128)
         self.attention = self._memory("hk_attention", mmap.PAGESIZE)
-        self.redirects = self._memory("hk_redirects", max_flows * 128) if intercept == "redirected" else 0
+        self.redirects = self._memory("hk_redirects", max_flows * 128) if intercept == "messages" else 0
+        self._guard = self._load("hk_guard", bcc.BPF.CGROUP_SKB)
+        self.entrance = self._load("hk_entrance", bcc.BPF.SOCKET_FILTER)
+        self.warm = self._map("hk_warm")
         if intercept == "messages":
-            hold = self._load("hk_hold_egress", bcc.BPF.CGROUP_SKB)
-            self._programs.insert(0, (hold, bpf_calls.CGROUP_INET_EGRESS))
-        else:
-            self._guard = self._load("hk_guard", bcc.BPF.CGROUP_SKB)
-            self.entrance = self._load("hk_entrance", bcc.BPF.SOCKET_FILTER)
-            self.warm = self._map("hk_warm")
-        if intercept != "segments":
             self._load_redirect(bcc)
 
     def _load_redirect(self, bcc: Any) -> None:
@@ -162,7 +154,7 @@ class KernelPrograms:
     ) -> None:
         """Set what is a candidate, and what the option says. Before attach().
 
-        Segments: ``hold`` and ``pinned`` are what new flows begin with (hk_config), ``device`` the interface.
+        ``hold`` and ``pinned`` are what new flows begin with (hk_config), ``device`` is the lane's interface.
         """
         table = self._bpf[b"hk_conf"]
         c = table.Leaf()
@@ -195,7 +187,7 @@ class KernelPrograms:
         self._link(cgroup, self._programs)
 
     def attach_guard(self, cgroup: str | Path) -> int:
-        """Segments: what holds payload back; before attach(). The link's descriptor, which stays ours."""
+        """What holds payload back; before attach(). The link's descriptor, which stays ours."""
         self._link(cgroup, [(self._guard, bpf_calls.CGROUP_INET_EGRESS)])
         return self._links[-1]
 

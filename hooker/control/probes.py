@@ -1,9 +1,10 @@
 """What the engine relies on, tried on this kernel with real sockets before a user's bytes are trusted to it.
 
-Each kind of engine has its probes (``PROBES``); those of engines that take messages are here. Two hosts
-(``probe_bed.py``), one connection a probe, bytes compared. The control group is removed by its janitor even
-if the process that tries is killed. The kernel's own history says what to ask: push_data at a message's end
-(mended in 6.13), order across PASS and REDIRECT, FIN and poll faults before 6.4, FIONREAD in a map.
+Each kind of engine has its probes (``PROBES``), and one that takes messages those of segments, too; what is
+its own is here. Two hosts (``probe_bed.py``), one connection a probe, bytes compared. The control group is
+removed by its janitor even if the process that tries is killed. The kernel's own history says what to ask:
+push_data at a message's end (mended in 6.13), order across PASS and REDIRECT, FIN and poll faults before 6.4,
+FIONREAD in a map.
 """
 
 from __future__ import annotations
@@ -33,14 +34,13 @@ from hooker.control import janitor, trust
 from hooker.control.cgroup import Cgroup
 from hooker.control.janitor import Janitor
 from hooker.control.kernel import MAIN, source
-from hooker.control.probe_bed import TIMEOUT, Failed, Host, Pair, connect, engaged, exchange, hosts
+from hooker.control.probe_bed import TIMEOUT, Failed, Host, Pair, connect, exchange, hosts
 from hooker.control.probe_segments import probe_moves, probe_returns
 from hooker.control.rundir import run_directory
 from hooker.errors import HookerError
 
 MAX_VERDICT = 1 << 20  # bytes
 KEPT = 8  # verdicts: several builds may be in use by turns
-PROMPT = 0.15  # s: less than any timer of TCP's
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +55,6 @@ class ProbeResult:
 
 
 # ---- probes ----------------------------------------------------------------------------------------
-
-
-def _probe_engage(a: Host, b: Host, family: int) -> str:
-    before = engaged(a)
-    pair = connect(a, b, family)
-    with contextlib.closing(pair):
-        exchange(pair.client, pair.server, [1, 1000, 100])
-        exchange(pair.server, pair.client, [1, 1000, 100])
-    if engaged(a) != before + 1:
-        raise Failed(f"the connection stayed on TCP: {a.engine.reasons()}")
-    return "option, twin and mark work; bytes equal both ways"
 
 
 def _probe_order(a: Host, b: Host) -> str:
@@ -110,24 +99,6 @@ def _probe_push(a: Host, b: Host) -> str:
     return f"full messages framed, {failures} left to TCP because push_data refused"
 
 
-def _probe_nudge(a: Host, b: Host) -> str:
-    pair = connect(a, b)
-    with contextlib.closing(pair):
-        start = time.monotonic()
-        pair.client.sendall(bytes(40000))
-        pair.client.shutdown(socket.SHUT_WR)
-        got = 0
-        while part := pair.server.recv(65536):
-            got += len(part)
-        took = time.monotonic() - start
-        pair.server.sendall(b"after the half-close")
-        if got != 40000 or pair.client.recv(100) != b"after the half-close":
-            raise Failed("data or half-close went wrong")
-    if took > PROMPT:
-        raise Failed(f"40 kB sent at once took {took * 1000:.0f} ms: a timer of TCP's was waited for")
-    return f"40 kB and a FIN sent at once arrived after {took * 1000:.1f} ms"
-
-
 def _probe_readiness(a: Host, b: Host) -> str:
     pair = connect(a, b)
     with contextlib.closing(pair):
@@ -158,55 +129,28 @@ def _probe_readiness(a: Host, b: Host) -> str:
     return "poll(), FIONREAD and splice() agree on a socket in the map, and see its end of data"
 
 
-def _probe_reset(a: Host, b: Host) -> str:
-    pair = connect(a, b)
-    with contextlib.closing(pair):
-        exchange(pair.client, pair.server, [100] * 20)
-        pair.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        pair.client.close()
-        try:
-            if pair.server.recv(1) == b"":
-                raise Failed("a reset arrived as an end of data")
-        except ConnectionResetError:
-            return "a reset arrives as a reset"
-    raise Failed("a reset did not arrive")
-
-
 Probe = Callable[[Host, Host], str]
 PROBES: dict[str, tuple[tuple[str, Probe, bool], ...]] = {  # by what an engine takes: name, probe, required
-    "messages": (
-        ("flow-ipv4", partial(_probe_engage, family=socket.AF_INET), True),
-        ("flow-ipv6", partial(_probe_engage, family=socket.AF_INET6), False),
-        ("nudge", _probe_nudge, True),
-        ("reset", _probe_reset, True),
-        ("redirect-order", _probe_order, False),
-        ("redirect-push", _probe_push, False),
-        ("redirect-readiness", _probe_readiness, False),
-    ),
     "segments": (
         ("segments-ipv4", partial(probe_moves, family=socket.AF_INET), True),
         ("segments-ipv6", partial(probe_moves, family=socket.AF_INET6), False),
         ("segments-return", probe_returns, True),  # the last: it ends an engine
     ),
-    "redirected": (
+    "messages": (
         ("redirect-order", _probe_order, False),
         ("redirect-push", _probe_push, False),
         ("redirect-readiness", _probe_readiness, False),
     ),
 }
-BESIDE = {"redirected": ("segments",)}  # whose probes count, too
+BESIDE = {"messages": ("segments",)}  # whose probes count, too
 PATIENT = 5.0  # s, a flow's hold: the kernel is tried, not how busy the machine is
 OPTIONS: dict[str, dict[str, Any]] = {
-    "messages": {"redirect": "always", "hold_time": PATIENT},
     "segments": {},
-    "redirected": {"redirect": "always", "hold_time": PATIENT},
+    "messages": {"redirect": "always", "hold_time": PATIENT},
 }
 REMEDY = "use a newer kernel; hooking does not work on this one"
-SEGMENTS_REMEDY = "use a newer kernel, or an engine that takes messages (--intercept messages)"
 IPV6_REMEDY = "IPv6 connections stay on TCP; see why with python -m hooker.control.probes"
-REDIRECT_REMEDY = (
-    "nothing to do: on this kernel all data goes through the twins instead of the redirect socket"
-)
+REDIRECT_REMEDY = "nothing to do: on this kernel all data comes as segments instead of by the redirect socket"
 
 
 def _try(name: str, probe: Probe, required: bool, a: Host, b: Host) -> ProbeResult:
@@ -217,8 +161,6 @@ def _try(name: str, probe: Probe, required: bool, a: Host, b: Host) -> ProbeResu
             remedy = "nothing to do, unless this host should have IPv6"
         elif name.endswith("-ipv6"):
             remedy = IPV6_REMEDY
-        elif name.startswith("segments-"):
-            remedy = SEGMENTS_REMEDY
         else:
             remedy = REDIRECT_REMEDY if name.startswith("redirect-") else REMEDY
         return ProbeResult(name, False, required, str(error), remedy)
@@ -267,11 +209,12 @@ def verdicts(intercept: str, *, fresh: bool = False) -> list[ProbeResult]:
 
     Who asks while they run waits for that verdict: engines are often started together.
     """
-    beside = [result for other in BESIDE.get(intercept, ()) for result in _verdicts(other, fresh)]
-    return beside + _verdicts(intercept, fresh)
+    beside = [result for other in BESIDE.get(intercept, ()) for result in own_verdicts(other, fresh=fresh)]
+    return beside + own_verdicts(intercept, fresh=fresh)
 
 
-def _verdicts(intercept: str, fresh: bool) -> list[ProbeResult]:
+def own_verdicts(intercept: str, *, fresh: bool) -> list[ProbeResult]:
+    """As verdicts(), without those of another kind that count, too."""
     path = run_directory() / f"probes-{intercept}-{_machine(intercept)}.json"
     if not fresh and (known := _known(path, intercept)):
         return known
@@ -339,4 +282,4 @@ def _machine(intercept: str) -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps([asdict(result) for result in _all(*sys.argv[1:] or ["messages"])]))
+    print(json.dumps([asdict(result) for result in _all(*sys.argv[1:] or ["segments"])]))

@@ -20,20 +20,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING
 
 from hooker.errors import UsageError
 
 if TYPE_CHECKING:
-    from hooker._fastpath import RawEvent, Worker
-    from hooker.engine.segments.loop import SegmentWorker
+    from hooker.engine.segments.loop import RawEvent, SegmentWorker
 
 STOP_TIMEOUT = 10.0  # s, for each thread
 LAST_WORDS = 1.0  # s
 FIRST_RETRY, LAST_RETRY = 0.1, 30.0  # s between two attempts at the routing rule; doubles
 
 Deliver = Callable[["RawEvent"], object]
-AnyWorker = Union["Worker", "SegmentWorker"]  # names that are not there at run time
 
 
 class Ending:
@@ -76,7 +74,7 @@ class Ending:
 class WorkerThread(threading.Thread):
     """The data path."""
 
-    def __init__(self, worker: AnyWorker) -> None:
+    def __init__(self, worker: SegmentWorker) -> None:
         super().__init__(name="hooker-worker", daemon=True)
         self._worker = worker
 
@@ -92,7 +90,7 @@ class WorkerThread(threading.Thread):
 class RouteThread(threading.Thread):
     """Installs the routing rule for the first candidate. ``error`` is why it is not there, or empty."""
 
-    def __init__(self, worker: AnyWorker, ending: Ending, install: Callable[[], None]) -> None:
+    def __init__(self, worker: SegmentWorker, ending: Ending, install: Callable[[], None]) -> None:
         super().__init__(name="hooker-route", daemon=True)
         self._worker = worker
         self._ending = ending
@@ -132,7 +130,7 @@ class EventThread(threading.Thread):
 
     def __init__(
         self,
-        worker: AnyWorker,
+        worker: SegmentWorker,
         ending: Ending,
         take: Callable[[], Iterable[RawEvent]],
         deliver: Deliver | None,
@@ -183,7 +181,7 @@ class EngineThreads:
 
     def __init__(
         self,
-        worker: AnyWorker,
+        worker: SegmentWorker,
         *,
         install: Callable[[], None],
         take: Callable[[], Iterable[RawEvent]],

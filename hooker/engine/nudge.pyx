@@ -19,7 +19,7 @@ keeps the socket's mark, so its answers would never reach the peer, whose next c
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
 from hooker.includes.hk cimport (
-    HK_MARK_OWN, HK_OPT_EXID, HK_OPT_KIND, HK_OPT_LEN, HK_OPT_VERSION, HK_TCP_WSCALE, hk_event,
+    HK_MARK_OWN, HK_OPT_EXID, HK_OPT_KIND, HK_OPT_LEN, HK_OPT_VERSION_MESSAGES, HK_TCP_WSCALE, hk_event,
 )
 from hooker.includes.linux cimport *
 
@@ -174,7 +174,7 @@ cdef int announce(nudger *n, const hk_event *est, int role, int transport, uint1
     option[0] = HK_OPT_KIND
     option[1] = HK_OPT_LEN
     put16(option + 2, HK_OPT_EXID)
-    option[4] = HK_OPT_VERSION << 4 | role
+    option[4] = HK_OPT_VERSION_MESSAGES << 4 | role
     option[5] = transport
     put16(option + 6, port)
     memcpy(option + 8, &est.client_nonce, 8)

@@ -9,7 +9,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         HK_OPT_KIND
         HK_OPT_LEN
         HK_OPT_EXID
-        HK_OPT_VERSION
+        HK_OPT_VERSION_MESSAGES
         HK_OPT_VERSION_SEGMENTS
         HK_STATE_FREE
         HK_STATE_HELD

@@ -1,6 +1,6 @@
 """An engine reduced to its control of the kernel programs: it marks sockets and reads their segments.
 
-    python segments_owner.py NETNS CGROUP PORT segments|redirected
+    python segments_owner.py NETNS CGROUP PORT segments|messages
 
 Segments that come out of its device go on to the wire, unaltered. It answers each line on standard input
 (JSON: a name and arguments) with one on standard output. It may be killed.

@@ -34,7 +34,7 @@ POOL = random.Random(3).randbytes(4 * MB)
 
 @pytest.fixture(scope="module")
 def redirecting() -> Iterator[Pair]:
-    with Lab() as lab, Pair.open(lab, options=("--redirect", "always"), kind="redirected") as made:
+    with Lab() as lab, Pair.open(lab, options=("--redirect", "always"), kind="messages") as made:
         yield made
 
 
@@ -318,7 +318,7 @@ def test_a_reader_that_stops_is_waited_for(pair: Pair, hands: Hands, seconds: in
 def test_both_ends_have_an_error_when_an_engine_is_gone(who: int, how: str) -> None:
     with (
         Lab() as lab,
-        Pair.open(lab, options=("--redirect", "always"), kind="redirected") as made,
+        Pair.open(lab, options=("--redirect", "always"), kind="messages") as made,
         Hands(lab) as hands,
     ):
         ends = adopted(hands, made)

@@ -21,7 +21,7 @@ from hooker.lab import Host, Lab
 pytestmark = pytest.mark.timeout(120)
 MB = 1 << 20
 BOUND = 45  # s until the applications must know; the association's own limit is below
-BROKEN = {"ECONNRESET", "EPIPE", "ETIMEDOUT"} | ({"ECONNABORTED"} if INTERCEPT == "redirected" else set())
+BROKEN = {"ECONNRESET", "EPIPE", "ETIMEDOUT"} | ({"ECONNABORTED"} if INTERCEPT == "messages" else set())
 SIZE, PAUSES = (60 * MB, 10) if SEGMENTS else (2000 * MB, 100)  # the former comes to its end
 
 

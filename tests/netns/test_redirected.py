@@ -29,7 +29,7 @@ both_families = pytest.mark.parametrize("family", [4, 6])
 
 @pytest.fixture(scope="module")
 def bed() -> Iterator[Bed]:
-    with Lab() as lab, engines(lab, kind="redirected") as found:
+    with Lab() as lab, engines(lab, kind="messages") as found:
         yield Bed(lab, found)
 
 
@@ -248,7 +248,7 @@ def test_a_slot_that_is_used_again_begins_anew(bed: Bed) -> None:
 
 
 def test_when_the_engine_is_killed_messages_are_tcps(lab: Lab) -> None:
-    with engines(lab, "a", kind="redirected") as found, engines(lab, "b", kind="redirected") as other:
+    with engines(lab, "a", kind="messages") as found, engines(lab, "b", kind="messages") as other:
         bed = Bed(lab, {"a": found["a"], "b": other["b"]})
         with connection(bed) as (client, server):
             adopted(client, credit=10)

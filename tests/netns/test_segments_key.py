@@ -26,7 +26,7 @@ from hooker.lab import Host, Lab
 
 pytestmark = pytest.mark.timeout(120)
 SEGMENTS = ("--intercept", "segments")
-REDIRECTED = ("--intercept", "redirected", "--redirect", "always")
+REDIRECTED = ("--intercept", "messages", "--redirect", "always")
 PORT = 8080
 BULK = 20_000_000
 ENDLESS = 10**12

@@ -136,17 +136,17 @@ def test_a_relative_run_directory_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_verdict_of_others_is_not_believed(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = [probes.ProbeResult(name, False, need, "seen") for name, _, need in probes.PROBES["messages"]]
+    real = [probes.ProbeResult(name, False, need, "seen") for name, _, need in probes.PROBES["segments"]]
     monkeypatch.setattr(probes, "run_all", lambda _: real)
-    path = run_dir / f"probes-messages-{probes._machine('messages')}.json"
+    path = run_dir / f"probes-segments-{probes._machine('segments')}.json"
     rows = [
         {"name": name, "ok": True, "required": need, "detail": ""}
-        for name, _, need in probes.PROBES["messages"]
+        for name, _, need in probes.PROBES["segments"]
     ]
     path.write_text(json.dumps(rows))
-    assert all(result.ok for result in probes.verdicts("messages"))
+    assert all(result.ok for result in probes.verdicts("segments"))
     give_away(path)
-    assert probes.verdicts("messages") == real
+    assert probes.verdicts("segments") == real
     path.unlink()
     for odd in (
         "[]",
@@ -156,7 +156,7 @@ def test_a_verdict_of_others_is_not_believed(run_dir: Path, monkeypatch: pytest.
         "[1]",
     ):
         path.write_text(odd)
-        assert probes.verdicts("messages") == real
+        assert probes.verdicts("segments") == real
 
 
 def test_a_socket_of_others_is_not_asked(run_dir: Path) -> None:

@@ -111,7 +111,7 @@ def test_every_probes_result_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
         types.SimpleNamespace(name="nudge", ok=True, required=True, detail="0.3 ms", remedy=""),
         types.SimpleNamespace(name="splice", ok=False, required=False, detail="lost\nbytes", remedy=""),
     ]
-    module = types.SimpleNamespace(verdicts=lambda _, *, fresh: results)
+    module = types.SimpleNamespace(own_verdicts=lambda _, *, fresh: results)
     monkeypatch.setitem(sys.modules, "hooker.control.probes", module)
     monkeypatch.setattr(hooker.control, "probes", module, raising=False)
     nudge, splice = doctor._startup_probes("segments")
@@ -129,7 +129,7 @@ def test_an_engine_that_is_not_built_fails_the_probes(monkeypatch: pytest.Monkey
 
 def test_probes_of_the_other_kind_are_tried_and_are_not_required(monkeypatch: pytest.MonkeyPatch) -> None:
     failed = types.SimpleNamespace(name="one", ok=False, required=True, detail="lost", remedy="none")
-    module = types.SimpleNamespace(verdicts=lambda kind, *, fresh: [failed] if kind == "messages" else [])
+    module = types.SimpleNamespace(own_verdicts=lambda kind, *, fresh: [failed] if kind == "messages" else [])
     monkeypatch.setitem(sys.modules, "hooker.control.probes", module)
     monkeypatch.setattr(hooker.control, "probes", module, raising=False)
     monkeypatch.setattr(doctor, "CHECKS", [("TUN", True, "", passing)])

@@ -22,7 +22,6 @@ from hooker import ConfigurationError, Hooker
         ({"intercept": "segments", "redirect": "always"}, "redirect does not go with segments"),
         ({"trail": "sometimes"}, "sometimes"),
         ({"intercept": "messages", "trail": "always"}, "trail does not go with messages"),
-        ({"intercept": "redirected", "trail": "always"}, "trail does not go with messages"),
         ({"intercept": "segments", "tap": print}, "tap does not go with segments"),
         ({"transport": "pigeon"}, "pigeon"),
     ],

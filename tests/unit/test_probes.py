@@ -27,11 +27,11 @@ def test_verdicts_of_other_builds_and_boots_go_but_for_the_last_used(
     directory = tmp_path / "run"
     for number in range(20):
         build = f"{number:x}"
-        assert verdicts("messages")
+        assert verdicts("segments")
         for file in directory.glob("probes-*"):
             os.utime(file, (file.stat().st_mtime - 10,) * 2)  # time passes
         build = "0"
-        verdicts("messages")  # which is in use
+        verdicts("segments")  # which is in use
     assert asked.count("0") == 1
     kept = {file.name.partition(".")[0] for file in directory.iterdir()}
-    assert kept == {f"probes-messages-{number:x}" for number in (0, *range(13, 20))}
+    assert kept == {f"probes-segments-{number:x}" for number in (0, *range(13, 20))}
