@@ -14,12 +14,13 @@ from transfers import transfer
 from world import MB, SLOW, World, need, ports, traces
 
 HERE = Path(__file__).resolve().parent
-BROKEN = {"ECONNRESET", "EPIPE"}
+BROKEN = {"ECONNABORTED", "ECONNRESET", "EPIPE"}
 MESSAGES = ("--intercept", "messages")
 
 
 def start(world: World) -> str:
     """Two engines on the root of cgroup v2."""
+    subprocess.run(["modprobe", "tun"], check=True)
     world.start(*MESSAGES)
     engines = [engine.status()["engine"] for engine in world.engines.values()]
     return f"cgroup {engines[0]['cgroup']}, redirect {engines[0]['redirect']}"
@@ -84,7 +85,7 @@ def killed(world: World) -> str:
         eventually(lambda host=host: not traces(host), 20)
         world.start_one(host)
     transfer(world, "send", MB)
-    return "both applications see the reset; rules and routes are gone; a new engine hooks again"
+    return "both applications have an error; device, rules and routes are gone; a new engine hooks again"
 
 
 def stopped(world: World) -> str:

@@ -24,7 +24,7 @@ from hooker.lab.apps import start_nginx
 SLOW = 180.0  # s: what anything may take on an emulated processor
 MB = 1 << 20
 HOOKER = [sys.executable, "-m", "hooker"]
-TABLES = "4737"  # what the numbers of a messages engine's routing tables begin with; segments' lead to hk0
+TABLES = "12128"  # what the numbers of the routing tables of engines begin with (hooker/tun/lane.py)
 ports = itertools.count(7100)
 
 
