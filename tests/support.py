@@ -22,7 +22,7 @@ from hooker.lab.engine import EngineProcess
 PEER = Path(__file__).resolve().parent / "apps" / "peer.py"
 FAMILIES = ("v4", "v6", "mapped")
 PLAIN = os.environ.get("HOOKER_TEST_PLAIN") == "1"  # the same tests over TCP: they must hold there too
-INTERCEPT = os.environ.get("HOOKER_TEST_INTERCEPT", "messages")  # the same with such engines
+INTERCEPT = os.environ.get("HOOKER_TEST_INTERCEPT", "segments")  # the same with such engines
 KIND = ("--intercept", INTERCEPT)
 KINDS = (
     (INTERCEPT,)
