@@ -20,7 +20,7 @@ CLIENT_UDP = 7000
 IPV4 = 0x800
 SYN, RST, ACK = 2, 4, 16
 CLIENT, SERVER = 1, 2  # roles in the option
-MESSAGES, SEGMENTS = 1, 2  # its versions: kinds of engine
+SEGMENTS, MESSAGES = 2, 3  # its versions: kinds of engine
 
 
 def checksum(data: bytes) -> int:
@@ -32,8 +32,8 @@ def checksum(data: bytes) -> int:
 class Wire:
     """Host a's end of the wire, used by hand: packets from any IPv4 address of its network to host b."""
 
-    def __init__(self, lab: Lab) -> None:
-        self.lab, self.server = lab, lab.b.v4
+    def __init__(self, lab: Lab, version: int) -> None:
+        self.lab, self.server, self.version = lab, lab.b.v4, version
         self.socket = lab.a.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(IPV4))
         self.socket.bind(("eth0", IPV4))
         self.mac = {h.letter: netns.call(h.netns, _mac) for h in lab.hosts}
@@ -102,7 +102,6 @@ class Connection:
     address: str
     port: int
     server_port: int
-    version: int = MESSAGES
     nonce: int = field(default_factory=lambda: random.getrandbits(64) | 1)
     server_nonce: int = 0
     isn: int = field(default_factory=lambda: random.getrandbits(32))
@@ -118,27 +117,23 @@ class Connection:
     def ask(self) -> None:
         """SYN, and the SYN-ACK."""
         for _ in range(20):
-            self.segment(SYN, self.isn, 0, b"\x02\x04\x05\xb4" + option(self.version, CLIENT, self.nonce))
+            self.segment(
+                SYN, self.isn, 0, b"\x02\x04\x05\xb4" + option(self.wire.version, CLIENT, self.nonce)
+            )
             answer = self.wire.receive(6, self.address, self.port, 1)
             if answer and answer[13] == SYN | ACK:
                 break
         else:
             raise AssertionError("no SYN-ACK")
         self.server_isn = struct.unpack_from("!I", answer, 4)[0]
-        at = answer.find(b"\xfd\x10HK" + bytes([self.version << 4 | SERVER]))
+        at = answer.find(b"\xfd\x10HK" + bytes([self.wire.version << 4 | SERVER]))
         self.server_nonce = struct.unpack_from("<Q", answer, at + 8)[0] if at > 0 else 0
 
     def establish(self) -> None:
-        self.segment(ACK, self.isn + 1, self.server_isn + 1, option(self.version, CLIENT, self.nonce))
+        self.segment(ACK, self.isn + 1, self.server_isn + 1, option(self.wire.version, CLIENT, self.nonce))
 
     def reset(self) -> None:
         self.segment(RST, self.isn + 1, 0, b"")
-
-    def key(self) -> bytes:
-        """What docs/vtl.md, 4.1, says both ends know."""
-        if self.server_nonce:
-            return struct.pack("<QQ", self.nonce, self.server_nonce)
-        return struct.pack("<Q", self.nonce) + struct.pack("!II", self.isn, self.server_isn)
 
 
 class ByHand:
