@@ -175,13 +175,14 @@ cdef void flow_local(Flow *f, const FlowConfig *c, flow_event what, uint64_t now
 # ---- the local kernel's segments --------------------------------------------------------------
 
 cdef inline bint note_numbers(Flow *f, const Segment *s, uint64_t now) noexcept nogil:
-    """Takes over what the kernel says; whether its acknowledgement and window are those of before."""
+    """Takes over what the kernel says; whether its acknowledgement and window are those of before. A RST says what it answers
+    (RFC 9293 3.5.2), not what its sender has received, and a socket that is gone answers, too."""
     cdef uint32_t edge = s.ack + s.window
     cdef bint same = s.ack == f.rcv_ack and edge == f.rcv_edge
     f.tsval = s.tsval
     if after(s.position + s.length, f.snd_nxt):
         f.snd_nxt = s.position + s.length
-    if not after(f.rcv_ack, s.ack):
+    if not s.rst and not after(f.rcv_ack, s.ack):
         f.rcv_ack = s.ack
         if after(edge, f.rcv_edge):
             f.edge_moved = now

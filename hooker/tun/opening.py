@@ -130,7 +130,7 @@ def _blocked(worker: SegmentWorker, versions: list[int]) -> list[int]:
         lanes = worker.lanes()
         waiting = [v for v in versions if not (lanes[v].open or lanes[v].blocked or lanes[v].pause)]
         if not waiting or time.monotonic() > deadline:
-            return [v for v in versions if not lanes[v].open and (lanes[v].blocked or v in waiting)]
+            return [v for v in versions if lanes[v].blocked]  # the rest is found out while it runs
         time.sleep(LOOK)
 
 

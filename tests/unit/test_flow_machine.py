@@ -350,6 +350,13 @@ def test_a_peer_that_answers_and_never_acknowledges_is_left() -> None:
     assert (m.state, m.reason) == (State.LEFT, Reason.NO_PROGRESS)
 
 
+def test_a_reset_acknowledges_nothing() -> None:
+    """That of a socket that is gone says behind what it answers."""
+    m = engaged()
+    m.segment(1, 0, 5, 0, 0, rst=True)
+    assert m.numbers["rcv_ack"] == 1
+
+
 def test_a_reset_is_told_and_told_again() -> None:
     m = engaged()
     assert m.segment(1, 0, 1, 0, 0, rst=True) == A.SEND_RESET | A.REPORT
