@@ -54,14 +54,17 @@ def test_a_spoofed_icmp_error_keeps_no_peer_on_tcp() -> None:
 
 
 def test_slabs_go_back_to_the_system_after_a_peak(lab: Lab) -> None:
-    with Pair.open(lab) as pair:
+    """Of redirected messages the engine keeps what the peer has not acknowledged."""
+    with Pair.open(lab, options=("--redirect", "always"), kind="messages") as pair:
         assert pair.client
         go = pair.lab.tmp / "go"
         servers = [
             peer(pair.b, "serve", "0.0.0.0", 7600 + i, f"wait-file:{go}", "recv-all", "close")
             for i in range(8)
         ]
-        clients = [peer(pair.a, "connect", pair.b.v4, 7600 + i, f"send:{20 * MB}", "close") for i in range(8)]
+        clients = [
+            peer(pair.a, "connect", pair.b.v4, 7600 + i, f"send-edge:{20 * MB}", "close") for i in range(8)
+        ]
         peak = _slabs_until(pair, lambda n: n >= 24)
         go.touch()
         for client, server in zip(clients, servers, strict=True):
