@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * cgroup_skb egress, of an engine that takes segments: where the payload of held flows may go. Whatever marks and rules say,
+ * cgroup_skb egress: where the payload of held flows may go. Whatever marks and rules say,
  * the interface decides. What is kept back TCP keeps unsent in its own queue. Pure ACKs and RST pass.
  *
  * It may outlive the engine (the janitor holds its link): then `hold` stays what it was.

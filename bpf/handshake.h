@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * sock_ops, for both kinds of engine: sees every connection of the cgroup, negotiates inside the TCP
+ * sock_ops: sees every connection of the cgroup, negotiates inside the TCP
  * handshake and opens the flow record.
  *
  *   client: CONNECT → option in the SYN → ESTABLISHED: a flow → option on the ACKs that follow
@@ -10,8 +10,8 @@
  * their SYN-ACK), SYN cookies, and a client that changed its mind all need no case of their own.
  */
 
-/* What the kinds do differently (intercept.c, marking.c). */
-static void hk_record_init(HK_RECORD *f, u64 id);
+/* What comes of it (marking.c, defer.c). */
+static void hk_record_init(struct hk_flow *f, u64 id);
 static void hk_begin(struct bpf_sock_ops *s, struct hk_sock *st, struct hk_event *e);	/* a new flow, not told yet */
 static int hk_serves(u16 port);
 static void hk_listens(u16 port, void *tp);
@@ -150,7 +150,7 @@ static __always_inline void hk_open(struct bpf_sock_ops *s, struct bpf_sock *sk,
 				    u64 server_nonce, u16 peer_port)
 {
 	struct hk_event *e;
-	HK_RECORD *f;
+	struct hk_flow *f;
 	void *tp = bpf_skc_to_tcp_sock(sk);
 	u32 slot;
 	u64 id;
@@ -319,16 +319,10 @@ static __always_inline int hk_syn_option(struct bpf_sock_ops *s, struct hk_sock 
  */
 static __always_inline int hk_can_serve(u16 port, struct hk_key *k)
 {
-	int zero = 0;
-	struct hk_attention *a = hk_attention.lookup(&zero);
 	u64 id;
 
 	if (!hk_serves(port))
 		return 0;
-	if (a && a->no_twins) {
-		hk_count(HK_C_NO_TWINS);
-		return 0;
-	}
 	if (hk_is_blocked(k)) {
 		hk_count(HK_C_BLOCKED);
 		return 0;
@@ -432,7 +426,7 @@ static __always_inline void hk_state_changed(struct bpf_sock_ops *s, struct hk_c
 	void *tp = bpf_skc_to_tcp_sock(sk);
 	u32 old_state = s->args[0], how;
 	struct hk_sock *st;
-	HK_RECORD *f;
+	struct hk_flow *f;
 
 	if (s->args[1] != BPF_TCP_CLOSE || !tp)
 		return;

@@ -17,9 +17,8 @@
 #define HK_OPT_EXID 0x484b		/* "HK" */
 #define HK_OPT_VERSION_SEGMENTS 2	/* of engines that take segments; see segments.c */
 #define HK_OPT_VERSION_MESSAGES 3	/* of engines that take messages; see messages.c. Version 1 had no flow protocol */
-#define HK_ROLE_CLIENT 1		/* SYN, and every ACK while the flow is held; segments: until the server has spoken */
+#define HK_ROLE_CLIENT 1		/* SYN, and what follows until the server has spoken */
 #define HK_ROLE_SERVER 2		/* SYN-ACK */
-#define HK_ROLE_RELEASED 3		/* the client has left the flow to TCP */
 
 struct hk_option {
 	__u8 kind;
@@ -31,43 +30,12 @@ struct hk_option {
 	__u64 nonce;			/* opaque; the server's begins with hk_config.instance */
 } __attribute__((packed));
 
-/* ---- flow record: two cache lines, each field has one writer ---- */
-#define HK_STATE_FREE 0
-#define HK_STATE_HELD 1			/* waits for the peer's confirmation */
-#define HK_STATE_ENGAGED 2		/* runs over the other transport */
-#define HK_STATE_RELEASED 3		/* left to TCP, for good */
-
-#define HK_MODE_PASS 0			/* bytes go to the engine through TCP's own queue */
-#define HK_MODE_REDIRECT 1		/* bytes go to the redirect socket, framed */
-
+/* ---- flow record: a cache line for each writer ---- */
 #define HK_APP_CLOSED 1			/* in order, or by an error that it knows of */
 #define HK_APP_ABORTED 2		/* by itself, with a RST on the wire */
 #define HK_APP_LINGERS 3		/* a TIME_WAIT is left, with the mark, or what will become one */
 #define HK_APP_RESET 4			/* by the peer, and it knows */
 
-struct hk_flow {
-	/* written by the kernel programs */
-	__u64 flow_id;			/* generation << 32 | slot */
-	__u64 redirected;		/* payload bytes sent to the redirect socket */
-	__u64 spill_at;			/* value of `redirected` at the last change to PASS */
-	__u64 passed;			/* payload bytes seen in PASS (statistics only) */
-	__u64 held_drops;		/* segments kept off the wire */
-	__u32 mode;			/* HK_MODE_* */
-	__u32 marked;			/* the application's socket carries the mark */
-	__u32 wire_released;		/* the peer said so in a TCP option */
-	__u32 spills;
-	__u32 acked;			/* the handshake's last ACK went out, with the option */
-	__u32 app_closed;		/* the application's socket reached CLOSE: HK_APP_* */
-	/* written by the engine */
-	__u64 consumed;			/* redirected bytes that no longer use credit */
-	__u64 resume;			/* bytes read from the twin: position in the TCP stream */
-	__u64 credit;			/* how far `redirected` may run ahead of `consumed` */
-	__u32 state;			/* HK_STATE_*; HELD is set by the kernel when it opens the record */
-	__u32 narrow;			/* by the kernel programs, seldom: its receive buffer was set, perhaps small */
-	__u64 pad_engine[4];
-};
-
-/* ---- flow record of an engine that takes segments: a cache line for each writer ---- */
 #define HK_WANT_TCP 0			/* the application's own mark: its segments go by the wire */
 #define HK_WANT_MARK 1			/* our mark, with the next segment */
 #define HK_WANT_NEVER 2			/* as HK_WANT_TCP, for good: the programs do not look again */
@@ -76,7 +44,7 @@ struct hk_flow {
 #define HK_HOLD_ALL 1			/* nowhere */
 #define HK_HOLD_WIRE 2			/* by our device only */
 
-struct hk_segments_flow {
+struct hk_flow {
 	/* written by the kernel programs */
 	__u64 flow_id;			/* generation << 32 | slot */
 	__u32 marked;			/* the socket carries our mark: segments from now on come by the device */
@@ -97,6 +65,9 @@ struct hk_segments_flow {
 	__u32 burst;			/* segments that a socket begins with when it is marked before it has sent any; 0: as TCP does */
 	__u32 pad_engine[13];
 };
+
+#define HK_MODE_PASS 0			/* bytes go to the engine through TCP's own queue */
+#define HK_MODE_REDIRECT 1		/* bytes go to the redirect socket, framed */
 
 /*
  * What goes with it where messages are redirected, in a map of its own, with the same slot: a cache line for each writer.
@@ -172,8 +143,8 @@ struct hk_config {
 	__u8 no_ipv6;			/* it did not work in the start-up probe */
 	__u8 busy;			/* there has been a candidate: segments may have to be held; set by the programs */
 	__u8 closing;			/* the engine is about to end: no new flows */
-	__u32 device;			/* segments: our interface */
-	__u8 hold;			/* segments: new flows begin with HK_HOLD_ALL */
+	__u32 device;			/* our interface */
+	__u8 hold;			/* new flows begin with HK_HOLD_ALL */
 	__u8 pinned;			/* and do not outlive the engine, unless it has let go of them */
 	__u8 pad_config[2];
 };
@@ -197,9 +168,8 @@ struct hk_config {
 
 struct hk_attention {
 	__u32 state;
-	__u32 no_twins;			/* none can be made at present: answer no SYN */
 	__u32 lost;			/* events that found no room; written by the programs */
-	__u32 blocked;			/* segments: HK_BLOCKED_*, families whose lane is */
+	__u32 blocked;			/* HK_BLOCKED_*, families whose lane is */
 };
 
 /* ---- what hk_adopt answers ---- */
@@ -211,11 +181,9 @@ struct hk_attention {
 
 /* ---- events (ring buffer) ---- */
 #define HK_EVENT_SYN 1			/* a candidate connects: warm up the association */
-#define HK_EVENT_ESTABLISHED 2		/* the flow is held; segments: it is on TCP, and has a record */
+#define HK_EVENT_ESTABLISHED 2		/* the flow has a record; it is on TCP, or held */
 #define HK_EVENT_CLOSED 3		/* the application's socket reached CLOSE */
-#define HK_EVENT_WIRE_RELEASED 4	/* the client left the flow to TCP */
-#define HK_EVENT_STRAY 5		/* a segment met the change to ENGAGED half-way: nudge */
-#define HK_EVENT_STEERED 6		/* segments: the application chooses a route, the flow stays on TCP */
+#define HK_EVENT_STEERED 4		/* the application chooses a route, the flow stays on TCP */
 
 struct hk_event {
 	__u32 type;
@@ -238,7 +206,7 @@ struct hk_event {
 	__u8 rcv_wscale;
 	__u8 tcp_options;		/* HK_TCP_* */
 	__u8 old_state;			/* CLOSED: the TCP state before */
-	__u8 early;			/* segments: the service is warm, the socket is marked behind the handshake */
+	__u8 early;			/* the service is warm, the socket is marked behind the handshake */
 	__u8 cooled;			/* of its hk_warm */
 	__u8 pad_event;
 };
@@ -269,11 +237,9 @@ struct hk_event {
 	X(HK_C_ECHO, "option-echoed") \
 	X(HK_C_BAD_OPTION, "option-malformed") \
 	X(HK_C_NO_SLOT, "flow-table-full") \
-	X(HK_C_NO_TWINS, "no-descriptors-or-memory") \
 	X(HK_C_EVENT_LOST, "event-ring-full") \
 	X(HK_C_HELD, "held") \
 	X(HK_C_HELD_SEGMENT, "segment-held-back") \
-	X(HK_C_STRAY_SEGMENT, "stray-segment-dropped") \
 	X(HK_C_REDIRECTED, "message-redirected") \
 	X(HK_C_PASSED, "message-passed") \
 	X(HK_C_SPILLED, "spilled") \

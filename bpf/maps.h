@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The maps that both kinds of engine have. HK_MAX_FLOWS comes from the loader; it is a power of two. HK_RECORD, the
- * flow's record, comes from the kind's main file.
+ * The maps that both kinds of engine have. HK_MAX_FLOWS comes from the loader; it is a power of two.
  */
 #ifndef PAGE_SIZE
 #define PAGE_SIZE 4096
@@ -22,9 +21,9 @@ struct hk_sock {			/* per hooked socket, gone with it */
 	u8 plain_syns;			/* after those without it: 1, or 2 for more */
 	u8 adopted;			/* is in the SOCKHASH, or about to be */
 	u8 zerocopy;			/* the application has asked for SO_ZEROCOPY */
-	u8 held;			/* segments: payload is kept back, or kept to our device; see guard.c */
-	u8 pinned;			/* segments: the mark and `held` stay until the engine lets go */
-	u8 early;			/* segments: the next segment ends the handshake, and goes by the wire */
+	u8 held;			/* payload is kept back, or kept to our device; see guard.c */
+	u8 pinned;			/* the mark and `held` stay until the engine lets go */
+	u8 early;			/* the next segment ends the handshake, and goes by the wire */
 	u8 pad[3];
 	char congestion[HK_CC_NAME];	/* what it had before we set reno, else empty */
 	u64 order;			/* a barrier between `adopted` and `zerocopy` */
@@ -32,12 +31,13 @@ struct hk_sock {			/* per hooked socket, gone with it */
 };
 
 BPF_SK_STORAGE(hk_socks, struct hk_sock);
-BPF_F_TABLE("array", u32, HK_RECORD, hk_flows, HK_MAX_FLOWS, 1024 /* BPF_F_MMAPABLE */);
+BPF_F_TABLE("array", u32, struct hk_flow, hk_flows, HK_MAX_FLOWS, 1024 /* BPF_F_MMAPABLE */);
 BPF_STACK(hk_free, u64, HK_MAX_FLOWS);	/* free flow ids: next generation << 32 | slot */
 BPF_ARRAY(hk_conf, struct hk_config, 1);
 BPF_HASH(hk_ports, u16, u8, 65536);
 BPF_LPM_TRIE(hk_prefixes, struct hk_prefix, u8, 4096);
 BPF_TABLE("lru_hash", struct hk_peer, u64, hk_avoid, 4096);	/* until (ktime ns) */
+BPF_TABLE("lru_hash", struct hk_peer, struct hk_warm, hk_warm, 4096);	/* the engine's */
 BPF_TABLE("lru_hash", struct hk_peer, u32, hk_known, 4096);	/* of hosts, HK_ANSWERED or the port of a service whose path seems to drop the option */
 BPF_F_TABLE("array", u32, struct hk_attention, hk_attention, 1, 1024 /* BPF_F_MMAPABLE */);
 BPF_RINGBUF_OUTPUT(hk_events, 256);
@@ -59,10 +59,10 @@ static __always_inline struct hk_config *hk_config(void)
 }
 
 /* The flow of a hooked socket, if its record is still the socket's own. */
-static __always_inline HK_RECORD *hk_flow_of(struct hk_sock *st)
+static __always_inline struct hk_flow *hk_flow_of(struct hk_sock *st)
 {
 	u32 slot = st->slot;
-	HK_RECORD *f;
+	struct hk_flow *f;
 
 	if (!st->flow_id)
 		return 0;

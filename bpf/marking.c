@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * sock_ops of an engine that takes segments: sets the mark and takes it away, when the engine's `want` says so.
+ * sock_ops: sets the mark and takes it away, when the engine's `want` says so.
  *
  * The kernel asks about header options before each segment that a socket sends, and whenever it works out the segments'
  * size: before it looks up the route. So the mark is there for that very segment. We have no option to write then. A
  * socket that sends nothing is as it was; any acknowledgement will do. Minisockets (TIME_WAIT) ask nobody.
  */
 
-static __always_inline void hk_record_init(struct hk_segments_flow *f, u64 id)
+static __always_inline void hk_record_init(struct hk_flow *f, u64 id)
 {
 	f->flow_id = id;
 	f->marked = f->marks = f->mss = f->app_closed = f->steered = 0;
@@ -30,7 +30,7 @@ static __always_inline int hk_holds(void)
 /* HK_HOLD_*. Once a flow's payload may go anywhere, it always may; a pinned flow that the engine has forgotten ends held. */
 static __always_inline u32 hk_hold_of(struct hk_sock *st)
 {
-	struct hk_segments_flow *f;
+	struct hk_flow *f;
 	u32 hold;
 
 	if (!st->held)
@@ -88,7 +88,7 @@ static __always_inline int hk_numbers_of(struct bpf_sock_ops *s, struct bpf_sock
 }
 
 /* The engine reads them whenever it likes: what it reads counts if `marks` was even before and is the same after. */
-static __always_inline void hk_note_numbers(struct hk_segments_flow *f, struct hk_numbers *n)
+static __always_inline void hk_note_numbers(struct hk_flow *f, struct hk_numbers *n)
 {
 	__sync_fetch_and_add(&f->marks, 1);	/* a full barrier, as the next one */
 	f->snd_una = n->snd_una;
@@ -107,7 +107,7 @@ static __always_inline void hk_note_numbers(struct hk_segments_flow *f, struct h
  * The segments of a socket that is marked before it has sent any go by a transport that knows its path, so its slow start
  * would only be a second one. The kernel refuses it later; it does not matter.
  */
-static __always_inline void hk_begin_wide(struct bpf_sock_ops *s, struct hk_segments_flow *f)
+static __always_inline void hk_begin_wide(struct bpf_sock_ops *s, struct hk_flow *f)
 {
 	int burst = *(volatile u32 *)&f->burst;
 
@@ -116,7 +116,7 @@ static __always_inline void hk_begin_wide(struct bpf_sock_ops *s, struct hk_segm
 }
 
 static __always_inline void hk_mark(struct bpf_sock_ops *s, struct hk_config *c, struct hk_sock *st,
-				    struct hk_segments_flow *f)
+				    struct hk_flow *f)
 {
 	struct bpf_sock *sk = s->sk;
 	struct hk_numbers n;
@@ -130,7 +130,7 @@ static __always_inline void hk_mark(struct bpf_sock_ops *s, struct hk_config *c,
 	}
 	if (hk_numbers_of(s, sk, &n) || hk_set_mark(s, c->mark))
 		return;				/* tried again with the next segment */
-	hk_congestion_reno(s, st, 1);
+	hk_congestion_reno(s, st);
 	hk_begin_wide(s, f);
 	hk_note_numbers(f, &n);
 	f->marked = 1;
@@ -142,7 +142,7 @@ static __always_inline void hk_mark(struct bpf_sock_ops *s, struct hk_config *c,
  * handshake's last ACK comes by the device already, and the engine puts it on the wire.
  */
 static __always_inline void hk_keep_back(struct bpf_sock_ops *s, struct hk_config *c, struct hk_sock *st,
-					 struct hk_segments_flow *f)
+					 struct hk_flow *f)
 {
 	f->hold = HK_HOLD_ALL;
 	st->held = 1;
@@ -155,7 +155,7 @@ static __always_inline void hk_keep_back(struct bpf_sock_ops *s, struct hk_confi
 }
 
 /* The service is warm, and the engine that has answered the SYN is the one that we know. */
-static __always_inline void hk_begin_early(struct hk_sock *st, struct hk_segments_flow *f, struct hk_event *e)
+static __always_inline void hk_begin_early(struct hk_sock *st, struct hk_flow *f, struct hk_event *e)
 {
 	struct hk_warm *warm;
 	struct hk_peer p = {};
@@ -178,10 +178,10 @@ static __always_inline void hk_begin_early(struct hk_sock *st, struct hk_segment
 static __always_inline void hk_begin(struct bpf_sock_ops *s, struct hk_sock *st, struct hk_event *e)
 {
 	struct hk_config *c = hk_config();
-	struct hk_segments_flow *f = hk_flow_of(st);
+	struct hk_flow *f = hk_flow_of(st);
 
 	if (e->server_nonce || st->role == HK_ROLE_SERVER)
-		hk_congestion_reno(s, st, 1);
+		hk_congestion_reno(s, st);
 	hk_count(HK_C_FLOW);
 	if (c && f && c->hold)
 		hk_keep_back(s, c, st, f);
@@ -202,7 +202,7 @@ static __always_inline int hk_take_mark(struct bpf_sock_ops *s, struct hk_config
 }
 
 static __always_inline void hk_unmark(struct bpf_sock_ops *s, struct hk_config *c, struct hk_sock *st,
-				      struct hk_segments_flow *f)
+				      struct hk_flow *f)
 {
 	if (!hk_take_mark(s, c, st))
 		return;
@@ -238,7 +238,7 @@ static __always_inline int hk_ends_handshake(struct bpf_sock_ops *s, struct hk_s
  */
 static __always_inline int hk_segment_option(struct bpf_sock_ops *s, struct hk_config *c, struct hk_sock *st)
 {
-	struct hk_segments_flow *f = hk_flow_of(st);
+	struct hk_flow *f = hk_flow_of(st);
 	u32 want;
 
 	if (!f) {

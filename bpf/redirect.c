@@ -3,24 +3,22 @@
  * sk_msg: every message a hooked application sends, under its socket's lock.
  *
  * REDIRECT while the flow has credit: frame header in front, to the redirect socket's ingress queue.
- * Otherwise PASS: the bytes go into TCP's own queue, to the twin, and the kernel blocks the writer.
- * Back to REDIRECT only when the engine has taken from the twin all that TCP ever got (write_seq).
- *
- * hk_redirecting() is the kinds' own: the record, of type HK_REDIRECTS, of a flow whose messages may be redirected.
+ * Otherwise PASS: the bytes go into TCP's own queue, to the engine as segments, and the kernel blocks the writer.
+ * Back to REDIRECT only when the engine has taken all that TCP ever got (write_seq).
  */
 
 #ifndef barrier
 #define barrier() asm volatile("" ::: "memory")
 #endif
 
-static __always_inline int hk_pass(HK_REDIRECTS *f, u32 size)
+static __always_inline int hk_pass(struct hk_redirect *f, u32 size)
 {
 	f->passed += size;
 	hk_count(HK_C_PASSED);
 	return SK_PASS;
 }
 
-static __always_inline int hk_spill(HK_REDIRECTS *f, u32 size, u32 why)
+static __always_inline int hk_spill(struct hk_redirect *f, u32 size, u32 why)
 {
 	f->spill_at = f->redirected;
 	f->spills += 1;
@@ -40,7 +38,7 @@ int hk_redirect(struct sk_msg_md *msg)
 {
 	struct bpf_sock *sk = msg->sk;
 	struct hk_sock *st;
-	HK_REDIRECTS *f;
+	struct hk_redirect *f;
 	struct hk_frame *h;
 	struct hk_key redirect_socket = {};
 	u32 size = msg->size;

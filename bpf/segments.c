@@ -7,9 +7,7 @@
 #include <linux/bpf.h>
 #include "hooker_kern_user.h"
 #define HK_SPEAKS HK_OPT_VERSION_SEGMENTS
-#define HK_RECORD struct hk_segments_flow
 #include "maps.h"
-BPF_TABLE("lru_hash", struct hk_peer, struct hk_warm, hk_warm, 4096);	/* the engine's */
 #include "events.h"
 #include "siphash.h"
 #include "policy.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * cgroup getsockopt: what applications see of their sockets' options is what they have set. Under the socket's lock, after
- * the kernel's own handling. setsockopt's programs are the kinds' own (sockopt.c, steering.c).
+ * the kernel's own handling. setsockopt's program is in steering.c.
  */
 
 #define HK_SO_BINDTODEVICE 25

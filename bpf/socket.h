@@ -56,20 +56,20 @@ static __always_inline int hk_keep_mark(struct bpf_sockopt *o, struct bpf_sock *
 }
 
 /* ---- congestion control ----
- * Engaged, the socket talks over loopback, where a model of a path only costs. bbr's pacing cannot be turned off once
- * it has begun, so a socket that is held does not begin it; others change when they are engaged.
+ * Engaged, the socket talks to the engine, where a model of a path only costs. bbr's pacing cannot be turned off once it
+ * has begun, so a socket that may be engaged does not begin it.
  */
 static __always_inline int hk_congestion_is(const char *name, const char *what)	/* its first three letters */
 {
 	return name[0] == what[0] && name[1] == what[1] && name[2] == what[2];
 }
 
-static __always_inline void hk_congestion_reno(struct bpf_sock_ops *s, struct hk_sock *st, int only_bbr)
+static __always_inline void hk_congestion_reno(struct bpf_sock_ops *s, struct hk_sock *st)
 {
 	char name[HK_CC_NAME] = {}, reno[HK_CC_NAME] = "reno";
 
-	if (bpf_getsockopt(s, HK_SOL_TCP, HK_TCP_CONGESTION, name, sizeof(name)) || hk_congestion_is(name, "ren") ||
-	    (only_bbr && !hk_congestion_is(name, "bbr")))
+	if (bpf_getsockopt(s, HK_SOL_TCP, HK_TCP_CONGESTION, name, sizeof(name)) ||
+	    !hk_congestion_is(name, "bbr"))
 		return;
 	__builtin_memcpy(st->congestion, name, sizeof(name));
 	bpf_setsockopt(s, HK_SOL_TCP, HK_TCP_CONGESTION, reno, sizeof(reno));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * cgroup setsockopt, of an engine that takes segments: an application that chooses a route for its connection, in mid-flow,
+ * cgroup setsockopt: an application that chooses a route for its connection, in mid-flow,
  * means the wire. The mark goes before the kernel does what it asks, and the flow stays on TCP. Under the socket's lock.
  * A pinned flow cannot follow: a mark is kept until it is over, and a device refused (EPERM).
  *
@@ -10,7 +10,7 @@
 static __always_inline void hk_steer(struct bpf_sockopt *o, struct bpf_sock *sk, struct hk_sock *st)
 {
 	struct hk_config *c = hk_config();
-	struct hk_segments_flow *f;
+	struct hk_flow *f;
 	int none = 0;
 
 	if (!c)

@@ -1,11 +1,18 @@
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 Tap = Callable[[np.ndarray[Any, np.dtype[np.void]], memoryview], object]
 RawEvent = tuple[int, str, int, int, int, bytes, int, bytes, int, int, int, float, float]
 RawFlow = tuple[int, int, int, str, bytes, int, bytes, int, int, int, int, int, bool]
+
+class LaneRow(NamedTuple):
+    watched: bool
+    open: bool
+    blocked: bool
+    heard: bool
+    pause: float
 
 class Worker:
     port: int
@@ -17,16 +24,16 @@ class Worker:
         ring_size: int,
         free_fd: int,
         avoid_fd: int,
-        adopt_fd: int,
-        redirect_fd: int,
         records: int,
         attention: int,
         max_flows: int,
         port: int,
         peer_port: int,
         transport: int,
-        hold_time: float,
+        tun_fd: int,
+        warm_fd: int = ...,
         mark: int = ...,
+        hold_time: float = 0.0,
         avoid_time: float = 60.0,
         dead_after: float = 5.0,
         datagrams: tuple[int, int] = (1472, 1472),
@@ -35,6 +42,11 @@ class Worker:
         fec: bool = True,
         busy_poll: float = 0.0,
         listening: bool = True,
+        slabs: int = ...,
+        trail: str = "auto",
+        redirects: int = 0,
+        adopt_fd: int = -1,
+        redirect_fd: int = -1,
         tap: Tap | None = None,
     ) -> None: ...
     def run(self) -> None: ...
@@ -44,6 +56,10 @@ class Worker:
     def fileno(self) -> int: ...
     def route_fileno(self) -> int: ...
     def route_installed(self, ok: bool) -> None: ...
+    def watch(self, version: int, address: bytes, port: int, device: int = ...) -> None: ...
+    def hang_up(self) -> None: ...
+    def unwatch(self, version: int) -> None: ...
+    def lanes(self) -> dict[int, LaneRow]: ...
     def events(self, most: int = ...) -> list[RawEvent]: ...
     def flows(self) -> list[RawFlow]: ...
     def peers(self) -> list[tuple[bytes, int, dict[str, int]]]: ...

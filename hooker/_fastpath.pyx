@@ -1,63 +1,85 @@
 """The worker: one loop over epoll, without the GIL, that carries all flows of an engine.
 
-A round: wait; take what the kernel programs, the redirect socket, the twins and the network have; let time
-act; hand bytes to the applications; build and send datagrams. Nothing in it allocates per message.
+A round: wait; take what the kernel programs, hk0 and the network have; let time act; give the local TCPs what has come for
+them, then their acknowledgements; build and send datagrams. Nothing in it allocates per segment, and no flow has a
+descriptor, a socket, or a place in a list that is walked.
 """
 
 import os
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
-from cpython.ref cimport PyObject
 from hooker.carriers.udp cimport udp_close, udp_datagram, udp_error, udp_icmp, udp_open, udp_receive, udp_send, udp_split
-from hooker.engine.collection cimport collect_redirected, collect_twin, collection_acked, collection_feed, collection_retry
-from hooker.engine.delivery cimport deliver, deliver_fin, delivery_flush, delivery_free, delivery_writable
-from hooker.engine.early cimport early_free
-from hooker.engine.ending cimport flow_app_reset
-from hooker.engine.flows cimport *
-from hooker.engine.flowtable cimport flows_free, flows_init, flows_reap
 from hooker.engine.frames cimport frame_entry, frames_init
+from hooker.engine.lock cimport lock_give, lock_init, lock_take
+from hooker.engine.polling cimport clock_ns, poll_init, wait_events
+from hooker.engine.ringbuf cimport ring_attach, ring_detach
+from hooker.engine.actions cimport (
+    flow_closed, flow_due, flow_steered,
+)
+from hooker.engine.cells cimport cells_free, cells_init, cells_trim
+from hooker.engine.channel cimport channel_rest
+from hooker.engine.collected cimport TAG_REDIRECT, collect, collect_arm
+from hooker.engine.flows cimport *
+from hooker.engine.greeting cimport greet_again, peer_down, peer_up
+from hooker.engine.hk0 cimport flush_acks
+from hooker.engine.kernel cimport closes, take_kernel_events
+from hooker.engine.local cimport take_segments
+from hooker.engine.lane cimport (
+    lane_forget, lane_watch, lanes_close, lanes_deadline, lanes_due, lanes_init, lanes_rest, lanes_ruled,
+)
+from hooker.engine.lent cimport lent_back
+from hooker.engine.passed cimport flush_senders
+from hooker.engine.peers cimport peer_of
+from hooker.engine.redirected cimport redirected_start
+from hooker.engine.remote cimport flush_runs, on_block, on_message, runs_free, runs_init
+from hooker.engine.trail cimport TRAIL_ALWAYS, TRAIL_AUTO, TRAIL_NEVER, trail_flush
+from hooker.engine.turns cimport turns_due, turns_free, turns_take, walk_begin
+from hooker.engine.view cimport (
+    view_counters, view_ended, view_flows, view_lanes, view_notices, view_peers, view_reasons,
+)
+from hooker.engine.wire cimport wire_close, wire_open
+from hooker.engine.worker cimport *
+from hooker.engine.slab cimport RESERVE, pool_free, pool_init, pool_trim
+from hooker.includes.timers cimport timer_clear, timers_next
+from hooker.flow.machine cimport flow_compose, flow_defaults
+from hooker.flow.messages cimport MSG_ACKED, Message
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport *
-from hooker.engine.polling cimport clock_ns, poll_init, wait_events
-from hooker.engine.lock cimport lock_give, lock_init, lock_take
-from hooker.engine.nudge cimport nudger_close, nudger_open
-from hooker.engine.ringbuf cimport ring_attach, ring_detach, ring_next, ring_release
-from hooker.engine.slab cimport RESERVE, pool_free, pool_init, pool_release, pool_trim, slab
+from hooker.engine.tun cimport SLOT
+from hooker.transports.vtl cimport write_report
 from hooker.vtl.api cimport *
-from hooker.engine.view cimport view_counters, view_ended, view_flows, view_notices, view_peers, view_reasons
 from hooker.vtl.endpoint cimport *
-from hooker.engine.worker cimport *
 
 from hooker.errors import KernelError, UsageError
 from hooker.transports import check_congestion
 
 cdef enum:
-    EVENTS = 256                 # of one epoll_wait
-    EVENTS_A_ROUND = 4096        # of the kernel programs
-    SLAB = 1 << 19               # bytes
+    EVENTS = 256               # of one epoll_wait
+    READS = 64                 # packets of hk0 in one round
+    LAST_READS = 4096          # before a socket's end is believed
+    TIMERS_A_ROUND = 4096
+    SLAB = 1 << 19             # bytes
     SLABS = 256
-    BUDGET = 192 << 20           # bytes that peers may make the engine hold
-    DATAGRAMS = 512              # of one batch
+    BUDGET = 192 << 20         # bytes that peers may make the engine hold
+    CHANNEL_QUEUE = 8 << 20    # bytes of one flow's that wait for the network: more than a TCP's window, as a rule
+    DATAGRAMS = 512            # of one batch
     IOVECS = 4096
-    SCRATCH = 512 * 192          # bytes of headers and control frames in a batch
-    BUILDS = 16                  # batches in one round
-    SWEEP = 1000000000           # ns
-    LET_GO = 10000000            # ns between looks for slabs that only a tap's views hold
-    SETTLE = 500                 # ms that resets may take over loopback, at the end
-    TRIM = 8 << 20               # bytes less than at the peak that are worth a malloc_trim()
-    TAG_TWIN = 0                 # epoll tags: a slot, or one of these in the upper half
-    TAG_WAKE = 1
-    TAG_RING = 2                 # only wakes: the ring is looked at in each round
-    TAG_REDIRECT = 3
+    SCRATCH = 512 * 192        # bytes of headers and control frames in a batch
+    BUILDS = 16                # batches in one round
+    SWEEP = 1000000000         # ns
+    SWEEP_SHARE = 8            # of all slots, each time
+    LEAVING = 150000000        # ns in which, at the end, peers are told and segments that still come are bridged
+    LET_GO = 10000000          # ns between looks for slabs that only a tap's views hold
+    TRIM = 8 << 20             # bytes less than at the peak that are worth a malloc_trim()
+    RESTED = 1024              # channels given back that are, too: what their flows said when they began lies between them
+    ASK_AGAIN = 5              # s: for so long a host without an engine is remembered
+    TAG_WAKE = 1               # epoll tags
+    TAG_RING = 2               # only wakes: the ring is looked at in each round
+    TAG_HK0 = 3
     TAG_UDP4 = 4
     TAG_UDP6 = 5
-
-
-
-cdef extern from "<unistd.h>" nogil:
-    int usleep(unsigned int us)
 
 cdef extern from * nogil:
     """
@@ -67,7 +89,6 @@ cdef extern from * nogil:
     #endif
     """
     int malloc_trim(size_t pad)
-
 
 cdef extern from "<sys/random.h>" nogil:
     ssize_t getrandom(void *buf, size_t n, unsigned int flags)
@@ -79,89 +100,58 @@ cdef void cb_random(void *ctx, uint8_t *out, size_t n) noexcept nogil:
     getrandom(out, n, 0)
 
 
-cdef void tell_peer(worker *w, vtl_assoc *a, uint8_t kind) noexcept nogil:
-    cdef notice *n
-    if w.notice_head - hk_load64(&w.notice_tail) >= NOTICES:
-        w.n.notices_lost += 1
-        return
-    n = &w.notices[w.notice_head & (NOTICES - 1)]
-    memset(n, 0, sizeof(notice))
-    n.kind = kind
-    memcpy(n.key.remote_ip, vtl_peer(a).ip, 16)
-    n.key.remote_port = vtl_peer(a).port
-    n.at_ns = w.now
-    hk_store64(&w.notice_head, w.notice_head + 1)
-
-
 cdef void cb_assoc_up(void *ctx, vtl_assoc *a) noexcept nogil:
-    cdef worker *w = <worker *>ctx
-    if w.peer_count < PEERS:
-        w.peers[w.peer_count] = a
-        w.peer_count += 1
-    tell_peer(w, a, N_PEER_UP)
+    peer_up(<worker *>ctx, a)
 
 
 cdef void cb_assoc_down(void *ctx, vtl_assoc *a, uint32_t why) noexcept nogil:
-    cdef worker *w = <worker *>ctx
-    cdef uint32_t i
-    for i in range(w.peer_count):
-        if w.peers[i] == a:
-            w.peer_count -= 1
-            w.peers[i] = w.peers[w.peer_count]
-            break
-    tell_peer(w, a, N_PEER_DOWN)
+    peer_down(<worker *>ctx, a, why)
 
 
-cdef void cb_opened(void *ctx, vtl_stream *s, const vtl_open_info *info) noexcept nogil:
-    on_opened(<worker *>ctx, s, info)
+cdef void cb_block(void *ctx, vtl_assoc *a, const vtl_block *b, bint stable) noexcept nogil:
+    on_block(<worker *>ctx, a, b, stable)
 
 
-cdef void cb_accepted(void *ctx, vtl_stream *s) noexcept nogil:
-    on_accepted(<worker *>ctx, s)
+cdef void cb_message(void *ctx, vtl_assoc *a, const uint8_t *p, size_t n) noexcept nogil:
+    on_message(<worker *>ctx, a, p, n)
 
 
-cdef void cb_rejected(void *ctx, vtl_stream *s, uint32_t code) noexcept nogil:
-    on_rejected(<worker *>ctx, s)
+cdef uint32_t cb_report(void *ctx, void *user, uint8_t *out) noexcept nogil:
+    cdef Message m
+    cdef flow *f = <flow *>user
+    flow_compose(&f.f, MSG_ACKED, (<worker *>ctx).now, &m)
+    return write_report(&m, out)
 
 
-cdef void cb_confirmed(void *ctx, vtl_stream *s) noexcept nogil:
-    on_confirmed(<worker *>ctx, s)
-
-
-cdef void cb_cancelled(void *ctx, vtl_stream *s) noexcept nogil:
-    on_cancelled(<worker *>ctx, s)
-
-
-cdef void cb_data(void *ctx, vtl_stream *s, const uint8_t *data, size_t n, bint stable) noexcept nogil:
-    cdef flow *f = <flow *>vtl_stream_user(s)
-    if f == NULL:
-        vtl_consumed(s, n)
-        return
-    deliver(<worker *>ctx, f, data, n, stable)
-
-
-cdef void cb_fin(void *ctx, vtl_stream *s) noexcept nogil:
-    cdef flow *f = <flow *>vtl_stream_user(s)
-    if f != NULL:
-        deliver_fin(<worker *>ctx, f)
-
-
-cdef void cb_reset(void *ctx, vtl_stream *s, uint32_t code) noexcept nogil:
-    on_stream_reset(<worker *>ctx, s, code)
-
-
-cdef void cb_acked(void *ctx, vtl_stream *s, size_t n) noexcept nogil:
-    cdef flow *f = <flow *>vtl_stream_user(s)
-    if f != NULL and f.state == HK_STATE_ENGAGED:
-        collection_acked(<worker *>ctx, f)
+cdef void cb_channel_down(void *ctx, void *user, uint32_t reason) noexcept nogil:
+    """Its flow hears of it when its peer's flows have their turn."""
+    cdef flow *f = <flow *>user
+    vtl_channel_close(f.channel)
+    f.channel = NULL
 
 
 cdef void cb_release(void *ctx, void *owner, size_t n) noexcept nogil:
-    pool_release(&(<worker *>ctx).slabs, <slab *>owner, n)
+    lent_back(<worker *>ctx, <lot *>owner, n)
 
 
-cdef void cb_closed(void *ctx, vtl_stream *s) noexcept nogil:
-    on_stream_closed(<worker *>ctx, s)
+cdef void cb_opened(void *ctx, vtl_stream *s, const vtl_open_info *info) noexcept nogil:
+    vtl_reject(s, 1)           # flows have channels
+
+
+cdef void cb_stream(void *ctx, vtl_stream *s) noexcept nogil:
+    pass
+
+
+cdef void cb_stream_code(void *ctx, vtl_stream *s, uint32_t code) noexcept nogil:
+    pass
+
+
+cdef void cb_stream_data(void *ctx, vtl_stream *s, const uint8_t *data, size_t n, bint stable) noexcept nogil:
+    pass
+
+
+cdef void cb_stream_acked(void *ctx, vtl_stream *s, size_t n) noexcept nogil:
+    pass
 
 
 cdef void fill_sink(vtl_sink *s, worker *w) noexcept nogil:
@@ -170,39 +160,39 @@ cdef void fill_sink(vtl_sink *s, worker *w) noexcept nogil:
     s.assoc_up = cb_assoc_up
     s.assoc_down = cb_assoc_down
     s.opened = cb_opened
-    s.accepted = cb_accepted
-    s.rejected = cb_rejected
-    s.confirmed = cb_confirmed
-    s.cancelled = cb_cancelled
-    s.data = cb_data
-    s.fin = cb_fin
-    s.reset = cb_reset
-    s.acked = cb_acked
+    s.accepted = s.confirmed = s.cancelled = s.fin = s.closed = cb_stream
+    s.rejected = s.reset = cb_stream_code
+    s.data = cb_stream_data
+    s.acked = cb_stream_acked
     s.release = cb_release
-    s.closed = cb_closed
+    s.block = cb_block
+    s.message = cb_message
+    s.report = cb_report
+    s.channel_down = cb_channel_down
+
+
+# ---- sockets that are gone --------------------------------------------------------------------------
+
+cdef void take_closing(worker *w) noexcept nogil:
+    cdef flow *f
+    cdef flow *following
+    if w.closing == NULL:
+        return
+    take_segments(w, LAST_READS)        # which may find more of them
+    f = w.closing
+    w.closing = NULL
+    while f != NULL:
+        following = f.closed_next
+        f.bits &= ~<uint16_t>F_CLOSING
+        if f.bits & F_FORGET:               # its addresses were used again meanwhile
+            f.closed_next = w.over
+            w.over = f
+        else:
+            flow_closed(w, f)
+        f = following
 
 
 # ---- one round ---------------------------------------------------------------------------------------
-
-cdef void take_kernel_events(worker *w) noexcept nogil:
-    """At most so many in a round: what they lead to may put more there at once."""
-    cdef const hk_event *e = <const hk_event *>ring_next(&w.ring)
-    cdef uint32_t left = EVENTS_A_ROUND
-    while e != NULL and left > 0:
-        left -= 1
-        if e.type == HK_EVENT_ESTABLISHED:
-            on_established(w, e)
-        elif e.type == HK_EVENT_CLOSED:
-            on_app_closed(w, e)
-        elif e.type == HK_EVENT_SYN:
-            on_syn(w, e)
-        elif e.type == HK_EVENT_WIRE_RELEASED:
-            on_wire_released(w, e)
-        elif e.type == HK_EVENT_STRAY:
-            on_stray(w, e)
-        ring_release(&w.ring)
-        e = <const hk_event *>ring_next(&w.ring)
-
 
 cdef void take_path_errors(worker *w, int which) noexcept nogil:
     cdef udp_icmp e
@@ -216,7 +206,7 @@ cdef void take_path_errors(worker *w, int which) noexcept nogil:
 
 
 cdef void take_datagrams(worker *w, int which) noexcept nogil:
-    """A batch from the network. VTL's `data` callbacks point into it until delivery_flush."""
+    """A batch from the network. What was gathered points into it until flush_runs."""
     cdef udp_datagram d
     cdef uint32_t offset
     cdef int i
@@ -226,41 +216,41 @@ cdef void take_datagrams(worker *w, int which) noexcept nogil:
         while udp_split(&w.udp, i, &offset, &d):
             if vtl_recv(w.vtl, d.data, d.size, &d.source, d.ecn, w.now):
                 w.n.datagrams_dropped += 1
-    delivery_flush(w)
+    flush_runs(w)
 
 
-cdef void take_twin(worker *w, uint32_t slot, uint32_t events) noexcept nogil:
-    cdef flow *f = w.flows[slot] if slot < w.max_flows else NULL
-    if f == NULL or f.twin < 0:
-        return
-    if events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
-        f.hup = True
-    if events & EPOLLERR:
-        flow_app_reset(w, f)
-        return
-    if events & EPOLLPRI and not f.urgent:
-        f.urgent = True
-        w.n.urgent += 1
-    if events & EPOLLOUT:
-        delivery_writable(w, f)
-    if f.twin >= 0 and (f.hup or events & (EPOLLIN | EPOLLPRI)):
-        collect_twin(w, f)
+cdef void device_gone(worker *w) noexcept nogil:
+    """Somebody has removed hk0, so its sockets are on the wire. All flows stay there, and whoever asks is told why."""
+    epoll_ctl(w.epoll_fd, EPOLL_CTL_DEL, w.tun_fd, NULL)     # it would wake us for ever
+    w.device_gone = True
+    walk_begin(w)
 
 
 cdef void dispatch(worker *w, epoll_event *ev) noexcept nogil:
     cdef uint32_t tag = ev.data.u64 >> 32
     cdef uint64_t junk
-    if tag == TAG_TWIN:
-        take_twin(w, <uint32_t>ev.data.u64, ev.events)
+    if tag == TAG_HK0 and ev.events & EPOLLERR:
+        device_gone(w)
+    elif tag == TAG_HK0:
+        take_segments(w, READS)
     elif tag == TAG_REDIRECT:
-        collect_redirected(w)
+        collect(w)
     elif tag == TAG_UDP4 or tag == TAG_UDP6:
         if ev.events & EPOLLERR:
             take_path_errors(w, tag - TAG_UDP4)
         take_datagrams(w, tag - TAG_UDP4)
     elif tag == TAG_WAKE:
         read(w.wake_fd, &junk, sizeof(junk))
-        flows_routed(w)
+
+
+cdef void take_timers(worker *w) noexcept nogil:
+    cdef uint32_t left = TIMERS_A_ROUND
+    cdef flow *f
+    while left > 0 and timers_next(&w.timers) <= w.now:
+        left -= 1
+        f = <flow *>w.timers.v[0]               # its timer is its first member
+        timer_clear(&w.timers, &f.due)
+        flow_due(w, f)
 
 
 cdef void send_datagrams(worker *w) noexcept nogil:
@@ -273,76 +263,52 @@ cdef void send_datagrams(worker *w) noexcept nogil:
                 return
         w.batch_at = udp_send(&w.udp, &w.batch, w.batch_at)
         if w.batch_at < w.batch.dgram_len:
-            return                        # the socket is full: it goes on in the next round
+            return                              # the socket is full: it goes on in the next round
 
 
 cdef uint64_t wait_for(worker *w) noexcept nogil:
     """Nanoseconds the loop may sleep."""
-    cdef uint64_t at = vtl_timer(w.vtl), held = flows_deadline(w), now
-    if w.retry != NULL or w.done != NULL:
-        return 0
+    cdef uint64_t at = min(min(vtl_timer(w.vtl), timers_next(&w.timers)), lanes_deadline(w)), now
     if w.batch_at < w.batch.dgram_len:
-        return 100000                     # the UDP socket was full
-    if held < at:
-        at = held
-    if w.starved and w.tap != NULL and w.now + LET_GO < at:
-        at = w.now + LET_GO           # nobody says when a view that was kept goes
-    if (w.slabs.free_count > RESERVE or vtl_held_less(w.vtl) > TRIM) and w.swept + SWEEP < at:
-        at = w.swept + SWEEP          # memory goes back, even if nothing else happens
-    if at == <uint64_t>-1:
+        return 100000                           # the UDP socket was full
+    if turns_due(w):
+        return 0
+    if w.starved and w.tap != NULL:
+        at = min(at, w.now + LET_GO)            # nobody says when a view that was kept goes
+    if w.live or w.stray_n or w.greeting or w.slabs.free_count > RESERVE or vtl_held_less(w.vtl) > TRIM:
+        at = min(at, w.swept + SWEEP)
+    if at == UINT64_MAX:
         return at
     now = clock_ns()
     return at - now if at > now else 0
 
 
-cdef void arm_redirect(worker *w) noexcept nogil:
-    """Without a free slab the redirect socket is not listened to: its queue is bounded by credit."""
-    cdef epoll_event ev
-    cdef bint want = not w.starved
-    if w.parser.broken:
-        return
-    if want == w.redirect_armed:
-        return
-    ev.events = EPOLLIN if want else 0
-    ev.data.u64 = <uint64_t>TAG_REDIRECT << 32
-    epoll_ctl(w.epoll_fd, EPOLL_CTL_MOD, w.redirect_fd, &ev)
-    w.redirect_armed = want
-
-
-cdef void give_back(worker *w) noexcept nogil:
-    """To the system, what was needed for a peak."""
+cdef void sweep(worker *w) noexcept nogil:
+    """Memory goes back; and a part of the slots is looked over, for flows that rest, and for ends whose event was lost (the
+    ring was full)."""
+    cdef uint32_t i
+    cdef flow *f
+    w.swept = w.now
     pool_trim(&w.slabs)
-    if vtl_held_less(w.vtl) > TRIM:
+    cells_trim(&w.kept)
+    cells_trim(&w.stash)
+    if vtl_held_less(w.vtl) > TRIM or w.n.channels_rested - w.trimmed > RESTED:
         vtl_held_noted(w.vtl)
+        w.trimmed = w.n.channels_rested
         malloc_trim(0)
-
-
-cdef void round(worker *w) noexcept nogil:
-    cdef epoll_event events[EVENTS]
-    cdef uint64_t ns = wait_for(w)
-    cdef int n, i
-    arm_redirect(w)
-    lock_give(&w.lock)
-    n = wait_events(&w.poll, &w.ring, w.epoll_fd, events, EVENTS, ns)
-    lock_take(&w.lock)
-    w.now = clock_ns()
-    w.n.loops += 1
-    take_kernel_events(w)
-    for i in range(n):
-        dispatch(w, &events[i])
-    collection_retry(w)
-    collection_feed(w)
-    if vtl_timer(w.vtl) <= w.now:
-        vtl_on_timer(w.vtl, w.now)
-    if flows_deadline(w) <= w.now:
-        flows_on_timer(w)
-    if w.now - w.swept >= SWEEP:
-        flows_sweep(w)
-        give_back(w)
-    delivery_flush(w)
-    send_datagrams(w)
-    flows_reap(w)
-    wake_python(w)
+    if w.greeting:
+        greet_again(w)
+    for i in range(w.max_flows // SWEEP_SHARE + 1 if w.live or w.stray_n else 0):
+        f = w.flows[w.sweep_at]
+        if w.strays[w.sweep_at] and hk_load32(&w.records[w.sweep_at].app_closed):
+            slot_back(w, w.records[w.sweep_at].flow_id)
+        w.sweep_at = (w.sweep_at + 1) % w.max_flows
+        if f != NULL and hk_load32(&f.rec.app_closed):
+            closes(w, f)
+        elif f != NULL and hk_load32(&f.rec.steered) and not f.bits & F_STEERED:
+            flow_steered(w, f, WHY_STEERED)
+        elif f != NULL:
+            channel_rest(w, f)
 
 
 cdef void wake_python(worker *w) noexcept nogil:
@@ -353,19 +319,55 @@ cdef void wake_python(worker *w) noexcept nogil:
         write(w.notice_fd, &one, sizeof(one))
 
 
+cdef void round(worker *w, uint64_t most) noexcept nogil:
+    cdef epoll_event events[EVENTS]
+    cdef uint64_t ns = min(wait_for(w), most)
+    cdef int n, i
+    collect_arm(w)
+    lock_give(&w.lock)
+    n = wait_events(&w.poll, &w.ring, w.epoll_fd, events, EVENTS, ns)
+    lock_take(&w.lock)
+    w.now = clock_ns()
+    w.n.loops += 1
+    take_kernel_events(w)
+    for i in range(n):
+        dispatch(w, &events[i])
+    take_closing(w)
+    if vtl_timer(w.vtl) <= w.now:
+        vtl_on_timer(w.vtl, w.now)
+    take_timers(w)
+    if lanes_due(w):
+        walk_begin(w)
+    turns_take(w)
+    if w.now - w.swept >= SWEEP:
+        sweep(w)
+    flush_senders(w)
+    flush_acks(w)
+    trail_flush(w)
+    send_datagrams(w)
+    flush_acks(w)                               # of flows whose association has just gone down: none is left in the list
+    flows_reap(w)
+    wake_python(w)
+
+
 cdef void run(worker *w) noexcept nogil:
-    cdef int i
+    cdef uint64_t until
+    cdef uint32_t i
     lock_take(&w.lock)
     while not hk_load32(&w.stop):
-        round(w)
-    w.now = clock_ns()
-    flows_stop(w)
-    for i in range(4):                    # tell the peers; what is lost they find out by time
+        round(w, UINT64_MAX)
+    w.leaving = True
+    walk_begin(w)
+    while w.walking:
+        round(w, LEAVING)
+    until = w.now + LEAVING
+    while w.now < until:
+        round(w, LEAVING // 8)
+    for i in range(w.peer_count, 0, -1):
+        vtl_close(w.peers[i - 1].a, 0, w.now)   # assoc_down takes it off the list
+    for i in range(4):
         send_datagrams(w)
-    for i in range(SETTLE):
-        if flows_settled(w):
-            break
-        usleep(1000)
+    flows_reap(w)
     wake_python(w)
     lock_give(&w.lock)
 
@@ -383,15 +385,16 @@ cdef int watch(worker *w, int fd, uint64_t tag) except -1:
 
 cdef void close_fd(int *fd) noexcept nogil:
     cdef int number = fd[0]
-    fd[0] = -1                    # first: its number may be another file's as soon as it is closed
+    fd[0] = -1                 # first: its number may be another file's as soon as it is closed
     if number >= 0:
         close(number)
 
 
 cdef void close_files(worker *w) noexcept nogil:
+    lanes_close(w)
     ring_detach(&w.ring)
     udp_close(&w.udp)
-    nudger_close(&w.nudger)
+    wire_close(w)
     close_fd(&w.epoll_fd)
     close_fd(&w.wake_fd)
     close_fd(&w.notice_fd)
@@ -402,66 +405,66 @@ cdef void let_go(worker *w) noexcept nogil:
     """Under the lock. What is freed may call Python: a controller ends with its association."""
     cdef vtl_endpoint *vtl = w.vtl
     w.vtl = NULL
+    flows_free(w)              # their channels first
+    turns_free(w)
     w.live = w.peer_count = 0
     if vtl != NULL:
         vtl_endpoint_free(vtl)
-    early_free(w)
-    flows_free(w)
-    delivery_free(w)
-    close_files(w)
-
-
-cdef void forget(worker *w) noexcept nogil:
-    cdef uint32_t i
-    for i in range(w.max_flows if w.flows != NULL else 0):
-        if w.flows[i] != NULL:
-            close_fd(&w.flows[i].twin)
     close_files(w)
 
 
 cdef class Worker:
-    """The engine's worker, made from file descriptors of loaded maps.
+    """The engine's worker, made from file descriptors of loaded maps and of hk0, which stay their owners'.
 
+    `slabs`: of 512 KiB, for what local TCPs have sent and peers have not acknowledged. `redirects`: address of the
+    mapped records of redirected flows; `adopt_fd`, `redirect_fd`: the program that adopts, and the socket that
+    messages are redirected to. Without them nothing is. `tap(frames, payload)`: see hooker/engine/tap.pyx.
     `run()` returns after `stop()`; call it in a thread of its own. All times are seconds, all sizes bytes.
     Raises OSError when a socket cannot be made, MemoryError, KernelError for a map that cannot be mapped.
     """
 
     cdef worker w
-    cdef object keep
+    cdef object keep                            # the tap
+    cdef readonly uint16_t port
 
     def __cinit__(self):
         memset(&self.w, 0, sizeof(worker))
         lock_init(&self.w.lock)
-        self.w.epoll_fd = self.w.wake_fd = self.w.notice_fd = self.w.route_fd = self.w.redirect_fd = -1
-        self.w.udp.fd[0] = self.w.udp.fd[1] = -1
-        self.w.nudger.v4 = self.w.nudger.v6 = -1
+        lanes_init(&self.w)
+        self.w.epoll_fd = self.w.wake_fd = self.w.notice_fd = self.w.route_fd = self.w.tun_fd = -1
+        self.w.adopt_fd = self.w.redirect_fd = -1
+        self.w.udp.fd[0] = self.w.udp.fd[1] = self.w.raw4 = self.w.raw6 = -1
 
-    def __init__(self, *, int ring_fd, int ring_size, int free_fd, int avoid_fd,
-                 int adopt_fd, int redirect_fd, size_t records, size_t attention, uint32_t max_flows, uint16_t port, uint16_t peer_port, uint8_t transport,
-                 double hold_time, double avoid_time=60.0, double dead_after=5.0, tuple datagrams=(1472, 1472), congestion="auto",
-                 tuple keys=(), bint fec=True,
-                 int mark=0, double busy_poll=0.0, bint listening=True, tap=None):
+    def __init__(self, *, int ring_fd, int ring_size, int free_fd, int avoid_fd, size_t records, size_t attention,
+                 uint32_t max_flows, uint16_t port, uint16_t peer_port, uint8_t transport, int tun_fd, int warm_fd=-1, uint32_t mark=0,
+                 double hold_time=0.0, double avoid_time=60.0, double dead_after=5.0, tuple datagrams=(1472, 1472), congestion="auto",
+                 tuple keys=(), bint fec=True, double busy_poll=0.0, bint listening=True, uint32_t slabs=SLABS,
+                 str trail="auto", size_t redirects=0, int adopt_fd=-1, int redirect_fd=-1, tap=None):
         cdef worker *w = &self.w
         cdef uint16_t bound = 0
         cdef int r
-        w.ring_fd, w.free_fd, w.avoid_fd = ring_fd, free_fd, avoid_fd
-        w.redirect_fd = redirect_fd
-        w.adopt_fd = adopt_fd
+        if max_flows == 0 or max_flows & (max_flows - 1):
+            raise ValueError(f"max_flows must be a power of two, not {max_flows}")
+        w.ring_fd, w.free_fd, w.avoid_fd, w.tun_fd, w.warm_fd = ring_fd, free_fd, avoid_fd, tun_fd, warm_fd
         w.records = <hk_flow *>records
-        w.max_flows = max_flows
+        w.max_flows, w.mark = max_flows, mark
         w.peer_port = peer_port
-        w.mark = mark
-        w.transport = transport
-        w.hold_client = <uint64_t>(hold_time * 1e9)
-        w.hold_server = <uint64_t>((hold_time + dead_after + 2.0) * 1e9)
-        w.hold_open = <uint64_t>(hold_time * 0.8e9)
-        w.avoid_for = <uint64_t>(avoid_time * 1e9)
-        w.redirect_armed = True
-        w.listening = listening
-        poll_init(&w.poll, <uint64_t>(busy_poll * 1e9))
+        w.hold_for = <uint64_t>(hold_time * 1e9)
+        w.redirects, w.adopt_fd, w.redirect_fd = <hk_redirect *>redirects, adopt_fd, redirect_fd
+        w.pinned = len(keys) > 0 or redirects != 0  # what is redirected is not in the kernel's queue
         self.keep = tap
         w.owner = <void *>self
         w.tap = <void *>tap if tap is not None else NULL
+        # Where nothing is held, a connection that asks in vain waits for nothing: ask again soon.
+        w.avoid_for = <uint64_t>((avoid_time if hold_time else min(avoid_time, ASK_AGAIN)) * 1e9)
+        w.listening = listening
+        w.trail = {"never": TRAIL_NEVER, "auto": TRAIL_AUTO, "always": TRAIL_ALWAYS}[trail]
+        flow_defaults(&w.config)
+        w.config.repairs = True
+        redirected_start(w, <uint64_t>slabs * SLAB)
+        frames_init(&w.parser)
+        w.redirect_armed = True
+        poll_init(&w.poll, <uint64_t>(busy_poll * 1e9))
         w.now = clock_ns()
         r = ring_attach(&w.ring, ring_fd, ring_size, <hk_attention *>attention)
         if r < 0:
@@ -469,30 +472,33 @@ cdef class Worker:
         r = udp_open(&w.udp, port, &bound)
         if r < 0:
             raise OSError(-r, f"cannot open UDP port {port}: {os.strerror(-r)}")
-        r = nudger_open(&w.nudger)
+        r = wire_open(w)
         if r < 0:
             raise OSError(-r, f"cannot open a raw socket: {os.strerror(-r)}")
-        self.allocate()
+        self.allocate(slabs)
         self.start_vtl(dead_after, datagrams, congestion, keys, fec)
         self.open_epoll()
         self.port = w.port = bound
 
-    cdef readonly uint16_t port
-
-    cdef int allocate(self) except -1:
+    cdef int allocate(self, uint32_t slabs) except -1:
         cdef worker *w = &self.w
         w.notices = <notice *>calloc(NOTICES, sizeof(notice))
-        w.frames = <frame_entry *>calloc(FRAMES, sizeof(frame_entry))
         w.batch.iov = <iovec *>malloc(IOVECS * sizeof(iovec))
         w.batch.iov_cap = IOVECS
         w.batch.dgram = <vtl_datagram *>malloc(DATAGRAMS * sizeof(vtl_datagram))
         w.batch.dgram_cap = DATAGRAMS
         w.batch.scratch = <uint8_t *>malloc(SCRATCH)
         w.batch.scratch_cap = SCRATCH
+        w.frames = <frame_entry *>malloc(FRAMES * sizeof(frame_entry))
+        w.spare = <uint8_t *>malloc(SLOT)
+        w.cut = <uint8_t *>malloc(2 * SLOT)
         cb_random(w, <uint8_t *>w.scatter, sizeof(w.scatter))
-        frames_init(&w.parser)
-        if (flows_init(w) < 0 or pool_init(&w.slabs, SLAB, SLABS) < 0 or w.notices == NULL or w.frames == NULL
-                or w.batch.iov == NULL or w.batch.dgram == NULL or w.batch.scratch == NULL):
+        cb_random(w, <uint8_t *>&w.instance, sizeof(w.instance))
+        w.instance |= 1                         # never 0
+        if (flows_init(w) < 0 or runs_init(w) < 0 or cells_init(&w.kept, KEPT) < 0 or cells_init(&w.stash, STASH) < 0
+                or pool_init(&w.slabs, SLAB, slabs) < 0 or w.notices == NULL
+                or w.batch.iov == NULL or w.batch.dgram == NULL or w.batch.scratch == NULL
+                or w.frames == NULL or w.spare == NULL or w.cut == NULL):
             raise MemoryError("engine buffers")
         return 0
 
@@ -519,11 +525,8 @@ cdef class Worker:
         c.first_datagram, c.max_datagram = datagrams
         if keys:
             self.use_keys(&c, keys)
-        c.stream_window = 4 << 20
-        c.assoc_window = 16 << 20
-        c.stream_window_max = 32 << 20     # 1 Gbit/s over 100 ms, and as much again while a loss is repaired
-        c.assoc_window_max = 64 << 20
-        c.window_budget = 256 << 20
+        c.stream_window = c.assoc_window = 1 << 16     # nobody has streams
+        c.channel_queue = CHANNEL_QUEUE
         c.budget = BUDGET
         c.max_ack_delay = 1000000
         c.keepalive = 1000000000
@@ -540,7 +543,7 @@ cdef class Worker:
 
     cdef int open_epoll(self) except -1:
         cdef worker *w = &self.w
-        w.epoll_fd = epoll_create1(0x80000)   # EPOLL_CLOEXEC
+        w.epoll_fd = epoll_create1(0x80000)     # EPOLL_CLOEXEC
         if w.epoll_fd < 0:
             raise OSError(errno, os.strerror(errno))
         w.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -548,7 +551,9 @@ cdef class Worker:
         w.route_fd = os.eventfd(0, os.EFD_CLOEXEC)
         watch(w, w.wake_fd, TAG_WAKE)
         watch(w, w.ring_fd, TAG_RING)
-        watch(w, w.redirect_fd, TAG_REDIRECT)
+        watch(w, w.tun_fd, TAG_HK0)
+        if w.redirect_fd >= 0:
+            watch(w, w.redirect_fd, TAG_REDIRECT)
         watch(w, w.udp.fd[0], TAG_UDP4)
         if w.udp.fd[1] >= 0:
             watch(w, w.udp.fd[1], TAG_UDP6)
@@ -564,20 +569,24 @@ cdef class Worker:
         lock_give(&self.w.lock)
 
     def forget(self):
-        """In a forked child: close its copies. With them the twins would outlive an engine that is killed, and
-        applications wait for it."""
-        forget(&self.w)
+        """In a forked child: close its copies of descriptors."""
+        close_files(&self.w)
 
     def __dealloc__(self):
         cdef worker *w = &self.w
-        let_go(w)                        # nobody runs it: run() would hold a reference
-        pool_free(&w.slabs)              # not before: a tap may have kept views
+        let_go(w)                               # nobody runs it: run() would hold a reference
+        pool_free(&w.slabs)
+        cells_free(&w.kept)
+        cells_free(&w.stash)
+        runs_free(w)
         free(w.notices)
-        free(w.frames)
         free(w.batch.iov)
         free(w.batch.dgram)
         free(w.batch.scratch)
         free(w.batch.sealed)
+        free(w.frames)
+        free(w.spare)
+        free(w.cut)
 
     def run(self):
         """The loop; blocks without the GIL until stop(). Raises UsageError when it runs already or is closed."""
@@ -589,7 +598,7 @@ cdef class Worker:
         self.w.running = False
 
     def stop(self):
-        """End run() soon: held flows go back to TCP, engaged ones are reset."""
+        """End run() soon: all flows go back to TCP, and their peers' engines are told."""
         cdef uint64_t one = 1
         hk_store32(&self.w.stop, True)
         write(self.w.wake_fd, &one, sizeof(one))
@@ -603,19 +612,55 @@ cdef class Worker:
         return self.w.route_fd
 
     def route_installed(self, bint ok):
-        """The routing rule is there: flows that wait for it go on. Not `ok`: they, and new ones, go back to TCP until it is."""
+        """The routing rule is there, or not yet. No flow waits for it: one whose segments do not come tries again."""
         cdef uint64_t one = 1
-        hk_store32(&self.w.route, ROUTE_READY if ok else ROUTE_FAILED)
+        if not ok:
+            return
+        with nogil:
+            lock_take(&self.w.lock)
+        lanes_ruled(&self.w)
+        lock_give(&self.w.lock)
         write(self.w.wake_fd, &one, sizeof(one))
+
+    def watch(self, uint8_t version, bytes address, uint16_t port, int device=0):
+        """Look, from now on, whether marked segments of IP `version` get through hk0 and back: by a connection to that address
+        (4 or 16 bytes) and port, which never leaves this host while they do. `device`: hk0's index, to which its socket is bound
+        until the routing rule is there; 0: it is there. Raises ValueError."""
+        cdef uint64_t one = 1
+        if (version, len(address)) not in ((4, 4), (6, 16)):
+            raise ValueError(f"IPv{version} has no addresses of {len(address)} bytes")
+        with nogil:
+            lock_take(&self.w.lock)
+        lane_watch(&self.w, version, <const uint8_t *><const char *>address, port, device)
+        lock_give(&self.w.lock)
+        write(self.w.wake_fd, &one, sizeof(one))
+
+    def hang_up(self):
+        """End the connections of `watch`; they begin again when the routing rule is there."""
+        with nogil:
+            lock_take(&self.w.lock)
+        lanes_rest(&self.w)
+        lock_give(&self.w.lock)
+
+    def unwatch(self, uint8_t version):
+        """Look no more; what was found is forgotten."""
+        with nogil:
+            lock_take(&self.w.lock)
+        lane_forget(&self.w, version)
+        lock_give(&self.w.lock)
+
+    def lanes(self):
+        """What is known of the lane: LaneRow by IP version."""
+        return view_lanes(&self.w)
 
     def events(self, size_t most=NOTICES):
         """Events since the last call, the last `most` of them: list of (kind, reason, role, state, flow_id, local_ip, local_port,
-        remote_ip, remote_port, bytes_out, bytes_in, time, held) — addresses as 16 bytes, times in seconds."""
+        remote_ip, remote_port, bytes_out, bytes_in, time, age): addresses as 16 bytes, times in seconds."""
         return view_notices(&self.w, most)
 
     def flows(self):
         """One tuple a flow: (flow_id, role, state, reason, local_ip, local_port, remote_ip, remote_port,
-        bytes_out, bytes_in, backlog, spills, ended). Raises UsageError in a tap or a controller, as do the next two."""
+        bytes_out, bytes_in, backlog, spills, ended). Raises UsageError in a controller, as do the next two."""
         return view_flows(&self.w)
 
     def peers(self):
@@ -627,9 +672,9 @@ cdef class Worker:
         return view_counters(&self.w)
 
     def reasons(self):
-        """How many flows ended or stayed on TCP for each reason."""
+        """How many flows ended, left or stayed on TCP for each reason."""
         return view_reasons(&self.w)
 
     def ended(self):
-        """Of these, how many had run over the transport."""
+        """Of these, how many had been engaged."""
         return view_ended(&self.w)

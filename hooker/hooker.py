@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import socket
 import threading
 import time
@@ -21,32 +20,31 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from hooker import checks, transports
+from hooker._fastpath import Worker
 from hooker.control import cgroup as cgroups
 from hooker.control import keyfile, rows
 from hooker.control.abort import can_abort
 from hooker.control.janitor import Janitor
 from hooker.control.kernel import RING_SIZE, KernelPrograms, netns_cookie
+from hooker.control.mtu import datagram_sizes
 from hooker.control.policy import Policy
 from hooker.control.probes import verdicts
-from hooker.control.routing import datagram_sizes
 from hooker.control.status_socket import ControlServer
 from hooker.control.threads import STOP_TIMEOUT, EngineThreads
-from hooker.engine.flowtable import fill_free
 from hooker.engine.layout import MARK_OWN
-from hooker.engine.segments.loop import SegmentWorker
+from hooker.engine.slots import fill_free
 from hooker.errors import CarrierError, ConfigurationError, KernelError, UsageError, require_root
 from hooker.events import Event, Kind
 from hooker.tun import Lane, check_device, require_open
 
 if TYPE_CHECKING:
-    from hooker.engine.segments.loop import RawEvent, Tap
+    from hooker._fastpath import RawEvent, Tap
 
 ENDS = (Kind.FLOW_RELEASED.value, Kind.FLOW_CLOSED.value)
 REDIRECT_CHOICES = ("auto", "always", "never")
 INTERCEPT_CHOICES = ("segments", "messages")
 TRAIL_CHOICES = ("auto", "always", "never")
 LOOPBACK_TIMEOUT = 2.0  # s for a connection of this host to itself
-SPARE_DESCRIPTORS = 1024  # beside those of the flows
 PATIENCE = 924.6  # s of silence of the peer's engine that pinned flows bear: TCP's, with tcp_retries2 15
 RECENT = 1024  # ended flows that snapshot() still shows
 
@@ -89,8 +87,7 @@ class Hooker:
     :param hold: segments: new flows wait for the peer's engine, so that none of their payload is on the wire
         if it is there. Messages always do.
     :param hold_time: seconds they may wait before they go back to TCP.
-    :param max_flows: size of the flow table; a power of two. Each engaged flow has a descriptor: the limit of
-        the process (RLIMIT_NOFILE) is raised to it until close().
+    :param max_flows: size of the flow table; a power of two.
     :param on_event: called with each Event, in a thread of the engine's own, which carries no data. What it
         raises is reported once (``threading.excepthook``) and counted (``event_errors``). It may close().
     :param tap: called with each batch of what applications send: a NumPy array of frames and the payload they
@@ -163,7 +160,7 @@ class Hooker:
                 "a trail does not go with messages", remedy='leave it out, or give intercept "segments"'
             )
         self._stack: ExitStack | None = None
-        self._worker: SegmentWorker
+        self._worker: Worker
         self._lane: Lane
         self._threads: EngineThreads | None = None
         self._owner = os.getpid()
@@ -196,7 +193,6 @@ class Hooker:
 
     def _start(self, stack: ExitStack) -> None:
         self.redirect_off = self._judge_kernel()
-        stack.enter_context(_descriptors(self.max_flows + SPARE_DESCRIPTORS))
         keeper = stack.enter_context(Janitor())
         self._kernel = stack.enter_context(KernelPrograms(self.max_flows, self.intercept))
         fill_free(self._kernel.free, self.max_flows)
@@ -239,7 +235,7 @@ class Hooker:
 
     def _unwatch_lane(self) -> None:
         """Start-up probes count what goes to the device; the engine's own connection there is none of it."""
-        assert isinstance(self._worker, SegmentWorker)
+        assert isinstance(self._worker, Worker)
         for version in self._worker.lanes():
             self._worker.unwatch(version)
 
@@ -284,12 +280,12 @@ class Hooker:
 
         return install
 
-    def _make_worker(self, stack: ExitStack) -> SegmentWorker:
+    def _make_worker(self, stack: ExitStack) -> Worker:
         hold: dict[str, Any] = {"hold_time": self.hold_time if self.hold else 0.0}
         if self._pinned:
             hold["dead_after"] = PATIENCE
         with _no_port():
-            return SegmentWorker(
+            return Worker(
                 tun_fd=self._lane.descriptor,
                 warm_fd=self._kernel.warm,
                 trail=self.trail,
@@ -407,7 +403,7 @@ class Hooker:
 
     # ---- what is going on ----
 
-    def _running_worker(self) -> SegmentWorker:
+    def _running_worker(self) -> Worker:
         """Raises UsageError before start()."""
         if self._threads is None:
             raise UsageError("this Hooker has not been started", remedy="start() it, or use `with`")
@@ -514,21 +510,6 @@ def _check_flows(count: int) -> int:
     if count & (count - 1):
         raise ConfigurationError(f"max_flows {count} will not do", remedy=remedy)
     return count
-
-
-@contextlib.contextmanager
-def _descriptors(wanted: int) -> Iterator[None]:
-    """Let this process have so many open descriptors: each engaged flow has one. Undone at the end."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # the kernel's own limit: flows beyond it stay on TCP
-        if soft != resource.RLIM_INFINITY and soft < wanted:
-            most = hard if hard == resource.RLIM_INFINITY else max(hard, wanted)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 
 def _redirect_socket(stack: ExitStack) -> socket.socket:

@@ -22,71 +22,51 @@ fuzz/frames.pyx
 fuzz/option.pyx
 fuzz/packets.pyx
 fuzz/side.pxd
-hooker/_fastpath.pyx 155
+hooker/_fastpath.pyx 191
 hooker/carriers/udp.pxd 145
 hooker/carriers/udp.pyx
-hooker/engine/collection.pyx
-hooker/engine/delivery.pxd
-hooker/engine/delivery.pyx
+hooker/engine/actions.pxd
+hooker/engine/actions.pyx
 hooker/engine/destroy.pyx 131
-hooker/engine/early.pxd
-hooker/engine/early.pyx 131
-hooker/engine/ending.pxd
-hooker/engine/ending.pyx
 hooker/engine/flows.pxd
 hooker/engine/flows.pyx
-hooker/engine/flowtable.pxd
-hooker/engine/flowtable.pyx
 hooker/engine/frames.pyx
+hooker/engine/greeting.pxd
+hooker/engine/greeting.pyx
+hooker/engine/hk0.pxd
+hooker/engine/hk0.pyx
+hooker/engine/hold.pxd
+hooker/engine/hold.pyx
+hooker/engine/index.pxd
+hooker/engine/index.pyx
+hooker/engine/kept.pxd
+hooker/engine/kept.pyx
+hooker/engine/kernel.pxd
+hooker/engine/kernel.pyx
 hooker/engine/layout.pyx 143
-hooker/engine/nudge.pyx
+hooker/engine/lent.pxd
+hooker/engine/lent.pyx 134
+hooker/engine/local.pyx
+hooker/engine/peers.pxd
+hooker/engine/peers.pyx
 hooker/engine/polling.pxd
 hooker/engine/polling.pyx
-hooker/engine/reach.pxd
-hooker/engine/reach.pyx 147
+hooker/engine/remote.pxd
+hooker/engine/remote.pyx
 hooker/engine/ringbuf.pxd
 hooker/engine/ringbuf.pyx
-hooker/engine/segments/actions.pxd
-hooker/engine/segments/actions.pyx
-hooker/engine/segments/flows.pxd
-hooker/engine/segments/flows.pyx
-hooker/engine/segments/greeting.pxd
-hooker/engine/segments/greeting.pyx
-hooker/engine/segments/hk0.pxd
-hooker/engine/segments/hk0.pyx
-hooker/engine/segments/hold.pxd
-hooker/engine/segments/hold.pyx
-hooker/engine/segments/index.pxd
-hooker/engine/segments/index.pyx
-hooker/engine/segments/kept.pxd
-hooker/engine/segments/kept.pyx
-hooker/engine/segments/kernel.pxd
-hooker/engine/segments/kernel.pyx
-hooker/engine/segments/lent.pxd
-hooker/engine/segments/lent.pyx 134
-hooker/engine/segments/local.pyx
-hooker/engine/segments/loop.pyx 191
-hooker/engine/segments/peers.pxd
-hooker/engine/segments/peers.pyx
-hooker/engine/segments/remote.pxd
-hooker/engine/segments/remote.pyx
-hooker/engine/segments/stash.pyx
-hooker/engine/segments/trail.pxd 133
-hooker/engine/segments/trail.pyx
-hooker/engine/segments/turns.pxd
-hooker/engine/segments/turns.pyx
-hooker/engine/segments/view.pyx
-hooker/engine/segments/warm.pyx
-hooker/engine/segments/wire.pxd
-hooker/engine/segments/wire.pyx
-hooker/engine/segments/worker.pxd 137
-hooker/engine/services.pyx
-hooker/engine/shortage.pyx
 hooker/engine/slab.pxd
 hooker/engine/slots.pxd
+hooker/engine/stash.pyx
 hooker/engine/tap.pyx
-hooker/engine/twin.pyx
+hooker/engine/trail.pxd 133
+hooker/engine/trail.pyx
+hooker/engine/turns.pxd
+hooker/engine/turns.pyx
 hooker/engine/view.pyx
+hooker/engine/warm.pyx
+hooker/engine/wire.pxd
+hooker/engine/wire.pyx
 hooker/engine/worker.pxd 183
 hooker/flow/face.pyx 148
 hooker/flow/machine.pxd

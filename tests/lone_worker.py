@@ -10,16 +10,16 @@ import threading
 import time
 from typing import Any
 
+from hooker._fastpath import Worker
 from hooker.control import bpf_calls
 from hooker.control.kernel import import_bcc, source
-from hooker.engine.flowtable import fill_free
 from hooker.engine.layout import layout
-from hooker.engine.segments.loop import SegmentWorker
+from hooker.engine.slots import fill_free
 
 SLOTS = 64
 RING = mmap.PAGESIZE  # bytes
 EVENT = layout()["hk_event"]
-RECORD = layout()["hk_segments_flow"]
+RECORD = layout()["hk_flow"]
 TEST_RUN = 10  # enum bpf_cmd
 
 PROGRAM = f"""
@@ -59,7 +59,7 @@ class LoneWorker:
             end.setblocking(False)
             stack.enter_context(end)
         fill_free(self.map("slots"), SLOTS)
-        self.worker = SegmentWorker(
+        self.worker = Worker(
             ring_fd=self.map("hk_events"), ring_size=RING,
             free_fd=self.map("slots"), avoid_fd=self.map("avoid"),
             tun_fd=device[0].fileno(),

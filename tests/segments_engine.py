@@ -50,7 +50,7 @@ def main(name: str, cgroup: str, port: int) -> None:
     from hooker.control.janitor import Janitor
     from hooker.control.kernel import KernelPrograms
     from hooker.control.policy import Policy
-    from hooker.engine.flowtable import fill_free
+    from hooker.engine.slots import fill_free
     from hooker.tun import Lane
 
     with Janitor() as keeper, KernelPrograms(SLOTS, "segments") as kernel:
@@ -77,10 +77,10 @@ def main(name: str, cgroup: str, port: int) -> None:
 
 
 def make_worker(kernel: Any, lane: Any, port: int, wire_id: int) -> Any:
+    from hooker._fastpath import Worker
     from hooker.control.kernel import RING_SIZE
-    from hooker.engine.segments.loop import SegmentWorker
 
-    return SegmentWorker(
+    return Worker(
         ring_fd=kernel.ring,
         ring_size=RING_SIZE,
         free_fd=kernel.free,

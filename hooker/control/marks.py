@@ -15,7 +15,6 @@ from hooker.engine.layout import MARK_BASE, MARK_OTHER
 
 NUMBERS = 1 << 14
 FILE = "mark-number"
-SEGMENTS = 0x8000  # a bit of the mark that engines that take messages do not have
 LOW = MARK_OTHER - 1  # bits below the one that has another meaning
 BITS = 0xFFFFFFFF & ~MARK_OTHER  # of a mark that tell whose it is
 
@@ -39,6 +38,6 @@ def next_number() -> int:
     return number
 
 
-def mark(number: int, *, segments: bool) -> int:
-    """The mark of engine ``number``: without MARK_OTHER, and so never that of the engines' own sockets."""
-    return MARK_BASE | (SEGMENTS if segments else 0) | (number & ~LOW) << 1 | number & LOW
+def mark(number: int) -> int:
+    """The mark of engine ``number``: without MARK_OTHER, and never, with or without it, the engines' own."""
+    return MARK_BASE | (number & ~LOW) << 1 | number & LOW

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hooker.events import Event, Kind, Role, SocketAddress, State, address
 
 if TYPE_CHECKING:
-    from hooker.engine.segments.loop import RawEvent, RawFlow
+    from hooker._fastpath import RawEvent, RawFlow
 
 
 WITHOUT_FLOW = (Kind.PEER_UP, Kind.PEER_DOWN, Kind.LANE_BLOCKED, Kind.LANE_OPEN)

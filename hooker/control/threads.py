@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from hooker.errors import UsageError
 
 if TYPE_CHECKING:
-    from hooker.engine.segments.loop import RawEvent, SegmentWorker
+    from hooker._fastpath import RawEvent, Worker
 
 STOP_TIMEOUT = 10.0  # s, for each thread
 LAST_WORDS = 1.0  # s
@@ -74,7 +74,7 @@ class Ending:
 class WorkerThread(threading.Thread):
     """The data path."""
 
-    def __init__(self, worker: SegmentWorker) -> None:
+    def __init__(self, worker: Worker) -> None:
         super().__init__(name="hooker-worker", daemon=True)
         self._worker = worker
 
@@ -90,7 +90,7 @@ class WorkerThread(threading.Thread):
 class RouteThread(threading.Thread):
     """Installs the routing rule for the first candidate. ``error`` is why it is not there, or empty."""
 
-    def __init__(self, worker: SegmentWorker, ending: Ending, install: Callable[[], None]) -> None:
+    def __init__(self, worker: Worker, ending: Ending, install: Callable[[], None]) -> None:
         super().__init__(name="hooker-route", daemon=True)
         self._worker = worker
         self._ending = ending
@@ -130,7 +130,7 @@ class EventThread(threading.Thread):
 
     def __init__(
         self,
-        worker: SegmentWorker,
+        worker: Worker,
         ending: Ending,
         take: Callable[[], Iterable[RawEvent]],
         deliver: Deliver | None,
@@ -181,7 +181,7 @@ class EngineThreads:
 
     def __init__(
         self,
-        worker: SegmentWorker,
+        worker: Worker,
         *,
         install: Callable[[], None],
         take: Callable[[], Iterable[RawEvent]],

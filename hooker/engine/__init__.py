@@ -1,4 +1,4 @@
-"""The worker's parts: flows, twins, what goes from one to the other. Cython without the GIL.
+"""The worker's parts: hk0, the twin, the flow protocol, VTL's channels, put together. Cython without the GIL.
 
 ``hooker/_fastpath.pyx`` is the loop that uses them. Nothing here imports the control plane or the command.
 """

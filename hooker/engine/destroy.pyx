@@ -1,4 +1,4 @@
-"""Ends an application's socket that a reset has not reached: a rule of this host drops what goes over lo.
+"""Ends an application's socket that a reset might not reach: a rule of this host may drop it.
 
 By sock_diag's SOCK_DESTROY (<linux/sock_diag.h>), as `ss --kill` does; the application sees ECONNABORTED. The socket is named by
 its cookie, too: by the addresses alone the kernel would take a listener for it. A kernel without CONFIG_INET_DIAG_DESTROY refuses.

@@ -1,32 +1,26 @@
-# The life of a flow: held, then engaged or released, then closed.
-from libc.stdint cimport uint32_t, uint64_t
-from hooker.includes.hk cimport hk_event
-from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_open_info, vtl_stream
-from hooker.engine.worker cimport flow, reason, worker
+# A flow's life: made, found a peer's engine for, closed, forgotten.
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from hooker.engine.worker cimport flow, peer, shown_as, worker
+from hooker.includes.hk cimport hk_event, hk_key
 
-
-# from the kernel
-cdef void on_syn(worker *w, const hk_event *e) noexcept nogil
-cdef void on_established(worker *w, const hk_event *e) noexcept nogil
-cdef void on_wire_released(worker *w, const hk_event *e) noexcept nogil
-cdef void on_stray(worker *w, const hk_event *e) noexcept nogil
-cdef void on_app_closed(worker *w, const hk_event *e) noexcept nogil
-
-# from VTL
-cdef void on_opened(worker *w, vtl_stream *s, const vtl_open_info *info) noexcept nogil
-cdef void on_accepted(worker *w, vtl_stream *s) noexcept nogil
-cdef void on_rejected(worker *w, vtl_stream *s) noexcept nogil
-cdef void on_confirmed(worker *w, vtl_stream *s) noexcept nogil
-cdef void on_cancelled(worker *w, vtl_stream *s) noexcept nogil
-cdef void on_stream_reset(worker *w, vtl_stream *s, uint32_t code) noexcept nogil
-cdef void on_stream_closed(worker *w, vtl_stream *s) noexcept nogil
-
-# from the control plane
-cdef void flows_routed(worker *w) noexcept nogil                   # the routing rule may be there
-
-# time
-cdef uint64_t flows_deadline(worker *w) noexcept nogil
-cdef void flows_on_timer(worker *w) noexcept nogil
-cdef void flows_sweep(worker *w) noexcept nogil                   # what an event was lost for, or never comes
-cdef void flows_stop(worker *w) noexcept nogil
-cdef bint flows_settled(worker *w) noexcept nogil                  # no application's socket has anything of ours
+cdef int flows_init(worker *w) noexcept nogil                 # 0, or -1: no memory
+cdef void flows_free(worker *w) noexcept nogil
+cdef flow *flow_new(worker *w, const hk_event *e) noexcept nogil      # NULL: no memory, or the slot is taken
+cdef flow *flow_by_id(worker *w, uint64_t id) noexcept nogil
+cdef void slot_strays(worker *w, uint32_t slot) noexcept nogil # its connection is no flow
+cdef void slot_back(worker *w, uint64_t id) noexcept nogil
+cdef void flow_socket_gone(worker *w, flow *f) noexcept nogil # its slot goes back; the flow is remembered for a while
+cdef void flow_over(worker *w, flow *f) noexcept nogil        # it is freed between rounds
+cdef void flows_reap(worker *w) noexcept nogil
+cdef void flow_join(worker *w, flow *f, peer *p) noexcept nogil
+cdef void flow_part(worker *w, flow *f) noexcept nogil        # from its association; the channel goes
+cdef void flow_reindex(worker *w, flow *f, uint64_t before) noexcept nogil    # its peer's token was `before`
+cdef void flow_touch(worker *w, flow *f) noexcept nogil       # its deadlines may have changed
+cdef void flow_report(worker *w, flow *f, int why) noexcept nogil     # it stays on TCP, or has left, or has ended
+# addresses as the programs and Python have them, IPv4 as ::ffff:a.b.c.d
+cdef void remote_ip(const flow *f, uint8_t *out) noexcept nogil
+cdef void flow_key_of(const flow *f, hk_key *out) noexcept nogil
+cdef shown_as shown_state(const flow *f) noexcept nogil
+cdef void tell(worker *w, flow *f, int kind) noexcept nogil
+cdef void tell_lane(worker *w, uint8_t version, bint blocked) noexcept nogil
+cdef void abort_socket(const flow *f) noexcept nogil           # its application's

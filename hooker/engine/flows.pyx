@@ -1,632 +1,441 @@
-"""The life of a flow.
+"""The flow table: slots, deadlines, what a flow hangs on, and what Python is told.
 
-    client                                           server
-    ESTABLISHED: held, OPEN (or warm: see 3)         ESTABLISHED: held
-                                                     OPEN: twin, OPEN_ACK (still held)
-    OPEN_ACK: twin, engaged, CONFIRM                 CONFIRM: engaged
-
-1. Who sends OPEN may still release until it is engaged; who has answered may not decide alone. The server
-   leaves the held state only by CONFIRM, by CANCEL, by the client's word on TCP (RELEASED option), or when
-   so much time has passed that a client that had engaged would have given up (its association is dead).
-2. Release is lossless: nothing of the flow's data was on the wire or in VTL, TCP has it all in its queue.
-3. Over an association that is up, to a service that has accepted before and whose SYN-ACK came from the same run of the
-   same engine, the client engages at once (OPEN with COMMITTED) and data follows in the same flight.
-4. After engagement there is no way back: what breaks is a reset on both sides. If the server's engine has not taken the
-   flow yet, its socket is on TCP, or will be, and the reset goes there as a segment.
+A slot is the kernel program's from the stack of free ones until the connection is established, then a flow's, and goes back
+with the next generation as soon as the kernel's socket is gone. The flow itself is remembered for longer, as TCP remembers a
+TIME_WAIT, but no more than CLOSED_MOST of them: the oldest is then forgotten sooner, and its peer told so when it asks.
 """
 
 from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
-from hooker.engine.collection cimport collect_twin, collection_start
-from hooker.engine.delivery cimport twin_watch
 from hooker.engine.destroy cimport socket_destroy
-from hooker.engine.early cimport early_expire, early_forget, early_keep, early_take
-from hooker.engine.ending cimport *
-from hooker.engine.flowtable cimport *
-from hooker.includes.bpf cimport BPF_MAP_UPDATE_ELEM, hk_bpf_elem
-from hooker.includes.hk cimport *
-from hooker.includes.linux cimport *
-from hooker.engine.nudge cimport announce, nudge
-from hooker.engine.polling cimport clock_ns
-from hooker.engine.reach cimport twin_cut_off, twin_first_look, twin_reached
-from hooker.engine.services cimport service_accepted, service_accepts, service_rejected
-from hooker.engine.shortage cimport shortage_timer, twin_made
-from hooker.includes.timers cimport timers_next
-from hooker.engine.twin cimport twin_discard, twin_unsent
-from hooker.vtl.api cimport VTL_DOWN_KEY, VTL_DOWN_VERSION, vtl_addr, vtl_assoc, vtl_open_info, vtl_stream
-from hooker.vtl.endpoint cimport (
-    vtl_accept, vtl_cancel, vtl_close, vtl_confirm, vtl_connect, vtl_is_up, vtl_open, vtl_reject, vtl_reset,
-    vtl_stream_assoc, vtl_stream_set_user, vtl_stream_user,
+from hooker.engine.channel cimport channel_end
+from hooker.engine.hold cimport hold_begin, hold_deadline, hold_release
+from hooker.engine.index cimport *
+from hooker.engine.kept cimport kept_drop, kept_parts
+from hooker.engine.redirected cimport (
+    redirected_deadline, redirected_drop, redirected_free, redirected_socket_gone,
 )
+from hooker.engine.stash cimport stash_drop
 from hooker.engine.worker cimport *
-
-cdef enum:
-    MILLISECOND = 1000000
-    ORPHAN = 60000000000          # ns that TCP keeps a closed half-open connection (tcp_fin_timeout)
-    ORPHAN_AGAIN = 1000000000     # ns
-    REJECT_NO_FLOW = 1            # codes of OPEN_REJECT, docs/vtl.md
-    REJECT_TWIN = 2
-    ACK_MOMENT = 20000            # ns
-    STRAYS = 16                   # segments without our mark from an engaged socket; an engagement makes one or two
-    ACK_AGAIN = 5                 # ms beside the round trip before the handshake's last ACK is said again
-    TWIN_AGAIN = 10               # ms before a twin is tried again
-    TWIN_WAIT = 5000              # ms for which it is tried
-    DOUBLINGS = 7                 # of either
-    ROUTE_WAIT = 4000             # ms that a committed OPEN waits for the routing rule: less than dead_after
-    HALF_OPEN = 75000             # ms that a server with a full backlog may keep a connection half-open (tcp_synack_retries)
-    LATE_LISTENER_GRACE = 50      # ms beside three round trips, for a server that has not answered in its SYN-ACK
-
-
-cdef inline flow *flow_of(vtl_stream *s) noexcept nogil:
-    return <flow *>vtl_stream_user(s)
-
-
-# ---- decisions ---------------------------------------------------------------------------------------
-
-cdef uint32_t given(flow *f) noexcept nogil:
-    """How far the twin has come: bytes it has sent to the application, and its FIN."""
-    cdef int unsent = twin_unsent(f.twin) if f.twin >= 0 else 0
-    return <uint32_t>(f.bytes_in + f.fin_done - unsent)
-
-
-cdef bint nudge_if_held_back(worker *w, flow *f) noexcept nogil:
-    hk_fence()                    # the state first, then the count: the egress program does it the other way round
-    if not hk_load64(&f.rec.held_drops):
-        return False
-    w.n.nudges += 1
-    nudge(&w.nudger, &f.est, given(f))
-    return True
-
-
-cdef void engage(worker *w, flow *f) noexcept nogil:
-    if f.accepted or f.est.role == HK_ROLE_SERVER:
-        held_remove(w, f)
-    else:
-        f.deadline = UINT64_MAX          # only the ACK may have to be said again
-    f.state = HK_STATE_ENGAGED
-    f.engaged_ns = w.now
-    f.look_at = twin_first_look(w)
-    flow_arm(w, f)
-    w.n.engaged += 1
-    collection_start(w, f)
-    hk_store32(&f.rec.state, HK_STATE_ENGAGED)
-    tell(w, f, N_ENGAGED)
-    if nudge_if_held_back(w, f):
-        collect_twin(w, f)            # what was held back is there already, and can go with the OPEN
-    twin_watch(w, f, EPOLL_CTL_ADD)
-
-
-cdef void release(worker *w, flow *f, int why, bint tell_peer) noexcept nogil:
-    held_remove(w, f)
-    f.state = HK_STATE_RELEASED
-    f.why = why
-    w.n.released += 1
-    w.n.reasons[why] += 1
-    if f.twin >= 0:
-        twin_discard(f.twin)
-        f.twin = -1
-    hk_store32(&f.rec.state, HK_STATE_RELEASED)
-    nudge_if_held_back(w, f)
-    if tell_peer and f.est.role == HK_ROLE_CLIENT:
-        announce(&w.nudger, &f.est, HK_ROLE_RELEASED, w.transport, w.port)
-    tell(w, f, N_RELEASED)
-    maybe_done(w, f)
-
-
-cdef void avoid(worker *w, flow *f, uint64_t ns, bint whole_host) noexcept nogil:
-    """Leave the next connections to TCP without a hold."""
-    cdef hk_peer p
-    cdef uint64_t until = w.now + ns
-    memset(&p, 0, sizeof(p))
-    memcpy(p.ip, f.est.key.remote_ip, 16)
-    p.port = 0 if whole_host else f.est.key.remote_port
-    hk_bpf_elem(BPF_MAP_UPDATE_ELEM, w.avoid_fd, &p, &until, 0)
-
-
-# ---- from the kernel ---------------------------------------------------------------------------------
-
-cdef void peer_address(worker *w, const hk_event *e, vtl_addr *out) noexcept nogil:
-    memset(out, 0, sizeof(vtl_addr))
-    memcpy(out.ip, e.key.remote_ip, 16)
-    out.port = e.peer_port if e.peer_port else w.peer_port
-
-
-cdef void want_route(worker *w) noexcept nogil:
-    cdef uint64_t one = 1
-    if w.route == ROUTE_NONE:
-        hk_store32(&w.route, ROUTE_WANTED)
-        write(w.route_fd, &one, sizeof(one))
-
-
-cdef inline bint routed(worker *w) noexcept nogil:
-    return hk_load32(&w.route) == ROUTE_READY
-
-
-cdef inline bint unroutable(worker *w) noexcept nogil:
-    return hk_load32(&w.route) == ROUTE_FAILED
-
-
-cdef void on_syn(worker *w, const hk_event *e) noexcept nogil:
-    cdef vtl_addr a
-    want_route(w)
-    peer_address(w, e, &a)
-    vtl_connect(w.vtl, &a, w.now)
-
-
-cdef void on_established(worker *w, const hk_event *e) noexcept nogil:
-    cdef flow *f = new_flow(w, e)
-    if f == NULL:
-        w.n.reasons[<int>R_MEMORY] += 1
-        hk_store32(&w.records[e.slot].state, HK_STATE_RELEASED)
-        return
-    want_route(w)
-    if e.role == HK_ROLE_CLIENT:
-        start_client(w, f)
-    else:
-        start_server(w, f)
-
-
-cdef uint64_t client_hold(worker *w, flow *f) noexcept nogil:
-    cdef uint64_t paced = 3 * <uint64_t>f.est.rtt_us * 1000 + LATE_LISTENER_GRACE * MILLISECOND
-    if f.est.server_nonce:
-        return paced if paced > w.hold_client else w.hold_client
-    return paced if paced < w.hold_client else w.hold_client
-
-
-cdef void try_again(worker *w, flow *f, uint64_t interval) noexcept nogil:
-    f.again_at = w.now + (interval << (f.tries if f.tries < DOUBLINGS else DOUBLINGS))
-    f.tries += 1
-    flow_arm(w, f)
-
-
-cdef void schedule_ack(worker *w, flow *f) noexcept nogil:
-    try_again(w, f, 2 * <uint64_t>f.est.rtt_us * 1000 + 2 * w.accept_ns + ACK_AGAIN * MILLISECOND)
-
-
-cdef bint ack_has_left(const flow *f) noexcept nogil:
-    """The event comes a moment before TCP sends the handshake's last ACK, and a worker that is awake reads it at once."""
-    cdef uint64_t until = 0
-    while not hk_load32(&f.rec.acked):
-        if until == 0:
-            until = clock_ns() + ACK_MOMENT
-        elif clock_ns() > until:
-            return False
-    return True
-
-
-cdef inline bint may_commit(worker *w, flow *f, const vtl_assoc *assoc) noexcept nogil:
-    return (f.est.server_nonce and vtl_is_up(assoc) and service_accepts(w, &f.est, assoc) and routed(w)
-            and ack_has_left(f))
-
-
-cdef void start_client(worker *w, flow *f) noexcept nogil:
-    cdef vtl_addr a
-    cdef vtl_assoc *assoc
-    cdef vtl_open_info info
-    if unroutable(w):
-        release(w, f, R_NO_ROUTE, True)
-        return
-    peer_address(w, &f.est, &a)
-    assoc = vtl_connect(w.vtl, &a, w.now)
-    if assoc == NULL:
-        release(w, f, R_MEMORY, True)
-        return
-    info.locator = f.locator
-    memcpy(info.key, f.key, sizeof(f.key))
-    info.committed = False
-    schedule_ack(w, f)
-    if may_commit(w, f, assoc):
-        f.twin = twin_made(w, &f.est)
-        if f.twin < 0:
-            release(w, f, R_TWIN, True)
-            return
-        if not twin_reached(w, f):
-            avoid(w, f, w.avoid_for, False)
-            release(w, f, R_PATH, True)
-            return
-        info.committed = True
-        w.n.committed += 1
-    f.stream = vtl_open(assoc, &info, f, w.now)
-    if f.stream == NULL:
-        release(w, f, R_MEMORY, True)
-    elif info.committed:
-        engage(w, f)
-    else:
-        f.deadline = w.now + client_hold(w, f)
-        flow_arm(w, f)
-
-
-cdef void start_server(worker *w, flow *f) noexcept nogil:
-    f.deadline = w.now + w.hold_server
-    flow_arm(w, f)
-    meet_early(w, f)
-
-
-cdef void meet_early(worker *w, flow *f) noexcept nogil:
-    """Who only guessed, or repeats what he saw, may have come before the client: he is refused, and the next one heard."""
-    cdef vtl_open_info info
-    cdef vtl_stream *s = early_take(w, f.locator, &info)
-    while s != NULL:
-        if not flow_proven(f, s, &info):
-            refuse(w, s)
-        else:
-            answer(w, f, s, &info)
-            if f.stream == NULL:
-                return            # it waits again, or the flow is not ours any more
-        s = early_take(w, f.locator, &info)
-
-
-cdef void on_wire_released(worker *w, const hk_event *e) noexcept nogil:
-    cdef flow *f = flow_by_id(w, e.flow_id)
-    if f != NULL:
-        peer_released(w, f)
-
-
-cdef void peer_released(worker *w, flow *f) noexcept nogil:
-    if f.state != HK_STATE_HELD:
-        return
-    if f.stream != NULL:
-        drop_stream(f)
-    release(w, f, R_PEER_RELEASED, False)
-
-
-cdef void on_stray(worker *w, const hk_event *e) noexcept nogil:
-    cdef flow *f = flow_by_id(w, e.flow_id)
-    if f == NULL or f.state != HK_STATE_ENGAGED or f.ended:
-        return
-    f.strays += 1
-    if f.strays > STRAYS:                # somebody else's mark is on its segments: they will never come to the twin
-        flow_abort(w, f, R_PATH)
-        return
-    w.n.nudges += 1
-    nudge(&w.nudger, &f.est, given(f))
-
-
-cdef void drop_stream(flow *f) noexcept nogil:
-    vtl_stream_set_user(f.stream, NULL)
-    vtl_reset(f.stream, RESET_ENGINE)
-    f.stream = NULL
-
-
-cdef void on_app_closed(worker *w, const hk_event *e) noexcept nogil:
-    cdef flow *f = flow_by_id(w, e.flow_id)
-    if f == NULL:
-        give_slot_back(w, e.flow_id)     # it never became a flow of ours
-    elif not f.app_closed:
-        app_closed(w, f)
-
-
-cdef void app_closed(worker *w, flow *f) noexcept nogil:
-    f.app_closed = True
-    if f.state == HK_STATE_HELD:
-        if f.stream != NULL:
-            if f.est.role == HK_ROLE_CLIENT:
-                vtl_stream_set_user(f.stream, NULL)
-                vtl_cancel(f.stream)
-                f.stream = NULL
-            else:
-                drop_stream(f)
-        release(w, f, R_APP_CLOSED, False)
-    elif f.state == HK_STATE_ENGAGED and not f.ended:
-        f.hup = True                    # its FIN is at the twin already
-        f.orphan_at = w.now + ORPHAN
-        flow_arm(w, f)
-        collect_twin(w, f)
-        if hk_load32(&f.rec.app_closed) == HK_APP_ABORTED and not f.ended:
-            flow_app_reset(w, f)
-    end_time_wait(w, f)
-    maybe_done(w, f)
-
-
-# ---- from VTL ----------------------------------------------------------------------------------------
-
-cdef void answer(worker *w, flow *f, vtl_stream *s, const vtl_open_info *info) noexcept nogil:
-    """OPEN, with its proof, for a flow of ours: a twin, then OPEN_ACK."""
-    if f.state != HK_STATE_HELD or f.stream != NULL:
-        vtl_reject(s, REJECT_NO_FLOW)
-        return
-    if not routed(w):
-        wait_for_route(w, f, s, info)
-        return
-    f.twin = twin_made(w, &f.est)
-    if f.twin >= 0 and not twin_reached(w, f):
-        vtl_reject(s, REJECT_TWIN)
-        release(w, f, R_PATH, False)
-    elif f.twin >= 0:
-        f.stream = s
-        vtl_accept(s, f)
-    elif not info.committed or wait_for_twin(w, f, s, info) < 0:
-        vtl_reject(s, REJECT_TWIN)
-        release(w, f, R_TWIN, False)
-
-
-cdef void wait_for_route(worker *w, flow *f, vtl_stream *s, const vtl_open_info *info) noexcept nogil:
-    """Once we have answered, the client may engage and has no way back: so not before the twin can be reached."""
-    if f.route_by == 0:
-        f.route_by = w.now + (<uint64_t>ROUTE_WAIT * MILLISECOND if info.committed else w.hold_open)
-    if w.now < f.route_by and (info.committed or not unroutable(w)) and early_keep(w, s, info, f.route_by) == 0:
-        f.again_at = f.route_by
-        flow_arm(w, f)
-        return
-    vtl_reject(s, REJECT_TWIN)
-    release(w, f, R_NO_ROUTE, False)
-
-
-cdef void refuse(worker *w, vtl_stream *s) noexcept nogil:
-    """Who opened it has not seen the handshake: nothing of the flow changes."""
-    w.n.unproven += 1
-    vtl_reject(s, REJECT_NO_FLOW)
-
-
-cdef int wait_for_twin(worker *w, flow *f, vtl_stream *s, const vtl_open_info *info) noexcept nogil:
-    """The client has no way back, and what is in the way (descriptors, memory, TIME_WAIT) may go away."""
-    if f.tries == 0:
-        f.deadline = w.now + <uint64_t>TWIN_WAIT * MILLISECOND
-    if f.deadline <= w.now or early_keep(w, s, info, f.deadline) < 0:
-        return -1
-    w.n.twins_retried += 1
-    try_again(w, f, TWIN_AGAIN * MILLISECOND)
-    return 0
-
-
-cdef void on_opened(worker *w, vtl_stream *s, const vtl_open_info *info) noexcept nogil:
-    cdef flow *f = flow_by_locator(w, info.locator)
-    vtl_stream_set_user(s, NULL)
-    if f != NULL:
-        if flow_proven(f, s, info):
-            answer(w, f, s, info)
-        else:
-            refuse(w, s)
-        return
-    # The handshake's last ACK may be behind us, or the backlog full: who is committed waits as long as TCP would.
-    if early_keep(w, s, info, w.now + (<uint64_t>HALF_OPEN * MILLISECOND if info.committed else w.hold_open)) < 0:
-        vtl_reject(s, REJECT_NO_FLOW)
-
-
-cdef void on_accepted(worker *w, vtl_stream *s) noexcept nogil:
-    cdef flow *f = flow_of(s)
-    if f == NULL:
-        return
-    f.accepted = True
-    w.accept_ns = (7 * w.accept_ns + w.now - f.opened_ns) // 8
-    service_accepted(w, &f.est, vtl_stream_assoc(s))
-    if f.state != HK_STATE_HELD:
-        held_remove(w, f)
-    elif routed(w):
-        confirm(w, f)
-
-
-cdef void confirm(worker *w, flow *f) noexcept nogil:
-    """The client's last step: from here on it has no way back."""
-    f.twin = twin_made(w, &f.est)
-    if f.twin < 0:
-        f.twin = -1
-        cancel(w, f, R_TWIN)
-        return
-    if not twin_reached(w, f):
-        avoid(w, f, w.avoid_for, False)
-        cancel(w, f, R_PATH)
-        return
-    vtl_confirm(f.stream)
-    engage(w, f)
-
-
-cdef void cancel(worker *w, flow *f, int why) noexcept nogil:
-    """The client leaves the flow to TCP, and says so."""
-    if f.stream != NULL:
-        vtl_stream_set_user(f.stream, NULL)
-        vtl_cancel(f.stream)
-        f.stream = NULL
-    release(w, f, why, True)
-
-
-cdef void on_rejected(worker *w, vtl_stream *s) noexcept nogil:
-    cdef flow *f = flow_of(s)
-    if f == NULL:
-        return
-    vtl_stream_set_user(s, NULL)
-    f.stream = NULL
-    service_rejected(w, &f.est)
-    if f.state == HK_STATE_HELD:
-        avoid(w, f, w.avoid_for, False)
-        release(w, f, R_REJECTED, True)
-    else:
-        reset_application(w, f, R_REJECTED)
-
-
-cdef void on_confirmed(worker *w, vtl_stream *s) noexcept nogil:
-    cdef flow *f = flow_of(s)
-    if f != NULL and f.state == HK_STATE_HELD:
-        engage(w, f)
-
-
-cdef void meet_route(worker *w, flow *f) noexcept nogil:
-    if f.est.role == HK_ROLE_SERVER:
-        if f.route_by:
-            meet_early(w, f)
-    elif not routed(w):
-        cancel(w, f, R_NO_ROUTE)
-    elif f.accepted and f.stream != NULL:
-        confirm(w, f)
-
-
-cdef void flows_routed(worker *w) noexcept nogil:
-    """The routing rule is there, or could not be had: flows that wait for it go on, or back to TCP."""
-    cdef flow *f = w.held
+from hooker.engine.slots cimport slot_give_back
+from hooker.includes.timers cimport timer_clear, timer_set, timers_free
+from hooker.flow.machine cimport (
+    ROLE_CLIENT, ROLE_SERVER, ST_CLOSED, ST_ENGAGED, ST_TCP, flow_deadline, flow_init,
+)
+from hooker.flow.proof cimport Handshake, flow_key, flow_locator
+from hooker.includes.hk cimport *
+from hooker.includes.ip cimport is_v4, map_v4
+from hooker.includes.linux cimport hk_load64, hk_store32, hk_store64
+
+cdef extern from "<sys/random.h>" nogil:
+    ssize_t getrandom(void *buf, size_t n, unsigned int flags)
+
+
+cdef int flows_init(worker *w) noexcept nogil:
+    w.flows = <flow **>calloc(w.max_flows, sizeof(flow *))
+    w.given_back = <uint32_t *>calloc(w.max_flows, sizeof(uint32_t))
+    w.strays = <uint8_t *>calloc(w.max_flows, 1)
+    return index_init(w) if w.flows != NULL and w.given_back != NULL and w.strays != NULL else -1
+
+
+cdef void closing_let_go(worker *w) noexcept nogil:
+    cdef flow *f = w.closing
     cdef flow *following
-    while f != NULL and (routed(w) or unroutable(w)):
-        following = f.held_next
-        if f.state == HK_STATE_HELD:
-            meet_route(w, f)
+    w.closing = NULL
+    while f != NULL:
+        following = f.closed_next
+        f.bits &= ~<uint16_t>F_CLOSING
+        if f.bits & F_FORGET:
+            f.closed_next = w.over
+            w.over = f
         f = following
 
 
-cdef void on_cancelled(worker *w, vtl_stream *s) noexcept nogil:
-    cdef flow *f = flow_of(s)
-    if f == NULL:
-        early_forget(w, s)
-        return
-    vtl_stream_set_user(s, NULL)
-    f.stream = NULL
-    if f.state == HK_STATE_HELD:
-        release(w, f, R_PEER_RELEASED, False)
+cdef void flows_free(worker *w) noexcept nogil:
+    cdef uint32_t i
+    cdef flow *f
+    closing_let_go(w)
+    for i in range(w.max_flows if w.flows != NULL else 0):
+        if w.flows[i] != NULL:
+            flow_over(w, w.flows[i])
+    while w.closed_first != NULL:
+        flow_over(w, w.closed_first)
+    while w.senders != NULL:
+        f = w.senders
+        w.senders = f.r.next_due
+        f.r.bits &= ~<uint8_t>R_DUE
+    flows_reap(w)
+    free(w.flows)
+    free(w.given_back)
+    free(w.strays)
+    w.strays = NULL
+    w.flows = NULL
+    w.given_back = NULL
+    index_free(w)
+    timers_free(&w.timers)
 
 
-cdef int why_lost(uint32_t code) noexcept nogil:
-    """Why there is no association."""
-    if code == VTL_DOWN_KEY:
-        return R_KEY
-    return R_VERSION if code == VTL_DOWN_VERSION else R_NO_ENGINE
+cdef flow *flow_by_id(worker *w, uint64_t id) noexcept nogil:
+    cdef uint32_t slot = <uint32_t>id
+    cdef flow *f = w.flows[slot] if slot < w.max_flows else NULL
+    return f if f != NULL and f.id == id else NULL
 
 
-cdef void on_stream_reset(worker *w, vtl_stream *s, uint32_t code) noexcept nogil:
-    """By the peer, or because the association is gone."""
-    cdef flow *f = flow_of(s)
-    cdef bint peer_lost = not vtl_is_up(vtl_stream_assoc(s))
-    if f == NULL:
-        early_forget(w, s)
-        return
-    vtl_stream_set_user(s, NULL)
-    f.stream = NULL
-    if f.state == HK_STATE_HELD:
-        if f.est.role == HK_ROLE_CLIENT and peer_lost:
-            avoid(w, f, w.avoid_for, True)
-        release(w, f, why_lost(code) if peer_lost else R_PEER_RELEASED, f.est.server_nonce != 0)
+# ---- made --------------------------------------------------------------------------------------------
+
+cdef uint64_t new_token(worker *w) noexcept nogil:
+    """Never used twice, for it is random; its low half names one flow only, for that is all a block says. 0: none to be had."""
+    cdef uint64_t token = 0
+    cdef int i
+    for i in range(64):
+        getrandom(&token, sizeof(token), 0)
+        if <uint32_t>token != 0 and flow_by_token(w, <uint32_t>token) == NULL:
+            return token
+    return 0
+
+
+cdef void set_key(flow *f, const hk_event *e) noexcept nogil:
+    cdef Handshake h
+    cdef bint client = e.role == HK_ROLE_CLIENT
+    h.client_nonce, h.server_nonce = e.client_nonce, e.server_nonce
+    h.client_isn = f.t.local_isn if client else f.t.remote_isn
+    h.server_isn = f.t.remote_isn if client else f.t.local_isn
+    flow_key(&h, f.proof_key)
+    f.locator = flow_locator(f.proof_key)
+
+
+cdef void ends_of(const hk_key *key, ends *out) noexcept nogil:
+    """The programs say IPv4 as ::ffff:a.b.c.d, packets and twins do not."""
+    cdef uint32_t skip = 12 if is_v4(key.local_ip) else 0
+    memset(out, 0, sizeof(ends))
+    memcpy(out.local, key.local_ip + skip, 16 - skip)
+    memcpy(out.remote, key.remote_ip + skip, 16 - skip)
+    out.local_port, out.remote_port = key.local_port, key.remote_port
+    out.version = 4 if skip else 6
+
+
+cdef void put_ip(const flow *f, const uint8_t *address, uint8_t *out) noexcept nogil:
+    if f.t.version == 4:
+        map_v4(address, out)
     else:
-        if f.est.role == HK_ROLE_CLIENT and code == RESET_ENGINE:
-            service_rejected(w, &f.est)  # the next one asks before it commits itself
-        reset_application(w, f, R_PEER_LOST if peer_lost else R_PEER_RESET)
+        memcpy(out, address, 16)
 
 
-cdef void on_stream_closed(worker *w, vtl_stream *s) noexcept nogil:
-    cdef flow *f = flow_of(s)
-    if f == NULL:
-        early_forget(w, s)
+cdef void remote_ip(const flow *f, uint8_t *out) noexcept nogil:
+    put_ip(f, f.t.remote, out)
+
+
+cdef void flow_key_of(const flow *f, hk_key *out) noexcept nogil:
+    put_ip(f, f.t.local, out.local_ip)
+    put_ip(f, f.t.remote, out.remote_ip)
+    out.local_port, out.remote_port, out.zero = f.t.local_port, f.t.remote_port, 0
+
+
+cdef void abort_socket(const flow *f) noexcept nogil:
+    """ECONNABORTED for its application, whatever the firewall does with segments from hk0."""
+    cdef hk_event e
+    memset(&e, 0, sizeof(e))
+    flow_key_of(f, &e.key)
+    e.cookie = f.cookie
+    socket_destroy(&e)
+
+
+cdef void fill(worker *w, flow *f, const hk_event *e) noexcept nogil:
+    cdef ends both
+    ends_of(&e.key, &both)
+    memcpy(f.t.local, &both, sizeof(both) - 2)
+    f.t.version = both.version
+    f.id = e.flow_id
+    f.rec = &w.records[e.slot]
+    f.opened_ns = w.now
+    f.again_at = UINT64_MAX
+    f.t.local_isn, f.t.remote_isn = e.snd_nxt - 1, e.rcv_nxt - 1
+    f.mss = e.mss
+    f.ts_recent = e.ts_recent
+    f.tcp_options = e.tcp_options
+    f.peer_port = e.peer_port
+    f.unproven = e.server_nonce == 0
+    memcpy(&f.speaks, &e.server_nonce, sizeof(f.speaks))
+    f.cooled = e.cooled
+    f.cookie = e.cookie
+    if e.tcp_options & HK_TCP_WSCALE:
+        f.t.local_wscale, f.t.remote_wscale = e.rcv_wscale, e.snd_wscale
+    set_key(f, e)
+
+
+cdef flow *flow_new(worker *w, const hk_event *e) noexcept nogil:
+    cdef flow *f
+    cdef ends both
+    cdef uint64_t token
+    if e.slot >= w.max_flows or w.flows[e.slot] != NULL:
+        return NULL
+    ends_of(&e.key, &both)
+    f = flow_by_tuple(w, &both)
+    if f != NULL:                       # its addresses are another connection's now, so it has ended at both hosts
+        flow_over(w, f)
+    f = <flow *>calloc(1, sizeof(flow))
+    token = new_token(w)
+    if f == NULL or token == 0:
+        free(f)
+        return NULL
+    fill(w, f, e)
+    flow_init(&f.f, ROLE_CLIENT if e.role == HK_ROLE_CLIENT else ROLE_SERVER, token, 1, 1, e.rtt_us)
+    if not add(w, f):
+        free(f)
+        return NULL
+    w.flows[e.slot] = f
+    hold_begin(w, f)
+    w.live += 1
+    w.n.opened += 1
+    flow_touch(w, f)
+    tell(w, f, N_OPENED)
+    return f
+
+
+cdef bint add(worker *w, flow *f) noexcept nogil:
+    if not index_add(w, f, BY_TUPLE):
+        return False
+    if not index_add(w, f, BY_TOKEN):
+        index_remove(w, f, BY_TUPLE)
+        return False
+    if f.f.role == ROLE_SERVER and not index_add(w, f, BY_LOCATOR):
+        index_remove(w, f, BY_TOKEN)
+        index_remove(w, f, BY_TUPLE)
+        return False
+    return True
+
+
+# ---- its peer's engine -------------------------------------------------------------------------------
+
+cdef void flow_join(worker *w, flow *f, peer *p) noexcept nogil:
+    if f.p == p:
         return
-    f.stream = NULL
-    if f.state == HK_STATE_HELD:
-        release(w, f, R_REJECTED, True)
+    flow_part(w, f)
+    f.p = p
+    f.peer_prev = NULL
+    f.peer_next = p.flows
+    if p.flows != NULL:
+        p.flows.peer_prev = f
+    p.flows = f
+    p.n += 1
+    flow_reindex(w, f, 0)
+
+
+cdef void flow_part(worker *w, flow *f) noexcept nogil:
+    stash_drop(w, f)                    # it counts as its peer's
+    channel_end(f)
+    if f.p == NULL:
+        return
+    kept_parts(f)
+    if f.p.at == f:
+        f.p.at = f.peer_next
+    if f.bits & F_PEER_INDEXED:
+        index_remove(w, f, BY_PEER_TOKEN)
+        f.bits &= ~<uint16_t>F_PEER_INDEXED
+    if f.peer_prev != NULL:
+        f.peer_prev.peer_next = f.peer_next
     else:
-        flow_check_end(w, f)
-    maybe_done(w, f)
+        f.p.flows = f.peer_next
+    if f.peer_next != NULL:
+        f.peer_next.peer_prev = f.peer_prev
+    f.p.n -= 1
+    f.p = NULL
+
+
+cdef void flow_reindex(worker *w, flow *f, uint64_t before) noexcept nogil:
+    cdef uint64_t token = f.f.peer_token
+    if f.bits & F_PEER_INDEXED:
+        if token == before:
+            return
+        f.f.peer_token = before
+        index_remove(w, f, BY_PEER_TOKEN)
+        f.f.peer_token = token
+        f.bits &= ~<uint16_t>F_PEER_INDEXED
+    if token != 0 and f.p != NULL and index_add(w, f, BY_PEER_TOKEN):
+        f.bits |= F_PEER_INDEXED
 
 
 # ---- time --------------------------------------------------------------------------------------------
 
-cdef uint64_t flows_deadline(worker *w) noexcept nogil:
-    cdef uint64_t at = timers_next(&w.flow_timers), opens = timers_next(&w.open_timers)
-    if opens < at:
-        at = opens
-    return w.look_again if w.look_again and w.look_again < at else at
+cdef uint64_t deadline(const worker *w, const flow *f) noexcept nogil:
+    cdef uint64_t at = min(min(flow_deadline(&f.f), hold_deadline(w, f)), redirected_deadline(f))
+    if f.bits & F_TWIN and f.t.deadline < at:
+        at = f.t.deadline
+    if (f.f.state == ST_TCP or f.f.state == ST_CLOSED or f.bits & F_SOCKET_GONE) and f.again_at < at:
+        at = f.again_at
+    return at
 
 
-cdef void hold_expired(worker *w, flow *f) noexcept nogil:
-    if f.est.role == HK_ROLE_CLIENT and f.accepted:
-        cancel(w, f, R_NO_ROUTE)         # the peer is not to blame
+cdef void flow_touch(worker *w, flow *f) noexcept nogil:
+    """The timer may be early, which costs one look, but never late: so most packets do not move it."""
+    cdef uint64_t at
+    if f.bits & F_FORGET:
         return
-    if f.est.role == HK_ROLE_CLIENT:
-        avoid(w, f, w.avoid_for, not vtl_is_up(vtl_stream_assoc(f.stream)))
-        cancel(w, f, R_HOLD_TIMEOUT)
+    at = deadline(w, f)
+    if at != UINT64_MAX and (f.due.place == 0 or at < f.due.at):
+        timer_set(&w.timers, &f.due, at)
+
+
+# ---- the end -----------------------------------------------------------------------------------------
+
+cdef void slot_strays(worker *w, uint32_t slot) noexcept nogil:
+    """No flow could be made of its connection. The event of its end may be lost, so the sweep looks."""
+    if slot < w.max_flows and not w.strays[slot] and w.flows[slot] == NULL:
+        w.strays[slot] = True
+        w.stray_n += 1
+
+
+cdef void slot_back(worker *w, uint64_t id) noexcept nogil:
+    cdef uint32_t slot = <uint32_t>id
+    if slot < w.max_flows and w.strays[slot]:
+        w.strays[slot] = False
+        w.stray_n -= 1
+    slot_give_back(w.free_fd, w.given_back, w.max_flows, id)
+
+
+cdef void leave_slot(worker *w, flow *f) noexcept nogil:
+    if f.bits & F_SOCKET_GONE:
         return
-    if f.stream != NULL:
-        drop_stream(f)
-    release(w, f, R_TWIN if f.tries else R_HOLD_TIMEOUT, False)
+    f.bits |= F_SOCKET_GONE
+    f.rec = NULL
+    redirected_socket_gone(f)
+    w.flows[<uint32_t>f.id] = NULL
+    w.live -= 1
+    slot_back(w, f.id)
 
 
-cdef void again(worker *w, flow *f) noexcept nogil:
-    f.again_at = UINT64_MAX
-    if f.est.role == HK_ROLE_SERVER:
-        meet_early(w, f)
+cdef void closed_remove(worker *w, flow *f) noexcept nogil:
+    if not f.bits & F_CLOSED:
+        return
+    f.bits &= ~<uint16_t>F_CLOSED
+    w.closed_n -= 1
+    if f.closed_prev != NULL:
+        f.closed_prev.closed_next = f.closed_next
     else:
-        w.n.acks_again += 1
-        announce(&w.nudger, &f.est, HK_ROLE_CLIENT, w.transport, w.port)
-        schedule_ack(w, f)
-
-
-cdef void look_again(worker *w, flow *f) noexcept nogil:
-    """Does what the application sends arrive; and if it was reset, did that?"""
-    if f.ended:
-        f.look_at = UINT64_MAX
-        if f.was_reset and not hk_load32(&f.rec.app_closed):
-            w.n.destroyed += 1
-            socket_destroy(&f.est)
-    elif twin_cut_off(w, f):
-        flow_abort(w, f, R_PATH)
-
-
-cdef void orphaned(worker *w, flow *f) noexcept nogil:
-    """Nobody is left to read what the peer may still send."""
-    f.orphan_at = UINT64_MAX
-    if f.ended or f.stream == NULL:
-        return
-    if f.eof:
-        flow_app_reset(w, f)
+        w.closed_first = f.closed_next
+    if f.closed_next != NULL:
+        f.closed_next.closed_prev = f.closed_prev
     else:
-        f.orphan_at = w.now + ORPHAN_AGAIN   # its own last bytes are not even read
+        w.closed_last = f.closed_prev
 
 
-cdef void flow_due(worker *w, flow *f) noexcept nogil:
-    if f.deadline <= w.now:
-        hold_expired(w, f)
-    elif f.again_at <= w.now:
-        again(w, f)
-    elif f.look_at <= w.now:
-        look_again(w, f)
-    else:
-        orphaned(w, f)
-    flow_arm(w, f)
-
-
-cdef void flows_on_timer(worker *w) noexcept nogil:
-    while timers_next(&w.flow_timers) <= w.now:
-        flow_due(w, <flow *>w.flow_timers.v[0])      # its timer is its first member
-    shortage_timer(w)
-    early_expire(w, REJECT_NO_FLOW)
-
-
-cdef void flows_sweep(worker *w) noexcept nogil:
-    """All of them are looked over only when the event ring was full: then one's end or release may have gone unheard."""
-    cdef uint32_t i, lost = hk_load32(&w.ring.attention.lost)
-    cdef flow *f
-    w.swept = w.now
-    if lost == w.lost:
+cdef void flow_socket_gone(worker *w, flow *f) noexcept nogil:
+    leave_slot(w, f)
+    if f.bits & (F_CLOSED | F_FORGET):
         return
-    w.lost = lost
-    for i in range(w.max_flows if w.live else 0):
-        f = w.flows[i]
-        if f == NULL:
-            continue
-        if hk_load32(&f.rec.app_closed) and not f.app_closed:
-            app_closed(w, f)
-        if hk_load32(&f.rec.wire_released):
-            peer_released(w, f)
+    f.bits |= F_CLOSED
+    f.closed_next = NULL
+    f.closed_prev = w.closed_last
+    if w.closed_last != NULL:
+        w.closed_last.closed_next = f
+    else:
+        w.closed_first = f
+    w.closed_last = f
+    w.closed_n += 1
+    if w.closed_n > CLOSED_MOST:
+        flow_over(w, w.closed_first)
 
 
-cdef void flows_stop(worker *w) noexcept nogil:
-    """The engine ends: what is held goes back to TCP, what is engaged is reset on both sides."""
-    cdef uint32_t i
-    cdef flow *f
-    for i in range(w.max_flows):
-        f = w.flows[i]
-        if f == NULL:
-            continue
-        if f.state == HK_STATE_HELD:
-            if f.est.role == HK_ROLE_CLIENT:
-                cancel(w, f, R_ENGINE_STOPPED)
-            else:
-                if f.stream != NULL:
-                    drop_stream(f)
-                release(w, f, R_ENGINE_STOPPED, False)
-        elif f.state == HK_STATE_ENGAGED and not f.ended:
-            flow_abort(w, f, R_ENGINE_STOPPED)
-    for i in range(w.peer_count, 0, -1):
-        vtl_close(w.peers[i - 1], 0, w.now)      # assoc_down takes it off the list
+cdef void flow_over(worker *w, flow *f) noexcept nogil:
+    """Found by nobody from now on."""
+    if f.bits & F_FORGET:
+        return
+    closed_remove(w, f)
+    f.bits |= F_FORGET
+    flow_part(w, f)
+    kept_drop(w, f)
+    redirected_drop(w, f)
+    index_remove(w, f, BY_TUPLE)
+    index_remove(w, f, BY_TOKEN)
+    if f.f.role == ROLE_SERVER:
+        index_remove(w, f, BY_LOCATOR)
+    timer_clear(&w.timers, &f.due)
+    leave_slot(w, f)
+    if w.last_local == f:
+        w.last_local = NULL
+    if f.bits & F_CLOSING:
+        return                              # in that list, which hands it over
+    f.closed_next = w.over
+    w.over = f
 
 
-cdef bint flows_settled(worker *w) noexcept nogil:
-    """After flows_stop: the resets have arrived, so the programs have given all sockets back."""
-    cdef uint32_t i
-    for i in range(w.max_flows):
-        if w.flows[i] != NULL and hk_load32(&w.flows[i].rec.marked) and not hk_load32(&w.flows[i].rec.app_closed):
-            return False
-    return True
+cdef void flows_reap(worker *w) noexcept nogil:
+    """Called between rounds, when nothing else but the lists of a batch holds a pointer."""
+    cdef flow *f = w.over
+    cdef flow *following
+    w.over = NULL
+    while f != NULL:
+        following = f.closed_next
+        if f.bits & (F_DIRTY | F_TRAIL_DUE) or f.gather != NULL or (f.r != NULL and f.r.bits & R_DUE):
+            f.closed_next = w.over
+            w.over = f
+        else:
+            redirected_free(w, f)
+            free(f)
+        f = following
+
+
+# ---- what people are told ----------------------------------------------------------------------------
+
+cdef void flow_report(worker *w, flow *f, int why) noexcept nogil:
+    cdef bint ended = f.f.state == ST_CLOSED or f.bits & F_SOCKET_GONE
+    f.why = why
+    w.n.reasons[why] += 1
+    if f.bits & F_ENGAGED:
+        w.n.ended[why] += 1
+    if ended:
+        w.n.closed += 1
+    elif f.bits & F_HELD:
+        hold_release(w, f)
+    tell(w, f, N_CLOSED if ended and f.bits & F_ENGAGED else N_RELEASED)
+
+
+cdef shown_as shown_state(const flow *f) noexcept nogil:
+    if f.f.state == ST_ENGAGED and not f.bits & F_SOCKET_GONE:
+        return SHOWN_ENGAGED
+    return SHOWN_RELEASED if f.why else SHOWN_HELD
+
+
+cdef notice *next_notice(worker *w) noexcept nogil:
+    """NULL: there is no room."""
+    if w.notice_head - hk_load64(&w.notice_tail) >= NOTICES:
+        w.n.notices_lost += 1
+        return NULL
+    return &w.notices[w.notice_head & (NOTICES - 1)]
+
+
+cdef void tell_lane(worker *w, uint8_t version, bint blocked) noexcept nogil:
+    """Which family's it is, the address without a host says."""
+    cdef uint8_t nobody[4]
+    cdef notice *n = next_notice(w)
+    if n == NULL:
+        return
+    memset(nobody, 0, sizeof(nobody))
+    memset(n, 0, sizeof(notice))
+    n.kind = N_LANE_BLOCKED if blocked else N_LANE_OPEN
+    n.why = WHY_LANE if blocked else 0
+    if version == 4:
+        map_v4(nobody, n.key.remote_ip)
+    n.at_ns = w.now
+    hk_store64(&w.notice_head, w.notice_head + 1)
+
+
+cdef void tell(worker *w, flow *f, int kind) noexcept nogil:
+    cdef notice *n
+    if not w.listening and (kind == N_OPENED or kind == N_ENGAGED):
+        return
+    n = next_notice(w)
+    if n == NULL:
+        return
+    n.kind = kind
+    n.why = f.why
+    n.role = HK_ROLE_CLIENT if f.f.role == ROLE_CLIENT else HK_ROLE_SERVER
+    n.state = shown_state(f)
+    n.flow_id = f.id
+    flow_key_of(f, &n.key)
+    n.bytes_out = f.bytes_out
+    n.bytes_in = f.bytes_in
+    n.at_ns = w.now
+    n.waited_ns = w.now - f.opened_ns
+    hk_store64(&w.notice_head, w.notice_head + 1)

@@ -1,8 +1,8 @@
 """How this build sees the records it shares with the kernel programs: a test compares it with what BCC made."""
 
 from hooker.includes.hk cimport (
-    HK_MARK_BASE, HK_MARK_OTHER, HK_MARK_OWN, hk_attention, hk_event, hk_flow, hk_frame, hk_key, hk_peer, hk_redirect,
-    hk_segments_flow, hk_warm,
+    HK_MARK_BASE, HK_MARK_OTHER, HK_MARK_OWN, hk_attention, hk_event, hk_frame, hk_key, hk_peer, hk_redirect,
+    hk_flow, hk_warm,
 )
 
 MARK_BASE = <unsigned int>HK_MARK_BASE
@@ -15,8 +15,7 @@ MARK_OWN = <unsigned int>HK_MARK_OWN
 
 def layout():
     """{struct: {field: offset in bytes, "": size in bytes}} of bpf/hooker_kern_user.h."""
-    cdef hk_flow *f = NULL
-    cdef hk_segments_flow *g = NULL
+    cdef hk_flow *g = NULL
     cdef hk_redirect *d = NULL
     cdef hk_event *e = NULL
     cdef hk_key *k = NULL
@@ -26,14 +25,7 @@ def layout():
     cdef hk_warm *v = NULL
     return {
         "hk_flow": {
-            "": sizeof(hk_flow), "flow_id": <size_t>&f.flow_id, "redirected": <size_t>&f.redirected,
-            "spill_at": <size_t>&f.spill_at, "passed": <size_t>&f.passed, "held_drops": <size_t>&f.held_drops,
-            "mode": <size_t>&f.mode, "marked": <size_t>&f.marked, "wire_released": <size_t>&f.wire_released,
-            "spills": <size_t>&f.spills, "acked": <size_t>&f.acked, "app_closed": <size_t>&f.app_closed, "consumed": <size_t>&f.consumed,
-            "resume": <size_t>&f.resume, "credit": <size_t>&f.credit, "state": <size_t>&f.state,
-        },
-        "hk_segments_flow": {
-            "": sizeof(hk_segments_flow), "flow_id": <size_t>&g.flow_id, "marked": <size_t>&g.marked,
+            "": sizeof(hk_flow), "flow_id": <size_t>&g.flow_id, "marked": <size_t>&g.marked,
             "marks": <size_t>&g.marks, "snd_una": <size_t>&g.snd_una, "snd_nxt": <size_t>&g.snd_nxt,
             "rcv_nxt": <size_t>&g.rcv_nxt, "snd_wnd": <size_t>&g.snd_wnd, "rcv_wnd": <size_t>&g.rcv_wnd,
             "ts_recent": <size_t>&g.ts_recent, "mss": <size_t>&g.mss, "app_closed": <size_t>&g.app_closed,
@@ -63,7 +55,7 @@ def layout():
             "": sizeof(hk_frame), "flow_id": <size_t>&r.flow_id, "length": <size_t>&r.length,
             "magic": <size_t>&r.magic,
         },
-        "hk_attention": {"": sizeof(hk_attention), "state": <size_t>&a.state, "no_twins": <size_t>&a.no_twins, "lost": <size_t>&a.lost,
+        "hk_attention": {"": sizeof(hk_attention), "state": <size_t>&a.state, "lost": <size_t>&a.lost,
                          "blocked": <size_t>&a.blocked},
         "hk_warm": {"": sizeof(hk_warm), "since": <size_t>&v.since, "instance": <size_t>&v.instance, "cooled": <size_t>&v.cooled},
         "hk_peer": {"": sizeof(hk_peer), "ip": <size_t>&p.ip, "port": <size_t>&p.port, "zero": <size_t>&p.zero},

@@ -2,6 +2,7 @@
 from hooker.engine.worker cimport worker
 
 cdef list view_flows(worker *w)
+cdef dict view_lanes(worker *w)
 cdef list view_peers(worker *w)
 cdef dict view_counters(worker *w)
 cdef dict view_reasons(worker *w)

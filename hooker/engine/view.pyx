@@ -2,31 +2,64 @@
 
 1. Under the worker's lock there is no Python: rows are copied as they are, and become objects afterwards. So nothing
    can be raised, collected or called back while the data path waits.
-2. Who is called by the worker, a tap or a controller, has the lock already and is refused; so is who has waited for
-   it too long, because one of those does not return.
+2. A controller, which the worker calls, has the lock already and is refused; so is a caller that has waited for it too
+   long, because a controller does not return.
 3. After close() there are no flows and no peers; counters and notices stay.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
-from hooker.includes.hk cimport hk_key
+from hooker.flow.machine cimport ROLE_CLIENT, ST_CLOSED, ST_ENGAGED
+from hooker.includes.hk cimport HK_ROLE_CLIENT, HK_ROLE_SERVER, hk_key
 from hooker.includes.linux cimport hk_load64, hk_store64, read
+from hooker.engine.polling cimport clock_ns
 from hooker.engine.lock cimport LOCK_OWN, LOCK_TAKEN, lock_give, lock_try
 from hooker.vtl.api cimport VTL_DROP_AUTH, vtl_addr, vtl_assoc_stats, vtl_counters
 from hooker.vtl.endpoint cimport (
-    vtl_assoc_get_stats, vtl_drops, vtl_get_counters, vtl_peer,
+    vtl_assoc_get_stats, vtl_channel_unacked, vtl_drops, vtl_get_counters, vtl_peer,
 )
-from hooker.engine.worker cimport NOTICES, PEERS, R_COUNT, flow, notice, worker, worker_counters
+from hooker.engine.flows cimport flow_key_of, shown_state
+from hooker.engine.worker cimport *
+
+from typing import NamedTuple
 
 from hooker.errors import UsageError
-from hooker.engine.flowtable import REASONS
+from hooker.flow.states import Reason
 
 cdef enum:
     SPARE = 64                 # flows that may come while memory for the rows is got
     PATIENCE = 10              # s
 
 NANOSECOND = 1e-9
+
+_ENGINES = {                    # beside the protocol's, by `why` of worker.pxd
+    WHY_NO_ENGINE: "peer-without-hooker", WHY_KEY: "key-mismatch", WHY_VERSION: "no-common-version",
+    WHY_MEMORY: "out-of-memory", WHY_STEERED: "route-chosen-by-application",
+    WHY_HOLD: "hold-timeout", WHY_DEVICE: "device-gone", WHY_FRAMES: "protocol-error",
+    WHY_LANE: "local-path-blocked",
+}
+_KNOWN = {                      # the protocol's that have had a name before
+    Reason.NONE: "", Reason.REJECTED: "rejected-by-peer", Reason.ENGINE_STOPS: "engine-stopped",
+    Reason.RESET_HERE: "reset-by-application", Reason.RESET_THERE: "reset-by-peer",
+}
+REASONS = (
+    *(_KNOWN.get(reason, reason.name.lower().replace("_", "-")) for reason in Reason),
+    *(_ENGINES.get(number, "") for number in range(len(Reason), WHYS)),
+)
+
+FLOW_SIZE = sizeof(flow)
+"""Bytes that an idle flow costs the engine, besides its channel."""
+
+class LaneRow(NamedTuple):
+    """What the engine knows of its lane, for one IP version. `heard`: a segment of the last look came out of hk0."""
+
+    watched: bool
+    open: bool
+    blocked: bool
+    heard: bool
+    pause: float                # s until the next try
+
 
 cdef struct flow_row:
     uint64_t id, bytes_out, bytes_in, backlog, spills
@@ -52,25 +85,25 @@ cdef int look(worker *w) except -1:
         return 0
     if got == LOCK_OWN:
         raise UsageError(
-            "a tap or a congestion controller runs in the worker, which cannot be asked meanwhile",
+            "a congestion controller runs in the worker, which cannot be asked meanwhile",
             remedy="ask in another thread",
         )
-    raise UsageError(f"the worker has not answered for {PATIENCE} s: a tap or a congestion controller does not return")
+    raise UsageError(f"the worker has not answered for {PATIENCE} s: a congestion controller does not return")
 
 
 # ---- flows -------------------------------------------------------------------------------------------
 
 cdef void copy_flow(flow_row *row, const flow *f) noexcept nogil:
     row.id = f.id
-    row.role = f.est.role
-    row.state = f.state
+    row.role = HK_ROLE_CLIENT if f.f.role == ROLE_CLIENT else HK_ROLE_SERVER
+    row.state = SHOWN_ENGAGED if f.f.state == ST_ENGAGED else shown_state(f)     # with the transport, socket or not
     row.why = f.why
-    row.key = f.est.key
+    flow_key_of(f, &row.key)
     row.bytes_out = f.bytes_out
     row.bytes_in = f.bytes_in
-    row.backlog = f.backlog
-    row.spills = f.rec.spills
-    row.ended = f.ended
+    row.backlog = vtl_channel_unacked(f.channel) if f.channel != NULL else 0
+    row.spills = f.r.rec.spills if f.r != NULL and f.r.rec != NULL else 0
+    row.ended = f.f.state == ST_CLOSED
 
 
 cdef size_t copy_flows(worker *w, flow_row *rows, size_t room) noexcept nogil:
@@ -120,8 +153,8 @@ cdef list view_flows(worker *w):
 cdef uint32_t copy_peers(worker *w, peer_row *rows) noexcept nogil:
     cdef uint32_t i
     for i in range(w.peer_count):
-        rows[i].address = vtl_peer(w.peers[i])[0]
-        vtl_assoc_get_stats(w.peers[i], &rows[i].stats)
+        rows[i].address = vtl_peer(w.peers[i].a)[0]
+        vtl_assoc_get_stats(w.peers[i].a, &rows[i].stats)
     return w.peer_count
 
 
@@ -159,7 +192,8 @@ cdef dict view_counters(worker *w):
         polls_hit=w.poll.hits, polls_missed=w.poll.misses, polls_crowded=w.poll.crowded,
         udp_send_calls=w.udp.send_calls, udp_recv_calls=w.udp.recv_calls, udp_send_errors=w.udp.send_errors,
         datagrams_sent=w.udp.datagrams_sent, datagrams_received=w.udp.datagrams_received,
-        gso=int(w.udp.gso), flows=w.live, opens_waiting=w.open_count, slabs=w.slabs.made,
+        gso=int(w.udp.gso), flows=w.live, closed_flows=w.closed_n, slabs=w.slabs.made,
+        tun_dropped=w.tun.dropped,
     )
     out.update({f"vtl.{name}": count for name, count in (<dict>core).items()})
     out["vtl.forged"] = forged
@@ -168,12 +202,31 @@ cdef dict view_counters(worker *w):
 
 cdef dict view_reasons(worker *w):
     cdef int i
-    return {REASONS[i]: w.n.reasons[i] for i in range(1, R_COUNT) if w.n.reasons[i]}
+    return {REASONS[i]: w.n.reasons[i] for i in range(1, WHYS) if w.n.reasons[i]}
 
 
 cdef dict view_ended(worker *w):
     cdef int i
-    return {REASONS[i]: w.n.ended[i] for i in range(1, R_COUNT) if w.n.ended[i]}
+    return {REASONS[i]: w.n.ended[i] for i in range(1, WHYS) if w.n.ended[i]}
+
+
+cdef dict view_lanes(worker *w):
+    """By version."""
+    cdef lane both[2]
+    look(w)
+    with nogil:
+        both = w.lanes
+        lock_give(&w.lock)
+    now = clock_ns()
+    return {both[i].version: lane_row(&both[i], now) for i in range(2)}
+
+
+cdef object lane_row(const lane *l, uint64_t now):
+    waits = l.state == LANE_WAITING and l.due > now
+    return LaneRow(
+        bool(l.watched), l.state == LANE_OPEN or l.state == LANE_ASKED, bool(l.blocked), bool(l.heard),
+        (l.due - now) * NANOSECOND if waits else 0.0,
+    )
 
 
 # ---- notices -----------------------------------------------------------------------------------------

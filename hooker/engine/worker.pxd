@@ -1,138 +1,247 @@
-# The state of one worker, and of the flows it carries. Plain C: the loop runs without the GIL.
+# The state of one worker, and of its flows. Plain C: the loop runs without the GIL.
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from hooker.carriers.udp cimport udp_carrier
 from hooker.engine.frames cimport frame_entry, frame_parser
-from hooker.includes.hk cimport hk_event, hk_flow, hk_key, hk_peer
-from hooker.includes.linux cimport iovec
 from hooker.engine.lock cimport worker_lock
-from hooker.engine.nudge cimport nudger
 from hooker.engine.polling cimport poller
 from hooker.engine.ringbuf cimport ring_reader
-from hooker.engine.slab cimport slab_pool
+from hooker.engine.cells cimport cell, cell_room
+from hooker.engine.slab cimport slab, slab_pool
 from hooker.includes.timers cimport timer, timer_heap
-from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_batch, vtl_endpoint, vtl_open_info, vtl_stream
+from hooker.flow.machine cimport Flow, FlowConfig
+from hooker.flow.proof cimport FLOW_KEY_SIZE, MAX_BINDING
+from hooker.flow.sender cimport Sender, SenderPool
+from hooker.includes.hk cimport hk_key, hk_redirect, hk_flow
+from hooker.includes.linux cimport iovec
+from hooker.tcp.twin cimport twin
+from hooker.engine.tun cimport tun_counters
+from hooker.vtl.api cimport vtl_assoc, vtl_batch, vtl_channel, vtl_endpoint
 
 cdef enum:
-    GATHER = 256               # parts of one sendmsg() to a twin
-    FRAMES = 4096              # entries of the frame table
     NOTICES = 16384            # events waiting for Python; a power of two
-    REACHED = 1024             # remembered by reach.pyx; a power of two
-    SERVICES = 4096            # remembered; a power of two
-    OPEN_BUCKETS = 8192        # of the table of early OPENs
     PEERS = 4096               # associations that people are shown
+    RUNS = 256                 # flows whose blocks are gathered at a time
+    PARTS = 64                 # blocks of one run
+    EARLY = 4096               # OPENs that came before their flow; a power of two
+    STASH = 4096               # cells for DATA that its flow cannot take yet
+    STASH_SERVER = 16          # of one flow: what may be sent before an ACCEPT
+    STASH_CLIENT = 64          # and before it arrives: a TCP's first window
+    BURST = 64                 # segments that a warm service's socket begins with
+    CUTS = 256                 # services that are remembered as cut off
+    CLOSED_MOST = 16384        # closed flows that are remembered
+    KEPT = 4096                # copies of segments that are under way
+    FRAMES = 1024              # of the redirect socket that are parsed at a time
 
-cdef enum reason:              # why a flow is where it is; REASONS in flowtable.pyx has the texts
-    R_NONE = 0
-    R_NO_ENGINE = 1            # nobody answers at the peer's VTL port
-    R_HOLD_TIMEOUT = 2
-    R_REJECTED = 3             # the peer's engine does not know the flow, or may not take it
-    R_PEER_RELEASED = 4
-    R_TWIN = 5                 # the twin could not be made here
-    R_APP_CLOSED = 6           # the application's socket was gone before the flow was decided
-    R_MEMORY = 7
-    R_CLOSED = 8               # ended in order
-    R_APP_RESET = 9
-    R_PEER_RESET = 10
-    R_PEER_LOST = 11
-    R_ENGINE_STOPPED = 12
-    R_PROTOCOL = 13
-    R_KEY = 14                 # one engine has no key, or another one
-    R_VERSION = 15             # no version of VTL is common
-    R_NO_ROUTE = 16            # the routing rule for the twins is not there
-    R_PATH = 17                # marked segments do not reach the twin: DNAT, a firewall
-    R_COUNT = 18
+cdef enum why:                 # why a flow is on TCP or has ended: flow_reason, and from 32 on what only the engine knows
+    WHY_NO_ENGINE = 32         # nobody answers at the peer's VTL port
+    WHY_KEY                    # one engine has no key, or another one
+    WHY_VERSION                # no version of VTL is common
+    WHY_MEMORY
+    WHY_STEERED                # the application chooses a route
+    WHY_HOLD                   # held for as long as it may be
+    WHY_DEVICE                 # hk0 was removed
+    WHY_FRAMES                 # the redirect socket's framing is lost
+    WHY_LANE                   # nothing gets to hk0, or from it
+    WHYS
 
-cdef struct gather_list:       # parts of received datagrams that go to one twin together
-    gather_list *next_free
-    uint32_t count
-    size_t size                # bytes
-    iovec part[GATHER]
+cdef enum notice_kind:
+    N_OPENED = 1
+    N_ENGAGED = 2
+    N_RELEASED = 3
+    N_CLOSED = 4
+    N_PEER_UP = 5
+    N_PEER_DOWN = 6
+    N_LANE_BLOCKED = 7
+    N_LANE_OPEN = 8
 
-cdef struct block:             # of bytes the application has not taken yet
-    block *next
-    uint32_t start
-    uint32_t end
-    uint8_t data[16368]
+cdef enum shown_as:            # states, as Python has them (hooker.events.State)
+    SHOWN_HELD = 1             # on its way
+    SHOWN_ENGAGED = 2
+    SHOWN_RELEASED = 3         # on TCP
+
+cdef enum lane_state:
+    LANE_OFF = 0
+    LANE_RESTING               # nobody needs it, and its rule is not there perhaps
+    LANE_TRYING                # a connection begins
+    LANE_OPEN                  # it is there, and rests
+    LANE_ASKED                 # a byte of it is under way
+    LANE_WAITING               # for the next try
+
+cdef enum chain:               # what flows are found by
+    BY_TUPLE                   # of a segment's addresses and ports
+    BY_TOKEN                   # ours: what the peer writes to us
+    BY_PEER_TOKEN              # the peer's: what its LEAVE quotes
+    BY_LOCATOR                 # a server's: what OPEN says
+    CHAINS
+
+cdef enum flow_bit:
+    F_TWIN = 1 << 0            # `twin` has begun, in this epoch
+    F_ENGAGED = 1 << 1         # has been
+    F_ASKED = 1 << 2           # the local TCP waits for an answer to its probe
+    F_WANTED = 1 << 3          # client: to be engaged when its peer's engine is there
+    F_SOCKET_GONE = 1 << 4     # the kernel's socket is, and the slot given back
+    F_DIRTY = 1 << 5           # in worker.dirty
+    F_STEERED = 1 << 6
+    F_FORGET = 1 << 7          # over: freed between rounds
+    F_PEER_INDEXED = 1 << 8    # in BY_PEER_TOKEN
+    F_CLOSING = 1 << 9         # in worker.closing
+    F_CLOSED = 1 << 10         # in the list of closed flows
+    F_HELD = 1 << 11           # the kernel keeps its payload back, and it may still go to TCP
+    F_NEVER = 1 << 12          # TCP's for good
+    F_TRAIL = 1 << 13          # the wire is shown where it stands
+    F_TRAIL_DUE = 1 << 14      # in worker.trail_due
+    F_EARLY = 1 << 15          # began marked, its service being warm
+
+cdef enum redirected_bit:
+    R_ALLOWED = 1 << 0         # its messages may come by the redirect socket
+    R_DUE = 1 << 1             # in worker.senders
+    R_SERIAL = 1 << 2          # serial_in is the peer's
+    R_FIN = 1 << 3             # the local TCP has sent its FIN
+    R_FIN_TAKEN = 1 << 4       # and all that comes before it is here
+    R_OVER = 1 << 5            # reset: nothing is sent any more
+    R_LOST = 1 << 6            # bytes that nobody sends again could not be taken
+
+cdef struct flow
+cdef struct peer
+cdef struct redirected
+cdef struct account
+cdef struct stretch
+cdef struct early_open
+cdef struct lot
 
 cdef struct flow:
-    timer due                  # first, see flows_on_timer()
-    hk_event est               # what the handshake was
-    uint8_t key[16]            # what only its two ends know of it
-    uint64_t locator           # what names that key in an OPEN
-    hk_flow *rec               # the record shared with the kernel programs
-    vtl_stream *stream
-    uint64_t id
-    uint32_t slot
-    uint8_t state              # HK_STATE_*
-    uint8_t why                # enum reason
-    bint app_closed            # its socket reached CLOSE
-    bint ended                 # nothing more to do but to free it
-    bint in_done
-    flow *done_next
-    int twin                   # descriptor; negative: none, or why it could not be made
-    # when something is due; UINT64_MAX: never
-    uint64_t deadline          # of the hold
-    uint64_t again_at          # client: say the handshake's last ACK again; server: try again to make the twin
-    uint64_t look_at           # whether its twin is reached, or its socket was (reach.pyx)
-    uint64_t orphan_at         # its application is gone, and the peer does not end it
-    # held, or engaged without the peer's word yet
-    uint32_t tries
-    bint accepted              # client: the peer's engine has the flow
-    uint64_t route_by          # server: an OPEN waits for the routing rule until then; 0: none does
-    flow *held_prev
-    flow *held_next
-    bint in_held
-    flow *locator_next         # chain of the table by locator
-    # application → peer
-    uint64_t received          # redirected bytes that came
-    uint64_t resume            # bytes read from the twin
-    uint32_t reads             # of the twin, until the socket was offered to the SOCKHASH
-    bint adopted               # it is in there
-    bint bounded               # twin_bound() was called
-    bint eof                   # the twin gave end of data, the stream has its FIN
-    bint hup                   # the application's FIN has reached the twin
-    bint watches_room          # epoll tells when the twin takes bytes again
-    uint32_t strays            # segments that it sent engaged and without our mark
-    uint32_t heard             # segments the twin had counted when there was no way back
-    uint32_t looks             # at the twin
-    bint asked                 # it was knocked at again
-    bint was_reset             # by its twin
-    bint urgent                # urgent data came: a recv() may stop before the end
-    bint waiting               # the twin has bytes, but their turn or room has not come
-    bint in_retry
-    flow *retry_next
-    bint in_starving           # it waits for a slab
-    flow *starving_next
-    # peer → application
-    gather_list *gather        # NULL between batches
-    bint in_dirty
+    timer due                  # first: the heap's timers are flows. Never later than the earliest of its deadlines
+    Flow f                     # the protocol's state
+    twin t                     # addresses, initial numbers and window scales always; begun: F_TWIN
+    flow *next[4]              # CHAINS
+    flow *peer_prev
+    flow *peer_next
     flow *dirty_next
-    block *backlog_first
-    block *backlog_last
-    size_t backlog
-    bint late                  # bytes came after the application's FIN
-    bint prompt                # twin_prompt() was called
-    bint fin                   # the peer's FIN came
-    bint fin_done              # and was handed to the application
-    bint fin_sent              # by the twin
-    # for people
+    flow *trail_next
+    flow *closed_prev          # of the closed ones, or of those that are over
+    flow *closed_next
+    peer *p                    # the association; NULL: none
+    vtl_channel *channel
+    hk_flow *rec
+    stretch *gather                # blocks of this batch
+    cell *kept                 # a segment under way; NULL: none
+    cell *stash                # DATA that it cannot take yet
+    cell *stash_last
+    redirected *r              # the engine is the TCP of what its application sends; NULL: the kernel is
+    uint64_t id                # generation << 32 | slot
+    uint64_t locator
+    uint64_t cookie            # SO_COOKIE of the socket
     uint64_t opened_ns
-    uint64_t engaged_ns
+    uint64_t armed_ns          # since when a segment of it is awaited
+    uint64_t again_at          # client: when it tries again; UINT64_MAX: not. Engaged: since when. Closed: its channel's end
     uint64_t bytes_out
     uint64_t bytes_in
+    uint8_t proof_key[18]      # FLOW_KEY_SIZE
+    uint16_t mss
+    uint32_t marks             # of the record, whose numbers have been taken over
+    uint32_t trail_seq         # the positions that the wire was shown last
+    uint32_t trail_ack
+    uint32_t trail_edge
+    uint32_t trail_ts          # TSval of this epoch's first ENGAGED
+    uint32_t ts_recent         # the remote TCP's timestamp that the local one knows
+    uint16_t bits              # flow_bit
+    uint16_t peer_port         # of the peer's engine
+    uint8_t tcp_options        # HK_TCP_*
+    uint8_t why                # of REASONS
+    uint8_t pauses             # how often it has tried again
+    uint8_t trail_epoch
+    uint8_t unproven           # the server's engine said nothing in its SYN-ACK
+    uint8_t stashed            # cells
+    uint8_t cooled             # what the kernel program knew of its service
+    uint8_t rests              # its channel was given back, and its association is held
+    uint8_t sent               # segments with bytes since it was engaged, as far as they are counted
+    uint16_t speaks            # the run of the engine that answered the SYN; 0: none did
 
-cdef struct service:           # that has accepted a flow
-    hk_peer peer
-    uint16_t instance          # of the engine: see services.pyx
-    uint16_t zero
+cdef struct early_part:        # a segment's bytes that came before redirected ones which stand before them
+    early_part *next
+    lot *l                     # they are lent
+    const uint8_t *data
+    uint32_t n
 
-cdef struct waiting_open:      # an OPEN that came before its flow's event
-    timer due                  # first, see early_expire()
-    vtl_stream *stream
-    vtl_open_info info
-    waiting_open *next         # chain of its bucket
-    waiting_open **at          # what points to it there
+cdef struct redirected:        # of a flow that was adopted
+    Sender s
+    hk_redirect *rec           # NULL: its socket is gone
+    flow *next_due
+    uint64_t received          # bytes of the redirect socket
+    uint64_t retry_at          # the transport has not taken what there was; UINT64_MAX: it has
+    uint32_t base              # of the local TCP's stream: from here on its bytes are the sender's, not acknowledged end to end
+    uint32_t taken             # up to here it has them
+    uint32_t heard             # and up to here they are here, in `early`. All three are its positions, not the peer's
+    uint32_t early_n           # parts
+    early_part *early
+    early_part *early_last
+    uint16_t serial_in         # of the peer's ACKEDs
+    uint8_t bits               # redirected_bit
+
+cdef struct account:           # for which association it is; lots may outlive that
+    vtl_assoc *a               # NULL: it is down
+    uint32_t lots              # and one while its peer is there
+
+cdef struct lot:               # bytes that the transport, or a sender, has of one peer's flows: in one slab, or one copy
+    slab *memory               # NULL: behind this structure
+    account *to
+    peer *p                    # whose newest it is; NULL: nobody's
+    uint64_t borrowed          # bytes
+    uint64_t copied            # of the copy
+
+cdef struct ends:              # of a connection, as in its packets
+    uint8_t local[16]
+    uint8_t remote[16]
+    uint16_t local_port
+    uint16_t remote_port
+    uint8_t version
+    uint8_t zero
+
+cdef struct stretch:               # blocks of one flow that follow each other
+    flow *owner
+    stretch *next_used
+    uint32_t position
+    uint32_t n                 # bytes
+    uint32_t count
+    uint8_t epoch
+    uint8_t flags              # of the last block
+    iovec part[65]             # room for the headers in front: 1 + PARTS
+
+cdef struct early_open:        # an OPEN that came before its flow
+    uint64_t locator
+    uint64_t token             # the opener's
+    uint64_t until             # ns; 0: nobody's
+    uint32_t ends              # what it says of addresses
+    peer *p
+    early_open *next           # of its peer
+    early_open *prev
+    uint8_t epoch
+    uint8_t proof[16]
+
+cdef struct peer:              # the engine at the other end of an association
+    vtl_assoc *a               # NULL: it is down, and its flows are on their way out
+    uint64_t instance          # HELLO's; 0: not here yet
+    uint64_t random
+    uint64_t own_random
+    flow *flows
+    flow *at                   # of these, the one whose turn is next (turns.pyx)
+    peer *turn_next
+    account *lent              # NULL: nothing was lent for it yet
+    lot *newest                # what its flows were lent in the slab that is being filled, if anything
+    uint32_t n
+    int why                    # it was never up
+    bint queued                # for turns
+    bint greeted               # the transport has our HELLO
+    uint8_t greetings          # tries
+    uint64_t greet_at          # ns: the next one
+    early_open *early
+    uint32_t early_n
+    uint64_t answers_at        # rate of what is said about unknown flows
+    double answers
+    bint up                    # has been
+    uint16_t speaks            # the run of the engine there, as in SYN-ACKs; 0: not known
+    uint32_t stashed           # cells of its flows
 
 cdef struct notice:            # an event for Python
     uint8_t kind
@@ -144,28 +253,48 @@ cdef struct notice:            # an event for Python
     uint64_t bytes_out
     uint64_t bytes_in
     uint64_t at_ns
-    uint64_t waited_ns         # held for so long
+    uint64_t waited_ns
 
-cdef enum notice_kind:
-    N_OPENED = 1
-    N_ENGAGED = 2
-    N_RELEASED = 3
-    N_CLOSED = 4
-    N_PEER_UP = 5
-    N_PEER_DOWN = 6
+cdef struct lane:              # of one family (lane.pyx)
+    int fd                     # the engine's own connection; -1: none
+    uint8_t version
+    uint8_t state              # lane_state
+    uint8_t pauses             # how often it has come to nothing
+    uint8_t tries              # connections, of this look
+    bint watched
+    bint blocked
+    bint late
+    bint heard                 # a segment of it has come out of hk0
+    uint16_t port              # of its socket
+    uint16_t before            # of the last one
+    uint16_t service           # its remote end
+    uint8_t address[16]
+    int device                 # its socket is bound to, there being no rule; 0: it is not
+    uint64_t due               # ns
 
-cdef enum route_state:         # of the routing rule for marked packets
-    ROUTE_NONE = 0
-    ROUTE_WANTED = 1           # the first candidate is here
-    ROUTE_READY = 2
-    ROUTE_FAILED = 3           # it is tried again
+cdef struct cut:               # a service whose segments do not come (cut.pyx)
+    uint8_t ip[16]             # of its host; a server's own: zero
+    uint16_t port              # 0: nobody's entry
+    uint8_t role
+    uint8_t pauses             # how often
+    uint64_t until             # ns
+    uint64_t tester            # id of the flow that tries it again
 
 cdef struct worker_counters:
-    uint64_t loops, frames, frame_bytes, redirect_reads, twin_reads, twin_read_bytes
-    uint64_t twin_writes, twin_write_bytes, adopted, adopt_blocking, adopt_refused, adopt_zerocopy, backlog_bytes_peak, unknown_flow_frames, bad_frames
-    uint64_t datagrams_dropped, nudges, committed, unproven, engaged, released, closed, resets, destroyed, twins_retried, acks_again, urgent, notices_lost, slabs_exhausted, tap_errors
-    uint64_t reasons[R_COUNT]
-    uint64_t ended[R_COUNT]    # of these, flows that had run over the transport
+    uint64_t loops, segments, segment_bytes, segments_refused, segments_unknown, segments_bridged, data_not_taken
+    uint64_t early, early_kept, early_on_wire, services_cooled     # flows, stretches of DATA, flows, times
+    uint64_t segments_repeated  # copies of what was under way when a flow left
+    uint64_t blocks, block_bytes, injected, injected_bytes, acks, probes, resets, refused, unknown_messages, bad_messages, unproven
+    uint64_t channels_rested   # given back by flows that have nothing to say
+    uint64_t trails            # flows that the wire is shown
+    uint64_t lane_looks, lanes_blocked, services_cut
+    uint64_t trail_segments    # by so many bare segments
+    uint64_t frames, frame_bytes, redirect_reads, bad_frames, unknown_flow_frames
+    uint64_t passed_bytes, passed_early, passed_holes, passed_not_taken    # bytes, segments of adopted flows' TCPs
+    uint64_t adopted, adopt_blocking, adopt_refused, adopt_zerocopy, given_up, tap_errors, tap_missed
+    uint64_t datagrams_dropped, over_share, turns, engaged, left, opened, closed, early_opens, wire_errors, notices_lost, slabs_exhausted
+    uint64_t reasons[64]       # WHYS
+    uint64_t ended[64]         # of these, flows that had been engaged
 
 cdef struct worker:
     worker_lock lock           # held by the loop except while it waits
@@ -174,71 +303,95 @@ cdef struct worker:
     uint64_t now
     poller poll
     int epoll_fd
-    int wake_fd                # for the loop: stop, or news of the route
+    int wake_fd                # for the loop: stop
     int notice_fd              # for Python: there are notices
-    int route_fd               # for Python: the routing rule is wanted
+    int route_fd               # for Python: the rule that leads to hk0 is wanted
     # the kernel side
     ring_reader ring
     int ring_fd
     int free_fd
     int avoid_fd
-    int adopt_fd
-    int redirect_fd
+    int warm_fd                # -1: none is
     hk_flow *records
     uint32_t max_flows
-    uint32_t route             # enum route_state
+    int tun_fd
+    tun_counters tun
+    uint32_t mark              # of sockets that are led here
+    lane lanes[2]              # IPv4, IPv6
+    cut cuts[256]              # CUTS
+    int raw4                   # for packets with their headers, to the wire
+    int raw6
     # flows
+    FlowConfig config
     flow **flows               # by slot
-    uint32_t live
+    uint32_t live              # have a slot
     uint32_t *given_back       # by slot: the generation that was given back last
-    flow **by_locator          # servers' flows
-    flow *held
-    uint64_t swept             # when the flows were last looked over
-    uint64_t look_again        # whether twins can be made (shortage.pyx); 0: they can
-    uint32_t lost              # hk_attention.lost when the flows were last looked over
-    timer_heap flow_timers
-    waiting_open *opens[OPEN_BUCKETS]   # by locator
-    uint32_t open_count
-    timer_heap open_timers
+    uint8_t *strays            # by slot: it has a connection of which no flow could be made
+    uint32_t stray_n
+    flow **chains[4]           # CHAINS
+    uint32_t chain_mask
     uint64_t scatter[2]        # key of the tables whose keys peers choose
-    service services[SERVICES]
-    flow *retry
-    flow *starving             # oldest first
-    flow *starving_last
-    flow *dirty
-    gather_list *gather_free
-    flow *done                 # perhaps over: looked at between rounds
+    timer_heap timers
+    flow *dirty                # an ACK may be due
+    flow *trail_due            # the wire is to be shown their numbers
+    uint8_t trail              # trail_choice
+    flow *closed_first         # the oldest
+    flow *closed_last
+    uint32_t closed_n
+    flow *closing              # their sockets are gone; what they have said may still be in hk0
+    flow *over                 # to be freed between rounds
+    flow *last_local           # whose segment came last
+    early_open early[4096]     # EARLY
     # buffers
     slab_pool slabs
+    uint64_t copied            # bytes lent in copies
+    # the redirect socket
+    hk_redirect *redirects     # by slot; NULL: nothing is redirected
+    int adopt_fd
+    int redirect_fd
     frame_parser parser
-    frame_entry *frames
-    bint starved               # no slab was free
+    frame_entry *frames        # FRAMES
+    SenderPool pool
+    flow *senders              # those that may have something to send, or to acknowledge
+    bint starved               # no slab for what the redirect socket has
     bint redirect_armed
+    void *tap                  # borrowed; the worker object holds it
+    void *owner                # and that is this
+    uint8_t *spare             # a packet's room when there is no slab
+    uint8_t *cut               # and one for cut packets
+    uint64_t trimmed           # channels_rested when memory went to the system
+    cell_room kept             # copies of what is under way
+    cell_room stash            # DATA that its flow cannot take yet
+    stretch *run_memory
+    stretch *run_free
+    stretch *run_used              # in the order in which they began
+    stretch *run_last
     # transport
     udp_carrier udp
     vtl_endpoint *vtl
-    vtl_assoc *peers[PEERS]    # those that are up
+    uint64_t instance
+    bint routed                # the rule was asked for
+    bint device_gone           # hk0 was removed
+    bint leaving               # the engine stops
+    bint walking               # all flows hear of that, or of lost framing, from slot walk_at on
+    uint32_t walk_at
+    peer *turn_first           # peers with flows that have something to do (turns.pyx)
+    peer *turn_last
+    bint greeting              # some HELLO is missing
+    peer *peers[4096]          # PEERS: those that are up
     uint32_t peer_count
     vtl_batch batch
     uint32_t batch_at          # datagrams of the batch already sent
     uint16_t port              # where we listen
-    uint8_t transport          # wire id
     uint16_t peer_port         # where peers listen unless they say otherwise
-    # policy of time (ns)
-    uint64_t hold_client
-    uint64_t hold_server
-    uint64_t hold_open
-    uint64_t accept_ns         # how long services take to accept, smoothed
-    uint64_t avoid_for
-    nudger nudger
-    int mark                   # of hooked application sockets
-    hk_peer reached[REACHED]   # twins for these are reached,
-    uint64_t reached_until[REACHED]
+    uint64_t avoid_for         # ns
+    uint64_t hold_for          # ns that a new flow is held at most; 0: none is
+    bint pinned                # there is a key: a flow that has been engaged does not go back
+    uint64_t swept
+    uint32_t sweep_at          # the slot that is looked at next
     notice *notices
     uint64_t notice_head
     uint64_t notice_tail
     uint64_t notice_told
     bint listening             # somebody wants to hear of events as they happen
     worker_counters n
-    void *tap                  # a Python callable, or NULL; the Worker object keeps it alive
-    void *owner                # the Worker object

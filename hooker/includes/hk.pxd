@@ -5,16 +5,10 @@ cdef extern from "hooker_kern_user.h" nogil:
     enum:
         HK_ROLE_CLIENT
         HK_ROLE_SERVER
-        HK_ROLE_RELEASED
         HK_OPT_KIND
         HK_OPT_LEN
         HK_OPT_EXID
         HK_OPT_VERSION_MESSAGES
-        HK_OPT_VERSION_SEGMENTS
-        HK_STATE_FREE
-        HK_STATE_HELD
-        HK_STATE_ENGAGED
-        HK_STATE_RELEASED
         HK_APP_CLOSED
         HK_APP_ABORTED
         HK_APP_LINGERS
@@ -25,8 +19,6 @@ cdef extern from "hooker_kern_user.h" nogil:
         HK_EVENT_SYN
         HK_EVENT_ESTABLISHED
         HK_EVENT_CLOSED
-        HK_EVENT_WIRE_RELEASED
-        HK_EVENT_STRAY
         HK_EVENT_STEERED
         HK_WANT_TCP
         HK_WANT_MARK
@@ -53,24 +45,6 @@ cdef extern from "hooker_kern_user.h" nogil:
         HK_ADOPT_ZEROCOPY
 
     struct hk_flow:
-        uint64_t flow_id
-        uint64_t redirected
-        uint64_t spill_at
-        uint64_t passed
-        uint64_t held_drops
-        uint32_t mode
-        uint32_t marked
-        uint32_t wire_released
-        uint32_t spills
-        uint32_t acked
-        uint32_t app_closed
-        uint64_t consumed
-        uint64_t resume
-        uint64_t credit
-        uint32_t state
-        uint32_t narrow
-
-    struct hk_segments_flow:
         uint64_t flow_id
         uint32_t marked
         uint32_t marks
@@ -123,7 +97,6 @@ cdef extern from "hooker_kern_user.h" nogil:
 
     struct hk_attention:
         uint32_t state
-        uint32_t no_twins
         uint32_t lost
         uint32_t blocked
 

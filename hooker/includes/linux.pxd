@@ -6,18 +6,15 @@ cdef extern from "<errno.h>" nogil:
     enum:
         EAGAIN
         EINTR
-        ECONNREFUSED
         EMSGSIZE
         EINVAL
         EIO
         EADDRNOTAVAIL
         EAFNOSUPPORT
-        EPIPE
         EMFILE
         ENFILE
         ENOBUFS
         ENOMEM
-        EPERM
 
 cdef extern from "<unistd.h>" nogil:
     int close(int fd)
@@ -27,14 +24,6 @@ cdef extern from "<unistd.h>" nogil:
     long sysconf(int name)
     enum:
         _SC_PAGESIZE
-
-cdef extern from "<sys/resource.h>" nogil:
-    struct rlimit:
-        uint64_t rlim_cur
-        uint64_t rlim_max
-    int getrlimit(int resource, rlimit *out)
-    enum:
-        RLIMIT_NOFILE
 
 cdef extern from "<time.h>" nogil:
     struct timespec:
@@ -81,13 +70,11 @@ cdef extern from "<sys/socket.h>" nogil:
     int socket(int family, int type, int protocol)
     int bind(int fd, const sockaddr *addr, socklen_t n)
     int connect(int fd, const sockaddr *addr, socklen_t n)
-    int shutdown(int fd, int how)
     int setsockopt(int fd, int level, int name, const void *value, socklen_t n)
     int getsockopt(int fd, int level, int name, void *value, socklen_t *n)
     ssize_t recv(int fd, void *buf, size_t n, int flags)
     ssize_t send(int fd, const void *buf, size_t n, int flags)
     ssize_t sendto(int fd, const void *buf, size_t n, int flags, const sockaddr *to, socklen_t tolen)
-    ssize_t sendmsg(int fd, const msghdr *m, int flags)
     ssize_t recvmsg(int fd, msghdr *m, int flags)
     int sendmmsg(int fd, mmsghdr *m, unsigned int n, int flags)
     int recvmmsg(int fd, mmsghdr *m, unsigned int n, int flags, timespec *timeout)
@@ -102,24 +89,15 @@ cdef extern from "<sys/socket.h>" nogil:
         SOL_SOCKET
         SO_MARK
         SO_LINGER
-        SO_REUSEADDR
-        SO_OOBINLINE
         SO_RCVBUF
         SO_RCVBUFFORCE
         SO_SNDBUFFORCE
-        SO_BINDTODEVICE
-        SHUT_WR
         MSG_DONTWAIT
         MSG_NOSIGNAL
-        MSG_MORE
-        MSG_EOR
-        MSG_PEEK
         MSG_ERRQUEUE
 
 cdef extern from "<sys/ioctl.h>" nogil:
     int ioctl(int fd, unsigned long request, ...)
-    enum:
-        FIONREAD
 
 cdef extern from "<netinet/in.h>" nogil:
     struct in_addr:
@@ -137,15 +115,12 @@ cdef extern from "<netinet/in.h>" nogil:
         uint32_t sin6_scope_id
     uint16_t htons(uint16_t v)
     uint16_t ntohs(uint16_t v)
-    uint32_t htonl(uint32_t v)
-    uint32_t ntohl(uint32_t v)
     enum:
         IPPROTO_IP
         IPPROTO_IPV6
         IPPROTO_TCP
         IPPROTO_UDP
         IPPROTO_RAW
-        IP_TRANSPARENT
         IP_RECVERR
         IP_TOS
         IP_RECVTOS
@@ -155,11 +130,6 @@ cdef extern from "<netinet/in.h>" nogil:
         IPV6_V6ONLY
         IPV6_RECVERR
         IPV6_MTU_DISCOVER
-
-cdef extern from "<netinet/tcp.h>" nogil:
-    enum:
-        TCP_NODELAY
-        TCP_CONGESTION
 
 cdef extern from "<netinet/udp.h>" nogil:
     enum:
@@ -180,11 +150,7 @@ cdef extern from "<sys/epoll.h>" nogil:
         EPOLL_CTL_MOD
         EPOLL_CTL_DEL
         EPOLLIN
-        EPOLLOUT
         EPOLLERR
-        EPOLLHUP
-        EPOLLRDHUP
-        EPOLLPRI
     unsigned int EPOLLET
 
 cdef extern from "<pthread.h>" nogil:

@@ -13,7 +13,7 @@ from hooker.tun.device import Device
 from hooker.tun.way import Way
 
 NAMES = "hk%d"
-TABLE_BASE = 0x484B0000  # routing tables TABLE_BASE + number; not those of engines that take messages
+TABLE_BASE = 0x484B0000  # routing tables TABLE_BASE + number
 PRIORITY = 63  # of the rule: after the local table, before the main one
 RTO_MIN = 300  # ms: what the transport repairs in that time, TCP does not; it bounds the silence after a kill
 TRIES = 16  # numbers whose table somebody else may have
@@ -62,7 +62,7 @@ class Lane:
     def _claim(self) -> Way:
         for last in reversed(range(TRIES)):
             number = marks.next_number()
-            self.mark = marks.mark(number, segments=True)
+            self.mark = marks.mark(number)
             table = TABLE_BASE + number
             way = Way(
                 self._keeper,

@@ -1,7 +1,7 @@
 """Before an engine hooks anything: is its lane open? Else each connection would find out by itself.
 
 A connection of the engine's own, with its mark, must come out of the device, and the answer must reach it
-(``hooker/engine/segments/lane.pyx``). With IPv4 its socket is bound to the device first, and only where that
+(``hooker/engine/lane.pyx``). With IPv4 its socket is bound to the device first, and only where that
 comes to nothing the routing rule is asked: a kernel that has ever had one looks up every route more slowly,
 which all connections of the host pay. A bound socket needs a route by the device where IPv6 is looked up, so
 that has its rule at once. If nothing comes, a packet like its first, without the mark and with a wrong
@@ -25,7 +25,7 @@ from hooker.errors import ConfigurationError
 from hooker.tun.way import FAMILIES
 
 if TYPE_CHECKING:
-    from hooker.engine.segments.loop import SegmentWorker
+    from hooker._fastpath import Worker
     from hooker.tun.lane import Lane
 
 LIMIT = 1.0  # s for all families together
@@ -42,7 +42,7 @@ REMEDY = "nft list ruleset; iptables-save; ip rule"
 Address = IPv4Address | IPv6Address
 
 
-def require_open(worker: SegmentWorker, lane: Lane, policy: Policy, *, ruled: bool) -> None:
+def require_open(worker: Worker, lane: Lane, policy: Policy, *, ruled: bool) -> None:
     """Returns when the lane is known; in the network namespace of the caller.
 
     ``ruled``: the rules are there. Else some may be there afterwards.
@@ -124,7 +124,7 @@ def _leads_out(netlink: Any, address: Address) -> bool:
     return route is not None and route["type"] == UNICAST
 
 
-def _blocked(worker: SegmentWorker, versions: list[int]) -> list[int]:
+def _blocked(worker: Worker, versions: list[int]) -> list[int]:
     deadline = time.monotonic() + LIMIT
     while True:
         lanes = worker.lanes()
@@ -150,7 +150,7 @@ def _passes_unmarked(version: int, end: Address, port: int) -> bool:
     return True
 
 
-def _explained(netlink: Any, worker: SegmentWorker, lane: Lane, end: Address) -> str:
+def _explained(netlink: Any, worker: Worker, lane: Lane, end: Address) -> str:
     if worker.lanes()[end.version].heard:
         return (
             f"what {lane.device.name} gives to a socket with our mark does not reach it:"

@@ -98,7 +98,7 @@ def test_the_wheel_has_every_module(wheel: Path) -> None:
     assert {name.replace(".pyx", suffix) for name in sources(".pyx")} - names == set()
 
 
-@pytest.mark.parametrize("lost", ["hooker/engine/nudge.pyx", "hooker/vtl/controllers/auto.pyx"])
+@pytest.mark.parametrize("lost", ["hooker/engine/hk0.pyx", "hooker/vtl/controllers/auto.pyx"])
 def test_without_a_source_nothing_is_built(lost: str, tmp_path: Path) -> None:
     tree = copy(tmp_path)
     (tree / lost).unlink()

@@ -24,8 +24,8 @@ from hooker.control import bpf_calls, netns
 from hooker.control.janitor import Janitor
 from hooker.control.kernel import KernelPrograms
 from hooker.control.policy import Policy
-from hooker.engine.flowtable import fill_free
 from hooker.engine.layout import layout
+from hooker.engine.slots import fill_free
 from hooker.engine.tun import Queue
 from hooker.hooker import _redirect_socket
 from hooker.tcp.fields import Segment
@@ -34,7 +34,7 @@ from hooker.tun import Lane
 
 SLOTS = 64
 ESTABLISHED = 2  # HK_EVENT_*
-RECORD, EVENT, REDIRECT = (layout()[name] for name in ("hk_segments_flow", "hk_event", "hk_redirect"))
+RECORD, EVENT, REDIRECT = (layout()[name] for name in ("hk_flow", "hk_event", "hk_redirect"))
 FRAME = struct.Struct("=QII")  # hk_frame
 TEST_RUN = 10  # enum bpf_cmd
 REDIRECT_WIDTH = {"mode": "I", "spills": "I", "allowed": "I"}  # the others are 64 bits

@@ -12,7 +12,6 @@ from hooker.engine.layout import layout
 
 STRUCTS = (
     "hk_flow",
-    "hk_segments_flow",
     "hk_redirect",
     "hk_event",
     "hk_key",
@@ -42,13 +41,6 @@ def test_a_shared_record_has_the_same_layout_for_kernel_and_engine(compiled: Any
 
 def test_a_flow_record_is_two_cache_lines_and_the_engine_writes_only_the_second() -> None:
     flow = layout()["hk_flow"]
-    assert flow[""] == 128
-    assert all(flow[field] >= 64 for field in ("consumed", "resume", "credit", "state"))
-    assert all(flow[field] < 64 or field == "acked" for field in ("redirected", "spill_at", "mode", "marked"))
-
-
-def test_so_is_that_of_an_engine_that_takes_segments() -> None:
-    flow = layout()["hk_segments_flow"]
     assert flow[""] == 128
     assert [field for field, at in flow.items() if field and at >= 64] == ["want", "hold", "burst"]
 

@@ -41,7 +41,7 @@ from hooker.tcp.fields import FIN
 from hooker.tun import Lane
 
 TCP, MARK, NEVER = 0, 1, 2  # HK_WANT_*
-STEERED = 6  # HK_EVENT_*
+STEERED = 4  # HK_EVENT_*
 CLIENT, SERVER = 1, 2  # HK_ROLE_*
 ABORTED, LINGERS = 2, 3  # HK_APP_*
 TCPI_SND_WND, TCPI_RCV_WND = 228, 232  # offsets in struct tcp_info

@@ -19,8 +19,8 @@ from hooker import Hooker
 from hooker.cli import doctor
 from hooker.control import netns
 from hooker.control.janitor import Janitor
+from hooker.control.mtu import datagram_sizes
 from hooker.control.probes import ProbeResult
-from hooker.control.routing import datagram_sizes
 from hooker.engine.tun import Queue
 from hooker.errors import ConfigurationError, KernelError
 from hooker.lab import Host, Lab

@@ -1,0 +1,25 @@
+"""How large the transport's datagrams may be, as far as this host's interfaces tell."""
+
+from __future__ import annotations
+
+MTU_ETHERNET, MTU_LEAST, MTU_JUMBO = 1500, 1280, 9000  # bytes; RFC 894, RFC 8200 5, what switches carry
+NO_WIRE = 65535  # bytes, of an engine's own device (hooker.tun)
+HEADERS = 28  # bytes: IPv4 and UDP
+
+
+def datagram_sizes() -> tuple[int, int]:
+    """UDP payload over IPv4 in bytes: what fits all interfaces and Ethernet, and what fits at least one.
+
+    The first is what handshakes try, the second what the search for the path's size may reach.
+    """
+    from pyroute2 import IPRoute
+
+    with IPRoute() as netlink:
+        mtus = [
+            link.get_attr("IFLA_MTU")
+            for link in netlink.get_links()
+            if link["flags"] & 1 and not link["flags"] & 8 and link.get_attr("IFLA_MTU") < NO_WIRE
+        ]  # up, and neither loopback nor an engine's
+    first = max(MTU_LEAST, min([MTU_ETHERNET, *mtus]))
+    most = max(first, min(MTU_JUMBO, max([MTU_LEAST, *mtus])))
+    return first - HEADERS, most - HEADERS

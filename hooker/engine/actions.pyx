@@ -1,0 +1,595 @@
+"""From an Outcome of the flow protocol's machine to what is done: marks, messages, segments, reports.
+
+The order matters. The mark first: what is said of it is true when the peer reads it. Then the twin, which begins with the
+numbers that the machine has now, whenever a flow becomes engaged. Messages before bytes. The local TCP is given bytes before
+the acknowledgement, which then goes with them. An acknowledgement alone waits for the end of the round (docs/twin.md, 6).
+"""
+
+from libc.stdint cimport UINT64_MAX, int32_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+from hooker.engine.channel cimport channel_begin, channel_end, channel_of
+from hooker.engine.cut cimport cut_note, cut_over, cut_try
+from hooker.engine.flows cimport *
+from hooker.engine.hold cimport hold_deadline, hold_engaged, hold_pin
+from hooker.engine.hk0 cimport give, give_probe, give_reset, is_due, twin_begin, twin_told
+from hooker.engine.kept cimport keep, kept_acked, kept_drop
+from hooker.engine.lane cimport blocked_until, is_blocked, lane_doubt
+from hooker.engine.lent cimport lent_for, lent_not, lent_taken
+from hooker.engine.peers cimport binding_of, peer_of, peer_say, refuse
+from hooker.engine.redirected cimport (
+    redirected_deadline, redirected_drop, redirected_due, redirected_lives,
+)
+from hooker.engine.stash cimport stash_drop, stash_give, stash_keep
+from hooker.engine.trail cimport trail_end, trail_ends, trail_note
+from hooker.engine.warm cimport service_cools, service_engaged, service_forget
+from hooker.engine.wire cimport wire_bare, wire_kept, wire_segment
+from hooker.engine.worker cimport *
+from hooker.engine.slab cimport slab
+from hooker.flow.machine cimport *
+from hooker.flow.machine cimport Segment as Numbers
+from hooker.flow.messages cimport *
+from hooker.flow.sender cimport DUE_END, DUE_PROBE, sender_due, sender_timer
+from hooker.flow.proof cimport MAX_BINDING, PROOF_ACCEPT, PROOF_OPEN, prove
+from hooker.includes.bpf cimport BPF_MAP_UPDATE_ELEM, hk_bpf_elem
+from hooker.includes.hk cimport *
+from hooker.includes.linux cimport hk_load32, hk_store32
+from hooker.tcp.segment cimport FLAG_FIN, FLAG_PSH, FLAG_RST, FLAG_URG, Segment
+from hooker.tcp.twin cimport twin_expired, twin_fin_taken
+from hooker.transports.vtl cimport send_message
+from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_channel
+from hooker.vtl.endpoint cimport (
+    vtl_channel_report, vtl_connect, vtl_is_up, vtl_patience,
+)
+
+cdef enum:
+    SECOND = 1000000000
+    FIRST_PAUSE = SECOND       # ns before a client tries again; doubles
+    PAUSES = 7                 # so often
+    WANTED = 6000000000        # ns for which its peer's engine is waited for: more than a handshake may take
+    LAST_WORDS = 3000000000    # ns for which a closed flow keeps its channel
+    LINGER = 60000000000       # ns for which Linux waits for a FIN without a socket (TCP_TIMEWAIT_LEN)
+    SETTLED = 10               # s: a flow that was engaged for so long begins with the first pause again
+    DO_WIRE = DO_WIRE_OLDEST | DO_WIRE_EARLY | DO_WIRE_ACK | DO_WIRE_RST
+    DO_SAY = (DO_SEND_OPEN | DO_SEND_ACCEPT | DO_SEND_ENGAGED | DO_SEND_ACKED | DO_SEND_PROBE | DO_SEND_PING
+              | DO_SEND_PONG | DO_SEND_RESET | DO_SEND_LEAVE)
+
+
+cdef void act_alone(worker *w, flow *f, const Outcome *out) noexcept nogil:
+    cdef cause c
+    memset(&c, 0, sizeof(c))
+    act(w, f, out, &c)
+
+
+cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
+    cdef uint32_t todo = out.actions
+    # before it is unmarked, which may be at once
+    cdef bint missed = (out.was == ST_ARMED and f.f.state == ST_LEFT and f.rec != NULL
+                        and hk_load32(&f.rec.marked) and f.f.reason != WHY_ENGINE_STOPS)
+    if todo & DO_MARK and f.rec != NULL and f.f.role == ROLE_SERVER and f.f.flags & FL_EARLY:
+        hk_store32(&f.rec.burst, BURST)         # first: the mark may be set at once
+    if todo & (DO_MARK | DO_UNMARK) and f.rec != NULL:
+        hk_store32(&f.rec.want, HK_WANT_MARK if todo & DO_MARK else HK_WANT_TCP)
+    if f.f.state != out.was:
+        entered(w, f, out)
+    if todo & DO_UNMARK and f.rec != NULL and f.rec.marked and c.s == NULL and not f.bits & F_STEERED:
+        give_probe(w, f, True)                  # a socket at rest is unmarked when it answers
+    if todo & DO_SAY:
+        say_all(w, f, out)
+    if c.s != NULL and todo & (DO_SEND_DATA | DO_BRIDGE):
+        pass_on(w, f, todo, c)
+    if todo & DO_WIRE:
+        on_wire(w, f, todo)
+    if todo & DO_WIRE_EARLY:
+        w.n.early_on_wire += 1
+        service_cools(w, f)
+    if f.bits & F_HELD and f.f.state == ST_ARMED and out.was != ST_ARMED:
+        give_probe(w, f, True)                  # nothing of its own comes through hk0
+    if todo & DO_ABORT:
+        abort_socket(f)
+    if todo & (DO_INJECT | DO_KEEP | DO_INJECT_ACK | DO_INJECT_PROBE | DO_INJECT_RST):
+        inject(w, f, todo, c)
+    if f.stash != NULL and f.f.state == ST_ENGAGED:
+        stash_give(w, f)
+    if todo & DO_REPORT and not f.bits & F_SOCKET_GONE:
+        if missed and cut_note(w, f):
+            flow_report(w, f, WHY_LANE)
+            f.f.reason = WHY_NOT_THROUGH_HK0
+        else:
+            flow_report(w, f, f.f.reason)
+        try_again(w, f)
+    if f.f.state == ST_LEFT or f.f.state == ST_TCP:
+        kept_drop(w, f)                         # it has been on the wire
+        channel_end(f)                  # what was said still goes out
+    if f.bits & F_TRAIL:
+        trail_note(w, f, todo & (DO_SEND_PROBE | DO_INJECT_PROBE))
+    if todo & DO_FORGET:
+        flow_over(w, f)
+    if f.bits & (F_SOCKET_GONE | F_FORGET) == F_SOCKET_GONE and f.f.state != ST_ENGAGED and f.f.state < ST_CLOSED:
+        flow_lingered(w, f)
+    flow_touch(w, f)
+
+
+# ---- states ------------------------------------------------------------------------------------------
+
+cdef void entered(worker *w, flow *f, const Outcome *out) noexcept nogil:
+    if f.f.state == ST_ARMED:
+        f.armed_ns = w.now
+    elif out.was == ST_ARMED and f.f.state < ST_LEFT and w.n.services_cut:
+        cut_over(w, f)
+    if out.was == ST_ENGAGED:
+        f.bits &= ~<uint16_t>(F_TWIN | F_ASKED)
+        w.n.left += 1
+        if f.again_at != UINT64_MAX and w.now - f.again_at > SETTLED * <uint64_t>SECOND:
+            f.pauses = 0
+        f.again_at = UINT64_MAX
+    if f.f.state == ST_BRIDGE or f.f.state == ST_ENGAGED:
+        hold_pin(w, f)
+    if f.f.state == ST_ENGAGED:
+        measure(f)
+        twin_begin(w, f)
+        hold_engaged(w, f)
+        f.bits |= F_ENGAGED
+        f.why = 0
+        f.again_at = w.now
+        service_engaged(w, f)
+        w.n.engaged += 1
+        tell(w, f, N_ENGAGED)
+    elif f.f.state == ST_ARMED and out.was > ST_EARLY:
+        stash_drop(w, f)                        # that, and what its channel still holds, is of an older epoch
+        channel_end(f)
+    elif f.f.state == ST_LEFT or f.f.state == ST_CLOSED:
+        stash_drop(w, f)
+        if f.f.flags & FL_WAS_RESET:
+            redirected_drop(w, f)
+        if out.was == ST_EARLY and f.f.reason <= WHY_REJECTED:
+            service_cools(w, f)
+        if f.bits & F_SOCKET_GONE:
+            f.again_at = w.now + LAST_WORDS
+
+
+cdef void try_again(worker *w, flow *f) noexcept nogil:
+    """A client, after a while, unless nothing would be different."""
+    cdef int why = f.f.reason
+    if f.f.role != ROLE_CLIENT or f.f.state == ST_CLOSED or f.bits & (F_STEERED | F_NEVER) or f.pauses >= PAUSES:
+        return
+    if why == WHY_REJECTED or why == WHY_ENGINE_STOPS or why == WHY_EPOCHS_USED_UP:
+        return
+    f.again_at = w.now + (<uint64_t>FIRST_PAUSE << f.pauses)
+    f.pauses += 1
+
+
+cdef void flow_cut_off(worker *w, flow *f) noexcept nogil:
+    """Back to TCP, as long as nothing gets through hk0. A pinned flow has no way back: it waits as TCP waits for a dead path."""
+    cdef Outcome out
+    if f.f.flags & FL_PINNED or f.f.state >= ST_LEFT:
+        return
+    f.bits &= ~<uint16_t>F_WANTED
+    flow_local(&f.f, &w.config, EV_STOP, w.now, &out)
+    out.actions &= ~<uint32_t>DO_REPORT
+    if f.rec != NULL and f.f.state == ST_TCP:
+        hk_store32(&f.rec.want, HK_WANT_TCP)
+    flow_report(w, f, WHY_LANE)
+    f.f.reason = WHY_NOT_THROUGH_HK0
+    act_alone(w, f, &out)
+    try_again(w, f)
+    flow_touch(w, f)
+
+
+cdef bint waits_for_lane(worker *w, flow *f) noexcept nogil:
+    """Whether it is put off. Its peer's engine is not asked for what could not be kept."""
+    if not is_blocked(w, f):
+        return False
+    f.bits &= ~<uint16_t>F_WANTED
+    f.again_at = blocked_until(w, f)
+    flow_touch(w, f)
+    return True
+
+
+cdef void flow_wanted(worker *w, flow *f) noexcept nogil:
+    cdef vtl_addr to
+    cdef vtl_assoc *a
+    cdef peer *p
+    memset(&to, 0, sizeof(to))
+    remote_ip(f, to.ip)
+    to.port = f.peer_port if f.peer_port else w.peer_port
+    f.again_at = UINT64_MAX
+    if w.leaving or waits_for_lane(w, f):
+        return
+    if w.n.services_cut:
+        cut_try(w, f)
+    f.bits |= F_WANTED
+    f.again_at = w.now + WANTED
+    a = vtl_connect(w.vtl, &to, w.now)
+    p = peer_of(w, a) if a != NULL else NULL
+    if p == NULL:
+        f.bits &= ~<uint16_t>F_WANTED
+        flow_report(w, f, WHY_MEMORY)
+        f.f.reason = WHY_TRANSPORT_DOWN
+        f.again_at = UINT64_MAX
+        try_again(w, f)
+        flow_touch(w, f)
+        return
+    flow_join(w, f, p)
+    flow_start(w, f)
+    flow_touch(w, f)
+
+
+cdef void flow_early(worker *w, flow *f) noexcept nogil:
+    """The kernel program marks it behind its handshake, or has. Does its peer's engine know us, too?"""
+    cdef Outcome out
+    cdef vtl_addr to
+    cdef vtl_assoc *a
+    cdef peer *p
+    memset(&to, 0, sizeof(to))
+    remote_ip(f, to.ip)
+    to.port = f.peer_port
+    a = vtl_connect(w.vtl, &to, w.now)
+    p = peer_of(w, a) if a != NULL else NULL
+    if p == NULL or not p.instance or p.speaks != f.speaks or not vtl_is_up(p.a):
+        hk_store32(&f.rec.want, HK_WANT_TCP)
+        service_forget(w, f)
+        flow_wanted(w, f)
+        return
+    w.n.early += 1
+    f.bits |= F_EARLY
+    flow_join(w, f, p)
+    flow_local(&f.f, &w.config, EV_START_EARLY, w.now, &out)
+    act_alone(w, f, &out)
+
+
+cdef void flow_start(worker *w, flow *f) noexcept nogil:
+    cdef Outcome out
+    if not f.bits & F_WANTED or f.p == NULL or f.p.a == NULL or not f.p.instance or not vtl_is_up(f.p.a) or w.leaving:
+        return
+    if waits_for_lane(w, f):
+        return
+    f.bits &= ~<uint16_t>F_WANTED
+    f.again_at = UINT64_MAX
+    flow_local(&f.f, &w.config, EV_START, w.now, &out)
+    act_alone(w, f, &out)
+
+
+cdef void avoid(worker *w, flow *f, bint whole_host) noexcept nogil:
+    """The next connections to that service, or host, are not asked. An association with that host ends the latter."""
+    cdef hk_peer p
+    cdef uint64_t until = w.now + w.avoid_for
+    memset(&p, 0, sizeof(p))
+    remote_ip(f, p.ip)
+    p.port = 0 if whole_host else f.t.remote_port
+    hk_bpf_elem(BPF_MAP_UPDATE_ELEM, w.avoid_fd, &p, &until, 0)
+
+
+cdef void never_found(worker *w, flow *f, int why) noexcept nogil:
+    """Nobody answers for its peer, or does not greet. Where an engine has spoken in the SYN-ACK, it may be there another time;
+    but who is held would wait for that."""
+    f.bits &= ~<uint16_t>F_WANTED
+    f.again_at = UINT64_MAX
+    if why and not f.why:
+        flow_report(w, f, why)
+    if why and (f.unproven or w.hold_for):
+        avoid(w, f, True)
+    if not (why and f.unproven) and why != WHY_KEY and why != WHY_VERSION:
+        f.f.reason = WHY_TRANSPORT_DOWN
+        try_again(w, f)
+        flow_touch(w, f)
+
+
+cdef void flow_lost(worker *w, flow *f, int why) noexcept nogil:
+    cdef Outcome out
+    flow_part(w, f)
+    redirected_drop(w, f)                       # nobody else can acknowledge it
+    if f.bits & F_WANTED:
+        never_found(w, f, why)
+        return
+    # the next association would know nothing of it, and so a pinned flow has come to its end
+    flow_local(&f.f, &w.config, EV_PEER_DEAD if f.f.flags & FL_PINNED else EV_DOWN, w.now, &out)
+    act_alone(w, f, &out)
+
+
+cdef void flow_gives_up(worker *w, flow *f, int why) noexcept nogil:
+    cdef Outcome out
+    w.n.given_up += 1
+    flow_local(&f.f, &w.config, EV_PEER_DEAD, w.now, &out)
+    f.f.reason = <uint8_t>why
+    if out.was == ST_CLOSED:                    # its application has gone in peace
+        out.actions |= DO_SEND_RESET
+        f.f.flags |= FL_WAS_RESET
+        redirected_drop(w, f)
+    act_alone(w, f, &out)
+
+
+cdef void flow_steered(worker *w, flow *f, int why) noexcept nogil:
+    cdef Outcome out
+    f.bits |= F_STEERED
+    f.bits &= ~<uint16_t>F_WANTED
+    f.again_at = UINT64_MAX
+    flow_local(&f.f, &w.config, EV_STOP, w.now, &out)
+    if out.actions & DO_REPORT:
+        out.actions &= ~<uint32_t>DO_REPORT
+        flow_report(w, f, why)
+    elif f.bits & F_HELD or why == WHY_DEVICE:
+        flow_report(w, f, why)
+    act_alone(w, f, &out)
+
+
+cdef void flow_doubt(worker *w, flow *f) noexcept nogil:
+    """Its peer may repeat on the wire what the transport does not bring, or not acknowledge: it is asked, unless it has been."""
+    cdef Outcome out
+    if f.f.state == ST_ENGAGED and f.f.wait_at > w.now + w.config.first_try:
+        flow_local(&f.f, &w.config, EV_DOUBT, w.now, &out)
+        act_alone(w, f, &out)
+
+
+cdef void aborted(worker *w, flow *f) noexcept nogil:
+    """Its RST may go by the wire, where what is under way in the transport is not: the peer is told here, too."""
+    cdef Numbers s
+    cdef Outcome out
+    memset(&s, 0, sizeof(s))
+    s.position, s.ack, s.window = f.f.snd_nxt, f.f.rcv_ack, f.f.rcv_edge - f.f.rcv_ack
+    s.tsval, s.rst = f.f.tsval, True
+    flow_segment(&f.f, &w.config, &s, w.now, &out)
+    act_alone(w, f, &out)
+
+
+cdef void lingers(worker *w, flow *f) noexcept nogil:
+    """Closed by its application, its FIN acknowledged: the kernel waits for the other one without a socket, in FIN_WAIT2, and
+    answers it through hk0. The flow stays until it has."""
+    flow_socket_gone(w, f)
+    f.again_at = w.now + LINGER
+    flow_report(w, f, WHY_CLOSED)
+    flow_touch(w, f)
+
+
+cdef void flow_lingered(worker *w, flow *f) noexcept nogil:
+    cdef Outcome out
+    trail_end(w, f)
+    flow_local(&f.f, &w.config, EV_CLOSE, w.now, &out)
+    act_alone(w, f, &out)
+
+
+cdef void flow_closed(worker *w, flow *f) noexcept nogil:
+    cdef Outcome out
+    cdef uint32_t how = hk_load32(&f.rec.app_closed) if f.rec != NULL else 0
+    if (f.f.state == ST_ENGAGED and how == HK_APP_LINGERS and f.bits & F_TWIN and not twin_fin_taken(&f.t)
+            and not redirected_lives(f)):
+        lingers(w, f)
+        return
+    if f.f.state == ST_ENGAGED and how == HK_APP_ABORTED:
+        aborted(w, f)
+    trail_end(w, f)
+    flow_local(&f.f, &w.config, EV_CLOSE, w.now, &out)
+    act_alone(w, f, &out)
+    if out.was == ST_ENGAGED:
+        flow_report(w, f, WHY_RESET_THERE if f.f.flags & FL_RST_TOLD or how == HK_APP_RESET else WHY_CLOSED)
+        if how == HK_APP_RESET:
+            redirected_drop(w, f)
+    elif f.bits & F_ENGAGED and how == HK_APP_RESET:
+        flow_report(w, f, WHY_RESET_THERE)      # by the wire: its engine had only left
+    f.bits &= ~<uint16_t>F_WANTED
+    f.again_at = w.now + LAST_WORDS
+    flow_socket_gone(w, f)
+    if not f.bits & F_ENGAGED and f.f.epoch == 0:
+        flow_over(w, f)                         # nothing of it was ever said to anybody
+
+
+cdef inline void measure(flow *f) noexcept nogil:
+    """Twice that is what the transport itself waits for an answer: a path or a peer that is slow, or not even, gets more time."""
+    cdef uint64_t most = vtl_patience(f.p.a) if f.p != NULL and f.p.a != NULL and f.f.state == ST_ENGAGED else 0
+    if most:
+        f.f.rtt_us = <uint32_t>min(most // 2000, <uint64_t>SECOND // 1000)
+
+
+cdef void hold_due(worker *w, flow *f) noexcept nogil:
+    cdef Outcome out
+    cdef bint unheard = f.unproven or f.p == NULL or f.p.a == NULL or not vtl_is_up(f.p.a)
+    if not f.bits & F_HELD:
+        return
+    f.bits &= ~<uint16_t>F_WANTED
+    f.again_at = UINT64_MAX
+    flow_local(&f.f, &w.config, EV_STOP, w.now, &out)
+    out.actions &= ~<uint32_t>DO_REPORT
+    act_alone(w, f, &out)
+    flow_report(w, f, WHY_HOLD)                 # which releases it
+    if f.f.role == ROLE_CLIENT:
+        avoid(w, f, unheard)                    # the next one does not wait in vain, too
+
+
+cdef void sender_is_due(worker *w, flow *f) noexcept nogil:
+    cdef sender_due due = sender_timer(&f.r.s, &w.pool.c, w.now)
+    redirected_due(w, f)
+    if due == DUE_PROBE:
+        say(w, f, MSG_PROBE, f.f.epoch)
+    elif due == DUE_END:
+        flow_gives_up(w, f, WHY_NO_PROGRESS)
+
+
+cdef void closed_due(worker *w, flow *f) noexcept nogil:
+    """Its channel ends, unless there are bytes that its application has left to us."""
+    if redirected_lives(f):
+        f.again_at = w.now + LAST_WORDS
+        f.f.wait_at = w.now + w.config.closed
+        return
+    f.again_at = UINT64_MAX
+    channel_end(f)
+
+
+cdef void flow_due(worker *w, flow *f) noexcept nogil:
+    cdef Outcome out
+    cdef uint64_t start, end
+    if redirected_deadline(f) <= w.now:
+        sender_is_due(w, f)
+    if f.f.state == ST_LEFT and f.rec != NULL and not hk_load32(&f.rec.marked):
+        flow_local(&f.f, &w.config, EV_UNMARKED, w.now, &out)
+        act_alone(w, f, &out)
+    if hold_deadline(w, f) <= w.now:
+        hold_due(w, f)
+    if flow_deadline(&f.f) <= w.now:
+        measure(f)
+        flow_timer(&f.f, &w.config, w.now, &out)
+        act_alone(w, f, &out)
+        if f.f.state == ST_ARMED or (f.f.state == ST_EARLY and not f.f.flags & FL_SEEN):
+            lane_doubt(w, f)
+    if f.bits & F_TWIN and f.t.deadline <= w.now and twin_expired(&f.t, w.now, &start, &end):
+        refuse(w, f, start)
+    if f.f.state == ST_TCP and f.again_at <= w.now and f.bits & F_WANTED:
+        flow_part(w, f)
+        never_found(w, f, WHY_NO_ANSWER)
+    elif f.f.state == ST_TCP and f.again_at <= w.now:
+        flow_wanted(w, f)
+    if f.f.state == ST_ENGAGED and f.bits & F_SOCKET_GONE and f.again_at <= w.now:
+        flow_lingered(w, f)
+    if f.f.state == ST_CLOSED and f.again_at <= w.now:
+        closed_due(w, f)
+    flow_touch(w, f)
+
+
+# ---- messages ----------------------------------------------------------------------------------------
+
+cdef void say_all(worker *w, flow *f, const Outcome *out) noexcept nogil:
+    cdef uint32_t todo = out.actions
+    if todo & DO_SEND_OPEN:
+        say_proof(w, f, MSG_OPEN)
+    if todo & DO_SEND_ACCEPT:
+        say_proof(w, f, MSG_ACCEPT)
+    if todo & DO_SEND_ENGAGED:
+        say(w, f, MSG_ENGAGED, f.f.epoch)
+    if todo & DO_SEND_ACKED:
+        say(w, f, MSG_ACKED, f.f.epoch)
+    if todo & DO_SEND_PROBE:
+        f.bits |= F_ASKED
+        say(w, f, MSG_PROBE, f.f.epoch)
+    if todo & DO_SEND_PING:
+        say(w, f, MSG_PING, f.f.epoch)
+    if todo & DO_SEND_PONG:
+        say(w, f, MSG_PONG, f.f.epoch)
+    if todo & DO_SEND_RESET:
+        say(w, f, MSG_RESET, f.f.epoch)
+    if todo & DO_SEND_LEAVE:
+        say(w, f, MSG_LEAVE, out.epoch)
+
+
+cdef void say(worker *w, flow *f, message_type kind, uint8_t epoch) noexcept nogil:
+    cdef Message m
+    cdef vtl_channel *channel = channel_of(f) if kind == MSG_ACKED else NULL
+    if channel != NULL:
+        vtl_channel_report(channel)             # composed when it goes: its serial is that of what was sent
+        return
+    flow_compose(&f.f, kind, w.now, &m)
+    m.epoch = epoch
+    if kind == MSG_ENGAGED:
+        if f.trail_epoch != f.f.epoch:
+            f.trail_epoch, f.trail_ts = f.f.epoch, m.tsval
+        m.flags |= ENGAGED_TRAIL if f.bits & F_TRAIL else 0
+    peer_say(w, f, &m)
+
+
+cdef void say_proof(worker *w, flow *f, message_type kind) noexcept nogil:
+    cdef Message m
+    cdef uint8_t binding[MAX_BINDING]
+    cdef uint32_t n
+    if f.p == NULL or f.p.a == NULL:
+        return
+    channel_begin(f)
+    n = binding_of(w, f.p, kind == MSG_OPEN, binding)
+    flow_compose(&f.f, kind, w.now, &m)
+    if kind == MSG_OPEN:
+        m.token = f.locator
+    m.position = trail_ends(f)
+    prove(f.proof_key, PROOF_OPEN if kind == MSG_OPEN else PROOF_ACCEPT, binding, n, &m)
+    peer_say(w, f, &m)
+
+
+# ---- the local TCP's bytes ---------------------------------------------------------------------------
+
+cdef void pass_on(worker *w, flow *f, uint32_t todo, cause *c) noexcept nogil:
+    if todo & DO_BRIDGE:
+        w.n.segments_bridged += 1
+        wire_segment(w, f, c.s)
+    if todo & DO_SEND_DATA:
+        send_segment(w, f, c)
+
+
+cdef uint8_t flags_of(const Segment *s, bint last) noexcept nogil:
+    cdef uint8_t flags = 0
+    if last and s.flags & FLAG_FIN:
+        flags |= DATA_FIN
+    if last and s.flags & FLAG_PSH:
+        flags |= DATA_PSH
+    return flags
+
+
+cdef void send_segment(worker *w, flow *f, cause *c) noexcept nogil:
+    """What is acknowledged stays out; an urgent pointer cuts it."""
+    cdef const Segment *s = c.s
+    cdef uint32_t position = s.seq - f.t.local_isn, skip = 0, cut = s.length
+    if <int32_t>(f.f.snd_una - position) > 0:
+        skip = min(f.f.snd_una - position, s.length)
+    if s.flags & FLAG_URG and skip < s.urgent < s.length:
+        cut = s.urgent
+        send_bytes(w, f, c, position, skip, cut, flags_of(s, False) | DATA_URG)
+        skip = cut
+        send_bytes(w, f, c, position, skip, s.length, flags_of(s, True))
+    else:
+        send_bytes(w, f, c, position, skip, s.length,
+                   flags_of(s, True) | (DATA_URG if s.flags & FLAG_URG and s.urgent == s.length else 0))
+
+
+cdef void send_bytes(worker *w, flow *f, cause *c, uint32_t position, uint32_t start, uint32_t end,
+                     uint8_t flags) noexcept nogil:
+    cdef Message m
+    cdef lot *l = NULL
+    cdef vtl_channel *channel
+    cdef uint32_t n = end - start
+    if n == 0 and not flags & DATA_FIN:
+        return
+    flow_compose(&f.f, MSG_DATA, w.now, &m)
+    m.flags |= flags
+    m.position, m.data, m.data_n = position + start, c.s.data + start, n
+    channel = channel_of(f)
+    if n and channel != NULL:
+        l = lent_for(w, f, c.memory, &m.data, n)
+    if channel == NULL or (n and l == NULL) or send_message(channel, &m, l) < 0:
+        if l != NULL:
+            lent_not(w, l)
+        w.n.data_not_taken += 1
+        flow_not_taken(&f.f, m.position)
+        return
+    if not flags & DATA_URG:                    # the copy would not say which byte is urgent
+        keep(w, f, m.position, m.data, n, (FLAG_FIN if flags & DATA_FIN else 0) | (FLAG_PSH if flags & DATA_PSH else 0))
+    f.bytes_out += n
+    if n and lent_taken(l, n):
+        c.lent = True
+
+
+# ---- the wire ----------------------------------------------------------------------------------------
+
+cdef void on_wire(worker *w, flow *f, uint32_t todo) noexcept nogil:
+    if todo & DO_WIRE_ACK:
+        wire_bare(w, f, 0)
+    if todo & DO_WIRE_RST:
+        wire_bare(w, f, FLAG_RST)
+    if todo & (DO_WIRE_OLDEST | DO_WIRE_EARLY):
+        kept_acked(w, f)
+        wire_kept(w, f)
+
+
+# ---- towards the local TCP ---------------------------------------------------------------------------
+
+cdef void inject(worker *w, flow *f, uint32_t todo, cause *c) noexcept nogil:
+    if not f.bits & F_TWIN:
+        if todo & DO_INJECT_PROBE and f.rec != NULL and not f.bits & F_STEERED:
+            give_probe(w, f, False)
+        if todo & DO_KEEP and c.r != NULL and not stash_keep(w, f, c.r) and f.channel != NULL:
+            refuse(w, f, c.r.position)
+        return
+    if todo & DO_INJECT_ACK and f.r == NULL:
+        twin_told(w, f)
+        kept_acked(w, f)
+    if todo & DO_INJECT and c.r != NULL:
+        give(w, f, c.r)
+    if todo & DO_KEEP and c.r != NULL:
+        refuse(w, f, f.f.rcv_edge)              # nothing is kept: it is repeated when there is room
+    if todo & DO_INJECT_PROBE:
+        give_probe(w, f, False)
+    if todo & DO_INJECT_RST:
+        give_reset(w, f)

@@ -1,0 +1,234 @@
+"""What the local TCP is given: bytes as they were gathered, and acknowledgements, windows, probes, resets.
+
+The machine counts positions modulo 2^32, the twin in 64 bits. Only differences mean anything, so a twin begins one turn up:
+nothing it subtracts goes below zero, however near the beginning the connection stands.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+from hooker.engine.peers cimport refuse
+from hooker.engine.record cimport record_numbers, record_read
+from hooker.engine.worker cimport *
+from hooker.flow.messages cimport DATA_FIN, DATA_PSH, DATA_URG
+from hooker.includes.hk cimport HK_APP_LINGERS, HK_TCP_SACK, HK_TCP_TIMESTAMPS
+from hooker.includes.linux cimport hk_load32, iovec
+from hooker.tcp.numbers cimport FAR
+from hooker.tcp.segment cimport MAX_HEADERS
+from hooker.tcp.twin cimport *
+from hooker.engine.tun cimport tun_gather, tun_put, tun_write
+
+cdef enum:
+    SMALL = 1460               # bytes that are copied: a packet of Ethernet's size
+    SMALLEST_MSS = 48          # that a twin begins with
+    LEAST_MSS = 536            # RFC 9293 3.7.1, where nothing is known
+
+cdef extern from * nogil:
+    """
+    #define HK_TURN ((uint64_t)1 << 32)
+    """
+    const uint64_t TURN "HK_TURN"
+
+
+cdef inline uint64_t widen(uint32_t position, uint64_t near) noexcept nogil:
+    return near + <int32_t>(position - <uint32_t>near)
+
+cdef inline uint32_t ahead(uint32_t edge, uint32_t position) noexcept nogil:
+    """How far; 0 if it is behind."""
+    return edge - position if <int32_t>(edge - position) > 0 else 0
+
+
+# ---- the twin ----------------------------------------------------------------------------------------
+
+cdef void addresses(const flow *f, twin_start *s) noexcept nogil:
+    cdef uint32_t mss = hk_load32(&f.rec.mss) if f.rec != NULL else 0     # the kernel program may write it meanwhile
+    memset(s, 0, sizeof(twin_start))
+    s.version = f.t.version
+    memcpy(s.local, f.t.local, 16)
+    memcpy(s.remote, f.t.remote, 16)
+    s.local_port, s.remote_port = f.t.local_port, f.t.remote_port
+    s.local_isn, s.remote_isn = f.t.local_isn, f.t.remote_isn
+    s.local_wscale, s.remote_wscale = f.t.local_wscale, f.t.remote_wscale
+    s.timestamps, s.sack = f.tcp_options & HK_TCP_TIMESTAMPS, f.tcp_options & HK_TCP_SACK
+    s.mss = f.mss if f.mss else LEAST_MSS
+    if 0 < mss < 0xFFFF:
+        s.mss = <uint16_t>mss
+    s.mss = max(s.mss, <uint16_t>SMALLEST_MSS)      # no wire is behind the device
+    s.ts_local, s.ts_remote = f.f.tsval, f.ts_recent
+
+
+cdef uint32_t granted(const flow *f) noexcept nogil:
+    """Bytes beyond snd_una that the remote TCP takes, as far as anybody here knows."""
+    cdef uint32_t window = max(ahead(f.f.peer_edge, f.f.snd_una), f.f.snd_nxt - f.f.snd_una)
+    cdef record_numbers n
+    if f.rec != NULL and f.marks and record_read(f.rec, &n):                # what it said on the wire
+        window = max(window, ahead(n.snd_una - f.t.local_isn + n.snd_wnd, f.f.snd_una))
+    return min(window, <uint32_t>FAR)
+
+
+cdef void twin_begin(worker *w, flow *f) noexcept nogil:
+    cdef twin_start s
+    cdef twin t                                 # one that cannot begin leaves the addresses as they are
+    addresses(f, &s)
+    s.acked = TURN + f.f.snd_una
+    s.sent = s.acked + (f.f.snd_nxt - f.f.snd_una)
+    s.edge = s.acked + granted(f)
+    s.received, s.window = TURN + f.f.rcv_ack, f.f.rcv_edge - f.f.rcv_ack
+    if twin_init(&t, &s):
+        f.t = t
+        f.bits |= F_TWIN
+
+
+cdef void twin_told(worker *w, flow *f) noexcept nogil:
+    cdef uint64_t edge = widen(f.f.peer_edge, f.t.up_edge)
+    twin_acked(&f.t, widen(f.f.snd_una, f.t.up_acked), edge)
+    if edge + (<uint64_t>1 << f.t.remote_wscale) <= f.t.up_edge:     # not what only the shift has rounded
+        twin_withdraw(&f.t, edge)
+    if f.bits & F_ASKED:
+        f.bits &= ~<uint16_t>F_ASKED
+        f.t.flags |= TWIN_PROMPT
+    is_due(w, f)
+
+
+cdef void is_due(worker *w, flow *f) noexcept nogil:
+    if f.bits & F_DIRTY or not f.bits & F_TWIN or not twin_wants_ack(&f.t):
+        return
+    f.bits |= F_DIRTY
+    f.dirty_next = w.dirty
+    w.dirty = f
+
+
+cdef inline bint is_reached(const flow *f) noexcept nogil:
+    """Its own segments come this way, and it is there: else the kernel would answer what is injected with a RST."""
+    cdef uint32_t closed
+    if f.bits & F_STEERED or f.rec == NULL:
+        return not f.bits & F_STEERED
+    closed = hk_load32(&f.rec.app_closed)
+    return not hk_load32(&f.rec.steered) and (closed == 0 or closed == HK_APP_LINGERS)
+
+
+cdef void flush_acks(worker *w) noexcept nogil:
+    cdef flow *f
+    cdef twin_segment out
+    while w.dirty != NULL:
+        f = w.dirty
+        w.dirty = f.dirty_next
+        f.bits &= ~<uint16_t>F_DIRTY
+        if f.bits & F_TWIN and twin_wants_ack(&f.t) and is_reached(f):
+            twin_ack(&f.t, NULL, &out)
+            tun_write(w.tun_fd, &out, &w.tun)
+            w.n.acks += 1
+
+
+# ---- probes and resets -------------------------------------------------------------------------------
+
+cdef bint before_the_twin(const flow *f, twin *t) noexcept nogil:
+    """One for a probe only: what is known of where the socket stands."""
+    cdef twin_start s
+    cdef record_numbers n
+    addresses(f, &s)
+    s.acked = s.sent = s.edge = TURN + f.f.snd_una
+    s.received = TURN + f.f.rcv_ack
+    if not f.bits & F_ENGAGED and f.rec != NULL and record_read(f.rec, &n) and n.marks:
+        s.acked = s.sent = s.edge = TURN + (n.snd_una - f.t.local_isn)
+        s.received = TURN + (n.rcv_nxt - f.t.remote_isn)
+    return twin_init(t, &s)
+
+
+cdef void give_probe(worker *w, flow *f, bint byte) noexcept nogil:
+    cdef twin early
+    cdef twin_segment out
+    if not is_reached(f):
+        return
+    if f.bits & F_TWIN:
+        twin_probe(&f.t, byte, &out)
+    elif before_the_twin(f, &early):
+        twin_probe(&early, byte, &out)
+    else:
+        return
+    w.n.probes += 1
+    tun_write(w.tun_fd, &out, &w.tun)
+
+
+cdef void give_nudge(worker *w, flow *f) noexcept nogil:
+    cdef twin early
+    cdef twin_segment out
+    if not is_reached(f) or not before_the_twin(f, &early):
+        return
+    twin_ack(&early, NULL, &out)
+    w.n.acks += 1
+    tun_write(w.tun_fd, &out, &w.tun)
+
+
+cdef void give_reset(worker *w, flow *f) noexcept nogil:
+    cdef twin_segment out
+    if not is_reached(f):
+        return
+    twin_reset(&f.t, &out)
+    w.n.resets += 1
+    tun_write(w.tun_fd, &out, &w.tun)
+
+
+# ---- bytes -------------------------------------------------------------------------------------------
+
+cdef bint write_small(worker *w, const stretch *r, const twin_segment *s) noexcept nogil:
+    """In one piece: to copy a small packet costs less than the kernel's looking for its parts."""
+    cdef uint8_t packet[MAX_HEADERS + SMALL]
+    cdef uint8_t *at = packet + s.header
+    cdef size_t skip = <size_t>s.data, left = s.length, n
+    cdef uint32_t i
+    memcpy(packet, s.head, s.header)
+    for i in range(1, r.count + 1):
+        if skip >= r.part[i].iov_len:
+            skip -= r.part[i].iov_len
+            continue
+        n = min(r.part[i].iov_len - skip, left)
+        memcpy(at, <const uint8_t *>r.part[i].iov_base + skip, n)
+        at += n
+        left -= n
+        skip = 0
+        if left == 0:
+            break
+    return tun_put(w.tun_fd, packet, at - packet, &w.tun)
+
+
+cdef bint write_part(worker *w, const stretch *r, const twin_segment *s) noexcept nogil:
+    """Headers and `length` bytes of the run, of which `data` is the offset."""
+    cdef iovec v[1 + PARTS]
+    cdef size_t skip = <size_t>s.data, left = s.length
+    cdef uint32_t i
+    cdef int n = 1
+    if s.length <= SMALL:
+        return write_small(w, r, s)
+    v[0].iov_base, v[0].iov_len = <void *>s.head, s.header
+    for i in range(1, r.count + 1):
+        if left == 0:
+            break
+        if skip >= r.part[i].iov_len:
+            skip -= r.part[i].iov_len
+            continue
+        v[n].iov_base = <uint8_t *>r.part[i].iov_base + skip
+        v[n].iov_len = min(r.part[i].iov_len - skip, left)
+        left -= v[n].iov_len
+        skip = 0
+        n += 1
+    return tun_gather(w.tun_fd, v, n, &w.tun)
+
+
+cdef uint32_t delivery_flags(uint8_t flags) noexcept nogil:
+    return ((DELIVER_FIN if flags & DATA_FIN else 0) | (DELIVER_PUSH if flags & DATA_PSH else 0)
+            | (DELIVER_URGENT if flags & DATA_URG else 0))
+
+
+cdef void give(worker *w, flow *f, const stretch *r) noexcept nogil:
+    cdef delivery d
+    cdef twin_segment out
+    memset(&d, 0, sizeof(d))
+    d.position, d.length = widen(r.position, f.t.down_acked), r.n
+    d.flags, d.urgent = delivery_flags(r.flags), d.position + r.n
+    while is_reached(f) and twin_deliver(&f.t, &d, w.now, &out):
+        w.n.injected += 1
+        w.n.injected_bytes += out.length
+        f.bytes_in += out.length
+        if not write_part(w, r, &out):
+            refuse(w, f, d.position - out.length)
+    is_due(w, f)

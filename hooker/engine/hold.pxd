@@ -1,0 +1,11 @@
+# Flows whose payload the kernel keeps back: until they are engaged, given up, or for good.
+from libc.stdint cimport uint64_t
+from hooker.engine.worker cimport flow, worker
+
+cdef void hold_begin(worker *w, flow *f) noexcept nogil       # a new flow
+cdef uint64_t hold_deadline(const worker *w, const flow *f) noexcept nogil    # UINT64_MAX: none
+cdef void hold_release(worker *w, flow *f) noexcept nogil     # it is on TCP
+cdef void hold_pin(worker *w, flow *f) noexcept nogil         # with a key: the peer may have bytes of it from now on
+cdef void hold_unpin(worker *w, flow *f) noexcept nogil       # its peer leaves, and so was never pinned
+cdef void hold_engaged(worker *w, flow *f) noexcept nogil     # its twin has begun
+cdef bint is_withheld(const flow *f) noexcept nogil           # no payload of it goes to the wire

@@ -1,0 +1,68 @@
+"""Flows that are held: nothing of theirs but bare headers is on the wire until both engines have agreed.
+
+1. The kernel program keeps payload back (bpf/guard.c), TCP has it unsent. The engine says by `hold` of the record when
+   it may go: engaged, to hk0; given up, anywhere, and a bare ACK makes the local TCP send at once.
+2. A flow of an engine without a key is free as soon as it is engaged. With a key it is pinned when ENGAGED is about to be
+   sent: from then on the peer may have bytes that came encrypted, and there is no way back. Given up before that, it is TCP's
+   for good.
+3. Who does not get so far in `hold_for` is given up. Its service is not asked again for a while; nor is its host, without an
+   association.
+"""
+
+from libc.stdint cimport UINT64_MAX, uint64_t
+from hooker.engine.hk0 cimport give_nudge, is_due
+from hooker.engine.worker cimport *
+from hooker.flow.machine cimport FL_PINNED, ST_BRIDGE, ST_CLOSED
+from hooker.includes.hk cimport *
+from hooker.includes.linux cimport hk_load32, hk_store32
+from hooker.tcp.twin cimport TWIN_PROMPT
+
+
+cdef void hold_begin(worker *w, flow *f) noexcept nogil:
+    if w.hold_for:
+        f.bits |= F_HELD
+
+
+cdef uint64_t hold_deadline(const worker *w, const flow *f) noexcept nogil:
+    return f.opened_ns + w.hold_for if f.bits & F_HELD and f.f.state != ST_CLOSED else UINT64_MAX
+
+
+cdef void hold_release(worker *w, flow *f) noexcept nogil:
+    f.bits &= ~<uint16_t>F_HELD
+    if w.pinned:
+        f.bits |= F_NEVER
+        f.again_at = UINT64_MAX
+    if f.rec == NULL:
+        return
+    if w.pinned:
+        hk_store32(&f.rec.want, HK_WANT_NEVER)
+    hk_store32(&f.rec.hold, HK_HOLD_NONE)
+    if not f.bits & F_STEERED:
+        give_nudge(w, f)
+
+
+cdef void hold_pin(worker *w, flow *f) noexcept nogil:
+    if w.pinned and f.bits & F_HELD:
+        f.bits &= ~<uint16_t>F_HELD
+        f.f.flags |= FL_PINNED
+
+
+cdef void hold_unpin(worker *w, flow *f) noexcept nogil:
+    """BRIDGE only: a peer that is pinned says RESET, not LEAVE, so neither side has sent bytes, and TCP has them all."""
+    if w.pinned and f.f.state == ST_BRIDGE and f.f.flags & FL_PINNED:
+        f.f.flags &= ~FL_PINNED
+        f.bits |= F_HELD
+
+
+cdef void hold_engaged(worker *w, flow *f) noexcept nogil:
+    f.bits &= ~<uint16_t>F_HELD
+    if f.rec == NULL or hk_load32(&f.rec.hold) != HK_HOLD_ALL:
+        return
+    hk_store32(&f.rec.hold, HK_HOLD_WIRE if f.f.flags & FL_PINNED else HK_HOLD_NONE)
+    if f.bits & F_TWIN:
+        f.t.flags |= TWIN_PROMPT                # what its TCP has unsent goes now
+        is_due(w, f)
+
+
+cdef bint is_withheld(const flow *f) noexcept nogil:
+    return f.f.flags & FL_PINNED or f.bits & F_HELD

@@ -1,0 +1,245 @@
+"""From peers: blocks of bytes, and messages about flows.
+
+Blocks of a flow that follow each other in a batch of datagrams become one delivery, and one segment of TSO for the local TCP.
+A flow belongs to the association in which its OPEN was proven: what others say of it counts for nothing.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memset
+from hooker.engine.actions cimport act, act_alone, cause
+from hooker.engine.cut cimport cut_try
+from hooker.engine.flows cimport flow_join, flow_reindex, remote_ip
+from hooker.engine.hold cimport hold_unpin
+from hooker.engine.index cimport *
+from hooker.engine.greeting cimport peer_hello
+from hooker.engine.lane cimport is_blocked
+from hooker.engine.peers cimport binding_of, early_keep, early_take, peer_of, peer_unknown
+from hooker.engine.redirected cimport redirected_word
+from hooker.engine.trail cimport trail_heard
+from hooker.engine.worker cimport *
+from hooker.flow.machine cimport FL_PINNED, Outcome, ROLE_SERVER, ST_CLOSED, flow_message
+from hooker.flow.messages cimport *
+from hooker.flow.proof cimport MAX_BINDING, PROOF_ACCEPT, PROOF_OPEN, proven
+from hooker.tcp.numbers cimport is_newer
+from hooker.tcp.twin cimport twin_stamp
+from hooker.transports.vtl cimport message_of_block, message_of_control
+from hooker.vtl.api cimport vtl_assoc, vtl_block
+from hooker.vtl.endpoint cimport vtl_peer
+
+cdef enum:
+    MOST = 64000               # bytes of a run: the twin makes one segment of it
+    ENDS = DATA_FIN | DATA_URG
+
+
+# ---- blocks ------------------------------------------------------------------------------------------
+
+cdef int runs_init(worker *w) noexcept nogil:
+    cdef uint32_t i
+    w.run_memory = <stretch *>calloc(RUNS, sizeof(stretch))
+    if w.run_memory == NULL:
+        return -1
+    for i in range(RUNS):
+        w.run_memory[i].next_used = w.run_free
+        w.run_free = &w.run_memory[i]
+    return 0
+
+
+cdef void runs_free(worker *w) noexcept nogil:
+    free(w.run_memory)
+    w.run_memory = NULL
+
+
+cdef void flush_run(worker *w, stretch *r) noexcept nogil:
+    cdef Message m
+    cdef Outcome out
+    cdef cause c
+    cdef flow *f = r.owner
+    r.owner = NULL
+    if f == NULL:
+        return
+    f.gather = NULL
+    if f.bits & F_FORGET:
+        return
+    memset(&m, 0, sizeof(m))
+    m.type, m.flags, m.epoch, m.position = MSG_DATA, r.flags, r.epoch, r.position
+    m.data_n = r.n
+    flow_message(&f.f, &w.config, &m, w.now, &out)
+    memset(&c, 0, sizeof(c))
+    c.r = r
+    act(w, f, &out, &c)
+
+
+cdef void flush_runs(worker *w) noexcept nogil:
+    """In the order in which they began."""
+    cdef stretch *r = w.run_used
+    cdef stretch *following
+    w.run_used = w.run_last = NULL
+    while r != NULL:
+        following = r.next_used
+        flush_run(w, r)
+        r.next_used = w.run_free
+        w.run_free = r
+        r = following
+
+
+cdef stretch *run_for(worker *w, flow *f, const vtl_block *b) noexcept nogil:
+    """One that the block continues."""
+    cdef stretch *r = f.gather
+    if r != NULL:
+        if (r.position + r.n == b.position and r.count < PARTS and r.n + b.n <= MOST and r.epoch == b.epoch
+                and not r.flags & ENDS):
+            return r
+        flush_run(w, r)
+    if w.run_free == NULL:
+        flush_runs(w)
+    r = w.run_free
+    w.run_free = r.next_used
+    r.next_used = NULL
+    if w.run_last != NULL:
+        w.run_last.next_used = r
+    else:
+        w.run_used = r
+    w.run_last = r
+    r.owner, r.position, r.epoch, r.n, r.count, r.flags = f, b.position, b.epoch, 0, 0, 0
+    f.gather = r
+    return r
+
+
+cdef void on_block(worker *w, vtl_assoc *a, const vtl_block *b, bint stable) noexcept nogil:
+    cdef flow *f
+    cdef Message m
+    cdef peer *p = peer_of(w, a)
+    cdef stretch *r
+    w.n.blocks += 1
+    w.n.block_bytes += b.n
+    if b.flags & DATA_OPENERS:
+        f = flow_by_peer_token(w, p, b.id) if p != NULL else NULL
+        if f == NULL or f.f.role != ROLE_SERVER:
+            return                      # its OPEN is not here, or not agreed to; its TCP sends it by the wire in a moment
+    else:
+        f = flow_by_token(w, b.id)
+    if f == NULL or f.p == NULL or f.p != p:
+        if p != NULL:
+            message_of_block(b, &m)
+            peer_unknown(w, p, &m)
+        return
+    if b.n > MOST:
+        return                          # no datagram is so large
+    r = run_for(w, f, b)
+    if b.n:
+        r.count += 1
+        r.part[r.count].iov_base, r.part[r.count].iov_len = <void *>b.data, b.n
+    r.n += b.n
+    r.flags = b.flags
+    if not stable:
+        flush_run(w, r)
+
+
+# ---- messages ----------------------------------------------------------------------------------------
+
+cdef void on_message(worker *w, vtl_assoc *a, const uint8_t *p, size_t n) noexcept nogil:
+    cdef Message m
+    cdef peer *who = peer_of(w, a)
+    if message_of_control(p, n, &m) != MESSAGE_FINE or who == NULL:
+        w.n.bad_messages += 1
+    elif m.type == MSG_HELLO:
+        peer_hello(w, who, &m)
+    elif m.type == MSG_OPEN:
+        on_open(w, who, &m)
+    else:
+        about_a_flow(w, who, &m)
+
+
+cdef void about_a_flow(worker *w, peer *who, const Message *m) noexcept nogil:
+    cdef Outcome out
+    cdef uint64_t before
+    cdef flow *f
+    if m.type == MSG_LEAVE and m.flags & LEAVE_QUOTES:
+        f = flow_by_peer_token(w, who, m.token)
+    else:
+        f = flow_by_token(w, <uint32_t>m.token)
+        if f != NULL and f.f.token != m.token:
+            f = NULL
+    if f == NULL or f.p != who:
+        peer_unknown(w, who, m)
+        return
+    if m.type == MSG_ACCEPT and not is_proven(w, f, who, m):
+        w.n.unproven += 1
+        return
+    if m.type == MSG_ACCEPT or m.type == MSG_ENGAGED:
+        trail_heard(w, f, m)
+    if f.gather != NULL and m.type != MSG_ACKED:
+        flush_run(w, f.gather)          # what was sent before it
+    if m.type == MSG_LEAVE and m.epoch == f.f.epoch and not m.flags & LEAVE_QUOTES:
+        hold_unpin(w, f)
+    before = f.f.peer_token
+    flow_message(&f.f, &w.config, m, w.now, &out)
+    flow_reindex(w, f, before)
+    if f.r != NULL and m.epoch == f.f.epoch:
+        redirected_word(w, f, m)
+    if m.type == MSG_ENGAGED and m.tsval:
+        stamp(f, m.tsval)               # what has come by the wire since our TCP said something was newer than it knew
+    act_alone(w, f, &out)
+
+
+cdef inline void stamp(flow *f, uint32_t ts) noexcept nogil:
+    if f.bits & F_TWIN:
+        twin_stamp(&f.t, ts)
+    elif is_newer(ts, f.ts_recent):
+        f.ts_recent = ts
+
+
+cdef bint is_proven(worker *w, const flow *f, const peer *who, const Message *m) noexcept nogil:
+    """That the sender has seen the handshake. Without a nonce of the server's it must have the connection's address, too."""
+    cdef uint8_t binding[MAX_BINDING]
+    cdef uint8_t ip[16]
+    cdef uint32_t n
+    remote_ip(f, ip)
+    if who.instance == 0 or (f.unproven and memcmp(vtl_peer(who.a).ip, ip, 16) != 0):
+        return False
+    n = binding_of(w, who, m.type == MSG_ACCEPT, binding)
+    return proven(f.proof_key, PROOF_OPEN if m.type == MSG_OPEN else PROOF_ACCEPT, binding, n, m)
+
+
+cdef void on_open(worker *w, peer *who, const Message *m) noexcept nogil:
+    cdef flow *f = flow_by_locator(w, m.token)
+    if f == NULL:
+        early_keep(w, who, m)
+    elif is_proven(w, f, who, m):
+        opened(w, f, who, m)
+    else:
+        w.n.unproven += 1
+
+
+cdef void opened(worker *w, flow *f, peer *who, const Message *m) noexcept nogil:
+    cdef Outcome out
+    cdef uint64_t before
+    if f.bits & (F_STEERED | F_NEVER) or (is_blocked(w, f) and not f.f.flags & FL_PINNED):
+        return                          # it stays on TCP; the client's tries end
+    if w.n.services_cut and m.epoch > f.f.epoch:
+        cut_try(w, f)
+    if f.r != NULL and m.epoch != f.f.epoch:
+        return                          # the kernel's TCP cannot go on where ours stands
+    if f.gather != NULL:
+        flush_run(w, f.gather)
+    if m.epoch > f.f.epoch and f.f.state != ST_CLOSED:
+        flow_join(w, f, who)            # its client speaks for it, and through this association now
+    if f.p != who:
+        return
+    trail_heard(w, f, m)
+    before = f.f.peer_token
+    flow_message(&f.f, &w.config, m, w.now, &out)
+    flow_reindex(w, f, before)
+    act_alone(w, f, &out)
+
+
+cdef void meet_early(worker *w, flow *f) noexcept nogil:
+    """Those who only guess may have come before the client: each is heard."""
+    cdef Message m
+    cdef peer *who = NULL
+    while early_take(w, f.locator, &m, &who):
+        if is_proven(w, f, who, &m):
+            opened(w, f, who, &m)
+        else:
+            w.n.unproven += 1

@@ -1,8 +1,0 @@
-# Services whose segments do not come through hk0, though the lane is open.
-from libc.stdint cimport uint64_t
-from hooker.engine.segments.worker cimport flow, worker
-
-cdef void cut_try(worker *w, const flow *f) noexcept nogil            # it is about to be engaged
-cdef bint cut_note(worker *w, const flow *f) noexcept nogil           # marked; True: it waited in vain
-cdef void cut_over(worker *w, const flow *f) noexcept nogil           # they do
-cdef uint64_t cut_until(const worker *w, const flow *f) noexcept nogil      # 0: it is not

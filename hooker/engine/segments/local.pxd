@@ -1,4 +1,0 @@
-# Segments of the local TCP, out of hk0.
-from hooker.engine.segments.worker cimport worker
-
-cdef bint take_segments(worker *w, int most) noexcept nogil   # False: nothing is left to be read

@@ -1,0 +1,105 @@
+"""DATA that came before its flow could take it: behind an OPEN, until a segment of the local socket has come through hk0.
+
+The first request of a connection to a warm service comes so, and waits for the local probe's answer, microseconds as a rule.
+Peers choose what is kept, so it is little: STASH cells for all, of which an association has a quarter; a flow has STASH_SERVER or
+STASH_CLIENT. What finds no room is refused, and TCP repeats it. To forget is always right: nothing of it was acknowledged.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.string cimport memcpy, memset
+from hooker.engine.actions cimport act, cause
+from hooker.engine.cells cimport CELL_BYTES, cell, cell_give, cell_take
+from hooker.engine.worker cimport *
+from hooker.flow.machine cimport Outcome, ROLE_CLIENT, ST_ENGAGED, flow_message
+from hooker.flow.messages cimport MSG_DATA, Message
+
+
+cdef inline bint has_room(const worker *w, const flow *f, uint32_t cells) noexcept nogil:
+    cdef uint32_t most = STASH_CLIENT if f.f.role == ROLE_CLIENT else STASH_SERVER
+    return (f.stashed + cells <= most and w.stash.used + cells <= STASH
+            and (f.p == NULL or f.p.stashed + cells <= STASH // 4))
+
+
+cdef cell *append(worker *w, flow *f) noexcept nogil:
+    """A cell, of which there is one."""
+    cdef cell *k = cell_take(&w.stash)
+    f.stashed += 1
+    if f.p != NULL:
+        f.p.stashed += 1
+    if f.stash_last != NULL:
+        f.stash_last.next = k
+    else:
+        f.stash = k
+    f.stash_last = k
+    return k
+
+
+cdef cell *take_all(worker *w, flow *f) noexcept nogil:
+    """The flow's list, which is the caller's now."""
+    cdef cell *k = f.stash
+    f.stash = f.stash_last = NULL
+    if f.p != NULL:
+        f.p.stashed -= f.stashed
+    f.stashed = 0
+    return k
+
+
+cdef bint stash_keep(worker *w, flow *f, const stretch *r) noexcept nogil:
+    cdef uint32_t cells = (r.n + CELL_BYTES - 1) // CELL_BYTES, part = 1, done = 0, room, at = 0, i
+    cdef cell *k
+    if cells == 0:
+        cells = 1                       # a FIN alone
+    if not has_room(w, f, cells):
+        return False
+    for i in range(cells):
+        k = append(w, f)
+        k.position, k.n, k.flags = r.position + at, 0, 0
+        while part <= r.count and k.n < CELL_BYTES:
+            room = min(<uint32_t>(CELL_BYTES - k.n), <uint32_t>(r.part[part].iov_len - done))
+            memcpy(k.data + k.n, <uint8_t *>r.part[part].iov_base + done, room)
+            k.n += <uint16_t>room
+            done += room
+            if done == r.part[part].iov_len:
+                part += 1
+                done = 0
+        at += k.n
+    k.flags = r.flags                   # they belong to the last byte
+    w.n.early_kept += 1
+    return True
+
+
+cdef void give_cell(worker *w, flow *f, cell *k) noexcept nogil:
+    cdef Message m
+    cdef Outcome out
+    cdef cause c
+    cdef stretch r
+    memset(&m, 0, sizeof(m))
+    m.type, m.flags, m.epoch, m.position, m.data_n = MSG_DATA, k.flags, f.f.epoch, k.position, k.n
+    r.owner, r.next_used, r.position, r.n, r.epoch, r.flags = NULL, NULL, k.position, k.n, f.f.epoch, k.flags
+    r.count = 1 if k.n else 0
+    r.part[1].iov_base, r.part[1].iov_len = k.data, k.n
+    flow_message(&f.f, &w.config, &m, w.now, &out)
+    memset(&c, 0, sizeof(c))
+    c.r = &r
+    act(w, f, &out, &c)
+
+
+cdef void stash_give(worker *w, flow *f) noexcept nogil:
+    """As if it came now."""
+    cdef cell *k = take_all(w, f)
+    cdef cell *following
+    while k != NULL:
+        following = k.next
+        if f.f.state == ST_ENGAGED:
+            give_cell(w, f, k)
+        cell_give(&w.stash, k)
+        k = following
+
+
+cdef void stash_drop(worker *w, flow *f) noexcept nogil:
+    cdef cell *k = take_all(w, f)
+    cdef cell *following
+    while k != NULL:
+        following = k.next
+        cell_give(&w.stash, k)
+        k = following

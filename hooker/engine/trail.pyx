@@ -1,0 +1,89 @@
+"""The trail: bare ACKs on the wire, so that what is between the hosts knows where an engaged flow stands.
+
+A firewall that follows connections, and so every NAT, believes a segment only if it fits what it has seen. Of an engaged flow
+it would see nothing, and after its return to TCP take its numbers for forged ones. So it sees what TCP itself would have
+shown it, headers, in the order in which they mean something: where the local TCP's bytes end goes to the wire before the bytes
+go to the transport, and what it has acknowledged before the peer is told. Then no acknowledgement comes by before the
+number it acknowledges, and no number before the window that allows it; nothing has to be agreed on the way.
+
+1. Once in a round for a flow whose numbers have moved, and when a kernel probes (keepalive): a flow at rest says nothing, as TCP.
+2. SEQ and ACK are those of the kernel's own newest ACK, and so is the window.
+3. TSval is what the first ENGAGED said, TSecr what the kernel echoed last: a newer TSval would overtake data that is in the
+   transport, which the far kernel would then drop as old (PAWS).
+4. When both directions are over, a RST one beyond the number that would count: the entry between the hosts goes, the hosts
+   take no notice.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+from hooker.engine.flows cimport flow_key_of
+from hooker.engine.wire cimport wire_stamped
+from hooker.engine.worker cimport *
+from hooker.flow.machine cimport FL_PINNED, ROLE_CLIENT, ST_ENGAGED
+from hooker.flow.messages cimport ENGAGED_TRAIL, MSG_ENGAGED, Message
+from hooker.includes.hk cimport hk_key
+from hooker.tcp.segment cimport FLAG_RST
+from hooker.tcp.twin cimport twin_finished
+from hooker.vtl.siphash cimport siphash24
+
+
+cdef void put_ends(uint8_t *out, const uint8_t *client, uint16_t client_port, const uint8_t *server,
+                   uint16_t server_port) noexcept nogil:
+    memcpy(out, client, 16)
+    memcpy(out + 16, server, 16)
+    out[32], out[33] = client_port >> 8, client_port & 0xFF
+    out[34], out[35] = server_port >> 8, server_port & 0xFF
+
+
+cdef uint32_t trail_ends(const flow *f) noexcept nogil:
+    """With a key that only the two ends know: who else reads it learns nothing of addresses behind a NAT."""
+    cdef hk_key key
+    cdef uint64_t secret[2]
+    cdef uint8_t both[36]
+    flow_key_of(f, &key)
+    memcpy(secret, f.proof_key + 2, sizeof(secret))
+    if f.f.role == ROLE_CLIENT:
+        put_ends(both, key.local_ip, key.local_port, key.remote_ip, key.remote_port)
+    else:
+        put_ends(both, key.remote_ip, key.remote_port, key.local_ip, key.local_port)
+    return <uint32_t>siphash24(secret, both, sizeof(both)) | 1
+
+
+cdef void trail_heard(worker *w, flow *f, const Message *m) noexcept nogil:
+    cdef bint wanted
+    if f.bits & F_TRAIL or w.trail == TRAIL_NEVER or f.f.flags & FL_PINNED:
+        return                          # a pinned flow never goes back
+    if m.type == MSG_ENGAGED:
+        wanted = m.flags & ENGAGED_TRAIL
+    else:
+        wanted = w.trail == TRAIL_ALWAYS or (m.position != 0 and m.position != trail_ends(f))
+    if wanted:
+        f.bits |= F_TRAIL
+        w.n.trails += 1
+
+
+cdef void trail_note(worker *w, flow *f, bint asked) noexcept nogil:
+    if f.bits & F_TRAIL_DUE or f.f.state != ST_ENGAGED:
+        return
+    if asked or f.f.snd_nxt != f.trail_seq or f.f.rcv_ack != f.trail_ack or f.f.rcv_edge != f.trail_edge:
+        f.bits |= F_TRAIL_DUE
+        f.trail_next = w.trail_due
+        w.trail_due = f
+
+
+cdef void trail_flush(worker *w) noexcept nogil:
+    cdef flow *f
+    while w.trail_due != NULL:
+        f = w.trail_due
+        w.trail_due = f.trail_next
+        f.bits &= ~<uint16_t>F_TRAIL_DUE
+        if f.f.state == ST_ENGAGED and not f.bits & F_FORGET:
+            f.trail_seq, f.trail_ack, f.trail_edge = f.f.snd_nxt, f.f.rcv_ack, f.f.rcv_edge
+            w.n.trail_segments += 1
+            wire_stamped(w, f, f.f.snd_nxt, 0, f.trail_ts)
+
+
+cdef void trail_end(worker *w, flow *f) noexcept nogil:
+    if f.bits & F_TRAIL and f.f.state == ST_ENGAGED and f.bits & F_TWIN and twin_finished(&f.t):
+        w.n.trail_segments += 1
+        wire_stamped(w, f, f.f.snd_nxt + 1, FLAG_RST, f.trail_ts)

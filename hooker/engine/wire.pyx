@@ -1,0 +1,140 @@
+"""Raw sockets, for packets that carry their headers: what hk0 got and the wire should have.
+
+They have the engine's own mark, so neither its rule nor its programs see them. What they say for the local TCP, that has
+said itself, and the timestamp on a bare segment is one that the remote TCP has echoed: a newer one might overtake data
+that is still under way, which would then be dropped as old (PAWS, RFC 7323 5).
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+from hooker.engine.cells cimport cell
+from hooker.engine.hold cimport is_withheld
+from hooker.engine.worker cimport *
+from hooker.includes.hk cimport HK_MARK_OWN, HK_TCP_TIMESTAMPS
+from hooker.includes.linux cimport *
+from hooker.tcp.segment cimport *
+
+cdef enum:
+    IPV6_HDRINCL_ = 36
+    RAW_BUFFER = 8 << 20       # bytes
+    LEAST_MSS = 536
+
+
+cdef int raw_socket(int family) noexcept nogil:
+    cdef int mark = HK_MARK_OWN, on = 1, size = RAW_BUFFER
+    cdef int fd = socket(family, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_RAW)
+    if fd < 0:
+        return -errno
+    setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark))
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size))
+    if family == AF_INET6:
+        setsockopt(fd, IPPROTO_IPV6, IPV6_HDRINCL_, &on, sizeof(on))
+    return fd
+
+
+cdef int wire_open(worker *w) noexcept nogil:
+    w.raw4 = raw_socket(AF_INET)
+    w.raw6 = raw_socket(AF_INET6)               # a host without IPv6 has no IPv6 flows
+    return w.raw4 if w.raw4 < 0 else 0
+
+
+cdef void wire_close(worker *w) noexcept nogil:
+    if w.raw4 >= 0:
+        close(w.raw4)
+    if w.raw6 >= 0:
+        close(w.raw6)
+    w.raw4 = w.raw6 = -1
+
+
+cdef void send_packet(worker *w, const uint8_t *packet, uint32_t n) noexcept nogil:
+    """To the destination in its header. What the kernel does not take, TCP sends again."""
+    cdef sockaddr_in to4
+    cdef sockaddr_in6 to6
+    cdef ssize_t sent
+    if packet[0] >> 4 == 4:
+        memset(&to4, 0, sizeof(to4))
+        to4.sin_family = AF_INET
+        memcpy(&to4.sin_addr, packet + 16, 4)
+        sent = sendto(w.raw4, packet, n, MSG_DONTWAIT, <sockaddr *>&to4, sizeof(to4))
+    else:
+        memset(&to6, 0, sizeof(to6))
+        to6.sin6_family = AF_INET6
+        memcpy(&to6.sin6_addr, packet + 24, 16)
+        sent = sendto(w.raw6, packet, n, MSG_DONTWAIT, <sockaddr *>&to6, sizeof(to6))
+    if sent != <ssize_t>n:
+        w.n.wire_errors += 1
+
+
+cdef uint32_t packet_size(const flow *f, const Segment *s) noexcept nogil:
+    """Of the path, as far as TCP has found it out: the device has no limit of its own."""
+    cdef uint32_t mss = f.mss if f.mss else LEAST_MSS
+    cdef uint32_t now = hk_load32(&f.rec.mss) if f.rec != NULL else 0     # the kernel program may write it meanwhile
+    if now:
+        mss = now
+    if s.gso_size and s.gso_size < mss:
+        mss = s.gso_size
+    return <uint32_t>(s.data - s.ip) + mss
+
+
+cdef void wire_segment(worker *w, flow *f, const Segment *s) noexcept nogil:
+    cdef uint32_t size = packet_size(f, s), at = 0
+    cdef uint32_t room = cut_room(s, size)
+    if is_withheld(f) and (s.length or s.flags & FLAG_FIN):
+        return                                  # the kernel program lets none come here; a bare header would skip it
+    while True:
+        send_packet(w, w.cut, segment_cut(s, at, size, w.cut))
+        at += room
+        if at >= s.length:
+            return
+
+
+cdef void begin(const flow *f, uint32_t position, uint8_t flags, Segment *s) noexcept nogil:
+    memset(s, 0, sizeof(Segment))
+    s.version, s.src, s.dst = f.t.version, f.t.local, f.t.remote
+    s.src_port, s.dst_port = f.t.local_port, f.t.remote_port
+    s.seq, s.ack = f.t.local_isn + position, f.t.remote_isn + f.f.rcv_ack
+    s.flags = FLAG_ACK | flags
+    s.window = <uint16_t>min((f.f.rcv_edge - f.f.rcv_ack) >> f.t.local_wscale, <uint32_t>0xFFFF)
+    if f.tcp_options & HK_TCP_TIMESTAMPS:
+        s.options = HAS_TIMESTAMPS
+        s.ts_value, s.ts_echo = f.f.tsval, f.ts_recent
+        if f.t.ts_echo:                 # it has been engaged
+            s.ts_value = f.t.ts_echo
+
+
+cdef void wire_kept(worker *w, flow *f) noexcept nogil:
+    """With the newest timestamp, as TCP repeats: the far TCP may know a newer one than was echoed here."""
+    cdef Segment s
+    cdef uint32_t n, mss = hk_load32(&f.rec.mss) if f.rec != NULL else 0
+    cdef cell *k = f.kept
+    if k == NULL or is_withheld(f):
+        return
+    begin(f, k.position, k.flags, &s)
+    s.ts_value = f.f.tsval
+    s.data, s.length = k.data, k.n
+    if 0 < mss < s.length:              # the path has become narrower
+        s.length = mss
+        s.flags &= ~<uint8_t>(FLAG_FIN | FLAG_PSH)
+    n = segment_build(&s, False, w.cut)
+    memcpy(w.cut + n, s.data, s.length)
+    w.n.segments_repeated += 1
+    send_packet(w, w.cut + VNET_HEADER, n - VNET_HEADER + s.length)
+
+
+cdef void send_bare(worker *w, Segment *s) noexcept nogil:
+    cdef uint8_t packet[MAX_HEADERS]
+    cdef uint32_t n = segment_build(s, False, packet)
+    send_packet(w, packet + VNET_HEADER, n - VNET_HEADER)
+
+
+cdef void wire_bare(worker *w, flow *f, uint8_t flags) noexcept nogil:
+    cdef Segment s
+    begin(f, f.f.snd_nxt, flags, &s)
+    send_bare(w, &s)
+
+
+cdef void wire_stamped(worker *w, flow *f, uint32_t position, uint8_t flags, uint32_t ts) noexcept nogil:
+    cdef Segment s
+    begin(f, position, flags, &s)
+    s.ts_value = ts
+    send_bare(w, &s)
