@@ -165,11 +165,15 @@ def janitor(engine: int) -> int:
 
 
 def test_the_janitor_keeps_the_guard_until_the_sockets_have_ended(pair: Pair) -> None:
-    """The engine and its programs are gone, and all ways but the wire are closed."""
+    """The engine and its programs are gone, and all ways but the wire are closed.
+
+    Nor does the RST come with which the peer's engine, once it knows of that, ends its own side.
+    """
     programs = start(pair, "v4", (f"send:{ENDLESS}", "fin", "recv-all"), ("recv-all",))
     eventually(lambda: engaged(pair), every=0.02)
     keeper = janitor(pair.engines[0].pid)
     os.kill(keeper, signal.SIGSTOP)
+    pair.lab.meter.drop(to_a=("tcp",))
     try:
         pair.engines[0].kill9()
         rule = pair.a.run(["ip", "-4", "rule", "show", "priority", "63"], text=True, stdout=-1).stdout
