@@ -312,6 +312,7 @@ cdef void lane_forget(worker *w, uint8_t version) noexcept nogil:
     cdef lane *l = lane_of(w, version)
     hang_up(l)
     l.watched = False
+    l.device = 0
     l.state = LANE_OFF
     l.due = UINT64_MAX
     if l.blocked:
@@ -330,7 +331,7 @@ cdef void lanes_rest(worker *w) noexcept nogil:
 cdef void lanes_ruled(worker *w) noexcept nogil:
     cdef int i
     for i in range(2):
-        if w.lanes[i].device:           # the rule has not been looked at
+        if w.lanes[i].watched and w.lanes[i].device:    # the rule has not been looked at
             w.lanes[i].device = 0
             w.lanes[i].state = LANE_RESTING
         if w.lanes[i].state == LANE_RESTING:
