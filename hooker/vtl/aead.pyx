@@ -1,7 +1,7 @@
 """Authenticated encryption by libcrypto: one context for each key, set up once, a nonce for each packet."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 from hooker.vtl.wire cimport load64, store64
 
 cdef extern from "<openssl/evp.h>" nogil:
@@ -14,14 +14,14 @@ cdef extern from "<openssl/evp.h>" nogil:
     const EVP_CIPHER *EVP_aes_128_gcm()
     const EVP_CIPHER *EVP_aes_256_gcm()
     const EVP_CIPHER *EVP_chacha20_poly1305()
-    ctypedef struct EVP_MD_CTX
+    ctypedef struct EVP_MAC_CTX
+    ctypedef struct OSSL_PARAM
     const EVP_MD *EVP_sha256()
-    EVP_MD *EVP_MD_fetch(void *library, const char *name, const char *properties)
-    EVP_MD_CTX *EVP_MD_CTX_new()
-    void EVP_MD_CTX_free(EVP_MD_CTX *ctx)
-    int EVP_DigestInit_ex(EVP_MD_CTX *ctx, const EVP_MD *md, ENGINE *engine)
-    int EVP_DigestUpdate(EVP_MD_CTX *ctx, const void *data, size_t n)
-    int EVP_DigestFinal_ex(EVP_MD_CTX *ctx, uint8_t *out, unsigned int *n)
+    EVP_MAC_CTX *EVP_MAC_CTX_dup(const EVP_MAC_CTX *ctx)      # NULL of NULL
+    void EVP_MAC_CTX_free(EVP_MAC_CTX *ctx)
+    int EVP_MAC_init(EVP_MAC_CTX *ctx, const uint8_t *key, size_t n, const OSSL_PARAM *params)
+    int EVP_MAC_update(EVP_MAC_CTX *ctx, const uint8_t *data, size_t n)
+    int EVP_MAC_final(EVP_MAC_CTX *ctx, uint8_t *out, size_t *n, size_t room)
     EVP_CIPHER_CTX *EVP_CIPHER_CTX_new()
     void EVP_CIPHER_CTX_free(EVP_CIPHER_CTX *ctx)
     int EVP_CipherInit_ex(EVP_CIPHER_CTX *ctx, const EVP_CIPHER *cipher, ENGINE *engine, const uint8_t *key,
@@ -37,6 +37,25 @@ cdef extern from "<openssl/hmac.h>" nogil:
 cdef extern from "<openssl/crypto.h>" nogil:
     int CRYPTO_memcmp(const void *x, const void *y, size_t n)
     void OPENSSL_cleanse(void *p, size_t n)
+
+cdef extern from * nogil:
+    """
+    #include <openssl/core_names.h>
+    static EVP_MAC_CTX *hk_hmac_of_sha256(void) {
+        OSSL_PARAM digest[] = {
+            OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, (char *)"SHA256", 0), OSSL_PARAM_construct_end(),
+        };
+        EVP_MAC *mac = EVP_MAC_fetch(NULL, "HMAC", NULL);
+        EVP_MAC_CTX *ctx = mac ? EVP_MAC_CTX_new(mac) : NULL;
+        EVP_MAC_free(mac);
+        if (ctx && !EVP_MAC_CTX_set_params(ctx, digest)) {
+            EVP_MAC_CTX_free(ctx);
+            return NULL;
+        }
+        return ctx;
+    }
+    """
+    EVP_MAC_CTX *hk_hmac_of_sha256()
 
 cdef extern from * nogil:
     """
@@ -124,47 +143,23 @@ cdef bint aead_open(EVP_CIPHER_CTX *ctx, const uint8_t *iv, uint64_t number, con
             and EVP_CipherFinal_ex(ctx, data + m, &m) == 1)
 
 
-cdef enum:
-    HASH_BLOCK = 64            # bytes, of SHA-256
-
-cdef EVP_MD *sha256 = EVP_MD_fetch(NULL, b"SHA256", NULL)      # once: HMAC() and its like look for it each time
+cdef EVP_MAC_CTX *hmac = hk_hmac_of_sha256()        # with the digest set; each use copies it
 
 
-cdef inline void mask(const uint8_t *key, size_t n, uint8_t with_, uint8_t *out) noexcept nogil:
-    cdef size_t i
-    memset(out, with_, HASH_BLOCK)
-    for i in range(n):
-        out[i] ^= key[i]
-
-
-cdef inline bint hash_both(EVP_MD_CTX *ctx, const uint8_t *block, const uint8_t *data, size_t n, uint8_t *out) noexcept nogil:
-    return (EVP_DigestInit_ex(ctx, sha256, NULL) == 1 and EVP_DigestUpdate(ctx, block, HASH_BLOCK) == 1
-            and EVP_DigestUpdate(ctx, data, n) == 1 and EVP_DigestFinal_ex(ctx, out, NULL) == 1)
-
-
-cdef bint hmac_quickly(const uint8_t *key, size_t key_n, const uint8_t *data, size_t n, uint8_t *out) noexcept nogil:
-    """RFC 2104, for keys of at most a block."""
-    cdef uint8_t block[HASH_BLOCK]
-    cdef EVP_MD_CTX *ctx
-    cdef bint done
-    if sha256 == NULL or key_n > HASH_BLOCK:
-        return False
-    ctx = EVP_MD_CTX_new()
-    if ctx == NULL:
-        return False
-    mask(key, key_n, 0x36, block)
-    done = hash_both(ctx, block, data, n, out)
-    mask(key, key_n, 0x5C, block)
-    done = done and hash_both(ctx, block, out, SECRET_SIZE, out)
-    EVP_MD_CTX_free(ctx)
-    wipe(block, HASH_BLOCK)
-    return done
+cdef bint hmac_of(EVP_MAC_CTX *ctx, const uint8_t *key, size_t key_n, const uint8_t *data, size_t n,
+                  uint8_t *out) noexcept nogil:
+    cdef size_t size = 0
+    return (ctx != NULL and EVP_MAC_init(ctx, key, key_n, NULL) == 1 and EVP_MAC_update(ctx, data, n) == 1
+            and EVP_MAC_final(ctx, out, &size, SECRET_SIZE) == 1)
 
 
 cdef void hmac_sha256(const uint8_t *key, size_t key_n, const uint8_t *data, size_t n, uint8_t *out) noexcept nogil:
+    """RFC 2104. HMAC() looks for its digest by name each time, so it is for want of memory only."""
+    cdef EVP_MAC_CTX *ctx = EVP_MAC_CTX_dup(hmac)
     cdef unsigned int size = 0
-    if not hmac_quickly(key, key_n, data, n, out):
+    if not hmac_of(ctx, key, key_n, data, n, out):
         HMAC(EVP_sha256(), key, <int>key_n, data, n, out, &size)
+    EVP_MAC_CTX_free(ctx)
 
 
 cdef void hkdf_extract(const uint8_t *salt, size_t salt_n, const uint8_t *key, size_t key_n, uint8_t *out) noexcept nogil:
