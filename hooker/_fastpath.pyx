@@ -618,6 +618,8 @@ cdef class Worker:
             return
         with nogil:
             lock_take(&self.w.lock)
+        if not self.w.ruled_ns:
+            self.w.ruled_ns = clock_ns()
         lanes_ruled(&self.w)
         lock_give(&self.w.lock)
         write(self.w.wake_fd, &one, sizeof(one))

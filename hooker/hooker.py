@@ -234,11 +234,7 @@ class Hooker:
             self._lane.withdraw()
 
     def _unwatch_lane(self) -> None:
-        """Start-up probes count what goes to the device; the engine's own connection there is none of it.
-
-        Nor do they ask how fast the rule comes with the first candidate: a slow machine needs a second.
-        """
-        self._lane.install()
+        """Start-up probes count what goes to the device; the engine's own connection there is none of it."""
         assert isinstance(self._worker, Worker)
         for version in self._worker.lanes():
             self._worker.unwatch(version)

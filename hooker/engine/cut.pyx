@@ -4,7 +4,8 @@ Where this host translates a service's address (kube-proxy does), marked segment
 other addresses than the socket has, and are nobody's; a firewall may drop one service's. The flow that
 finds out has waited for it, so others do not: the service is left to TCP, for FIRST at the beginning, and
 twice as long each time, up to half an hour. For a server it is its own port. Only our own wait counts,
-not what the peer says: a socket that had the mark for ALONE has been asked and would have answered.
+not what the peer says: a socket that had the mark for ALONE, with the rule that leads it, has been asked and
+would have answered.
 
 When that time is over one flow tries it, and the others wait for TEST.
 
@@ -55,7 +56,7 @@ cdef void cut_try(worker *w, const flow *f) noexcept nogil:
 cdef bint cut_note(worker *w, const flow *f) noexcept nogil:
     cdef cut who
     cdef cut *at
-    if w.now - f.armed_ns < ALONE:
+    if not w.ruled_ns or w.now < max(f.armed_ns, w.ruled_ns) + ALONE:
         return False
     name_of(f, &who)
     at = &w.cuts[place_of(w, &who)]

@@ -330,6 +330,7 @@ cdef struct worker:
     uint32_t stray_n
     flow **chains[4]           # CHAINS
     uint32_t chain_mask
+    uint64_t ruled_ns          # since when the routing rule is there; 0: it is not
     uint64_t scatter[2]        # key of the tables whose keys peers choose
     timer_heap timers
     flow *dirty                # an ACK may be due
