@@ -276,9 +276,8 @@ def test_a_lane_that_is_blocked_later_costs_a_bounded_time_and_is_remembered(
         first = once(pair, family)
         assert first < 3
         eventually(lambda: blocked.status()["engine"]["blocked"], timeout=5)
-        took = sorted(once(pair, family) for _ in range(5))
-        assert took[-2] < 0.3, f"new ones wait for nothing: {took}"  # one may have met a busy machine
-        assert took[-1] < 1, took
+        took = [once(pair, family) for _ in range(5)]
+        assert max(took) < 0.3, f"new ones wait for nothing: {took}"
         status = blocked.status()
         assert status["reasons"]["local-path-blocked"] >= 7
         eventually(lambda: not engaged(blocked))
