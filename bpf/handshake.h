@@ -406,7 +406,7 @@ static __always_inline void hk_write(struct bpf_sock_ops *s, struct hk_config *c
 	hk_segment_write(s, c, st);
 }
 
-static __always_inline void hk_emit_closed(struct hk_sock *st, u32 old_state, int urgent)
+static __always_inline void hk_emit_closed(struct hk_sock *st, int urgent)
 {
 	struct hk_event *e = hk_event_new(HK_EVENT_CLOSED);
 
@@ -417,7 +417,6 @@ static __always_inline void hk_emit_closed(struct hk_sock *st, u32 old_state, in
 	}
 	e->slot = st->slot;
 	e->flow_id = st->flow_id;
-	e->old_state = old_state;
 	hk_submit(e, urgent);
 }
 
@@ -437,7 +436,7 @@ static __always_inline void hk_state_changed(struct bpf_sock_ops *s, struct hk_c
 	f = hk_flow_of(st);
 	if (f)
 		f->app_closed = how;
-	hk_emit_closed(st, old_state, how == HK_APP_ABORTED);
+	hk_emit_closed(st, how == HK_APP_ABORTED);
 	hk_give_back(s, c, sk, st);
 }
 

@@ -205,10 +205,9 @@ struct hk_event {
 	__u8 snd_wscale;		/* of the application's socket */
 	__u8 rcv_wscale;
 	__u8 tcp_options;		/* HK_TCP_* */
-	__u8 old_state;			/* CLOSED: the TCP state before */
 	__u8 early;			/* the service is warm, the socket is marked behind the handshake */
 	__u8 cooled;			/* of its hk_warm */
-	__u8 pad_event;
+	__u8 pad_event[2];
 };
 
 #define HK_TCP_SACK 1

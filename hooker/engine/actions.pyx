@@ -99,7 +99,7 @@ cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
         try_again(w, f)
     if f.f.state == ST_LEFT or f.f.state == ST_TCP:
         kept_drop(w, f)                         # it has been on the wire
-        channel_end(f)                  # what was said still goes out
+        channel_end(f)                          # what was said still goes out
     if f.bits & F_TRAIL:
         trail_note(w, f, todo & (DO_SEND_PROBE | DO_INJECT_PROBE))
     if todo & DO_FORGET:

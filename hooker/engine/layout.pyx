@@ -44,7 +44,7 @@ def layout():
             "snd_wnd": <size_t>&e.snd_wnd, "rcv_wnd": <size_t>&e.rcv_wnd, "rtt_us": <size_t>&e.rtt_us,
             "ts_recent": <size_t>&e.ts_recent, "peer_port": <size_t>&e.peer_port, "mss": <size_t>&e.mss, "role": <size_t>&e.role,
             "snd_wscale": <size_t>&e.snd_wscale, "rcv_wscale": <size_t>&e.rcv_wscale,
-            "tcp_options": <size_t>&e.tcp_options, "old_state": <size_t>&e.old_state, "early": <size_t>&e.early,
+            "tcp_options": <size_t>&e.tcp_options, "early": <size_t>&e.early,
             "cooled": <size_t>&e.cooled,
         },
         "hk_key": {

@@ -120,6 +120,5 @@ cdef extern from "hooker_kern_user.h" nogil:
         uint8_t snd_wscale
         uint8_t rcv_wscale
         uint8_t tcp_options
-        uint8_t old_state
         uint8_t early
         uint8_t cooled
