@@ -354,7 +354,7 @@ cdef void flow_closed(worker *w, flow *f) noexcept nogil:
             and not redirected_lives(f)):
         lingers(w, f)
         return
-    if f.f.state == ST_ENGAGED and how == HK_APP_ABORTED:
+    if ST_EARLY <= f.f.state <= ST_ENGAGED and how == HK_APP_ABORTED:
         aborted(w, f)
     trail_end(w, f)
     flow_local(&f.f, &w.config, EV_CLOSE, w.now, &out)

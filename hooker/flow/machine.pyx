@@ -210,6 +210,8 @@ cdef void flow_segment(Flow *f, const FlowConfig *c, const Segment *s, uint64_t 
         return
     fresh = after(s.position + s.length, f.snd_nxt)
     same = note_numbers(f, s, now)
+    if s.rst and ST_EARLY <= f.state <= ST_BRIDGE:
+        f.flags |= FL_WAS_RESET         # it goes by the wire, perhaps before bytes that go as DATA: then it is not believed
     if s.rst and f.state == ST_ENGAGED:
         step(f, c, EV_LOCAL_RST, WHY_RESET_HERE, now, out)
         return

@@ -206,11 +206,6 @@ def connect_again(pair: Pair, family: str, how: str, times: int, pause: float) -
     return [tuple(one) for one in json.loads(pair.a.run(command, timeout=90).stdout)]
 
 
-@pytest.mark.xfail(
-    SEGMENTS and not PLAIN,
-    strict=False,
-    reason="an early flow's RST may go by the wire before its bytes: the server's old socket stays",
-)
 @pytest.mark.parametrize("family", ["v4", "v6"])
 def test_the_same_ports_again_after_an_abort(pair: Pair, family: str) -> None:
     """The RST goes where the next SYN goes, before it."""

@@ -350,6 +350,18 @@ def test_a_peer_that_answers_and_never_acknowledges_is_left() -> None:
     assert (m.state, m.reason) == (State.LEFT, Reason.NO_PROGRESS)
 
 
+def test_a_reset_before_the_peer_is_engaged_is_told_when_it_asks() -> None:
+    """It went by the wire, before bytes that had gone as DATA: the peer's kernel does not believe it."""
+    m = Machine(Role.CLIENT, token=TOKEN)
+    m.local(Event.START, 0)
+    m.message(message("accept", own_token=PEER), 0)
+    assert m.segment(1, 100, 1, WINDOW, 0) & A.BRIDGE
+    assert m.segment(101, 0, 1, 0, 0, rst=True) & A.BRIDGE
+    m.local(Event.CLOSE, 0)
+    assert m.state is State.CLOSED
+    assert m.message(message("acked", position=1, edge=500), 0) == A.SEND_RESET
+
+
 def test_a_reset_acknowledges_nothing() -> None:
     """That of a socket that is gone says behind what it answers."""
     m = engaged()
