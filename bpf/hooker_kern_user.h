@@ -36,9 +36,10 @@ struct hk_option {
 #define HK_APP_LINGERS 3		/* a TIME_WAIT is left, with the mark, or what will become one */
 #define HK_APP_RESET 4			/* by the peer, and it knows */
 
-#define HK_WANT_TCP 0			/* the application's own mark: its segments go by the wire */
+#define HK_WANT_TCP 0			/* the application's own mark: its segments go by the wire. It may be engaged soon */
 #define HK_WANT_MARK 1			/* our mark, with the next segment */
-#define HK_WANT_NEVER 2			/* as HK_WANT_TCP, for good: the programs do not look again */
+#define HK_WANT_NEVER 2			/* as HK_WANT_LEFT, for good: the programs do not look again */
+#define HK_WANT_LEFT 3			/* as HK_WANT_TCP, and with the application's own congestion control: it was given up */
 
 #define HK_HOLD_NONE 0			/* payload and FIN go where they are routed */
 #define HK_HOLD_ALL 1			/* nowhere */

@@ -26,6 +26,7 @@ struct hk_sock {			/* per hooked socket, gone with it */
 	u8 early;			/* the next segment ends the handshake, and goes by the wire */
 	u8 pad[3];
 	char congestion[HK_CC_NAME];	/* what it had before we set reno, else empty */
+	u64 aside_ns;			/* when that was */
 	u64 order;			/* a barrier between `adopted` and `zerocopy` */
 	u32 app_mark[2];		/* the application's SO_MARK: [1] if our mark has HK_MARK_OTHER, else [0] */
 };

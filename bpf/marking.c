@@ -174,7 +174,7 @@ static __always_inline void hk_begin_early(struct hk_sock *st, struct hk_flow *f
 	hk_count(HK_C_EARLY);
 }
 
-/* bbr's pacing cannot be turned off once it has begun: where the flow may be engaged, it does not begin. */
+/* bbr's pacing cannot be turned off once it has begun: where the flow may be engaged soon, it does not begin. */
 static __always_inline void hk_begin(struct bpf_sock_ops *s, struct hk_sock *st, struct hk_event *e)
 {
 	struct hk_config *c = hk_config();
@@ -255,8 +255,9 @@ static __always_inline int hk_segment_option(struct bpf_sock_ops *s, struct hk_c
 		hk_mark(s, c, st, f);
 	else if (want != HK_WANT_MARK && f->marked)
 		hk_unmark(s, c, st, f);
-	if (want == HK_WANT_NEVER && !f->marked) {
+	if (want != HK_WANT_MARK && !f->marked && (want != HK_WANT_TCP || hk_congestion_overdue(st)))
 		hk_congestion_restore(s, st);
+	if (want == HK_WANT_NEVER && !f->marked) {
 		hk_cb_flags(s, BPF_SOCK_OPS_STATE_CB_FLAG);
 		return 0;
 	}

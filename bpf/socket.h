@@ -10,6 +10,7 @@
 #define HK_EPIPE 32
 #define HK_ECONNRESET 104
 #define HK_TCP_CONGESTION 13
+#define HK_ASIDE_NS 1000000000ULL
 
 static __always_inline void hk_cb_flags(struct bpf_sock_ops *s, u32 set)
 {
@@ -57,7 +58,8 @@ static __always_inline int hk_keep_mark(struct bpf_sockopt *o, struct bpf_sock *
 
 /* ---- congestion control ----
  * Engaged, the socket talks to the engine, where a model of a path only costs. bbr's pacing cannot be turned off once it
- * has begun, so a socket that may be engaged does not begin it.
+ * has begun, so a socket that may be engaged does not begin it. On TCP again it has its own back, at the price that it is
+ * paced when it is engaged another time: a path that loses costs reno more.
  */
 static __always_inline int hk_congestion_is(const char *name, const char *what)	/* its first three letters */
 {
@@ -72,7 +74,14 @@ static __always_inline void hk_congestion_reno(struct bpf_sock_ops *s, struct hk
 	    !hk_congestion_is(name, "bbr"))
 		return;
 	__builtin_memcpy(st->congestion, name, sizeof(name));
+	st->aside_ns = bpf_ktime_get_ns();
 	bpf_setsockopt(s, HK_SOL_TCP, HK_TCP_CONGESTION, reno, sizeof(reno));
+}
+
+/* Not engaged, it has been without its own for long enough: its peer's engine does not answer, or has not asked. */
+static __always_inline int hk_congestion_overdue(struct hk_sock *st)
+{
+	return st->congestion[0] && bpf_ktime_get_ns() - st->aside_ns > HK_ASIDE_NS;
 }
 
 static __always_inline void hk_congestion_restore(struct bpf_sock_ops *s, struct hk_sock *st)
@@ -81,12 +90,26 @@ static __always_inline void hk_congestion_restore(struct bpf_sock_ops *s, struct
 
 	if (!st->congestion[0])
 		return;
-	/* unless the application has chosen another one meanwhile */
+	/* unless the application has chosen another one meanwhile; hk_chosen_congestion() has heard of reno */
 	if (!bpf_getsockopt(s, HK_SOL_TCP, HK_TCP_CONGESTION, name, sizeof(name)) && hk_congestion_is(name, "ren")) {
 		__builtin_memcpy(name, st->congestion, sizeof(name));
 		bpf_setsockopt(s, HK_SOL_TCP, HK_TCP_CONGESTION, name, sizeof(name));
 	}
 	st->congestion[0] = 0;
+}
+
+/* setsockopt(TCP_CONGESTION): where it is reno, ours is the application's now. */
+static __always_inline void hk_chosen_congestion(struct bpf_sockopt *o, struct bpf_sock *sk)
+{
+	char *name = o->optval;
+	struct hk_sock *st;
+
+	if (o->level != HK_SOL_TCP || o->optname != HK_TCP_CONGESTION || o->optlen < 4 ||
+	    (void *)(name + 4) > o->optval_end || !hk_congestion_is(name, "ren") || name[3] != 'o')
+		return;
+	st = hk_socks.sk_storage_get(sk, 0, 0);
+	if (st)
+		st->congestion[0] = 0;
 }
 
 /* ---- the end ---- */

@@ -40,6 +40,7 @@ int hk_setsockopt(struct bpf_sockopt *o)
 	if (!sk)
 		return hk_let(o);
 	hk_note_deferring(o, sk);
+	hk_chosen_congestion(o, sk);
 	if (o->level != HK_SOL_SOCKET)
 		return hk_let(o);
 #ifdef HK_REDIRECTS

@@ -68,7 +68,7 @@ cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
     if todo & DO_MARK and f.rec != NULL and f.f.role == ROLE_SERVER and f.f.flags & FL_EARLY:
         hk_store32(&f.rec.burst, BURST)         # first: the mark may be set at once
     if todo & (DO_MARK | DO_UNMARK) and f.rec != NULL:
-        hk_store32(&f.rec.want, HK_WANT_MARK if todo & DO_MARK else HK_WANT_TCP)
+        hk_store32(&f.rec.want, HK_WANT_MARK if todo & DO_MARK else HK_WANT_LEFT)
     if f.f.state != out.was:
         entered(w, f, out)
     if todo & DO_UNMARK and f.rec != NULL and f.rec.marked and c.s == NULL and not f.bits & F_STEERED:
@@ -166,8 +166,6 @@ cdef void flow_cut_off(worker *w, flow *f) noexcept nogil:
     f.bits &= ~<uint16_t>F_WANTED
     flow_local(&f.f, &w.config, EV_STOP, w.now, &out)
     out.actions &= ~<uint32_t>DO_REPORT
-    if f.rec != NULL and f.f.state == ST_TCP:
-        hk_store32(&f.rec.want, HK_WANT_TCP)
     flow_report(w, f, WHY_LANE)
     f.f.reason = WHY_NOT_THROUGH_HK0
     act_alone(w, f, &out)
@@ -264,6 +262,7 @@ cdef void never_found(worker *w, flow *f, int why) noexcept nogil:
     but who is held would wait for that."""
     f.bits &= ~<uint16_t>F_WANTED
     f.again_at = UINT64_MAX
+    flow_left(f)
     if why and not f.why:
         flow_report(w, f, why)
     if why and (f.unproven or w.hold_for):

@@ -16,6 +16,7 @@ cdef void flow_join(worker *w, flow *f, peer *p) noexcept nogil
 cdef void flow_part(worker *w, flow *f) noexcept nogil        # from its association; the channel goes
 cdef void flow_reindex(worker *w, flow *f, uint64_t before) noexcept nogil    # its peer's token was `before`
 cdef void flow_touch(worker *w, flow *f) noexcept nogil       # its deadlines may have changed
+cdef void flow_left(flow *f) noexcept nogil                   # its socket has its own congestion control again
 cdef void flow_report(worker *w, flow *f, int why) noexcept nogil     # it stays on TCP, or has left, or has ended
 # addresses as the programs and Python have them, IPv4 as ::ffff:a.b.c.d
 cdef void remote_ip(const flow *f, uint8_t *out) noexcept nogil

@@ -378,6 +378,12 @@ cdef void flows_reap(worker *w) noexcept nogil:
 
 # ---- what people are told ----------------------------------------------------------------------------
 
+cdef void flow_left(flow *f) noexcept nogil:
+    """On TCP, as far as anybody knows now: with all that its application had."""
+    if f.rec != NULL:
+        hk_store32(&f.rec.want, HK_WANT_LEFT)
+
+
 cdef void flow_report(worker *w, flow *f, int why) noexcept nogil:
     cdef bint ended = f.f.state == ST_CLOSED or f.bits & F_SOCKET_GONE
     f.why = why
@@ -386,7 +392,9 @@ cdef void flow_report(worker *w, flow *f, int why) noexcept nogil:
         w.n.ended[why] += 1
     if ended:
         w.n.closed += 1
-    elif f.bits & F_HELD:
+    else:
+        flow_left(f)
+    if not ended and f.bits & F_HELD:
         hold_release(w, f)
     tell(w, f, N_CLOSED if ended and f.bits & F_ENGAGED else N_RELEASED)
 

@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from hooker.engine.ringbuf cimport ring_next, ring_release
 from hooker.engine.actions cimport flow_cut_off, flow_early, flow_steered, flow_wanted
-from hooker.engine.flows cimport flow_by_id, flow_new, slot_back, slot_strays
+from hooker.engine.flows cimport flow_by_id, flow_left, flow_new, slot_back, slot_strays
 from hooker.engine.lane cimport is_blocked, lane_needed
 from hooker.engine.remote cimport meet_early
 from hooker.engine.worker cimport *
@@ -50,7 +50,7 @@ cdef void on_established(worker *w, const hk_event *e) noexcept nogil:
     elif is_blocked(w, f):
         flow_cut_off(w, f)              # it began before the kernel program could know
     elif w.leaving:
-        hk_store32(&f.rec.want, HK_WANT_TCP)
+        flow_left(f)
     elif e.early:
         flow_early(w, f)
     elif f.f.role == ROLE_CLIENT:

@@ -23,6 +23,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         HK_WANT_TCP
         HK_WANT_MARK
         HK_WANT_NEVER
+        HK_WANT_LEFT
         HK_HOLD_NONE
         HK_HOLD_ALL
         HK_HOLD_WIRE

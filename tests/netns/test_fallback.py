@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
-from support import FAMILIES, INTERCEPT, PLAIN, Pair, address, any_address, counts, peer, result, same
+from support import FAMILIES, Pair, address, any_address, counts, peer, result, same
 
 from hooker.control import keyfile
-from hooker.lab import INTERFACE, Lab
+from hooker.lab import Lab
 
 pytestmark = pytest.mark.timeout(90)
 KB = 1 << 10
@@ -153,43 +153,3 @@ def test_new_connections_are_tcp_once_the_engines_have_ended(lab: Lab) -> None:
     wire = lab.meter.read()
     assert wire.vtl.packets == 0
     exactly_once(pair, 100 * KB)
-
-
-@pytest.mark.parametrize(
-    ("lost", "kind"),
-    [
-        ((), INTERCEPT),
-        (("vtl",), "messages"),
-        pytest.param(
-            *(("vtl",), "segments"),
-            marks=pytest.mark.xfail(not PLAIN, strict=True, reason="reno, as long as it may be engaged yet"),
-        ),
-    ],
-    ids=["engaged", "released", "given-up"],
-)
-def test_a_connection_left_to_tcp_keeps_its_congestion_control(
-    lab: Lab, lost: tuple[str, ...], kind: str
-) -> None:
-    """bbr paces, which loopback cannot use and TCP cannot unlearn: so it is put aside until it is known."""
-    with Pair.open(lab, kind=kind) as pair:
-        keeps_its_congestion_control(pair, lost)
-
-
-def keeps_its_congestion_control(pair: Pair, lost: tuple[str, ...]) -> None:
-    begin = "bbr"
-    if begin not in Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split():
-        pytest.skip("this kernel has no bbr")
-    for host, other in ((pair.a, pair.b), (pair.b, pair.a)):
-        host.run(["ip", "route", "add", f"{other.v4}/32", "dev", INTERFACE, "congctl", begin], hooked=False)
-    pair.lab.meter.drop(to_a=lost, to_b=lost)
-    steps = ("congestion", "sleep:2", "close")
-    server = peer(pair.b, "serve", "0.0.0.0", 7203, "recv:300000", "send:300000", *steps)
-    client = peer(pair.a, "connect", pair.b.v4, 7203, "send:300000", "recv:300000", *steps)
-    time.sleep(1.5)
-    used = pair.a.run(["ss", "-tinH", "state", "established", "dport", "=", "7203"], hooked=False).stdout
-    sent, received = result(client, 20), result(server, 20)
-    same(sent, received)
-    same(received, sent)
-    assert (begin if lost else "reno").encode() in used.split()
-    for side in (sent, received):
-        assert side["congestion"] == begin, "an application sees its own"

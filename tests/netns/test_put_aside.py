@@ -1,0 +1,194 @@
+"""What is changed on an application's socket while its flow may be engaged, or is, is as it was on TCP.
+
+That is its mark, and bbr: bbr paces, which loopback cannot use and TCP cannot unlearn, so reno has its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from owned import PORT, Bed, connection, engines, hooked_socket, say
+from support import INTERCEPT, PLAIN, Pair, eventually
+
+from hooker.lab import INTERFACE, Host, Lab
+
+TCP, MARK, NEVER, LEFT = 0, 1, 2, 3  # HK_WANT_*
+ASIDE = 1.1  # s, more than HK_ASIDE_NS
+SERVICE = 7203
+MOVING = {  # what changes by itself
+    socket.SOL_SOCKET: {
+        7,  # SO_SNDBUF, SO_RCVBUF: as TCP needs it
+        8,
+        49,  # SO_INCOMING_CPU
+        55,  # SO_MEMINFO
+        56,  # SO_INCOMING_NAPI_ID
+    },
+    socket.IPPROTO_TCP: {
+        10,  # TCP_WINDOW_CLAMP follows SO_RCVBUF
+        11,  # TCP_INFO
+        12,  # TCP_QUICKACK
+        24,  # TCP_TIMESTAMP
+        26,  # TCP_CC_INFO
+        35,  # TCP_ZEROCOPY_RECEIVE
+    },
+    socket.IPPROTO_IP: {9, 14},  # IP_PKTOPTIONS, IP_MTU: of the way
+}
+
+
+def options(s: socket.socket) -> dict[tuple[int, int], bytes]:
+    """All that can be read."""
+    found = {}
+    for level, moving in MOVING.items():
+        for name in set(range(1, 100)) - moving:
+            with contextlib.suppress(OSError):
+                found[level, name] = s.getsockopt(level, name, 64)
+    return found
+
+
+def used(host: Host, port: int) -> str:
+    """The congestion control of the one connection with this port, as the kernel says, not as it is shown."""
+    found = host.run(
+        ["ss", "-tinH", "state", "established", f"( sport = {port} or dport = {port} )"], hooked=False
+    ).stdout
+    (only,) = {"bbr", "reno", "cubic"} & set(found.decode().split())
+    return only
+
+
+def shown(s: socket.socket) -> str:
+    return s.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode()
+
+
+def choose(s: socket.socket, name: str) -> None:
+    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode())
+
+
+@pytest.fixture(autouse=True)
+def _bbr() -> None:
+    if "bbr" not in Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split():
+        pytest.skip("this kernel has no bbr")
+
+
+# ---- the kernel programs, as they are told ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bed() -> Iterator[Bed]:
+    with Lab() as lab, engines(lab) as found:
+        yield Bed(lab, found)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("end", [0, 1], ids=["client", "server"])
+@pytest.mark.parametrize("left", [LEFT, NEVER], ids=["left", "never"])
+def test_a_socket_that_was_marked_has_all_its_options_again(
+    bed: Bed, family: int, end: int, left: int
+) -> None:
+    with connection(bed, family) as pair:
+        one, other = pair[end], pair[1 - end]
+        choose(one.socket, "bbr")
+        say(one, other)
+        before = options(one.socket)
+        for want in (MARK, left):
+            one.want(want)
+            say(one, other)
+            say(other, one)
+            assert used(one.engine.host, PORT if end else one.port) == ("reno" if want == MARK else "bbr")
+            assert options(one.socket) == before
+
+
+def test_one_that_may_be_engaged_in_a_moment_does_not_begin_bbr(bed: Bed) -> None:
+    with connection(bed) as (one, other):
+        choose(one.socket, "bbr")
+        for want, begun in ((MARK, "reno"), (LEFT, "bbr"), (MARK, "reno"), (TCP, "reno")):
+            one.want(want)
+            say(one, other)
+            assert (used(one.engine.host, one.port), shown(one.socket)) == (begun, "bbr")
+        time.sleep(ASIDE)
+        say(one, other)
+        assert used(one.engine.host, one.port) == "bbr", "nobody has said anything"
+
+
+@pytest.mark.parametrize("chosen", ["reno", "cubic", "bbr"])
+def test_what_its_application_chooses_meanwhile_stays(bed: Bed, chosen: str) -> None:
+    with connection(bed) as (one, other):
+        choose(one.socket, "bbr")
+        one.want(MARK)
+        say(one, other)
+        choose(one.socket, chosen)
+        assert shown(one.socket) == chosen
+        one.want(LEFT)
+        say(one, other)
+        assert (used(one.engine.host, one.port), shown(one.socket)) == (chosen, chosen)
+
+
+# ---- and engines that tell them ---------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def connected(pair: Pair) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Between hosts whose default is bbr."""
+    for host, other in ((pair.a, pair.b), (pair.b, pair.a)):
+        host.run(["ip", "route", "add", f"{other.v4}/32", "dev", INTERFACE, "congctl", "bbr"], hooked=False)
+    with hooked_socket(pair.b, 4) as listener, hooked_socket(pair.a, 4) as client:
+        listener.bind((pair.b.v4, SERVICE))
+        listener.listen()
+        client.connect((pair.b.v4, SERVICE))
+        server, _ = listener.accept()
+        with server:
+            server.settimeout(10)
+            client.settimeout(10)
+            yield client, server
+
+
+def exchange(ends: tuple[socket.socket, socket.socket]) -> None:
+    for one, other in (ends, ends[::-1]):
+        one.sendall(bytes(1000))
+        got = 0
+        while got < 1000:
+            got += len(other.recv(1000 - got))
+
+
+def becomes(pair: Pair, ends: tuple[socket.socket, socket.socket], control: str) -> None:
+    def there() -> bool:
+        exchange(ends)
+        return controls(pair) == [control] * 2
+
+    eventually(there, 20, every=0.1)
+
+
+def controls(pair: Pair) -> list[str]:
+    return [used(host, SERVICE) for host in (pair.a, pair.b)]
+
+
+@pytest.mark.parametrize(
+    ("lost", "kind"),
+    [((), INTERCEPT), (("vtl",), "messages"), (("vtl",), "segments")],
+    ids=["engaged", "released", "given-up"],
+)
+def test_a_connection_left_to_tcp_keeps_its_congestion_control(
+    lab: Lab, lost: tuple[str, ...], kind: str
+) -> None:
+    with Pair.open(lab, kind=kind) as pair:
+        pair.lab.meter.drop(to_a=lost, to_b=lost)
+        with connected(pair) as ends:
+            until = time.monotonic() + 2
+            while time.monotonic() < until:
+                exchange(ends)
+                time.sleep(0.1)
+            assert controls(pair) == ["bbr" if lost or PLAIN else "reno"] * 2
+            assert [shown(s) for s in ends] == ["bbr"] * 2
+
+
+@pytest.mark.skipif(PLAIN or INTERCEPT != "segments", reason="about flows that go back")
+def test_one_that_leaves_has_it_again_and_puts_it_aside_when_it_is_engaged_again(lab: Lab) -> None:
+    with Pair.open(lab) as pair, connected(pair) as ends:
+        before = [options(s) for s in ends]
+        for lost in ((), ("vtl",), ()):
+            pair.lab.meter.drop(to_a=lost, to_b=lost)
+            becomes(pair, ends, "bbr" if lost else "reno")
+            assert [options(s) for s in ends] == before
