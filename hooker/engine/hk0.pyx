@@ -58,10 +58,12 @@ cdef void addresses(const flow *f, twin_start *s) noexcept nogil:
 
 cdef uint32_t granted(const flow *f) noexcept nogil:
     """Bytes beyond snd_una that the remote TCP takes, as far as anybody here knows."""
-    cdef uint32_t window = max(ahead(f.f.peer_edge, f.f.snd_una), f.f.snd_nxt - f.f.snd_una)
+    cdef uint32_t window = max(ahead(f.f.peer_edge, f.f.snd_una), f.f.snd_nxt - f.f.snd_una), since
     cdef record_numbers n
     if f.rec != NULL and f.marks and record_read(f.rec, &n):                # what it said on the wire
-        window = max(window, ahead(n.snd_una - f.t.local_isn + n.snd_wnd, f.f.snd_una))
+        since = f.f.snd_una - (n.snd_una - f.t.local_isn)                   # gigabytes, perhaps
+        if since < n.snd_wnd:
+            window = max(window, n.snd_wnd - since)
     return min(window, <uint32_t>FAR)
 
 

@@ -183,10 +183,17 @@ cdef void machine_hears(worker *w, flow *f, const Segment *s, uint32_t below, co
     out.rst = s.flags & FLAG_RST
 
 
-cdef uint32_t bytes_below(const flow *f, const Segment *s) noexcept nogil:
+cdef inline bint has_own(flow *f) noexcept nogil:
+    """Once so, always: gigabytes later the two would compare the other way round."""
+    if not f.r.bits & R_OWN and not after(f.r.base, f.f.snd_una):
+        f.r.bits |= R_OWN
+    return f.r.bits & R_OWN
+
+
+cdef uint32_t bytes_below(flow *f, const Segment *s) noexcept nogil:
     """Those that stay the kernel's, and are sent once more as long as they are not acknowledged."""
     cdef uint32_t at = s.seq - f.t.local_isn
-    return min(f.r.base - at, s.length) if after(f.r.base, at) and after(f.r.base, f.f.snd_una) else 0
+    return min(f.r.base - at, s.length) if not has_own(f) and after(f.r.base, at) else 0
 
 
 cdef bint hear_passed(worker *w, flow *f, const Segment *s, slab *memory) noexcept nogil:
@@ -241,7 +248,7 @@ cdef void tell_local(worker *w, flow *f) noexcept nogil:
         return
     taken = widen(r.taken, f.t.up_seen)
     acked = taken + (1 if sender_done(&r.s) else 0)
-    if after(r.base, f.f.snd_una):
+    if not has_own(f):
         acked = widen(f.f.snd_una, f.t.up_acked)
     edge = f.t.up_edge
     if edge < taken + WINDOW_STEP:

@@ -101,6 +101,7 @@ cdef enum redirected_bit:
     R_FIN_TAKEN = 1 << 4       # and all that comes before it is here
     R_OVER = 1 << 5            # reset: nothing is sent any more
     R_LOST = 1 << 6            # bytes that nobody sends again could not be taken
+    R_OWN = 1 << 7             # the peer has acknowledged all that lies before `base`
 
 cdef struct flow
 cdef struct peer

@@ -154,12 +154,12 @@ cdef struct Flow:               # 120 bytes
     uint32_t snd_una            # acknowledged to our kernel
     uint32_t peer_acked         # acknowledged by the peer's kernel; may be ahead of what we have seen sent
     uint32_t peer_edge
-    uint32_t wire_high          # our kernel's bytes below it may be on the wire
+    uint32_t wire_high          # our kernel's bytes from snd_una to below it may be on the wire
     uint32_t rcv_ack            # our kernel's acknowledgement
     uint32_t rcv_edge           # and the end of its window
     uint32_t told_edge          # what the peer was told
     uint32_t injected           # behind the last byte given to our kernel
-    uint32_t peer_final         # the peer puts nothing above it onto the wire
+    uint32_t peer_final         # the peer puts nothing above it onto the wire; in ENGAGED not below rcv_ack
     uint32_t refused_from       # of what the peer or the transport has not kept, what has not been repeated yet
     uint32_t refused_to
     uint32_t again_from         # the position sent again last

@@ -17,6 +17,7 @@ cdef enum:
     LONE_ACKS = 2               # one may be the kernel's answer to a stray
     UNKNOWN_HERE = 1            # REJECT's reason: perhaps only not yet
     MILLISECOND = 1000000
+    WINDOW = 65535 << 14        # the widest that TCP has (RFC 7323 2.3)
 
 cdef struct Cell:
     uint32_t actions
@@ -190,10 +191,21 @@ cdef inline bint note_numbers(Flow *f, const Segment *s, uint64_t now) noexcept 
     return same
 
 
+cdef inline void raise_low(Flow *f, const Segment *s) noexcept nogil:
+    """While we bridge only, acknowledgements pass us by, and gigabytes may. But a kernel has no more than a window under way."""
+    cdef uint32_t end = s.position + s.length, low = end - WINDOW
+    if f.state != ST_BRIDGE or not near(s.position, f.snd_nxt) or not after(end, f.snd_nxt) or not after(low, f.snd_una):
+        return
+    f.snd_una = low
+    if after(low, f.peer_acked):
+        f.peer_acked = low
+    if after(low, f.peer_edge):
+        f.peer_edge = low
+
+
 cdef inline bint possible(const Flow *f, const Segment *s) noexcept nogil:
     if s.length > FAR or s.window > FAR or not near(s.position, f.snd_nxt) or not near(s.ack, f.rcv_ack):
         return False
-    # while we bridge only, acknowledgements pass us by, and gigabytes may
     return (f.state != ST_EARLY and f.state != ST_ARMED and f.state != ST_BRIDGE and f.state != ST_ENGAGED
             or near(s.position + s.length, f.snd_una) and near(f.snd_nxt, f.snd_una))
 
@@ -202,6 +214,7 @@ cdef void flow_segment(Flow *f, const FlowConfig *c, const Segment *s, uint64_t 
     cdef flow_event what = EV_SEGMENT
     cdef bint fresh, same
     begin(f, out)
+    raise_low(f, s)
     if not possible(f, s):
         if f.state == ST_ARMED:
             out.actions |= DO_BRIDGE            # bridging needs no numbers, engaging does
@@ -261,6 +274,8 @@ cdef void engaged_segment(Flow *f, const FlowConfig *c, const Segment *s, bint f
     if f.flags & FL_FINAL_HERE and after(f.rcv_ack, f.injected) and after(f.rcv_ack, f.peer_final):
         step(f, c, EV_EVIDENCE, WHY_WIRE_ACK, now, out)     # these bytes came by the wire
         return
+    if f.flags & FL_FINAL_HERE and after(f.rcv_ack, f.peer_final):
+        f.peer_final = f.rcv_ack                # or it would be ahead, two gigabytes on
     if s.length > 0:
         engaged_data_segment(f, c, s, fresh, now, out)
         if f.state != ST_ENGAGED:
@@ -295,7 +310,7 @@ cdef void engaged_data_segment(Flow *f, const FlowConfig *c, const Segment *s, b
                 out.actions |= DO_BRIDGE
             return
         # what went by TCP before is not on its way in the transport: nobody else repeats it
-        passes = not c.repairs or f.again > 1 or after(f.wire_high, s.position)
+        passes = not c.repairs or f.again > 1 or (after(f.wire_high, s.position) and after(f.wire_high, f.snd_una))
         if f.flags & FL_REFUSED and after(s.position + s.length, f.refused_from) and after(f.refused_to, s.position):
             passes = True
             f.refused_from = s.position + s.length
@@ -493,9 +508,16 @@ cdef void on_data(Flow *f, const Message *m, uint64_t now, Outcome *out) noexcep
         f.injected_at = now
 
 
-cdef void take_acknowledgement(Flow *f) noexcept nogil:
-    """Never more than we have seen sent; the rest when we have."""
+cdef inline void take_acknowledgement(Flow *f) noexcept nogil:
+    """Never more than we have seen sent; the rest when we have. What lies below it says nothing any more, and is moved along: of
+    two positions that are 2^31 apart nobody knows which is the higher one (RFC 1982 3.2)."""
     f.snd_una = f.snd_nxt if after(f.peer_acked, f.snd_nxt) else f.peer_acked
+    if after(f.snd_una, f.wire_high):
+        f.wire_high = f.snd_una
+    if f.flags & FL_REFUSED and after(f.snd_una, f.refused_from):
+        f.refused_from = f.snd_una
+        if not after(f.refused_to, f.snd_una):
+            f.flags &= ~FL_REFUSED
 
 
 cdef bint on_acked(Flow *f, const Message *m, Outcome *out) noexcept nogil:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support import FAMILIES, PLAIN, Pair, address, any_address, counts, peer, result, same
+from support import FAMILIES, PLAIN, Pair, address, any_address, counts, eventually, peer, result, same
 
 from hooker.lab import Lab
 
@@ -29,7 +29,9 @@ def both(redirecting: Pair) -> Iterator[Pair]:
         yield redirecting
 
 
-def moved(pair: Pair, *actions: str, family: str = "v4", size: int, block: int, how: str) -> dict[str, int]:
+def moved(
+    pair: Pair, *actions: str, family: str = "v4", size: int, block: int, how: str, within: float = 60
+) -> dict[str, int]:
     """Send *size* bytes to a server that reads as *actions* say; return how the client's counters grew."""
     assert pair.client
     before = counts(pair.client.status())
@@ -39,7 +41,7 @@ def moved(pair: Pair, *actions: str, family: str = "v4", size: int, block: int, 
             *(pair.a, "connect", address(pair.b, family), 7700, f"{how}:{size}", "close"),
             options=("--block", str(block)),
         )
-        sent, received = result(client), result(server)
+        sent, received = result(client, within), result(server, within)
     same(sent, received)
     assert received["error"] is None
     after = counts(pair.client.status())
@@ -65,3 +67,15 @@ def test_a_reader_that_comes_and_goes_makes_the_flow_change_over(both: Pair, blo
 def test_a_blocking_writer_stays_with_the_twin(both: Pair) -> None:
     grown = moved(both, size=20 * MB, block=65536, how="send")
     assert grown["kernel.message-redirected"] == 0
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_messages_change_over_after_more_bytes_than_half_of_32_bits_count(both: Pair) -> None:
+    """What the kernel's TCP has then is still the sender's, and its FIN is acknowledged."""
+    far = 2300 * MB
+    grown = moved(both, f"recv:{far}", *SLOW, size=far + 40 * MB, block=65536, how="send-edge", within=400)
+    assert grown["kernel.message-redirected"] > 0
+    assert grown["kernel.message-passed"] > 0
+    waiting = ["ss", "-tnH", "state", "fin-wait-1", "dport", "=", "7700"]
+    eventually(lambda: not both.a.run(waiting, hooked=False).stdout.strip())

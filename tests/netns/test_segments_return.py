@@ -105,3 +105,23 @@ def test_more_bytes_than_32_bits_count(both: tuple[Lab, list[EngineProcess]]) ->
     counts: list[dict[str, Any]] = [engine.counters() for engine in made]
     assert [count["engaged"] for count in counts] == [1, 1]
     assert lab.meter.read().vtl.payload > size * 0.98
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("far", [(3 << 30) // MB, (9 << 29) // MB], ids=["3 GiB", "4.5 GiB"])
+def test_a_killed_engine_is_not_noticed_after_gigabytes(
+    both: tuple[Lab, list[EngineProcess]], far: int
+) -> None:
+    """Positions have 32 bits, and wrap."""
+    lab, made = both
+    transfer = Transfer(lab, made, size=(far + 300) * MB)
+    eventually(lambda: transfer.sent() > far * MB, 400)
+    assert lab.meter.read().vtl.payload > far * MB * 0.98
+    lab.meter.drop(to_a=("vtl",), to_b=("vtl",))  # no ICMP tells it, either
+    made[0].kill9()
+    assert transfer.ends_well() < 2
+    assert lab.meter.read().tcp.payload > 100 * MB
+    left = made[1].ask("snapshot")["ended"]
+    assert sum(left.values()) == 1, left
+    assert {"peer-silent", "wire-ack"} & left.keys(), left

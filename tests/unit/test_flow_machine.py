@@ -157,6 +157,88 @@ def test_a_flow_engages_again_after_gigabytes_on_tcp() -> None:
     assert m.numbers["snd_una"] == sent + 20
 
 
+GB = 1 << 30
+TURN = 1 << 32
+
+
+def carry(m: Machine, up: int, down: int) -> tuple[int, int]:
+    """Both kernels' bytes, by the transport: the positions behind the last ones, in 64 bits."""
+    sent = got = 1
+    step = GB // 4
+    serial = 0
+    while sent < up or got < down:
+        if sent < up:
+            assert m.segment(sent % TURN, step, got % TURN, GB // 2, 0) & A.SEND_DATA
+            sent += step
+            serial = (serial + 1) % (1 << 16)
+            edge = (sent + GB // 2) % TURN
+            m.message(message("acked", position=sent % TURN, edge=edge, serial=serial), 0)
+        if got < down:
+            assert m.message(message("data", position=got % TURN, data=b"x"), 0) & A.INJECT
+            got += step
+            m.injected(got % TURN, 0)
+            assert not m.segment(sent % TURN, 0, got % TURN, GB // 2, 0) & A.UNMARK
+    return sent, got
+
+
+FAR = pytest.mark.parametrize("far", [GB, 2 * GB, 3 * GB, 4 * GB, 5 * GB, 6 * GB, 7 * GB])
+
+
+@FAR
+def test_what_came_by_the_wire_tells_however_much_went_before(far: int) -> None:
+    m = engaged()
+    sent, got = carry(m, 0, far)
+    assert m.segment(sent, 0, (got + 100) % TURN, WINDOW, 0) & A.UNMARK
+    assert (m.state, m.reason) == (State.LEFT, Reason.WIRE_ACK)
+
+
+@FAR
+def test_a_first_retransmission_waits_for_the_transport_however_much_went_before(far: int) -> None:
+    m = engaged(repairs=True)
+    sent, _ = carry(m, far, 0)
+    assert m.segment(sent % TURN, 100, 1, WINDOW, 0) & A.SEND_DATA
+    assert not m.segment(sent % TURN, 100, 1, WINDOW, 0.3) & A.SEND_DATA
+    assert m.segment(sent % TURN, 100, 1, WINDOW, 0.9) & A.SEND_DATA
+    # and what is said of the wire is not above what the peer has
+    assert decode(m.compose("engaged", 1))["position"] == sent % TURN
+
+
+@FAR
+def test_a_refusal_long_ago_is_not_one_of_today(far: int) -> None:
+    m = engaged(repairs=True)
+    m.segment(1, 1000, 1, WINDOW, 0)
+    m.not_taken(500)
+    sent, _ = carry(m, far, 0)
+    assert m.segment(sent % TURN, 1000, 1, WINDOW, 0) & A.SEND_DATA
+    assert not m.segment(sent % TURN, 1000, 1, WINDOW, 1) & A.SEND_DATA
+    m = engaged(repairs=True)
+    m.segment(1, 1000, 1, WINDOW, 0)
+    m.not_taken(500)
+    sent, _ = carry(m, far, 0)
+    m.segment(sent % TURN, 1000, 1, WINDOW, 0)
+    m.not_taken((sent + 100) % TURN)
+    assert not m.segment(sent % TURN, 100, 1, WINDOW, 1) & A.SEND_DATA
+    assert m.segment((sent + 100) % TURN, 900, 1, WINDOW, 1) & A.SEND_DATA
+
+
+@FAR
+def test_it_engages_however_much_was_bridged(far: int) -> None:
+    m = Machine(Role.CLIENT, token=TOKEN)
+    m.local(Event.START, 0)
+    m.message(message("accept", own_token=PEER), 0)
+    sent, step = 1, 1 << 16
+    while sent < far:
+        assert m.segment(sent % TURN, step, 1, WINDOW, 0) & A.BRIDGE
+        sent += step
+    m.message(message("engaged", position=1, flags=3), 0)
+    assert m.state is State.ENGAGED
+    assert decode(m.compose("engaged", 0))["position"] == sent % TURN
+    assert m.segment(sent % TURN, 100, 1, WINDOW, 0) & A.SEND_DATA
+    edge = (sent + 1000) % TURN
+    assert m.message(message("acked", position=(sent + 100) % TURN, edge=edge, serial=1), 0) & A.INJECT_ACK
+    assert m.numbers["snd_una"] == (sent + 100) % TURN
+
+
 def test_what_cannot_be_is_bridged_or_dropped_and_changes_nothing() -> None:
     m = engaged()
     before = m.freeze()
