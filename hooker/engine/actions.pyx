@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memset
 from hooker.engine.channel cimport channel_begin, channel_end, channel_of
 from hooker.engine.cut cimport cut_note, cut_over, cut_try
 from hooker.engine.flows cimport *
-from hooker.engine.hold cimport hold_deadline, hold_engaged, hold_pin
+from hooker.engine.hold cimport hold_deadline, hold_engaged, hold_failed, hold_pin
 from hooker.engine.hk0 cimport give, give_probe, give_reset, is_due, twin_begin, twin_told
 from hooker.engine.kept cimport keep, kept_acked, kept_drop
 from hooker.engine.lane cimport blocked_until, is_blocked, lane_doubt
@@ -247,10 +247,9 @@ cdef void flow_start(worker *w, flow *f) noexcept nogil:
     act_alone(w, f, &out)
 
 
-cdef void avoid(worker *w, flow *f, bint whole_host) noexcept nogil:
+cdef void avoid(worker *w, flow *f, bint whole_host, uint64_t until) noexcept nogil:
     """The next connections to that service, or host, are not asked. An association with that host ends the latter."""
     cdef hk_peer p
-    cdef uint64_t until = w.now + w.avoid_for
     memset(&p, 0, sizeof(p))
     remote_ip(f, p.ip)
     p.port = 0 if whole_host else f.t.remote_port
@@ -266,7 +265,7 @@ cdef void never_found(worker *w, flow *f, int why) noexcept nogil:
     if why and not f.why:
         flow_report(w, f, why)
     if why and (f.unproven or w.hold_for):
-        avoid(w, f, True)
+        avoid(w, f, True, w.now + w.avoid_for)
     if not (why and f.unproven) and why != WHY_KEY and why != WHY_VERSION:
         f.f.reason = WHY_TRANSPORT_DOWN
         try_again(w, f)
@@ -389,8 +388,8 @@ cdef void hold_due(worker *w, flow *f) noexcept nogil:
     out.actions &= ~<uint32_t>DO_REPORT
     act_alone(w, f, &out)
     flow_report(w, f, WHY_HOLD)                 # which releases it
-    if f.f.role == ROLE_CLIENT:
-        avoid(w, f, unheard)                    # the next one does not wait in vain, too
+    if f.f.role == ROLE_CLIENT:             # the next one does not wait in vain, too
+        avoid(w, f, unheard, w.now + w.avoid_for if unheard else hold_failed(w, f))
 
 
 cdef void sender_is_due(worker *w, flow *f) noexcept nogil:

@@ -43,26 +43,31 @@ cdef bint is_same(const cut *one, const cut *other) noexcept nogil:
     return memcmp(one.ip, other.ip, 16) == 0 and one.port == other.port and one.role == other.role
 
 
-cdef void cut_try(worker *w, const flow *f) noexcept nogil:
+cdef cut *cut_of(worker *w, cut *table, const flow *f, bint take) noexcept nogil:
     cdef cut who
     cdef cut *at
     name_of(f, &who)
-    at = &w.cuts[place_of(w, &who)]
-    if is_same(at, &who) and at.until <= w.now:
+    at = &table[place_of(w, &who)]
+    if not is_same(at, &who):
+        if not take:
+            return NULL
+        at[0] = who
+    return at
+
+
+cdef void cut_try(worker *w, const flow *f) noexcept nogil:
+    cdef cut *at = cut_of(w, w.cuts, f, False)
+    if at != NULL and at.until <= w.now:
         at.tester = f.id
         at.until = w.now + TEST
 
 
 cdef bint cut_note(worker *w, const flow *f) noexcept nogil:
-    cdef cut who
     cdef cut *at
     if not w.ruled_ns or w.now < max(f.armed_ns, w.ruled_ns) + ALONE:
         return False
-    name_of(f, &who)
-    at = &w.cuts[place_of(w, &who)]
-    if not is_same(at, &who):
-        at[0] = who
-    elif at.until > w.now and at.tester != f.id:
+    at = cut_of(w, w.cuts, f, True)
+    if at.until > w.now and at.tester != f.id:
         return True                     # others of the same moment have said so
     at.tester = 0
     at.until = w.now + (<uint64_t>FIRST * 1000000000 << at.pauses)
@@ -73,19 +78,13 @@ cdef bint cut_note(worker *w, const flow *f) noexcept nogil:
 
 
 cdef void cut_over(worker *w, const flow *f) noexcept nogil:
-    cdef cut who
-    cdef cut *at
-    name_of(f, &who)
-    at = &w.cuts[place_of(w, &who)]
-    if is_same(at, &who):
+    cdef cut *at = cut_of(w, w.cuts, f, False)
+    if at != NULL:
         memset(at, 0, sizeof(cut))
 
 
-cdef uint64_t cut_until(const worker *w, const flow *f) noexcept nogil:
-    cdef cut who
-    cdef const cut *at
-    name_of(f, &who)
-    at = &w.cuts[place_of(w, &who)]
-    if not is_same(at, &who) or at.until <= w.now or (at.tester == f.id and f.id != 0):
+cdef uint64_t cut_until(worker *w, const flow *f) noexcept nogil:
+    cdef const cut *at = cut_of(w, w.cuts, f, False)
+    if at == NULL or at.until <= w.now or (at.tester == f.id and f.id != 0):
         return 0
     return at.until

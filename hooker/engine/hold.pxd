@@ -7,5 +7,6 @@ cdef uint64_t hold_deadline(const worker *w, const flow *f) noexcept nogil    # 
 cdef void hold_release(worker *w, flow *f) noexcept nogil     # it is on TCP
 cdef void hold_pin(worker *w, flow *f) noexcept nogil         # with a key: the peer may have bytes of it from now on
 cdef void hold_unpin(worker *w, flow *f) noexcept nogil       # its peer leaves, and so was never pinned
+cdef uint64_t hold_failed(worker *w, const flow *f) noexcept nogil    # ns: until then its service is not asked again
 cdef void hold_engaged(worker *w, flow *f) noexcept nogil     # its twin has begun
 cdef bint is_withheld(const flow *f) noexcept nogil           # no payload of it goes to the wire

@@ -5,17 +5,22 @@
 2. A flow of an engine without a key is free as soon as it is engaged. With a key it is pinned when ENGAGED is about to be
    sent: from then on the peer may have bytes that came encrypted, and there is no way back. Given up before that, it is TCP's
    for good.
-3. Who does not get so far in `hold_for` is given up. Its service is not asked again for a while; nor is its host, without an
-   association.
+3. Who does not get so far in `hold_for` is given up. Without an association its host is not asked again for `avoid_for`. With
+   one it may have been a busy moment: its service is not asked for FIRST, and twice as long each time until one is engaged.
 """
 
 from libc.stdint cimport UINT64_MAX, uint64_t
+from hooker.engine.cut cimport cut_of
 from hooker.engine.hk0 cimport give_nudge, is_due
 from hooker.engine.worker cimport *
 from hooker.flow.machine cimport FL_PINNED, ST_BRIDGE, ST_CLOSED
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport hk_load32, hk_store32
 from hooker.tcp.twin cimport TWIN_PROMPT
+
+cdef enum:
+    FIRST = 1000000000         # ns
+    PAUSES = 6                 # doublings
 
 
 cdef void hold_begin(worker *w, flow *f) noexcept nogil:
@@ -54,7 +59,21 @@ cdef void hold_unpin(worker *w, flow *f) noexcept nogil:
         f.bits |= F_HELD
 
 
+cdef uint64_t hold_failed(worker *w, const flow *f) noexcept nogil:
+    cdef cut *at = cut_of(w, w.waits, f, True)
+    if at.until > w.now:
+        return at.until                         # others of the same moment have said so
+    at.until = w.now + min(<uint64_t>FIRST << at.pauses, w.avoid_for)
+    if at.pauses < PAUSES:
+        at.pauses += 1
+    w.n.held_in_vain += 1
+    return at.until
+
+
 cdef void hold_engaged(worker *w, flow *f) noexcept nogil:
+    cdef cut *failed = cut_of(w, w.waits, f, False) if w.n.held_in_vain else NULL
+    if failed != NULL:
+        failed.pauses = 0
     f.bits &= ~<uint16_t>F_HELD
     if f.rec == NULL or hk_load32(&f.rec.hold) != HK_HOLD_ALL:
         return

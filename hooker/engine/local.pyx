@@ -93,6 +93,11 @@ cdef inline void repeated(flow *f, const heard *h) noexcept nogil:
         twin_echo(&f.t, h.ts_value)
 
 
+cdef inline bint is_over(const flow *f) noexcept nogil:
+    """Its socket is gone, so what comes may be the first segment of the next connection with its addresses."""
+    return f.rec == NULL or hk_load32(&f.rec.app_closed) != 0
+
+
 cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) noexcept nogil:
     """Whether the packet's bytes are lent now."""
     cdef Segment s
@@ -112,7 +117,7 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
     f = flow_by_tuple(w, &both)
     if f == NULL and lane_hear(w, &s):
         return False
-    if f == NULL:
+    if f == NULL or is_over(f):
         take_kernel_events(w)           # its beginning was not there when we looked
         f = flow_by_tuple(w, &both)
     if f == NULL:

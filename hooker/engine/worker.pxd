@@ -288,7 +288,7 @@ cdef struct worker_counters:
     uint64_t blocks, block_bytes, injected, injected_bytes, acks, probes, resets, refused, unknown_messages, bad_messages, unproven
     uint64_t channels_rested   # given back by flows that have nothing to say
     uint64_t trails            # flows that the wire is shown
-    uint64_t lane_looks, lanes_blocked, services_cut
+    uint64_t lane_looks, lanes_blocked, services_cut, held_in_vain
     uint64_t trail_segments    # by so many bare segments
     uint64_t frames, frame_bytes, redirect_reads, bad_frames, unknown_flow_frames
     uint64_t passed_bytes, passed_early, passed_holes, passed_not_taken    # bytes, segments of adopted flows' TCPs
@@ -320,6 +320,7 @@ cdef struct worker:
     uint32_t mark              # of sockets that are led here
     lane lanes[2]              # IPv4, IPv6
     cut cuts[256]              # CUTS
+    cut waits[256]             # and services whose flows were held in vain (hold.pyx)
     int raw4                   # for packets with their headers, to the wire
     int raw6
     # flows

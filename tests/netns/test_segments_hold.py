@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Iterator
 
 import pytest
-from support import Pair, any_address, counts, peer, result, same
+from support import Pair, any_address, counts, eventually, peer, result, same
 
-from hooker.lab import Lab
+from hooker.lab import EngineProcess, Lab
 
 pytestmark = pytest.mark.timeout(120)
 HOLD = ("--intercept", "segments", "--hold")
@@ -88,6 +89,31 @@ def test_a_blocked_transport_holds_no_longer_than_it_may() -> None:
         took = transfer(pair, "v4", ("send:1000", "fin", "recv-all"), ("recv-all", "send:1000", "fin"))
         assert 0.3 < took < 3
         assert pair.engines[0].status()["reasons"]["hold-timeout"] == 1
+
+
+def test_a_busy_moment_of_the_peer_s_engine_does_not_leave_its_service_to_tcp() -> None:
+    """Its association is up: only the connections of the next second are not asked."""
+    words = ("send:1000", "fin", "recv-all"), ("recv-all", "send:1000", "fin")
+    with Lab() as lab, Pair.open(lab, options=HOLD) as pair:
+        here, there = pair.engines
+        transfer(pair, "v4", *words)
+        for n in (1, 2):  # had it not been engaged between, the second time would be two seconds
+            there.proc.send_signal(signal.SIGSTOP)
+            waking = threading.Thread(target=continue_after, args=(here, there, n))
+            waking.start()
+            transfer(pair, "v4", *words)
+            waking.join()
+            assert here.status()["reasons"]["hold-timeout"] == n
+            time.sleep(1.1)
+            transfer(pair, "v4", *words)
+            assert counts(here.status())["engaged"] == 1 + n
+
+
+def continue_after(here: EngineProcess, stopped: EngineProcess, timeouts: int) -> None:
+    try:
+        eventually(lambda: here.status()["reasons"].get("hold-timeout") == timeouts)
+    finally:
+        stopped.proc.send_signal(signal.SIGCONT)
 
 
 @pytest.mark.parametrize("kind", ["deferred", "deferred-late"])
