@@ -128,10 +128,16 @@ class Paths:
 FLOWS = Path(__file__).resolve().parent / "apps" / "flows.py"
 
 
-def flows(host: Host, role: str, where: str, port: int, *arguments: str) -> subprocess.Popen[str]:
-    """Start ``apps/flows.py`` on *host*; what serves is listening when this returns."""
-    command = [sys.executable, str(FLOWS), role, where, str(port), *arguments]
-    proc = host.popen(command, stdout=subprocess.PIPE, text=True)
+def flows(
+    host: Host, role: str, where: str, port: int, *arguments: str, prefix: tuple[str, ...] = ()
+) -> subprocess.Popen[str]:
+    """Start ``apps/flows.py`` on *host*; what serves is listening when this returns.
+
+    Args:
+        prefix: a command that runs it, and hooks it (``hooker run``).
+    """
+    command = [*prefix, sys.executable, str(FLOWS), role, where, str(port), *arguments]
+    proc = host.popen(command, hooked=not prefix, stdout=subprocess.PIPE, text=True)
     if role in ("echo", "hold"):
         host.wait_listening(port)
     return proc

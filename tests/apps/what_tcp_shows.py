@@ -155,6 +155,14 @@ def rest() -> None:
     time.sleep(4 * RTT)
 
 
+def rest_until(condition: Callable[[], bool]) -> None:
+    """The same, and up to a second longer on a machine that is too busy for it."""
+    deadline = time.monotonic() + 4 * RTT + 1
+    rest()
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(RTT / 5)
+
+
 # ---- what is in flight, and in queues -----------------------------------------------------------
 
 
@@ -241,18 +249,28 @@ def linger_stopped(ends: Ends) -> Shown:
     return {"close() took": took, "all arrived": len(received(ends.b, sent + 1)) == sent}
 
 
-@case("close with unread data")
-def close_unread(ends: Ends) -> Shown:
-    ends.a.sendall(bytes(1000))
+def close_unread(ends: Ends, letter: str) -> Shown:
+    one, other = ends.end(letter)
+    other.sendall(bytes(1000))
     rest()
-    ends.b.close()
-    took = timed(lambda: ready(ends.a, 0, 5))
+    one.close()
+    took = timed(lambda: ready(other, 0, 5))
     return {
-        "events": events(ends.a),
-        "recv": outcome(lambda: ends.a.recv(10)),
-        "send": outcome(lambda: ends.a.send(b"x", socket.MSG_NOSIGNAL)),
+        "events": events(other),
+        "recv": outcome(lambda: other.recv(10)),
+        "send": outcome(lambda: other.send(b"x", socket.MSG_NOSIGNAL)),
         "after": took,
     }
+
+
+@case("close with unread data by the server")
+def close_unread_b(ends: Ends) -> Shown:
+    return close_unread(ends, "b")
+
+
+@case("close with unread data by the client")
+def close_unread_a(ends: Ends) -> Shown:
+    return close_unread(ends, "a")
 
 
 @case("simultaneous close")
@@ -275,7 +293,7 @@ def half_close(ends: Ends, letter: str) -> Shown:
     one, other = ends.end(letter)
     one.sendall(b"question")
     one.shutdown(socket.SHUT_WR)
-    rest()
+    rest_until(lambda: Info.of(one).state != "FIN_WAIT1")
     middle = " ".join((Info.of(one).state, Info.of(other).state, "/", events(one), "/", events(other)))
     question, end = received(other, 8), outcome(lambda: other.recv(1))
     other.sendall(bytes(100_000))
@@ -309,9 +327,10 @@ def half_close_b(ends: Ends) -> Shown:
 
 @case("refused")
 def refused(ends: Ends) -> Shown:
-    sock = ends.hands.socket(ends.hands.lab.a)
+    family = "v4" if ends.a.family == socket.AF_INET else "v6"
+    sock = ends.hands.socket(ends.hands.lab.a, family)
     sock.setblocking(False)
-    begun = errno.errorcode[sock.connect_ex((address(ends.hands.lab.b, "v4"), ends.port + 1000))]
+    begun = errno.errorcode[sock.connect_ex((address(ends.hands.lab.b, family), ends.port + 1000))]
     took = timed(lambda: ready(sock, select.POLLOUT, 5))
     seen = events(sock)
     return {
@@ -459,11 +478,29 @@ def dead_keepalive_b(ends: Ends) -> Shown:
     return dies(ends.b)
 
 
-@case("TCP_USER_TIMEOUT 1.5 s on a dead path", dead=True)
-def dead_user_timeout(ends: Ends) -> Shown:
-    ends.a.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1500)
+def dead_user_timeout(ends: Ends, letter: str) -> Shown:
+    one, _ = ends.end(letter)
+    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1500)
     ends.begin()
-    ends.a.sendall(bytes(1000))
+    one.sendall(bytes(1000))
+    return dies(one)
+
+
+@case("TCP_USER_TIMEOUT 1.5 s on a dead path", dead=True)
+def dead_user_timeout_a(ends: Ends) -> Shown:
+    return dead_user_timeout(ends, "a")
+
+
+@case("TCP_USER_TIMEOUT 1.5 s on a dead path, server", dead=True)
+def dead_user_timeout_b(ends: Ends) -> Shown:
+    return dead_user_timeout(ends, "b")
+
+
+@case("TCP_USER_TIMEOUT 1.5 s and keepalive on a dead path, at rest", dead=True)
+def dead_user_timeout_at_rest(ends: Ends) -> Shown:
+    ends.begin()
+    keep_alive(ends.a)
+    ends.a.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1500)
     return dies(ends.a)
 
 
@@ -474,12 +511,46 @@ def dead_retries(ends: Ends) -> Shown:
     return dies(ends.a)
 
 
-@case("SO_LINGER 1 on a dead path", dead=True)
-def dead_linger(ends: Ends) -> Shown:
-    linger(ends.a, 1)
+def dead_linger(ends: Ends, seconds: int) -> Shown:
+    linger(ends.a, seconds)
     ends.begin()
     ends.a.sendall(bytes(1000))
     return {"close() took": timed(ends.a.close)}
+
+
+@case("SO_LINGER 1 on a dead path", dead=True)
+def dead_linger_1(ends: Ends) -> Shown:
+    return dead_linger(ends, 1)
+
+
+@case("SO_LINGER 5 on a dead path", dead=True)
+def dead_linger_5(ends: Ends) -> Shown:
+    """It does not outlive the connection, whose timeouts are used up before."""
+    return dead_linger(ends, 5)
+
+
+@case("SO_LINGER 0 on a dead path", dead=True)
+def dead_linger_0(ends: Ends) -> Shown:
+    ends.begin()
+    ends.a.sendall(bytes(1000))
+    linger(ends.a, 0)
+    return {"close() took": timed(ends.a.close)}
+
+
+@case("SO_ERROR and SIGPIPE on a dead path", dead=True)
+def dead_errors(ends: Ends) -> Shown:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+    ends.a.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1500)
+    ends.begin()
+    ends.a.sendall(bytes(1000))
+    ready(ends.a, 0, 20)
+    return {
+        "SO_ERROR": so_error(ends.a),
+        "again": so_error(ends.a),
+        "send": outcome(lambda: ends.a.send(b"x")),
+        "signal": signal.sigtimedwait({signal.SIGPIPE}, 0) is not None,
+        "recv": outcome(lambda: ends.a.recv(1)),
+    }
 
 
 # ---- the table ----------------------------------------------------------------------------------

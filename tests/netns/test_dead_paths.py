@@ -122,7 +122,8 @@ def test_one_after_the_other_is_dead(way: str) -> None:
 
 @pytest.mark.parametrize("way", HOOKED)
 @pytest.mark.parametrize(
-    ("whose", "seconds"), [("client", 5), ("server", 5), pytest.param("client", 10, marks=soak)]
+    ("whose", "seconds"),
+    [("client", 5), ("server", 5), *(pytest.param(whose, 10, marks=soak) for whose in ("client", "server"))],
 )
 def test_an_engine_stands_still(way: str, whose: str, seconds: float) -> None:
     with Lab(link=LINK) as lab, open_way(lab, way) as pair:

@@ -18,8 +18,8 @@ LINK = Link(rate=120e6, delay=0.001, queue=500_000)  # decides the bystander's s
 RETRIES = "3"  # net.ipv4.tcp_retries2: whom nobody answers gives up after about 3 s
 STOPPED, SOAKED = 5.0, 45.0  # s
 SIZE = 300_000  # bytes of each writer: more than the buffers of both ends hold
-MEASURED = 1.5  # s of the bystander's progress
-KEPT = 0.8  # of the bystander's speed alone
+MEASURED = 3.0  # s of the bystander's progress
+KEPT = 0.9  # of the bystander's speed alone
 BUDGET = 64 << 20  # bytes that an engine may grow by
 MB = 1 << 20
 soak = pytest.mark.soak
@@ -29,6 +29,7 @@ soak = pytest.mark.soak
     ("way", "number", "trickle", "stopped"),
     [
         ("plain", 16, 0, STOPPED),
+        pytest.param("plain", 2000, 500, SOAKED, marks=soak),
         *(
             pytest.param(way, *rest, marks=marks)
             for way in HOOKED
@@ -36,7 +37,10 @@ soak = pytest.mark.soak
                 ((1, 0, STOPPED), []),
                 ((16, 500, STOPPED), []),
                 ((200, 0, STOPPED), []),
+                ((1, 0, SOAKED), [soak]),
+                ((16, 500, SOAKED), [soak]),
                 ((200, 500, SOAKED), [soak]),
+                ((2000, 0, SOAKED), [soak]),
                 ((2000, 500, SOAKED), [soak]),
             )
         ),

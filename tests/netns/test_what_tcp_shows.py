@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 
 import pytest
@@ -22,32 +21,42 @@ class Shows:
         self.bench, self.pair = made, pair
         self.table: dict[str, Shown] = made.run([*ALIVE, *DYING])
 
+    def again(self, name: str) -> None:
+        """Look at one case once more."""
+        self.table |= self.bench.run([name])
+
+
+@pytest.fixture(scope="module", params=["v4", "v6"])
+def family(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
 
 @pytest.fixture(scope="module")
-def plain() -> Iterator[dict[str, Shown]]:
+def plain(family: str) -> Iterator[Shows]:
     """The table of plain TCP."""
-    with bench("plain") as (made, _):
-        yield made.run([*ALIVE, *DYING])
+    with bench("plain", family) as made:
+        yield Shows(*made)
 
 
 @pytest.fixture(scope="module", params=WAYS)
-def shows(request: pytest.FixtureRequest, plain: dict[str, Shown]) -> Iterator[Shows]:
+def shows(request: pytest.FixtureRequest, plain: Shows, family: str) -> Iterator[Shows]:
     """What is to be compared: the same once more, and with engines."""
-    with contextlib.ExitStack() as stack:
-        shows = Shows(*stack.enter_context(bench(request.param)))
-        Console(width=160).print(draw({"plain": plain, request.param: shows.table}))
+    with bench(request.param, family) as made:
+        shows = Shows(*made)
+        Console(width=160).print(draw({"plain": plain.table, request.param: shows.table}))
         yield shows
 
 
 @pytest.mark.parametrize("name", [*ALIVE, *DYING])
-def test_a_case_is_as_on_tcp(shows: Shows, plain: dict[str, Shown], name: str) -> None:
-    shown = shows.table[name]
+def test_a_case_is_as_on_tcp(shows: Shows, plain: Shows, name: str) -> None:
     for _ in range(AGAIN):
-        found = differences(plain[name], shown)
+        found = differences(plain.table[name], shows.table[name])
         if not found or not all(isinstance(value, Seconds) for pair in found.values() for value in pair):
             break
-        shown = shows.bench.run([name])[name]
-    found = differences(plain[name], shown)
+        plain.again(name)
+        shows.again(name)
+    found = differences(plain.table[name], shows.table[name])
     if name == "SIGPIPE" and shows.pair.client and set(found) == {"after"}:
         pytest.xfail("the peer's flow is closed: its LEAVE, then the byte by the wire, one round trip more")
     assert not found

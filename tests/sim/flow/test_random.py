@@ -169,7 +169,9 @@ def one_run(seed: int) -> World:
     return world
 
 
-def accident(world: World, rng: random.Random, loss: float) -> None:
+def accident(
+    world: World, rng: random.Random, loss: float, leaving: float = 0.005, killing: float = 0.002
+) -> None:
     machine = world.hosts[A].machine
     if machine is not None and machine.state is State.TCP and rng.random() < 0.2:
         world.do(("start", A))
@@ -186,15 +188,74 @@ def accident(world: World, rng: random.Random, loss: float) -> None:
             channel.append(channel[0])
     way = rng.choice([A, B])
     dice = rng.random()
-    if dice < 0.005:
+    if dice < leaving:
         world.do(("local", way, rng.choice([Event.DOWN, Event.STOP, Event.DOUBT])))
-    elif dice < 0.007 and world.hosts[1 - way].engine:
+    elif dice < leaving + killing and world.hosts[1 - way].engine:
         world.do(("kill", way))
-    elif dice < 0.009:
+    elif dice < leaving + 2 * killing:
         world.do(("engine", way))
-    elif dice < 0.03:
+    elif dice < leaving + 2 * killing + 0.021:
         world.hosts[way].kernel.reading = not world.hosts[way].kernel.reading
         world.do(("read", way))
+
+
+class Restless:
+    """A free flow that engages, leaves and engages again, over and over, until an engine is killed."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = rng = random.Random(f"restless {seed}")
+        flag = lambda p=0.5: rng.random() < p  # noqa: E731
+        self.world = World(
+            Setup(
+                size=(rng.randrange(50, 200), rng.randrange(50, 200)),
+                fin=(flag(), flag()),
+                capacity=(rng.randrange(4, 40), rng.randrange(4, 40)),
+                early=flag(0.3),
+                repairs=flag(),
+                promise=rng.choice([0, 0, 20]),
+                rtt=rng.choice([0.0, 0.01, 0.1]),
+                sticks=flag(0.1),
+            )
+        )
+        self.loss = rng.choice([0.0, 0.02, 0.1])
+        self.engagements, self._was_engaged = 0, False
+
+    def run(self) -> World:
+        rng, world = self.rng, self.world
+        times, victim = rng.randrange(2, 6), rng.choice([A, B])
+        for _ in range(600):
+            accident(world, rng, self.loss, leaving=0.06, killing=0.0)
+            self._look()
+            if self.engagements >= times and rng.random() < 0.1:
+                world.do(("kill", victim))
+                if rng.random() < 0.5:
+                    world.do(("engine", victim))
+                break
+            if world._next(False, world.now + 0.5):
+                world.check()
+                self._look()
+        return world
+
+    def _look(self) -> None:
+        machine = self.world.hosts[A].machine
+        engaged = machine is not None and machine.state is State.ENGAGED
+        self.engagements += engaged and not self._was_engaged
+        self._was_engaged = engaged
+
+
+@pytest.mark.parametrize("hundred", range(10))
+def test_a_thousand_seeds_that_engage_again_and_again_end_well(hundred: int) -> None:
+    again = killed = 0
+    for seed in range(100 * hundred, 100 * hundred + 100):
+        restless = Restless(seed)
+        try:
+            finish(restless.run())
+        except AssertionError as exc:
+            raise AssertionError(f"seed {seed}: {exc}") from exc
+        again += restless.engagements > 1
+        killed += any(host.machine is None for host in restless.world.hosts)
+    print(again, killed)
+    assert min(again, killed) > 50, "they were not restless"
 
 
 @pytest.mark.parametrize("hundred", range(10))
