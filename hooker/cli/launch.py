@@ -153,7 +153,7 @@ class Launcher:
             info = signal.sigwaitinfo(_WATCHED)
             if info.si_signo == signal.SIGCHLD:
                 if self._engine and self._reap_engine():
-                    print("hooker: the engine has ended; hooked connections are reset", file=sys.stderr)
+                    print(f"hooker: the engine has ended; {self._options.fate}", file=sys.stderr)
                 self._reap_command()
             elif info.si_signo == signal.SIGCONT or (info.si_code <= 0 and info.si_pid != self._child):
                 # si_code > 0: from the kernel, thus the terminal, which has signalled the command too

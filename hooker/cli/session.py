@@ -64,6 +64,12 @@ class Options:
         if self.key_file is not None:
             keyfile.read(self.key_file)
 
+    @property
+    def fate(self) -> str:
+        """What becomes of hooked connections without their engine, for people."""
+        pinned = self.key_file is not None or self.intercept == "messages"
+        return f"hooked connections {'are reset' if pinned else 'go on over TCP'}"
+
 
 def make_engine(options: Options, cgroup: Path, port: int) -> Engine:
     """The engine for one cgroup, not started. Raises ConfigurationError when it has not been built."""

@@ -16,7 +16,7 @@ from hooker.control import status_socket as control
 if TYPE_CHECKING:
     from hooker.lab import Host
 
-READY_TIMEOUT = 30.0  # s; BCC compiles the kernel programs at start
+READY_TIMEOUT = 60.0  # s; BCC compiles the kernel programs at start
 
 
 class EngineProcess:

@@ -297,7 +297,7 @@ def test_killing_the_engine_leaves_the_command_running_and_nothing_behind(enviro
     os.kill(command, signal.SIGKILL)
     assert process.wait(20) == -signal.SIGKILL
     assert process.stderr is not None
-    assert "the engine has ended" in process.stderr.read()
+    assert "the engine has ended; hooked connections go on over TCP" in process.stderr.read()
 
 
 # ---- the terminal ---------------------------------------------------------------------------

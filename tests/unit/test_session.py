@@ -7,11 +7,13 @@ import os
 import sys
 from collections.abc import Iterator
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
 from hooker.cli import session
-from hooker.cli.session import describe
+from hooker.cli.session import Options, describe
+from hooker.control import keyfile
 from hooker.events import Event, Kind, Role, SocketAddress
 
 NEAR, FAR = SocketAddress(ip_address("10.0.0.1"), 4000), SocketAddress(ip_address("fd00::2"), 80)
@@ -34,6 +36,15 @@ NEAR, FAR = SocketAddress(ip_address("10.0.0.1"), 4000), SocketAddress(ip_addres
 )
 def test_an_event_is_one_readable_line_from_client_to_server(event: Event, said: str) -> None:
     assert describe(event) == said
+
+
+def test_connections_end_with_their_engine_only_if_they_must_not_go_back_to_tcp(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text(keyfile.make() + "\n")
+    key.chmod(0o600)
+    assert Options().fate == Options(hold=True).fate == "hooked connections go on over TCP"
+    assert Options(intercept="messages").fate == "hooked connections are reset"
+    assert Options(key_file=str(key)).fate == "hooked connections are reset"
 
 
 @contextlib.contextmanager
