@@ -106,6 +106,7 @@ cdef void emit(Fuzzed *z, Input *i) noexcept nogil:
     s.window = next32(i) if how & 32 else next16(i)
     s.tsval = 0
     s.rst = how & 192 == 192
+    s.holes = how & 192 == 64
     flow_segment(&z.f, &z.c, &s, z.now, &z.out)
 
 

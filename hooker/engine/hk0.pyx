@@ -9,7 +9,7 @@ from libc.string cimport memcpy, memset
 from hooker.engine.peers cimport refuse
 from hooker.engine.record cimport record_numbers, record_read
 from hooker.engine.worker cimport *
-from hooker.flow.messages cimport DATA_FIN, DATA_PSH, DATA_URG
+from hooker.flow.messages cimport DATA_FIN, DATA_PSH, DATA_URG, Message
 from hooker.includes.hk cimport HK_APP_LINGERS, HK_TCP_SACK, HK_TCP_TIMESTAMPS
 from hooker.includes.linux cimport hk_load32, iovec
 from hooker.tcp.numbers cimport FAR
@@ -119,6 +119,25 @@ cdef void flush_acks(worker *w) noexcept nogil:
             twin_ack(&f.t, NULL, &out)
             tun_write(w.tun_fd, &out, &w.tun)
             w.n.acks += 1
+
+
+cdef void give_sack(worker *w, flow *f, const Message *m) noexcept nogil:
+    """What the remote TCP has behind a hole: the local one repeats what is missing, as if the wire had told it."""
+    cdef twin_segment out
+    cdef ack_extra x
+    cdef uint64_t start
+    cdef uint32_t i
+    memset(&x, 0, sizeof(x))
+    for i in range(m.blocks):
+        start = widen(m.sack[2 * i], f.t.up_acked)
+        if start > f.t.up_acked:                # below it would say that something came twice
+            x.sack[x.sacks][0], x.sack[x.sacks][1] = start, widen(m.sack[2 * i + 1], f.t.up_acked)
+            x.sacks += 1
+    if not x.sacks or not is_reached(f):
+        return
+    twin_ack(&f.t, &x, &out)
+    w.n.acks += 1
+    tun_write(w.tun_fd, &out, &w.tun)
 
 
 # ---- probes and resets -------------------------------------------------------------------------------

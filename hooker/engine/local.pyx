@@ -11,14 +11,17 @@ from hooker.engine.index cimport flow_by_tuple
 from hooker.engine.kernel cimport take_kernel_events
 from hooker.engine.lane cimport lane_doubt, lane_hear
 from hooker.engine.passed cimport adopt_later, hear_passed
-from hooker.engine.peers cimport refuse
+from hooker.engine.peers cimport peer_say, refuse
 from hooker.engine.record cimport record_numbers, record_read
 from hooker.engine.tapped cimport tap_segment
 from hooker.engine.wire cimport wire_segment
 from hooker.engine.worker cimport *
 from hooker.engine.slab cimport pool_current, slab
-from hooker.flow.machine cimport DO_SEND_DATA, Outcome, ST_BRIDGE, ST_EARLY, ST_ENGAGED, ST_TCP, flow_marked, flow_segment
+from hooker.flow.machine cimport (
+    DO_SEND_DATA, DO_SEND_SACK, Outcome, ST_BRIDGE, ST_EARLY, ST_ENGAGED, ST_TCP, flow_compose, flow_marked, flow_segment,
+)
 from hooker.flow.machine cimport Segment as Numbers
+from hooker.flow.messages cimport MSG_ACKED, Message
 from hooker.includes.linux cimport hk_load32
 from hooker.tcp.numbers cimport is_newer
 from hooker.tcp.segment cimport *
@@ -56,12 +59,17 @@ cdef inline void ends_of(const Segment *s, ends *out) noexcept nogil:
 
 
 cdef void numbers_of(const flow *f, const Segment *s, Numbers *out) noexcept nogil:
+    cdef uint32_t i
     out.position = s.seq - f.t.local_isn
     out.length = s.length + (1 if s.flags & FLAG_FIN else 0)
     out.ack = s.ack - f.t.remote_isn if s.flags & FLAG_ACK else f.f.rcv_ack
     out.window = <uint32_t>s.window << f.t.local_wscale
     out.tsval = s.ts_value if s.options & HAS_TIMESTAMPS else 0
     out.rst = s.flags & FLAG_RST
+    out.holes = False
+    if s.options & HAS_SACK:
+        for i in range(s.sacks):
+            out.holes |= is_newer(s.sack[i][0], s.ack)      # else it says what came twice (RFC 2883)
 
 
 cdef void take_marks(worker *w, flow *f) noexcept nogil:
@@ -96,6 +104,20 @@ cdef inline void repeated(flow *f, const heard *h) noexcept nogil:
 cdef inline bint is_over(const flow *f) noexcept nogil:
     """Its socket is gone, so what comes may be the first segment of the next connection with its addresses."""
     return f.rec == NULL or hk_load32(&f.rec.app_closed) != 0
+
+
+cdef void say_sack(worker *w, flow *f, const heard *h) noexcept nogil:
+    """The peer's TCP repeats what is not in the blocks and went by the wire."""
+    cdef Message m
+    cdef uint32_t i
+    flow_compose(&f.f, MSG_ACKED, w.now, &m)
+    for i in range(h.sacks):
+        if h.sack[i][0] > h.ack:
+            m.sack[2 * m.blocks], m.sack[2 * m.blocks + 1] = <uint32_t>h.sack[i][0], <uint32_t>h.sack[i][1]
+            m.blocks += 1
+    if m.blocks:
+        w.n.holes_told += 1
+        peer_say(w, f, &m)
 
 
 cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) noexcept nogil:
@@ -148,6 +170,8 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
         tap_segment(w, f, memory, &s, seen)
         c.lent = memory != NULL         # as long as it looks
     act(w, f, &out, &c)
+    if out.actions & DO_SEND_SACK:
+        say_sack(w, f, &h)
     if s.length and w.redirects != NULL:
         adopt_later(w, f)
     if h.what & HEARD_AGAIN:

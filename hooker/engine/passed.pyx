@@ -181,6 +181,7 @@ cdef void machine_hears(worker *w, flow *f, const Segment *s, uint32_t below, co
     out.window = <uint32_t>s.window << f.t.local_wscale
     out.tsval = s.ts_value if s.options & HAS_TIMESTAMPS else 0
     out.rst = s.flags & FLAG_RST
+    out.holes = False                           # nothing of a pinned flow's goes by the wire
 
 
 cdef inline bint has_own(flow *f) noexcept nogil:

@@ -10,6 +10,7 @@ from libc.string cimport memcmp, memset
 from hooker.engine.actions cimport act, act_alone, cause
 from hooker.engine.cut cimport cut_try
 from hooker.engine.flows cimport flow_join, flow_reindex, remote_ip
+from hooker.engine.hk0 cimport give_sack
 from hooker.engine.hold cimport hold_unpin
 from hooker.engine.index cimport *
 from hooker.engine.greeting cimport peer_hello
@@ -181,6 +182,8 @@ cdef void about_a_flow(worker *w, peer *who, const Message *m) noexcept nogil:
     if m.type == MSG_ENGAGED and m.tsval:
         stamp(f, m.tsval)               # what has come by the wire since our TCP said something was newer than it knew
     act_alone(w, f, &out)
+    if m.type == MSG_ACKED and m.blocks and m.epoch == f.f.epoch and f.bits & F_TWIN and f.r == NULL:
+        give_sack(w, f, m)                      # also one that was overtaken: what is there stays there
 
 
 cdef inline void stamp(flow *f, uint32_t ts) noexcept nogil:

@@ -285,7 +285,7 @@ cdef struct worker_counters:
     uint64_t loops, segments, segment_bytes, segments_refused, segments_unknown, segments_bridged, data_not_taken
     uint64_t early, early_kept, early_on_wire, services_cooled     # flows, stretches of DATA, flows, times
     uint64_t segments_repeated  # copies of what was under way when a flow left
-    uint64_t blocks, block_bytes, injected, injected_bytes, acks, probes, resets, refused, unknown_messages, bad_messages, unproven
+    uint64_t blocks, block_bytes, injected, injected_bytes, acks, probes, resets, refused, holes_told, unknown_messages, bad_messages, unproven
     uint64_t channels_rested   # given back by flows that have nothing to say
     uint64_t trails            # flows that the wire is shown
     uint64_t lane_looks, lanes_blocked, services_cut, held_in_vain

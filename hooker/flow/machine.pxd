@@ -88,6 +88,7 @@ cdef enum flow_action:          # bits
     DO_ABORT = 1 << 23
     DO_REPORT = 1 << 24
     DO_FORGET = 1 << 25
+    DO_SEND_SACK = 1 << 26
 
 cdef enum flow_reason:
     WHY_NONE
@@ -186,6 +187,7 @@ cdef struct Segment:            # of our kernel, out of hk0
     uint32_t window             # bytes
     uint32_t tsval
     bint rst
+    bint holes                  # SACK: the kernel has bytes behind some that are missing
 
 cdef struct Outcome:
     uint32_t actions

@@ -292,7 +292,21 @@ cdef void engaged_segment(Flow *f, const FlowConfig *c, const Segment *s, bint f
     if after(f.peer_acked, f.snd_una):
         take_acknowledgement(f)
         out.actions |= DO_INJECT_ACK
+    if s.holes and lacks_wire(f):
+        missing(f, c, now, out)
     count_lone(f, c, s, same, now, out)
+
+
+cdef inline bint lacks_wire(const Flow *f) noexcept nogil:
+    """Whether the kernel waits for bytes that the peer's TCP has sent by the wire: the transport does not repair those."""
+    return f.flags & FL_FINAL_HERE and not f.flags & FL_PINNED and after(f.peer_final, f.rcv_ack)
+
+
+cdef void missing(Flow *f, const FlowConfig *c, uint64_t now, Outcome *out) noexcept nogil:
+    """They may be lost, and only the peer's TCP can tell, by SACK. Not at once: the transport may have overtaken the wire."""
+    if now - f.edge_moved >= interval(f, c, 0):
+        out.actions |= DO_SEND_SACK
+    f.wait_at = min(f.wait_at, now + interval(f, c, f.backoff))
 
 
 cdef void engaged_data_segment(Flow *f, const FlowConfig *c, const Segment *s, bint fresh, uint64_t now,
@@ -603,6 +617,8 @@ cdef void flow_timer(Flow *f, const FlowConfig *c, uint64_t now, Outcome *out) n
     if state == ST_ENGAGED:
         if not f.flags & FL_FINAL_HERE:
             out.actions = out.actions & ~DO_SEND_PING | DO_SEND_ENGAGED
+        elif lacks_wire(f):
+            out.actions |= DO_INJECT_PROBE      # the answer says whether there is a hole
         # while a free flow's peer is silent the tries follow each other quickly: leaving is cheap
         f.wait_at = now + interval(f, c, max(f.backoff, f.tries) if f.flags & FL_PINNED else f.backoff)
     elif state == ST_ARMED:

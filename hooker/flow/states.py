@@ -98,6 +98,7 @@ class Action(IntFlag):
     ABORT = auto()  # end the application's socket with an error
     REPORT = auto()  # to the user, with the reason
     FORGET = auto()
+    SEND_SACK = auto()  # ACKED at once, with the blocks of the kernel's segment (8.2)
 
 
 class Reason(IntEnum):

@@ -25,7 +25,7 @@ cdef int send_message(vtl_channel *c, const Message *m, void *owner) noexcept no
     if m.type == MSG_DATA:
         block_of(m, &b)
         return vtl_channel_send(c, &b, owner)
-    if m.type == MSG_ACKED:
+    if m.type == MSG_ACKED and not m.blocks:
         vtl_channel_report(c)
         return 0
     return vtl_channel_say(c, bytes, write_message(bytes, m))

@@ -288,6 +288,27 @@ def test_what_went_by_tcp_before_is_repeated_at_once() -> None:
     assert not m.segment(401, 100, 1, WINDOW, 0) & A.SEND_DATA  # this one the transport has
 
 
+def test_a_hole_in_what_went_by_the_wire_is_told_the_peers_tcp() -> None:
+    """The transport repairs its own losses, and nobody but TCP those of the wire."""
+    m = Machine(Role.CLIENT, token=TOKEN, repairs=True)
+    m.local(Event.START, 0)
+    m.message(message("accept", own_token=PEER), 0)
+    m.segment(1, 0, 1, WINDOW, 0)
+    m.message(message("engaged", position=301, flags=3), 0)
+    assert m.message(message("data", position=301, data=bytes(100)), 0) & A.INJECT
+    m.injected(401, 0)
+    assert not m.segment(1, 0, 1, WINDOW, 0.01, holes=True) & A.SEND_SACK  # the wire may be overtaken
+    assert m.deadline is not None
+    assert m.timer(m.deadline) == A.SEND_PING | A.INJECT_PROBE
+    assert m.segment(1, 0, 1, WINDOW, 0.3, holes=True) & A.SEND_SACK
+    assert not m.segment(1, 0, 1, WINDOW, 0.3) & A.SEND_SACK
+    m.message(message("pong"), 0.3)
+    assert not m.segment(1, 0, 301, WINDOW, 0.9, holes=True) & A.SEND_SACK  # the transport's
+    m.segment(1, 10, 301, WINDOW, 0.9)
+    assert m.deadline is not None
+    assert m.timer(m.deadline) == A.SEND_PING
+
+
 def test_all_that_had_been_sent_when_it_was_refused_passes_once_more() -> None:
     """Each piece at its first repetition: TCP would wait for a timeout before the second."""
     m = engaged(repairs=True)
