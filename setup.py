@@ -58,6 +58,7 @@ ENGINE = [
     "engine.warm",
     "engine.wire",
     "flow.face",
+    "flow.joined",
     "flow.machine",
     "flow.messages",
     "flow.proof",

@@ -393,7 +393,7 @@ cdef void hold_due(worker *w, flow *f) noexcept nogil:
 
 
 cdef void sender_is_due(worker *w, flow *f) noexcept nogil:
-    cdef sender_due due = sender_timer(&f.r.s, &w.pool.c, w.now)
+    cdef sender_due due = sender_timer(&f.r.j.s, &w.pool.c, w.now)
     redirected_due(w, f)
     if due == DUE_PROBE:
         say(w, f, MSG_PROBE, f.f.epoch)

@@ -10,11 +10,11 @@ from libc.string cimport memmove
 from hooker.engine.frames cimport frame_entry, frames_parse
 from hooker.engine.flows cimport flow_by_id
 from hooker.engine.lent cimport lent_frame
-from hooker.engine.redirected cimport redirected_due, redirected_write
+from hooker.engine.redirected cimport redirected_frame
 from hooker.engine.worker cimport *
 from hooker.engine.slab cimport pool_current, pool_has_room, slab
 from hooker.engine.tap cimport tap_frames
-from hooker.includes.hk cimport HK_MODE_REDIRECT
+from hooker.flow.joined cimport J_LOST, J_OVER
 from hooker.includes.linux cimport *
 
 cdef enum:
@@ -27,17 +27,12 @@ cdef enum:
 
 cdef void take_frame(worker *w, slab *s, const uint8_t *data, uint32_t n, flow *f) noexcept nogil:
     cdef lot *l
-    if f == NULL or f.r == NULL or f.r.bits & (R_OVER | R_LOST):
+    if f == NULL or f.r == NULL or f.r.j.bits & (J_OVER | J_LOST):
         w.n.unknown_flow_frames += 1    # reset meanwhile: its bytes have nowhere to go
         return
-    f.r.received += n
     l = lent_frame(w, f, s, &data, n)
-    if l == NULL:                       # the association is down, or there is no memory
-        w.n.unknown_flow_frames += 1
-        f.r.bits |= R_LOST
-        redirected_due(w, f)
-        return
-    redirected_write(w, f, l, data, n)
+    w.n.unknown_flow_frames += l == NULL        # the association is down, or there is no memory
+    redirected_frame(w, f, l, data, n)
 
 
 cdef void take_frames(worker *w, slab *s, uint8_t *data, size_t n) noexcept nogil:
@@ -117,17 +112,3 @@ cdef void collect_arm(worker *w) noexcept nogil:
     ev.data.u64 = <uint64_t>TAG_REDIRECT << 32
     epoll_ctl(w.epoll_fd, EPOLL_CTL_MOD, w.redirect_fd, &ev)
     w.redirect_armed = want
-
-
-# ---- the order of both sources -----------------------------------------------------------------------
-
-cdef bint has_turn(const flow *f) noexcept nogil:
-    """What TCP has comes behind the first `spill_at` redirected bytes. In REDIRECT it is of a send() that had
-    begun before its socket was adopted: behind all frames, then."""
-    if f.r.rec == NULL or hk_load64(&f.r.rec.spill_at) == f.r.received:
-        return True
-    return hk_load32(&f.r.rec.mode) == HK_MODE_REDIRECT and collected_all(f)
-
-
-cdef bint collected_all(const flow *f) noexcept nogil:
-    return f.r.rec == NULL or hk_load64(&f.r.rec.redirected) == f.r.received

@@ -299,7 +299,7 @@ cdef void leave_slot(worker *w, flow *f) noexcept nogil:
         return
     f.bits |= F_SOCKET_GONE
     f.rec = NULL
-    redirected_socket_gone(f)
+    redirected_socket_gone(w, f)
     w.flows[<uint32_t>f.id] = NULL
     w.live -= 1
     slot_back(w, f.id)

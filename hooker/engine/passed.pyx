@@ -1,16 +1,9 @@
 """Adopted flows' other source: bytes that their applications' TCPs have, PASS in the kernel program's words.
 
 1. Adopted is what has been engaged and has sent a few segments. From its snd_nxt of that moment on (`base`)
-   the engine receives the local TCP's stream itself: in order, acknowledged at once, with the credit that
-   is left as its window. Bytes below are the kernel's as before, and until their acknowledgement has come
-   no later one is given: it would cover them.
-2. Order: bytes of TCP follow the first `spill_at` redirected ones. The kernel program turns to REDIRECT
-   only when all that TCP ever got has been taken (`resume`), so between two turns there is one order. The
-   kernel gathers redirected messages, so a segment may be here before those that precede it: it is kept
-   until they come.
-3. FIN is the sender's when all frames are here, and acknowledged when the peer's kernel has acknowledged
-   it: FIN_WAIT and SO_LINGER mean what TCP means by them.
-4. The machine is told of it all in the peer's positions: what is below `base`, where they are the same, and
+   the engine receives the local TCP's stream itself; bytes below are the kernel's as before. In which order
+   with what is redirected, and what is acknowledged when: hooker/flow/joined.pyx.
+2. The machine is told of it all in the peer's positions: what is below `base`, where they are the same, and
    acknowledgements.
 """
 
@@ -18,23 +11,22 @@ from libc.stdint cimport UINT64_MAX, int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 from hooker.engine.actions cimport act, cause, flow_gives_up
-from hooker.engine.collected cimport collected_all, has_turn
 from hooker.engine.flows cimport flow_key_of, flow_touch
 from hooker.engine.hk0 cimport is_due
-from hooker.engine.lent cimport lent_back, lent_for
+from hooker.engine.lent cimport lent_for
 from hooker.engine.peers cimport refuse
 from hooker.engine.redirected cimport *
 from hooker.engine.tapped cimport tap_bytes
 from hooker.engine.worker cimport *
 from hooker.engine.slab cimport slab
+from hooker.flow.joined cimport *
 from hooker.flow.machine cimport (
     DO_BRIDGE, DO_SEND_DATA, FL_FINAL_HERE, Outcome, ST_ENGAGED, after, flow_segment, near,
 )
 from hooker.flow.machine cimport Segment as Numbers
-from hooker.flow.sender cimport sender_done, sender_fin, sender_position
 from hooker.includes.bpf cimport hk_prog_run
 from hooker.includes.hk cimport *
-from hooker.includes.linux cimport hk_load64, hk_store32, hk_store64
+from hooker.includes.linux cimport hk_store32, hk_store64
 from hooker.tcp.numbers cimport NOWHERE, is_newer
 from hooker.tcp.segment cimport FLAG_ACK, FLAG_FIN, FLAG_RST, HAS_TIMESTAMPS, Segment
 from hooker.tcp.twin cimport *
@@ -42,7 +34,6 @@ from hooker.tcp.twin cimport *
 cdef enum:
     ADOPT_AFTER = 4            # segments with bytes: a short connection is not worth it
     ETHERNET = 14
-    WINDOW_STEP = 65536        # bytes: while so much is left the window is not said anew (RFC 9293 3.8.6.2.2)
 
 
 # ---- adoption ----------------------------------------------------------------------------------------
@@ -66,7 +57,7 @@ cdef void adopt(worker *w, flow *f) noexcept nogil:
     if r == NULL:
         w.n.adopt_refused += 1
         return
-    hk_store64(&r.rec.resume, <uint32_t>(r.taken - 1))
+    hk_store64(&r.rec.resume, <uint32_t>(r.j.taken - 1))
     verdict = run_adopt(w, f)
     if verdict == HK_ADOPT_DONE:
         w.n.adopted += 1
@@ -95,75 +86,66 @@ cdef void adopt_later(worker *w, flow *f) noexcept nogil:
 # ---- what the local TCP says -------------------------------------------------------------------------
 
 cdef void has_taken(worker *w, flow *f, uint32_t n) noexcept nogil:
-    f.r.taken += n
     w.n.passed_bytes += n
     if f.r.rec != NULL:
-        hk_store64(&f.r.rec.resume, <uint32_t>(f.r.taken - 1))
+        hk_store64(&f.r.rec.resume, <uint32_t>(f.r.j.taken - 1))
 
 
 cdef bint take_bytes(worker *w, flow *f, const uint8_t *data, uint32_t n, slab *memory) noexcept nogil:
-    """In order. Whether `memory` has them for longer now."""
+    """Whether `memory` has them for longer now."""
     cdef const uint8_t *bytes = data
     cdef lot *l = lent_for(w, f, memory, &bytes, n)
     cdef bint in_slab = l != NULL and l.memory != NULL
-    if l == NULL:
+    cdef joined_got got = GOT_NOT
+    cdef Turns t
+    if l != NULL:
+        redirected_turns(f, &t)
+        got = redirected_take(w, f, &t, l, bytes, n)
+    if got == GOT_NOT:
         w.n.passed_not_taken += 1
         return False
-    if f.r.early != NULL or not has_turn(f):
+    if got == GOT_KEPT:
         w.n.passed_early += 1
-        if not redirected_keep(w, f, l, bytes, n):
-            w.n.passed_not_taken += 1
-            return False
-        f.r.heard += n
         return in_slab
     if w.tap != NULL:
         tap_bytes(w, f, memory, data, n)
-    redirected_write(w, f, l, bytes, n)
-    if not f.r.bits & R_LOST:
-        f.r.heard += n
-        has_taken(w, f, n)
+    has_taken(w, f, n)
     return in_slab or (w.tap != NULL and memory != NULL)
 
 
-cdef void meet_early(worker *w, flow *f) noexcept nogil:
-    """Rule 2. The redirect socket's bytes may be here later than the segment: the kernel gathers them."""
-    cdef early_part *e
-    if f.r.early == NULL or not has_turn(f):
-        return
-    e = redirected_meet(f)
-    while e != NULL:
+cdef void meet_parts(worker *w, flow *f, const Turns *t) noexcept nogil:
+    cdef Part *p = joined_meet(&f.r.j, &w.pool, t)
+    while p != NULL:
         if w.tap != NULL:
-            tap_bytes(w, f, e.l.memory, e.data, e.n)
-        redirected_write(w, f, e.l, e.data, e.n)
-        lent_back(w, e.l, e.n)                  # as an early one
-        has_taken(w, f, e.n)
-        free(e)
-        e = redirected_meet(f)
+            tap_bytes(w, f, (<lot *>p.owner).memory, p.data, p.n)
+        has_taken(w, f, p.n)
+        free(p)
+        p = joined_meet(&f.r.j, &w.pool, t)
 
 
 cdef bint take(worker *w, flow *f, const Segment *s, const heard *h, slab *memory) noexcept nogil:
     """What of the segment is ours, and new. Whether its slab has bytes of it for longer."""
-    cdef redirected *r = f.r
-    cdef uint32_t at = s.seq - f.t.local_isn, skip = 0, before = r.heard
+    cdef Joined *j = &f.r.j
+    cdef uint32_t at = s.seq - f.t.local_isn, skip = 0, before = j.heard
     cdef bint lent = False
-    if r.bits & (R_OVER | R_LOST | R_FIN) or after(at, r.heard):
-        w.n.passed_holes += after(at, r.heard)
+    if not joined_follows(j, at):
+        w.n.passed_holes += after(at, j.heard)
         f.t.flags |= TWIN_PROMPT        # a hole, or a FIN once more: it hears where we are
         return False
-    skip = r.heard - at
+    skip = j.heard - at
     if skip < s.length:
         lent = take_bytes(w, f, s.data + skip, s.length - skip, memory)
-    if r.heard != before and h.what & (HEARD_NEW | HEARD_TIMESTAMPS) == HEARD_TIMESTAMPS:
+    if j.heard != before and h.what & (HEARD_NEW | HEARD_TIMESTAMPS) == HEARD_TIMESTAMPS:
         twin_echo(&f.t, h.ts_value)     # sent once more, and not in vain (docs/twin.md, rule 7)
-    if s.flags & FLAG_FIN and r.heard == at + s.length and not r.bits & R_LOST:
-        r.bits |= R_FIN
+    if s.flags & FLAG_FIN:
+        joined_fin(j, at + s.length)
     redirected_due(w, f)
     return lent
 
 
 cdef void machine_hears(worker *w, flow *f, const Segment *s, uint32_t below, const heard *h,
                         Numbers *out) noexcept nogil:
-    """Rule 4. A segment that carries bytes of ours is one of a byte that the machine has seen already: its
+    """Rule 2. A segment that carries bytes of ours is one of a byte that the machine has seen already: its
     acknowledgement counts."""
     cdef bint carries = s.length > 0 or s.flags & FLAG_FIN
     cdef bint closed = f.t.up_said_edge - f.t.up_acked < <uint64_t>f.t.mss
@@ -184,19 +166,6 @@ cdef void machine_hears(worker *w, flow *f, const Segment *s, uint32_t below, co
     out.holes = False                           # nothing of a pinned flow's goes by the wire
 
 
-cdef inline bint has_own(flow *f) noexcept nogil:
-    """Once so, always: gigabytes later the two would compare the other way round."""
-    if not f.r.bits & R_OWN and not after(f.r.base, f.f.snd_una):
-        f.r.bits |= R_OWN
-    return f.r.bits & R_OWN
-
-
-cdef uint32_t bytes_below(flow *f, const Segment *s) noexcept nogil:
-    """Those that stay the kernel's, and are sent once more as long as they are not acknowledged."""
-    cdef uint32_t at = s.seq - f.t.local_isn
-    return min(f.r.base - at, s.length) if not has_own(f) and after(f.r.base, at) else 0
-
-
 cdef bint hear_passed(worker *w, flow *f, const Segment *s, slab *memory) noexcept nogil:
     cdef Numbers numbers
     cdef Outcome out
@@ -205,12 +174,12 @@ cdef bint hear_passed(worker *w, flow *f, const Segment *s, slab *memory) noexce
     cdef Segment cut = s[0]
     cdef uint32_t below
     cdef bint live = f.bits & F_TWIN and f.f.state == ST_ENGAGED
-    if live and not near(s.seq - f.t.local_isn, f.r.taken):
+    if live and not near(s.seq - f.t.local_isn, f.r.j.taken):
         return False
     h.what = h.sacks = 0
     if live:
         twin_hear(&f.t, s, w.now, &h)
-    below = bytes_below(f, s)
+    below = joined_below(&f.r.j, s.seq - f.t.local_isn, s.length, f.f.snd_una)
     machine_hears(w, f, s, below, &h, &numbers)
     flow_segment(&f.f, &w.config, &numbers, w.now, &out)
     if s.options & HAS_TIMESTAMPS and is_newer(s.ts_echo, f.ts_recent):
@@ -242,21 +211,12 @@ cdef inline uint64_t widen(uint32_t position, uint64_t near) noexcept nogil:
 
 
 cdef void tell_local(worker *w, flow *f) noexcept nogil:
-    """Rules 1 and 3. While messages are redirected nobody needs the window: it is said when it is small."""
-    cdef redirected *r = f.r
-    cdef uint64_t taken, acked, edge, room
+    cdef uint64_t taken
     if not f.bits & F_TWIN:
         return
-    taken = widen(r.taken, f.t.up_seen)
-    acked = taken + (1 if sender_done(&r.s) else 0)
-    if not has_own(f):
-        acked = widen(f.f.snd_una, f.t.up_acked)
-    edge = f.t.up_edge
-    if edge < taken + WINDOW_STEP:
-        room = redirected_room(w, f)
-        if taken + room >= edge + WINDOW_STEP // 2:
-            edge = taken + room
-    twin_acked(&f.t, acked, edge)
+    taken = widen(f.r.j.taken, f.t.up_seen)
+    twin_acked(&f.t, widen(joined_ack(&f.r.j, f.f.snd_una), f.t.up_seen),
+               joined_edge(taken, f.t.up_edge, redirected_room(w, f)))
     if f.bits & F_ASKED:
         f.bits &= ~<uint16_t>F_ASKED
         f.t.flags |= TWIN_PROMPT
@@ -265,15 +225,15 @@ cdef void tell_local(worker *w, flow *f) noexcept nogil:
 
 cdef void serve(worker *w, flow *f) noexcept nogil:
     cdef redirected *r = f.r
-    if r.bits & R_OVER:
+    cdef Turns t
+    if r.j.bits & J_OVER:
         return
-    if r.bits & R_LOST:
+    redirected_turns(f, &t)
+    meet_parts(w, f, &t)
+    joined_settle(&r.j, &t)
+    if r.j.bits & J_LOST:
         flow_gives_up(w, f, WHY_MEMORY)
         return
-    meet_early(w, f)
-    if r.bits & (R_FIN | R_FIN_TAKEN) == R_FIN and r.taken == r.heard and collected_all(f):
-        r.bits |= R_FIN_TAKEN
-        sender_fin(&r.s)
     redirected_send(w, f)
     redirected_note(w, f)
     if f.f.state == ST_ENGAGED:

@@ -16,6 +16,7 @@ from hooker.engine.actions cimport (
 )
 from hooker.engine.lane cimport is_blocked
 from hooker.engine.worker cimport *
+from hooker.flow.joined cimport J_OVER
 from hooker.flow.machine cimport EV_STOP, Outcome, ST_ENGAGED, ST_OPENING, flow_local
 
 cdef enum:
@@ -113,7 +114,7 @@ cdef void walk(worker *w) noexcept nogil:
             flow_steered(w, f, WHY_DEVICE)
         elif is_blocked(w, f) and (f.bits & F_WANTED or ST_OPENING <= f.f.state <= ST_ENGAGED):
             flow_cut_off(w, f)
-        elif f.r != NULL and not f.r.bits & R_OVER:
+        elif f.r != NULL and not f.r.j.bits & J_OVER:
             flow_gives_up(w, f, WHY_FRAMES)
     w.walking = w.walk_at < w.max_flows
 

@@ -9,9 +9,10 @@ from hooker.engine.ringbuf cimport ring_reader
 from hooker.engine.cells cimport cell, cell_room
 from hooker.engine.slab cimport slab, slab_pool
 from hooker.includes.timers cimport timer, timer_heap
+from hooker.flow.joined cimport Joined, Turns
 from hooker.flow.machine cimport Flow, FlowConfig
 from hooker.flow.proof cimport FLOW_KEY_SIZE, MAX_BINDING
-from hooker.flow.sender cimport Sender, SenderPool
+from hooker.flow.sender cimport SenderPool
 from hooker.includes.hk cimport hk_key, hk_redirect, hk_flow
 from hooker.includes.linux cimport iovec
 from hooker.tcp.twin cimport twin
@@ -96,12 +97,6 @@ cdef enum flow_bit:
 cdef enum redirected_bit:
     R_ALLOWED = 1 << 0         # its messages may come by the redirect socket
     R_DUE = 1 << 1             # in worker.senders
-    R_SERIAL = 1 << 2          # serial_in is the peer's
-    R_FIN = 1 << 3             # the local TCP has sent its FIN
-    R_FIN_TAKEN = 1 << 4       # and all that comes before it is here
-    R_OVER = 1 << 5            # reset: nothing is sent any more
-    R_LOST = 1 << 6            # bytes that nobody sends again could not be taken
-    R_OWN = 1 << 7             # the peer has acknowledged all that lies before `base`
 
 cdef struct flow
 cdef struct peer
@@ -159,25 +154,12 @@ cdef struct flow:
     uint8_t sent               # segments with bytes since it was engaged, as far as they are counted
     uint16_t speaks            # the run of the engine that answered the SYN; 0: none did
 
-cdef struct early_part:        # a segment's bytes that came before redirected ones which stand before them
-    early_part *next
-    lot *l                     # they are lent
-    const uint8_t *data
-    uint32_t n
-
 cdef struct redirected:        # of a flow that was adopted
-    Sender s
+    Joined j
     hk_redirect *rec           # NULL: its socket is gone
+    Turns turns                # then: what was said of it last
     flow *next_due
-    uint64_t received          # bytes of the redirect socket
     uint64_t retry_at          # the transport has not taken what there was; UINT64_MAX: it has
-    uint32_t base              # of the local TCP's stream: from here on its bytes are the sender's, not acknowledged end to end
-    uint32_t taken             # up to here it has them
-    uint32_t heard             # and up to here they are here, in `early`. All three are its positions, not the peer's
-    uint32_t early_n           # parts
-    early_part *early
-    early_part *early_last
-    uint16_t serial_in         # of the peer's ACKEDs
     uint8_t bits               # redirected_bit
 
 cdef struct account:           # for which association it is; lots may outlive that

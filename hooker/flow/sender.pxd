@@ -91,7 +91,7 @@ cdef struct Piece:              # one DATA
 cdef void sender_defaults(SenderConfig *c) noexcept nogil
 # The first byte written has that position; `edge` is the peer's window's; `rtt` the transport's, as far as it is known.
 cdef void sender_init(Sender *s, const SenderConfig *c, uint32_t position, uint32_t edge, uint64_t rtt) noexcept nogil
-cdef void sender_free(Sender *s, SenderPool *m) noexcept nogil       # gives all bytes back
+cdef void sender_free(Sender *s, SenderPool *m) noexcept nogil       # gives all bytes back; sends nothing more
 # 0, or -1: no memory, MOST_QUEUED, or behind FIN. Then the bytes are not borrowed.
 cdef int sender_write(Sender *s, SenderPool *m, const uint8_t *data, size_t n, void *owner) noexcept nogil
 cdef void sender_fin(Sender *s) noexcept nogil

@@ -59,6 +59,8 @@ cdef void sender_free(Sender *s, SenderPool *m) noexcept nogil:
     s.due = s.refused_due = UINT64_MAX
     sendbuf_clear(&s.queue, m.release, m.ctx)
     s.queue.acked = s.queue.next = s.queue.end
+    if not sender_done(s):
+        s.bits = 0                      # no FIN behind bytes that do not come
 
 
 # ---- numbers -----------------------------------------------------------------------------------------

@@ -133,14 +133,8 @@ class Run:
         self.now = 0.0
         self.written = b"".join(self.rng.randbytes(n) for n in setup.writes)
         self.far = FarEnd(setup, len(self.written))
-        self.sender = Sender(
-            setup.base,
-            self.place(self.far.edge),
-            rtt=2 * setup.delay,
-            segment=setup.segment,
-            repairs=setup.repairs,
-            **config,
-        )
+        common = {"rtt": 2 * setup.delay, "segment": setup.segment, "repairs": setup.repairs}
+        self.sender = self.make_sender(setup.base, self.place(self.far.edge), **common, **config)
         self.agenda: list[tuple[float, int, tuple]] = []
         self.steps = self.sent = self.sent_again = self.probes = self.serial = self.blocked = 0
         self.taken = False
@@ -155,6 +149,9 @@ class Run:
         self.later(setup.stopped, ("read",))
         if setup.before:
             self.later(0.3, ("before",))
+
+    def make_sender(self, *arguments: int, **config: float) -> Sender:
+        return Sender(*arguments, **config)
 
     def place(self, offset: int) -> int:
         return (self.setup.base + offset) % WRAP
