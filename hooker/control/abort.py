@@ -34,17 +34,20 @@ def abort_marked(mark: int, bits: int = 0xFFFFFFFF) -> None:
     pause = FIRST_PAUSE
     while True:
         with contextlib.suppress(OSError):
-            found = [
-                (family, name)
-                for family in (socket.AF_INET, socket.AF_INET6)
-                for name in _find(family, mark, bits)
-            ]
-            if not found:
+            if abort_once(mark, bits):
                 return
-            for family, name in found:
-                _destroy(family, name)
         time.sleep(pause)
         pause = min(2 * pause, LAST_PAUSE)
+
+
+def abort_once(mark: int, bits: int = 0xFFFFFFFF) -> bool:
+    """As abort_marked(), without waiting: whether no such socket was found. Raises OSError."""
+    found = [
+        (family, name) for family in (socket.AF_INET, socket.AF_INET6) for name in _find(family, mark, bits)
+    ]
+    for family, name in found:
+        _destroy(family, name)
+    return not found
 
 
 def can_abort() -> bool:

@@ -11,12 +11,16 @@ performs what is still registered, the last first, and exits.
 3. A network namespace travels with the action as a file descriptor, so it may be nameless.
 4. The helper has a session of its own and ignores the signals a terminal or an impatient person sends.
 5. Every undo accepts that its object is gone already.
+6. A helper that was killed is replaced as soon as the owner notices, at the latest when it closes the handle.
+   The owner keeps what is registered, descriptors too, to tell it to the next one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.util
+import io
 import json
 import os
 import select
@@ -27,17 +31,21 @@ import subprocess
 import sys
 import threading
 import types
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 Action = dict[str, Any]
+Registered = dict[int, tuple[Action, tuple[io.FileIO, ...]]]  # by number; open files that go with the action
 
 MAX_MESSAGE = 65536  # bytes of one JSON message
 MAX_DESCRIPTORS = 4  # with it
 RESERVED_TABLES = (0, 253, 254, 255)  # unspec, default, main, local: never flushed
 CLOSE_TIMEOUT = 10.0  # s
+DEATH_TIMEOUT = 1.0  # s, from the end of a helper's socket to its own
+ATTEMPTS = 2  # helpers that are told to undo; who kills the second means it
 UNDO_TIMEOUT = 30.0  # s, until a control group is empty: nobody waits for it
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
 HERE = Path(__file__).resolve()
@@ -92,8 +100,8 @@ class Undo:
         self._number = number
 
     def done(self) -> None:
-        """Forget the action: the owner has undone it, or wants it kept. May be called twice."""
-        self._janitor._send({"done": self._number})
+        """Forget the action: the owner has undone it, or wants it kept. May be called twice; never fails."""
+        self._janitor._forget(self._number)
 
 
 class Janitor:
@@ -106,10 +114,10 @@ class Janitor:
         self._lock = threading.Lock()
         self._owner = os.getpid()
         self._count = 0
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = _spawn(theirs)
-        self._socket: socket.socket | None = ours
+        self._registered: Registered = {}
+        self._socket: socket.socket | None
+        self._socket, self._process = _start({})
+        _handles.add(self)
 
     @property
     def pid(self) -> int:
@@ -120,49 +128,79 @@ class Janitor:
         """Have ``action`` undone unless ``done()`` is called first. Call it before doing the thing.
 
         ``netns`` is where a rule, route or socket is: a path, a file descriptor, or None for the calling
-        thread's namespace. ``keep``: descriptors that the helper holds until then. Raises KernelError when
-        the helper is gone, OSError for a bad path.
+        thread's namespace. ``keep``: descriptors that are held until then. Raises KernelError when the helper
+        is gone and there can be no other, OSError for a bad path.
         """
+        if os.getpid() != self._owner:
+            return Undo(self, 0)
+        files = _own(netns, keep) if action["kind"] in ("rule", "routes", "abort") else ()
         with self._lock:
             self._count += 1
             number = self._count
-        if action["kind"] not in ("rule", "routes", "abort"):
-            self._send({"register": number, "action": action})
-        elif isinstance(netns, int):
-            self._send({"register": number, "action": action}, netns, *keep)
-        else:
-            with open(netns or "/proc/thread-self/ns/net", "rb") as namespace:
-                self._send({"register": number, "action": action}, namespace.fileno(), *keep)
+            if self._socket is not None:
+                self._registered[number] = action, files
+                try:
+                    self._tell({"register": number, "action": action}, files)
+                except OSError as error:
+                    _close_files({number: self._registered.pop(number)})
+                    raise _unreachable(error) from None
         return Undo(self, number)
 
     def close(self) -> None:
-        """Perform what is registered; return when that is done, at most CLOSE_TIMEOUT s later."""
-        with self._lock:
-            ours, self._socket = self._socket, None
-        if ours is None:
-            return
-        ours.close()
-        if os.getpid() == self._owner:
-            try:
-                self._process.wait(CLOSE_TIMEOUT)
-            except subprocess.TimeoutExpired:
-                pass  # it goes on by itself
+        """Perform what is registered; return when that is done, at most CLOSE_TIMEOUT s later.
 
-    def _send(self, message: dict[str, Any], *descriptors: int) -> None:
+        If the helper has been killed, another one does it.
+        """
         if os.getpid() != self._owner:
             return
         with self._lock:
-            if self._socket is None:
+            ours, self._socket = self._socket, None
+            registered, self._registered = self._registered, {}
+        try:
+            attempts = ATTEMPTS if registered else 1
+            while ours is not None:
+                ours.close()
+                attempts -= 1
+                if self._process.wait(CLOSE_TIMEOUT) == 0 or not attempts:
+                    return
+                ours, self._process = _start(registered)
+        except subprocess.TimeoutExpired:
+            pass  # it goes on by itself
+        except OSError as error:
+            raise _unreachable(error) from None
+        finally:
+            _close_files(registered)
+
+    def _forget(self, number: int) -> None:
+        if os.getpid() != self._owner:
+            return
+        with self._lock:
+            if number not in self._registered or self._socket is None:
                 return
-            try:
-                socket.send_fds(self._socket, [json.dumps(message).encode()], descriptors)
-            except BrokenPipeError:
-                self._lost()
+            action, files = self._registered.pop(number)
+            with contextlib.suppress(OSError):  # the next one is not told of it
+                self._tell({"done": number})
+            _close_files({number: (action, files)})
 
-    def _lost(self) -> None:
-        from hooker.errors import KernelError
+    def _tell(self, message: dict[str, Any], files: tuple[io.FileIO, ...] = ()) -> None:
+        """To the helper, or another one that is told everything."""
+        assert self._socket is not None
+        try:
+            _send(self._socket, message, files)
+        except (BrokenPipeError, ConnectionResetError):
+            self._replace()
 
-        raise KernelError("the clean-up process is gone", remedy="was it killed? start again") from None
+    def _replace(self) -> None:
+        assert self._socket is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(DEATH_TIMEOUT)  # nothing but its death closes its end of the socket
+        ours, self._process = _start(self._registered)
+        self._socket.close()
+        self._socket = ours
+
+    def _forget_files(self) -> None:
+        """In a forked child: what its copies keep alive must end with its parent."""
+        _close_files(self._registered)
 
     def __enter__(self) -> Janitor:
         return self
@@ -171,6 +209,54 @@ class Janitor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+_handles: weakref.WeakSet[Janitor] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for handle in list(_handles):
+        handle._forget_files()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+
+
+def _own(netns: str | int | None, keep: tuple[int, ...]) -> tuple[io.FileIO, ...]:
+    """Open files of the owner's, the namespace first: the caller may close its own."""
+    path = netns if isinstance(netns, str) else "/proc/thread-self/ns/net"
+    first = io.FileIO(os.dup(netns)) if isinstance(netns, int) else io.FileIO(path)
+    return first, *(io.FileIO(os.dup(descriptor)) for descriptor in keep)
+
+
+def _close_files(registered: Registered) -> None:
+    for _, files in registered.values():
+        for file in files:
+            file.close()
+
+
+def _start(registered: Registered) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """A helper that has been told all of it, and the owner's end of the socket. Raises OSError."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        with theirs:
+            process = _spawn(theirs)
+        for number, (action, files) in registered.items():
+            _send(ours, {"register": number, "action": action}, files)
+    except BaseException:
+        ours.close()
+        raise
+    return ours, process
+
+
+def _send(channel: socket.socket, message: dict[str, Any], files: tuple[io.FileIO, ...]) -> None:
+    socket.send_fds(channel, [json.dumps(message).encode()], [file.fileno() for file in files])
+
+
+def _unreachable(error: OSError) -> Exception:
+    from hooker.errors import KernelError  # here: the helper begins without this package
+
+    return KernelError.from_os_error("reach the clean-up process", error, remedy="was it killed? start again")
 
 
 def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:

@@ -9,6 +9,7 @@ from types import TracebackType
 from hooker.control import janitor, marks, netns
 from hooker.control.janitor import Janitor
 from hooker.errors import KernelError
+from hooker.tun import leftovers
 from hooker.tun.device import Device
 from hooker.tun.way import Way
 
@@ -47,6 +48,7 @@ class Lane:
     def __enter__(self) -> Lane:
         self._namespace = netns.own()
         try:
+            leftovers.sweep(PRIORITY, TABLE_BASE)
             self.device = Device(NAMES)
             try:
                 self.device.admit(self._entrance)

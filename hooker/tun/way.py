@@ -91,7 +91,7 @@ class Way:
         try:
             self._claim(netlink, family)
         except Exception as error:  # netlink's errors are no OSErrors
-            if family != 6 or _code(error) not in NO_FAMILY:
+            if family != 6 or code(error) not in NO_FAMILY:
                 raise
         else:
             self._families.append(family)
@@ -120,7 +120,7 @@ class Way:
                 try:
                     netlink.rule("add", **self._rule(family))
                 except Exception as error:
-                    if _code(error) != errno.EEXIST:  # from the time before
+                    if code(error) != errno.EEXIST:  # from the time before
                         raise
 
     def withdraw(self) -> None:
@@ -132,7 +132,7 @@ class Way:
                 try:
                     netlink.rule("del", **self._rule(family))
                 except Exception as error:  # netlink's errors are no OSErrors
-                    if _code(error) not in GONE:
+                    if code(error) not in GONE:
                         raise
 
     def lift(self) -> None:
@@ -178,7 +178,7 @@ class Way:
                 try:
                     action()
                 except Exception as error:
-                    if _code(error) not in (*GONE, *NO_FAMILY):
+                    if code(error) not in (*GONE, *NO_FAMILY):
                         raise
         self._families.clear()
         self._promised.clear()
@@ -186,5 +186,6 @@ class Way:
             self._undos.pop().done()
 
 
-def _code(error: BaseException) -> int:
+def code(error: BaseException) -> int:
+    """The errno of an error of netlink's, or an OSError; else 0."""
     return int(getattr(error, "code", None) or getattr(error, "errno", None) or 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import secrets
@@ -18,6 +20,7 @@ import pytest
 from hooker.control import janitor
 from hooker.control.cgroup import Cgroup
 from hooker.control.janitor import Janitor
+from hooker.errors import KernelError
 
 RULE = {"priority": 77, "table": 177, "fwmark": 0x77}
 FAMILIES = {4: "-4", 6: "-6"}
@@ -252,12 +255,91 @@ def test_a_namespace_or_route_table_of_the_system_is_refused() -> None:
             janitor.netns(name)
 
 
-def test_a_lost_helper_is_reported_to_the_owner(tmp_path: Path) -> None:
+def test_a_helper_that_was_killed_is_replaced_and_knows_everything(space: str, tmp_path: Path) -> None:
+    """At the next registration; the rule is undone in its namespace, which only a descriptor names."""
+    fill(space)
+    (tmp_path / "kept").touch()
+    program = (
+        "ns = os.open('/run/netns/' + sys.argv[1], os.O_RDONLY)\n"
+        "for family in (4, 6):\n"
+        f"    j.register(janitor.rule(family, **{RULE}), netns=ns)\n"
+        "    j.register(janitor.route_table(family, 177), netns=ns)\n"
+        "os.close(ns)\n"
+        "undo = j.register(janitor.file(sys.argv[2]))\n"
+        "first = j.pid; os.kill(first, 9); os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)\n"
+        "undo.done(); assert j.pid != first"
+    )
+    kill_and_wait(owner(program, space, str(tmp_path / "kept")))
+    assert traces(space) == []
+    assert (tmp_path / "kept").exists()
+
+
+def test_an_orderly_end_needs_no_living_helper(space: str, tmp_path: Path) -> None:
+    """What the owner has undone is no error, and the helper that replaced the first may be killed, too."""
+    fill(space)
+    (tmp_path / "f").touch()
     with Janitor() as j:
-        os.kill(j.pid, signal.SIGKILL)
-        assert settle(lambda: not running(j.pid))
-        with pytest.raises(Exception, match="clean-up process is gone"):
-            j.register(janitor.file(tmp_path / "f"))
+        j.register(janitor.file(tmp_path / "f"))
+        for family in FAMILIES:
+            j.register(janitor.rule(family, **RULE), netns=f"/run/netns/{space}")
+            j.register(janitor.route_table(family, 177), netns=f"/run/netns/{space}")
+        undo = j.register(janitor.file(tmp_path / "kept"))
+        kill(j)
+        undo.done()
+        kill(j)
+    assert not (tmp_path / "f").exists()
+    assert traces(space) == []
+
+
+def test_a_fork_of_the_owner_keeps_nothing_alive(tmp_path: Path) -> None:
+    """What is kept for the helper goes with the owner, not with a child that knows nothing of it."""
+    reader, writer = os.pipe()
+    with Janitor() as j:
+        namespace = os.open("/proc/self/ns/net", os.O_RDONLY)
+        j.register(janitor.abort(0x12345, 0xFFFFFFFF), netns=namespace, keep=(writer,)).done()
+        undo = j.register(janitor.abort(0x12345, 0xFFFFFFFF), netns=namespace, keep=(writer,))
+        os.close(namespace)
+        pid = os.fork()
+        if pid == 0:
+            os.close(writer)
+            kept = sum(name == name_of(reader) for name in open_files())
+            os._exit(kept)  # the reading end
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+        undo.done()
+    os.close(writer)
+    os.set_blocking(reader, False)
+    assert settle(lambda: os.read(reader, 1) == b"")
+    os.close(reader)
+
+
+def test_when_there_can_be_no_helper_the_owner_hears_of_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with Janitor() as j:
+        kill(j)
+        with monkeypatch.context() as patch:
+            patch.setattr(janitor, "_spawn", refuse)
+            with pytest.raises(KernelError, match="clean-up process"):
+                j.register(janitor.file(tmp_path / "f"))
+
+
+def refuse(theirs: Any) -> Any:
+    raise OSError(errno.EAGAIN, "no process")
+
+
+def kill(j: Janitor) -> None:
+    os.kill(j.pid, signal.SIGKILL)
+    assert settle(lambda: not running(j.pid))
+
+
+def open_files() -> Iterator[str]:
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        with contextlib.suppress(FileNotFoundError):  # the directory's own
+            yield str(entry.readlink())
+
+
+def name_of(descriptor: int) -> str:
+    return str(Path(f"/proc/self/fd/{descriptor}").readlink())
 
 
 def test_it_starts_without_making_the_owner_wait(tmp_path: Path) -> None:
