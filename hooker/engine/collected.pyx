@@ -86,7 +86,11 @@ cdef void collect(worker *w) noexcept nogil:
             return
         room = w.slabs.size - s.used
         n = recv(w.redirect_fd, s.base + s.used, room, MSG_DONTWAIT)
+        if n < 0 and (errno == EAGAIN or errno == EINTR):
+            return
         if n <= 0:
+            w.parser.broken = True      # it has ended: nothing comes of it any more
+            lost_framing(w)
             return
         w.n.redirect_reads += 1
         take_frames(w, s, s.base + s.used, n)

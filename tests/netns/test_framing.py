@@ -1,0 +1,102 @@
+"""A redirect socket says what is no frame, or ends: nobody can tell any more whose bytes are whose."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hands import Hands, ready, received
+from in_process import OTHER, engines, until
+
+import hooker.hooker
+from hooker import Hooker
+from hooker.lab import Lab
+
+ENDED = "Connection reset|caused connection abort|Broken pipe"
+ALWAYS = {"redirect": "always"}
+
+
+@pytest.fixture
+def redirects(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
+    """The redirect sockets of the engines that start, in their order."""
+    made: list[socket.socket] = []
+    make = hooker.hooker._redirect_socket
+
+    def note(stack: object) -> socket.socket:
+        made.append(make(stack))  # type: ignore[arg-type]
+        return made[-1]
+
+    monkeypatch.setattr(hooker.hooker, "_redirect_socket", note)
+    return made
+
+
+def far_end(one: socket.socket) -> socket.socket:
+    """What a socket of this process is connected to, in this process."""
+    for path in list(Path("/proc/self/fd").iterdir()):
+        try:
+            found = socket.socket(fileno=os.dup(int(path.name)))
+        except OSError:
+            continue
+        try:
+            if (found.getsockname(), found.getpeername()) == (one.getpeername(), one.getsockname()):
+                return found
+        except OSError:
+            pass
+        found.close()
+    raise AssertionError("it has no other end here")
+
+
+@pytest.fixture
+def adopted(lab: Lab, redirects: list[socket.socket]) -> Iterator[tuple[list[Hooker], list[socket.socket]]]:
+    """Engines of this process, and both ends of a connection whose messages are redirected."""
+    with engines(lab, at_a=dict(ALWAYS), b=dict(ALWAYS)) as made, Hands(lab) as hands:
+        ends = hands.connected(OTHER)
+        for sock in ends:
+            sock.setblocking(False)
+        for _ in range(8):
+            for one, other in (ends, ends[::-1]):
+                one.send(b"to be adopted")
+                assert received(other, 13) == b"to be adopted"
+        assert [engine.counters()["adopted"] for engine in made] == [1, 1]
+        yield made, list(ends)
+
+
+def garbage(sock: socket.socket) -> None:
+    sock.send(b"this is no frame")
+
+
+def end(sock: socket.socket) -> None:
+    sock.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("how", [garbage, end], ids=["garbage", "end"])
+def test_all_that_was_adopted_ends_with_an_error_and_new_flows_are_not(
+    adopted: tuple[list[Hooker], list[socket.socket]],
+    redirects: list[socket.socket],
+    lab: Lab,
+    how: Callable[[socket.socket], None],
+) -> None:
+    (at_a, at_b), ends = adopted
+    with far_end(redirects[0]) as other:
+        how(other)
+        for sock in ends:
+            with pytest.raises(OSError, match=ENDED):
+                while True:
+                    assert ready(sock, select.POLLIN, 5)
+                    assert sock.recv(1 << 16), "an end of data would hide that bytes are missing"
+    until(lambda: at_a.counters()["flows"] == 0, "a flow is left")
+    assert at_a.counters()["bad_frames"] == 1
+    loops = at_a.counters()["loops"]
+    with Hands(lab) as hands:
+        client, server = hands.connected(OTHER)
+        client.setblocking(False)
+        for n in range(12):
+            client.send(b"%02d" % n)
+            assert received(server, 2) == b"%02d" % n
+    assert [engine.counters()["adopted"] for engine in (at_a, at_b)] == [1, 1]
+    assert at_a.counters()["loops"] - loops < 20000, "it wakes for a socket that it does not read"
