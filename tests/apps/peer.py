@@ -9,7 +9,7 @@ Actions: ``send:N`` (blocking), ``send-async:N`` (asyncio, level-triggered), ``s
 ``inline`` (urgent data into the stream), ``recv:N``, ``recv-all``,
 ``recv-all-blocking`` (without poll), ``duplex-blocking:N`` (two threads), ``echo-all``,
 ``receive-buffer:N``, ``send-buffer:N`` (SO_RCVBUF and SO_SNDBUF of the connection),
-``fin``, ``sleep:S``, ``wait-file:PATH``, ``touch:PATH``, ``congestion`` (note its name),
+``user-timeout:MS``, ``fin``, ``sleep:S``, ``wait-file:PATH``, ``touch:PATH``, ``congestion`` (note its name),
 ``rst`` (linger 0), ``close``, ``exit`` (without closing), ``wait-end``.
 """
 
@@ -222,6 +222,10 @@ class Connection:
 
     def do_send_buffer(self, value: str) -> None:
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, int(value))
+
+    def do_user_timeout(self, value: str) -> None:
+        """Milliseconds; in place of tcp_retries2 (tcp(7))."""
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(value))
 
     def do_fin(self, _: str) -> None:
         self.sock.shutdown(socket.SHUT_WR)
