@@ -149,19 +149,31 @@ def main(targets: tuple[str, ...], minutes: float, keep_corpus: bool, one: str |
         return
     try:
         program = build()
+        crashed = fuzz(program, names, minutes * 60, keep_corpus=keep_corpus)
     except BuildError as exc:
         raise click.ClickException(str(exc)) from None
-    crashed = []
-    for target in names:
-        found, output = run(program, target, minutes * 60 / len(names))
-        click.echo(f"{target:8} {summary(output)}")
-        crashed += [(target, path, why(output)) for path in found]
-        if keep_corpus and not found:
-            click.echo(f"{target:8} {keep(program, target)} inputs kept")
+    except PermissionError as exc:
+        raise click.ClickException(
+            f"{exc.filename}: {exc.strerror} (run it as the user who owns the tree)"
+        ) from None
     for target, path, what in crashed:
         click.echo(f"{target}: {what}\n  reproduce: ./dev fuzz {target} --replay {path.relative_to(ROOT)}")
     if crashed:
         raise SystemExit(1)
+
+
+def fuzz(
+    program: Path, names: tuple[str, ...], seconds: float, *, keep_corpus: bool
+) -> list[tuple[str, Path, str]]:
+    """Each target for its share of that time; target, input and complaint of each crash."""
+    crashed = []
+    for target in names:
+        found, output = run(program, target, seconds / len(names))
+        click.echo(f"{target:8} {summary(output)}")
+        crashed += [(target, path, why(output)) for path in found]
+        if keep_corpus and not found:
+            click.echo(f"{target:8} {keep(program, target)} inputs kept")
+    return crashed
 
 
 if __name__ == "__main__":

@@ -63,6 +63,12 @@ class KernelError(HookerError, RuntimeError):
         return cls(f"cannot {action}: {reason} [{name}]", remedy=remedy, errno=number)
 
 
+def describe_os_error(error: OSError) -> str:
+    """What the kernel said, and of which file if it was about one."""
+    why = error.strerror or str(error)
+    return f"{error.filename}: {why}" if isinstance(error.filename, str) else why
+
+
 def require_root(what: str) -> None:
     """Raise ConfigurationError unless the process has root's effective user id."""
     if os.geteuid() != 0:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from hooker import checks, transports
 from hooker._fastpath import Worker
 from hooker.control import cgroup as cgroups
-from hooker.control import keyfile, rows
+from hooker.control import headers, keyfile, rows
 from hooker.control.abort import can_abort
 from hooker.control.janitor import Janitor
 from hooker.control.kernel import RING_SIZE, KernelPrograms, netns_cookie
@@ -249,6 +249,7 @@ class Hooker:
 
     def _judge_kernel(self) -> str:
         """Why messages are not redirected, or "". Raises KernelError when a required probe fails."""
+        headers.check_named()  # the user's mistake, not a probe's failure
         self._judge_lane()
         results = verdicts(self.intercept) if self._probe else []
         for result in results:

@@ -1,8 +1,8 @@
 """The ``hooker`` command with a stand-in for the engine: ``python fake_engine.py run -- COMMAND``.
 
 What happens to the engine is appended to $FAKE_LOG, one word and the engine's pid a line. $FAKE_FAIL
-makes its start fail with that text, $FAKE_SLOW makes it take so many seconds; $FAKE_FLOWS names a file
-that holds its number of open flows.
+makes its start fail with that text, $FAKE_MISSING with a file that is not there, $FAKE_SLOW makes it take so
+many seconds; $FAKE_FLOWS names a file that holds its number of open flows.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ class Hooker:
     def start(self) -> None:
         if "FAKE_FAIL" in os.environ:
             raise KernelError(os.environ["FAKE_FAIL"], remedy="try a newer one")
+        if "FAKE_MISSING" in os.environ:
+            Path(os.environ["FAKE_MISSING"]).read_bytes()
         if "FAKE_SLOW" in os.environ:
             log("starting")
             time.sleep(float(os.environ["FAKE_SLOW"]))

@@ -20,7 +20,7 @@ from hooker import checks
 from hooker.cli.session import Options, make_engine, running
 from hooker.control import cgroup
 from hooker.control.policy import Policy
-from hooker.errors import ConfigurationError, HookerError, require_root
+from hooker.errors import ConfigurationError, HookerError, describe_os_error, require_root
 from hooker.transports import DEFAULT_PORT
 
 EXIT_FAILURE = 1
@@ -216,7 +216,13 @@ def key() -> int:
     from hooker.control import keyfile
 
     if stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode):
-        os.fchmod(sys.stdout.fileno(), 0o600)  # before there is something to read
+        try:
+            os.fchmod(sys.stdout.fileno(), 0o600)  # before there is something to read
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot take the file from other users' eyes: {error.strerror}",
+                remedy="name a new file, or one of your own: hooker key > FILE",
+            ) from None
     print(keyfile.make())
     return 0
 
@@ -303,7 +309,7 @@ def _run(arguments: list[str] | None) -> int:
     try:
         return int(cli.main(arguments, prog_name="hooker", standalone_mode=False) or 0)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
+        click.echo(error.format_message(), err=True)
         return EXIT_BAD_INPUT
 
 
@@ -322,7 +328,7 @@ def _main(arguments: list[str] | None) -> int:
     except BrokenPipeError:  # the reader of our output has gone
         return _lose_output(128 + signal.SIGPIPE)
     except OSError as error:
-        why = error.strerror or str(error)
+        why = describe_os_error(error)
         if error.errno == errno.EBADF and not _is_writable(sys.stdout.fileno()):
             why = "standard output is closed"
         return _lose_output(_fail(why, EXIT_FAILURE))

@@ -27,6 +27,7 @@ from hooker.control.rundir import run_directory
 from hooker.errors import ConfigurationError
 
 ENVIRONMENT = "BCC_KERNEL_SOURCE"
+MARKER = "include/linux/kconfig.h"  # which BCC includes before anything else
 
 # machine (uname -m) -> directory below arch/ in the kernel tree, multiarch directory of /usr/include
 ARCHITECTURES = {
@@ -60,10 +61,9 @@ _REMEDY = "install the C library's kernel headers: apt-get install linux-libc-de
 
 def activate() -> Path:
     """Point BCC at the tree, unless the user has named a kernel tree already; return the one in use."""
-    named = os.environ.get(ENVIRONMENT)
-    if named:
-        _check_named(named)
-        return Path(named)
+    named = check_named()
+    if named is not None:
+        return named
     tree = prepare()
     os.environ[ENVIRONMENT] = str(tree)
     return tree
@@ -96,8 +96,15 @@ def prepare(
     return tree
 
 
-def _check_named(tree: str) -> None:
-    """A tree that another user could change would be compiled into the kernel."""
+def check_named() -> Path | None:
+    """The tree that the user has named, if any. Raises ConfigurationError when it will not do.
+
+    One that another user could change would be compiled into the kernel; for one that is none BCC would look
+    elsewhere, with modprobe.
+    """
+    tree = os.environ.get(ENVIRONMENT)
+    if not tree:
+        return None
     try:
         real = trust.real_path(Path(tree).resolve(strict=True), f"{ENVIRONMENT} {tree}")
     except OSError as error:
@@ -105,6 +112,11 @@ def _check_named(tree: str) -> None:
             f"{ENVIRONMENT} {tree}: {error.strerror}", remedy=f"unset {ENVIRONMENT}"
         ) from None
     trust.check_directory(real, ENVIRONMENT)
+    if not (real / MARKER).is_file():
+        raise ConfigurationError(
+            f"{ENVIRONMENT} {tree} is no kernel tree: it has no {MARKER}", remedy=f"unset {ENVIRONMENT}"
+        )
+    return Path(tree)
 
 
 @contextlib.contextmanager

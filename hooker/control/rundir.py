@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
 from pathlib import Path
 
 from hooker.control import trust
@@ -10,25 +12,47 @@ from hooker.errors import ConfigurationError
 
 ENVIRONMENT = "HOOKER_RUN_DIR"
 WHAT = "run-time directory"
+LONGEST = 107 - len("/4194304-999.sock")  # bytes: sun_path, with the name of a control socket
 
 
 def run_directory() -> Path:
     """Make and return it: ``$HOOKER_RUN_DIR``, ``/run/hooker``, or a directory of the user's own.
 
-    Raises ConfigurationError when it cannot be made, or somebody else could plant headers or sockets in it:
-    it, or a directory on the way to it, belongs to another user or can be written by one.
+    Raises ConfigurationError when it cannot be made or no file can be made in it, its path is too long for a
+    socket, or somebody else could plant headers or sockets in it: it, or a directory on the way to it,
+    belongs to another user or can be written by one. What has been made until then is removed again.
     """
     path = location()
     own = f"set {ENVIRONMENT} to a directory of your own"
+    if len(os.fsencode(os.path.realpath(path))) > LONGEST or len(os.fsencode(path)) > LONGEST:
+        raise ConfigurationError(
+            f"{WHAT}: its path is longer than the {LONGEST} bytes that leave room for a socket's name",
+            remedy=own,
+        )
+    missing = [place for place in (path, *path.parents) if not os.path.lexists(place)]
     try:
-        real = trust.real_path(path, f"{WHAT} {path}", make=True)
-        trust.check_directory(real, WHAT)
-        if real.lstat().st_uid != os.geteuid():
-            raise ConfigurationError(
-                f"{WHAT} {path} is root's, not a directory that only this user can write", remedy=own
-            )
-    except OSError as error:
+        return _made(path, own)
+    except (ConfigurationError, OSError) as error:
+        for place in missing:
+            with contextlib.suppress(OSError):
+                place.rmdir()
+        if isinstance(error, ConfigurationError):
+            raise
         raise ConfigurationError(f"cannot make {path}: {error.strerror}", remedy=own) from None
+
+
+def _made(path: Path, own: str) -> Path:
+    real = trust.real_path(path, f"{WHAT} {path}", make=True)
+    trust.check_directory(real, WHAT)
+    if real.lstat().st_uid != os.geteuid():
+        raise ConfigurationError(
+            f"{WHAT} {path} is root's, not a directory that only this user can write", remedy=own
+        )
+    try:
+        with tempfile.TemporaryFile(dir=real):
+            pass
+    except OSError as error:
+        raise ConfigurationError(f"cannot make files in {path}: {error.strerror}", remedy=own) from None
     return real
 
 

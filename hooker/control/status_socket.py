@@ -22,7 +22,7 @@ from typing import Any
 
 from hooker.control import janitor, trust
 from hooker.control.janitor import Janitor, Undo
-from hooker.control.rundir import run_directory
+from hooker.control.rundir import ENVIRONMENT, run_directory
 from hooker.errors import ConfigurationError
 
 Snapshot = dict[str, Any]
@@ -99,7 +99,10 @@ class ControlServer:
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:  # by this process's first engine
                     continue
-                raise ConfigurationError(f"cannot make {path}: {error.strerror}") from None
+                raise ConfigurationError(
+                    f"cannot make {path}: {error.strerror or error}",
+                    remedy=f"set {ENVIRONMENT} to a directory where sockets can be made",
+                ) from None
             self.path = path
             return
         raise ConfigurationError(f"no free name for a control socket in {directory}")

@@ -34,7 +34,7 @@ def real_path(path: str | Path, what: str, *, make: bool = False, follow: bool =
     """
     here = Path("/")
     _check(here, here.lstat(), what)
-    ahead = [*reversed((Path.cwd() / path).parts[1:])]
+    ahead = [*reversed(_absolute(Path(path)).parts[1:])]
     links = 0
     while ahead:
         part = ahead.pop()
@@ -91,6 +91,11 @@ def open_file(path: str | Path, what: str, *, deny: int = OTHERS_WRITE) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _absolute(path: Path) -> Path:
+    """The working directory may have been removed; only who is in need of it must mind."""
+    return path if path.is_absolute() else Path.cwd() / path
 
 
 def _look(entry: Path, make: bool) -> os.stat_result:

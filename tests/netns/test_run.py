@@ -132,6 +132,13 @@ def test_an_engine_that_cannot_start_is_one_line_and_the_command_does_not_run(
     assert not (environment / "ran").exists()
 
 
+def test_an_engine_that_misses_a_file_says_which(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_MISSING", "/nonexistent")
+    done = run("true")
+    assert done.returncode == 1
+    assert done.stderr == "hooker: /nonexistent: No such file or directory (hooker doctor)\n"
+
+
 # ---- streams, environment, cgroup -----------------------------------------------------------
 
 

@@ -61,6 +61,41 @@ def test_bad_input_is_one_line_and_status_2(
     assert said in output.err
 
 
+def test_without_arguments_the_usage_is_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main([])
+    output = capsys.readouterr()
+    assert (caught.value.code, output.out) == (2, "")
+    assert "Usage: hooker" in output.err
+
+
+def test_an_unknown_verb_of_dev_is_bad_input() -> None:
+    dev = Path(hooker.__file__).parents[1] / "dev"
+    done = subprocess.run([str(dev), "bogus"], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "'bogus'" in done.stderr
+
+
+def test_a_key_is_not_written_where_others_could_read_it(tmp_path: Path) -> None:
+    """As an ordinary user, into a file of root's that everybody may write."""
+    if os.geteuid():
+        pytest.skip("needs root to be somebody else")
+    tmp_path.chmod(0o755)
+    path = tmp_path / "key"
+    program = (
+        "import os, sys; from hooker.cli.commands import main, key; from hooker.control import keyfile\n"
+        "os.setgid(65534); os.setuid(65534); main(['key'])"
+    )
+    with path.open("w") as file:
+        done = subprocess.run(
+            [sys.executable, "-c", program], stdout=file, stderr=subprocess.PIPE, text=True, timeout=30
+        )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "hooker key > FILE" in done.stderr
+    assert path.read_text() == ""
+
+
 @pytest.mark.parametrize("arguments", [["run", "--", "true"], ["up"], ["status"], ["status", "--json"]])
 def test_without_root_it_says_so(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -161,10 +196,10 @@ def test_closed_standard_streams_are_no_traceback(closed: str, tmp_path: Path) -
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment)
         lost = " >&-" in f" {closed}"
         bad_input = arguments[:1] in ([], ["run"])
-        expected = 1 if lost and arguments[:1] != ["run"] else 2 if bad_input else 0
+        expected = 2 if bad_input else 1 if lost else 0
         assert done.returncode == expected, (arguments, done.stderr)
         assert "Traceback" not in done.stderr
-        if lost and "2>&-" not in closed and arguments[:1] != ["run"]:
+        if lost and "2>&-" not in closed and not bad_input:
             assert done.stderr == "hooker: standard output is closed\n"
 
 

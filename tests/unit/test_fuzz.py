@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 from pathlib import Path
 
 import pytest
 
 from fuzz import kept as corpus
-from fuzz.__main__ import TARGETS
+from fuzz.__main__ import TARGETS, main
 from fuzz.build import sources
 
 
@@ -47,3 +48,18 @@ def test_an_archive_gives_back_what_was_put_in(tmp_path: Path, monkeypatch: pyte
 
 def test_what_is_fuzzed_is_there() -> None:
     assert all(path.exists() for path in sources())
+
+
+def test_a_tree_that_may_not_be_written_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse() -> Path:
+        raise PermissionError(errno.EACCES, "Permission denied", "/tree/build")
+
+    monkeypatch.setattr("fuzz.__main__.build", refuse)
+    with pytest.raises(SystemExit) as caught:
+        main(["flow"])
+    assert caught.value.code == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "/tree/build: Permission denied (run it as the user who owns the tree)" in said

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hooker import Hooker
 from hooker.control import headers
 from hooker.errors import ConfigurationError
 
@@ -94,9 +95,27 @@ def test_an_unknown_machine_lists_the_known_ones(include: Path, base: Path) -> N
 
 
 def test_a_tree_the_user_named_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "include/linux").mkdir(parents=True)
+    (tmp_path / "include/linux/kconfig.h").touch()
     monkeypatch.setenv(headers.ENVIRONMENT, str(tmp_path))
     assert headers.activate() == tmp_path
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.rglob("*")] == ["include", "linux", "kconfig.h"]
+
+
+@pytest.mark.parametrize("named", ["/nonexistent", "rel", "empty", "file"])
+def test_what_is_no_kernel_tree_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named: str
+) -> None:
+    """BCC would look for another one, with modprobe."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(headers.ENVIRONMENT, named if named == "rel" else str(tmp_path / named))
+    with pytest.raises(ConfigurationError, match=headers.ENVIRONMENT):
+        headers.activate()
+    monkeypatch.setattr("hooker.hooker.require_root", lambda what: None)
+    monkeypatch.setattr("hooker.hooker.verdicts", lambda intercept: pytest.fail("probed"))
+    with pytest.raises(ConfigurationError, match=headers.ENVIRONMENT):
+        Hooker().probe()
 
 
 def test_a_tree_that_others_could_change_is_refused(
