@@ -98,7 +98,7 @@ static __always_inline void hk_congestion_restore(struct bpf_sock_ops *s, struct
 	st->congestion[0] = 0;
 }
 
-/* setsockopt(TCP_CONGESTION): where it is reno, ours is the application's now. */
+/* setsockopt(TCP_CONGESTION): where it is reno, ours is the application's now. Not so names that the kernel will not know. */
 static __always_inline void hk_chosen_congestion(struct bpf_sockopt *o, struct bpf_sock *sk)
 {
 	char *name = o->optval;
@@ -106,6 +106,8 @@ static __always_inline void hk_chosen_congestion(struct bpf_sockopt *o, struct b
 
 	if (o->level != HK_SOL_TCP || o->optname != HK_TCP_CONGESTION || o->optlen < 4 ||
 	    (void *)(name + 4) > o->optval_end || !hk_congestion_is(name, "ren") || name[3] != 'o')
+		return;
+	if (o->optlen > 4 && ((void *)(name + 5) > o->optval_end || name[4]))
 		return;
 	st = hk_socks.sk_storage_get(sk, 0, 0);
 	if (st)

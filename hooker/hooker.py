@@ -211,17 +211,16 @@ class Hooker:
         )
         self._started = time.monotonic()
         self._netns = netns_cookie()
-        install = self._on_first_candidate()
         self._threads = EngineThreads(
             self._worker,
-            install=install,
+            install=self._lane.install,
             take=self._drain,
             deliver=None if self.on_event is None else self._deliver,
         )
         stack.callback(self._threads.stop)
         self._server = stack.enter_context(self._serve(keeper))
         if self.hold:
-            install()  # its worker does not wait for it: what is held would
+            self._lane.install()  # its worker does not wait for it: what is held would
         self._require_open_lane()
         self._attach()
         stack.callback(self._kernel.refuse_flows)
@@ -270,16 +269,6 @@ class Hooker:
                 "this kernel does not end sockets on request, so pinned flows could not fail closed",
                 remedy="a kernel with CONFIG_INET_DIAG_DESTROY, or --intercept segments and no --key-file",
             )
-
-    def _on_first_candidate(self) -> Callable[[], None]:
-        """What the first candidate needs, and nobody before."""
-        kernel, cgroup, add_rule = self._kernel, self.cgroup, self._lane.install
-
-        def install() -> None:
-            kernel.attach_options(cgroup)
-            add_rule()
-
-        return install
 
     def _make_worker(self, stack: ExitStack) -> Worker:
         hold: dict[str, Any] = {"hold_time": self.hold_time if self.hold else 0.0}

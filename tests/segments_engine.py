@@ -65,7 +65,6 @@ def main(name: str, cgroup: str, port: int) -> None:
             thread = threading.Thread(target=worker.run, daemon=True)
             thread.start()
             kernel.attach(cgroup)
-            kernel.attach_options(cgroup)
             print(json.dumps("ready"), flush=True)
             serve(Engine(kernel, worker))
             kernel.refuse_flows()

@@ -82,9 +82,6 @@ class KernelPrograms:
         bcc = import_bcc()
         self.max_flows = max_flows
         self._links: list[int] = []
-        self._linking = threading.Lock()
-        self._detached = False
-        self._shows_options = False
         self._counting = threading.Lock()
         self._counts: dict[str, int] = {}
         self._closed = False
@@ -98,10 +95,14 @@ class KernelPrograms:
                 )
         except Exception as error:
             raise KernelError(f"the kernel programs do not compile: {error}") from None
-        self._getsockopt = self._load("hk_getsockopt", CGROUP_SOCKOPT, bpf_calls.CGROUP_GETSOCKOPT)
+        getsockopt = self._load("hk_getsockopt", CGROUP_SOCKOPT, bpf_calls.CGROUP_GETSOCKOPT)
         setsockopt = self._load("hk_setsockopt", CGROUP_SOCKOPT, bpf_calls.CGROUP_SETSOCKOPT)
         hooks = self._load("hk_intercept", bcc.BPF.SOCK_OPS)
-        self._programs = [(setsockopt, bpf_calls.CGROUP_SETSOCKOPT), (hooks, bpf_calls.CGROUP_SOCK_OPS)]
+        self._programs = [  # sockets are changed by the last: what shows them is there before
+            (getsockopt, bpf_calls.CGROUP_GETSOCKOPT),
+            (setsockopt, bpf_calls.CGROUP_SETSOCKOPT),
+            (hooks, bpf_calls.CGROUP_SOCK_OPS),
+        ]
         self.ring = self._map("hk_events")
         self.free = self._map("hk_free")
         self.avoid = self._map("hk_avoid")
@@ -191,16 +192,6 @@ class KernelPrograms:
         self._link(cgroup, [(self._guard, bpf_calls.CGROUP_INET_EGRESS)])
         return self._links[-1]
 
-    def attach_options(self, cgroup: str | Path) -> None:
-        """getsockopt() shows what applications set. With the first candidate: each costs a little more then.
-
-        May be called again; after detach() it does nothing.
-        """
-        with self._linking:
-            if not self._shows_options and not self._detached:
-                self._link(cgroup, [(self._getsockopt, bpf_calls.CGROUP_GETSOCKOPT)])
-                self._shows_options = True
-
     def _link(self, cgroup: str | Path, programs: list[tuple[int, int]]) -> None:
         """All of them, or none."""
         links: list[int] = []
@@ -225,10 +216,8 @@ class KernelPrograms:
 
     def detach(self) -> None:
         """Nothing is seen any more. May be called twice."""
-        with self._linking:
-            self._detached = True
-            while self._links:
-                os.close(self._links.pop())
+        while self._links:
+            os.close(self._links.pop())
 
     def counters(self) -> dict[str, int]:
         """The programs' counters by name, summed over CPUs; after close() as they were last."""

@@ -94,7 +94,6 @@ class Owner:
         self.ring = kernel._bpf[b"hk_events"]
         self.ring.open_ring_buffer(self.event)
         kernel.attach(cgroup)
-        kernel.attach_options(cgroup)
 
     def event(self, _: Any, data: int, size: int) -> None:
         memory = ctypes.string_at(data, size)

@@ -126,6 +126,19 @@ def test_what_its_application_chooses_meanwhile_stays(bed: Bed, chosen: str) -> 
         assert (used(one.engine.host, one.port), shown(one.socket)) == (chosen, chosen)
 
 
+def test_a_name_that_the_kernel_does_not_know_changes_nothing(bed: Bed) -> None:
+    with connection(bed) as (one, other):
+        choose(one.socket, "bbr")
+        one.want(MARK)
+        say(one, other)
+        for name in ("renovated", "reno2"):
+            with pytest.raises(FileNotFoundError):
+                choose(one.socket, name)
+            assert shown(one.socket) == "bbr"
+        choose(one.socket, "reno\0more")
+        assert shown(one.socket) == "reno"
+
+
 # ---- and engines that tell them ---------------------------------------------------------------------------
 
 
@@ -182,6 +195,27 @@ def test_a_connection_left_to_tcp_keeps_its_congestion_control(
                 time.sleep(0.1)
             assert controls(pair) == ["bbr" if lost or PLAIN else "reno"] * 2
             assert [shown(s) for s in ends] == ["bbr"] * 2
+
+
+def test_the_first_connection_of_an_engine_shows_its_own(lab: Lab) -> None:
+    with Pair.open(lab) as pair, connected(pair) as ends:
+        assert [shown(s) for s in ends] == ["bbr"] * 2
+        assert [s.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) for s in ends] == [0, 0]
+
+
+@pytest.mark.skipif(PLAIN or INTERCEPT != "segments", reason="about flows that go back")
+def test_a_choice_is_kept_on_the_way_back(lab: Lab) -> None:
+    with Pair.open(lab) as pair, connected(pair) as ends:
+        becomes(pair, ends, "reno")
+        for s in ends:
+            choose(s, "reno")
+        assert [shown(s) for s in ends] == ["reno"] * 2
+        pair.lab.meter.drop(to_a=("vtl",), to_b=("vtl",))
+        until = time.monotonic() + 4
+        while time.monotonic() < until:
+            exchange(ends)
+            time.sleep(0.1)
+        assert controls(pair) == [shown(s) for s in ends] == ["reno"] * 2
 
 
 @pytest.mark.skipif(PLAIN or INTERCEPT != "segments", reason="about flows that go back")
