@@ -155,6 +155,8 @@ struct hk_config {
 #define HK_MARK_MASK 0xffff0000		/* any socket with our base is not hooked again */
 #define HK_MARK_OWN 0x484bffff		/* the engines' own sockets */
 
+#define HK_DEVICE_MTU 65535		/* bytes, of our device: hooker/tun/device.py */
+
 #define HK_TRANSPORT_NONE 0		/* the server's: there is an engine, but not for this service */
 #define HK_TRANSPORT_VTL 1
 

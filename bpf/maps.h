@@ -28,6 +28,8 @@ struct hk_sock {			/* per hooked socket, gone with it */
 	char congestion[HK_CC_NAME];	/* what it had before we set reno, else empty */
 	u64 aside_ns;			/* when that was */
 	u64 order;			/* a barrier between `adopted` and `zerocopy` */
+	u32 pmtu;			/* bytes: the path's, as the kernel knew it before our mark */
+	u32 pad_pmtu;
 	u32 app_mark[2];		/* the application's SO_MARK: [1] if our mark has HK_MARK_OTHER, else [0] */
 };
 

@@ -68,6 +68,16 @@ struct hk_numbers {
 	u32 snd_una, snd_nxt, rcv_nxt, snd_wnd, rcv_wnd, ts_recent, mss;
 };
 
+/* getsockopt() shows it while segments go by our device. One that was marked before and has sent nothing since has ours. */
+static __always_inline void hk_note_path(struct bpf_sock *sk, struct hk_sock *st)
+{
+	void *tp = bpf_skc_to_tcp_sock(sk);
+	u32 pmtu = tp ? *(volatile u32 *)(tp + HK_TCP_PMTU) : 0;
+
+	if (pmtu < HK_DEVICE_MTU)
+		st->pmtu = pmtu;
+}
+
 /* Where the connection stands: what the engine begins from, whatever went by TCP before. */
 static __always_inline int hk_numbers_of(struct bpf_sock_ops *s, struct bpf_sock *sk, struct hk_numbers *f)
 {

@@ -131,6 +131,7 @@ def tcp_macros(btf: Btf) -> dict[str, int]:
         "HK_TCP_SND_WND": byte("snd_wnd"),
         "HK_TCP_RCV_WND": byte("rcv_wnd"),
         "HK_TCP_RCV_WUP": byte("rcv_wup"),
+        "HK_TCP_PMTU": byte("inet_conn.icsk_pmtu_cookie"),
         "HK_TCP_ADVMSS": byte("advmss"),
         "HK_TCP_DEFER_ACCEPT": byte("inet_conn.icsk_accept_queue.rskq_defer_accept"),
         "HK_TCP_SND_WSCALE": byte("rx_opt.snd_wscale"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +37,8 @@ MOVING = {  # what changes by itself
         26,  # TCP_CC_INFO
         35,  # TCP_ZEROCOPY_RECEIVE
     },
-    socket.IPPROTO_IP: {9, 14},  # IP_PKTOPTIONS, IP_MTU: of the way
+    socket.IPPROTO_IP: {9},  # IP_PKTOPTIONS: of the way
+    socket.IPPROTO_IPV6: {6},  # IPV6_2292PKTOPTIONS, too
 }
 
 
@@ -48,6 +50,11 @@ def options(s: socket.socket) -> dict[tuple[int, int], bytes]:
             with contextlib.suppress(OSError):
                 found[level, name] = s.getsockopt(level, name, 64)
     return found
+
+
+def path_mtu(s: socket.socket) -> int:
+    """tcpi_pmtu, bytes."""
+    return int(struct.unpack_from("I", s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 64), 60)[0])
 
 
 def used(host: Host, port: int) -> str:
@@ -93,9 +100,11 @@ def test_a_socket_that_was_marked_has_all_its_options_again(
         choose(one.socket, "bbr")
         say(one, other)
         before = options(one.socket)
+        size = path_mtu(one.socket)
         for want in (MARK, left):
             one.want(want)
             say(one, other)
+            assert path_mtu(one.socket) == size
             say(other, one)
             assert used(one.engine.host, PORT if end else one.port) == ("reno" if want == MARK else "bbr")
             assert options(one.socket) == before
