@@ -68,6 +68,25 @@ static __always_inline int hk_is_steered(struct bpf_sock *sk)
 	return 1;
 }
 
+/*
+ * The engine has no key to sign with (TCP-MD5, TCP-AO), and a socket under repair is another one's connection. On any doubt,
+ * as about keys for other peers, it is TCP's.
+ */
+static __always_inline int hk_is_beyond_us(void *tp)
+{
+	if (!tp)
+		return 0;
+	if (hk_is_signed(tp)) {
+		hk_count(HK_C_SIGNED);
+		return 1;
+	}
+	if (hk_is_repaired(tp)) {
+		hk_count(HK_C_REPAIR);
+		return 1;
+	}
+	return 0;
+}
+
 static __always_inline void hk_emit_syn(struct hk_key *k)
 {
 	struct hk_event *e = hk_event_new(HK_EVENT_SYN);
@@ -90,7 +109,7 @@ static __always_inline void hk_connect(struct bpf_sock_ops *s, struct hk_config 
 	if (hk_excluded(s, c, sk) || !hk_port_matters(c, bpf_ntohl(s->remote_port)) || hk_is_mptcp(sk))
 		return;
 	hk_addresses(s, &k);
-	if (!hk_candidate(c, &k) || hk_is_steered(sk))
+	if (!hk_candidate(c, &k) || hk_is_steered(sk) || hk_is_beyond_us(bpf_skc_to_tcp_sock(sk)))
 		return;
 	if (hk_avoided(&k)) {
 		hk_count(HK_C_AVOIDED);
@@ -229,7 +248,7 @@ static __always_inline void hk_active(struct bpf_sock_ops *s, struct hk_config *
 		hk_cb_flags(s, 0);
 		return;
 	}
-	if (hk_is_steered(sk)) {		/* since connect() */
+	if (hk_is_steered(sk) || hk_is_beyond_us(bpf_skc_to_tcp_sock(sk))) {	/* since connect() */
 		st->left = 1;
 		hk_cb_flags(s, 0);
 		return;
@@ -272,7 +291,7 @@ static __always_inline void hk_passive(struct bpf_sock_ops *s, struct hk_config 
 	if (o.transport != c->transport || !o.nonce || hk_excluded(s, c, sk) || hk_is_mptcp(sk))
 		return;
 	hk_addresses(s, &k);
-	if (!hk_candidate(c, &k) || hk_is_steered(sk))
+	if (!hk_candidate(c, &k) || hk_is_steered(sk) || hk_is_beyond_us(bpf_skc_to_tcp_sock(sk)))
 		return;
 	st = hk_socks.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!st)

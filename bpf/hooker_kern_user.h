@@ -45,6 +45,10 @@ struct hk_option {
 #define HK_HOLD_ALL 1			/* nowhere */
 #define HK_HOLD_WIRE 2			/* by our device only */
 
+#define HK_STEERED_ROUTE 1		/* the application chooses a route */
+#define HK_STEERED_SIGNED 2		/* TCP-MD5 (RFC 2385), TCP-AO (RFC 5925): the engine has no key */
+#define HK_STEERED_REPAIR 3		/* TCP_REPAIR: the connection moves to another socket, and this one goes in silence */
+
 struct hk_flow {
 	/* written by the kernel programs */
 	__u64 flow_id;			/* generation << 32 | slot */
@@ -58,7 +62,7 @@ struct hk_flow {
 	__u32 ts_recent;		/* the peer's last timestamp (RFC 7323); 0: none */
 	__u32 mss;			/* bytes of payload in a segment, on the wire; options but timestamps come off */
 	__u32 app_closed;		/* the application's socket reached CLOSE: HK_APP_* */
-	__u32 steered;			/* the application chooses a route: `want` is HK_WANT_NEVER, whatever it says; do not inject */
+	__u32 steered;			/* HK_STEERED_*: `want` is HK_WANT_NEVER, whatever it says; do not inject */
 	__u32 pad_kernel[3];
 	/* written by the engine */
 	__u32 want;			/* HK_WANT_*; the kernel writes HK_WANT_TCP when it opens the record */
@@ -186,7 +190,7 @@ struct hk_attention {
 #define HK_EVENT_SYN 1			/* a candidate connects: warm up the association */
 #define HK_EVENT_ESTABLISHED 2		/* the flow has a record; it is on TCP, or held */
 #define HK_EVENT_CLOSED 3		/* the application's socket reached CLOSE */
-#define HK_EVENT_STEERED 4		/* the application chooses a route, the flow stays on TCP */
+#define HK_EVENT_STEERED 4		/* the application wants what only TCP has: the record's `steered` */
 
 struct hk_event {
 	__u32 type;
@@ -232,6 +236,8 @@ struct hk_event {
 	X(HK_C_MARKED, "socket-with-mark") \
 	X(HK_C_BOUND, "socket-bound-to-device") \
 	X(HK_C_MPTCP, "mptcp") \
+	X(HK_C_SIGNED, "tcp-signed") \
+	X(HK_C_REPAIR, "tcp-repair") \
 	X(HK_C_FASTOPEN, "tcp-fast-open") \
 	X(HK_C_SYN_UNANSWERED, "syn-with-option-unanswered") \
 	X(HK_C_DECLINED, "peer-declines-service") \
@@ -251,6 +257,8 @@ struct hk_event {
 	X(HK_C_PULL_FAILED, "pull-failed") \
 	X(HK_C_MARK_KEPT, "mark-kept-for-the-end") \
 	X(HK_C_BIND_REFUSED, "device-binding-refused") \
+	X(HK_C_SIGNING_REFUSED, "tcp-signing-refused") \
+	X(HK_C_REPAIR_REFUSED, "tcp-repair-refused") \
 	X(HK_C_FLOW, "flow") \
 	X(HK_C_SOCKET_MARKED, "socket-marked") \
 	X(HK_C_EARLY, "service-warm") \

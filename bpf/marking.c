@@ -49,11 +49,11 @@ static __always_inline int hk_is_pinned(struct hk_sock *st)
 	return st->pinned && hk_hold_of(st) != HK_HOLD_NONE;
 }
 
-static __always_inline void hk_emit_steered(struct hk_sock *st)
+static __always_inline void hk_emit_steered(struct hk_sock *st, u32 why)
 {
 	struct hk_event *e;
 
-	hk_count(HK_C_STEERED);
+	hk_count(why == HK_STEERED_SIGNED ? HK_C_SIGNED : why == HK_STEERED_REPAIR ? HK_C_REPAIR : HK_C_STEERED);
 	e = hk_event_new(HK_EVENT_STEERED);
 	if (!e) {
 		hk_event_lost();
@@ -134,10 +134,11 @@ static __always_inline void hk_mark(struct bpf_sock_ops *s, struct hk_config *c,
 	if (!sk)
 		return;
 	if (sk->mark || sk->bound_dev_if) {	/* since ESTABLISHED, and by no setsockopt() that we saw */
-		f->steered = 1;
-		hk_emit_steered(st);
+		f->steered = HK_STEERED_ROUTE;
+		hk_emit_steered(st, HK_STEERED_ROUTE);
 		return;
 	}
+	hk_note_path(sk, st);
 	if (hk_numbers_of(s, sk, &n) || hk_set_mark(s, c->mark))
 		return;				/* tried again with the next segment */
 	hk_congestion_reno(s, st);

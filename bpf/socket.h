@@ -56,6 +56,25 @@ static __always_inline int hk_keep_mark(struct bpf_sockopt *o, struct bpf_sock *
 	return 1;
 }
 
+/* Whether the socket has keys to sign segments with, for any peer. A kernel may be without either. */
+static __always_inline int hk_is_signed(void *tp)
+{
+	int has = 0;
+
+#ifdef HK_TCP_MD5SIG_INFO
+	has |= *(void * volatile *)(tp + HK_TCP_MD5SIG_INFO) != 0;
+#endif
+#ifdef HK_TCP_AO_INFO
+	has |= *(void * volatile *)(tp + HK_TCP_AO_INFO) != 0;
+#endif
+	return has;
+}
+
+static __always_inline int hk_is_repaired(void *tp)
+{
+	return (*(volatile u8 *)(tp + HK_TCP_REPAIR_BYTE) & HK_TCP_REPAIR_MASK) != 0;
+}
+
 /* ---- congestion control ----
  * Engaged, the socket talks to the engine, where a model of a path only costs. bbr's pacing cannot be turned off once it
  * has begun, so a socket that may be engaged does not begin it. On TCP again it has its own back, at the price that it is
@@ -118,7 +137,8 @@ static __always_inline void hk_chosen_congestion(struct bpf_sockopt *o, struct b
 
 /*
  * HK_APP_*. An abort's RST comes after this callback, and goes where TCP's would, to the peer's host: a connection
- * with the same ports may follow it at once. A socket that is reset or times out has an error already.
+ * with the same ports may follow it at once. A socket that is reset or times out has an error already. One under repair
+ * sends none: its connection goes on with another socket.
  */
 static __always_inline u32 hk_how_closed(void *tp, u32 old_state)
 {
@@ -126,6 +146,8 @@ static __always_inline u32 hk_how_closed(void *tp, u32 old_state)
 	u64 flags = *(volatile u64 *)(tp + HK_SOCK_FLAGS);
 	u32 error = *(volatile u32 *)(tp + HK_SOCK_ERR);
 
+	if (hk_is_repaired(tp))
+		return HK_APP_CLOSED;
 	if (error)
 		return error == HK_ECONNRESET || error == HK_EPIPE ? HK_APP_RESET : HK_APP_CLOSED;
 	if (old_state == BPF_TCP_CLOSING || (old_state == BPF_TCP_FIN_WAIT2 && (!so || flags & HK_SOCK_DONE)))

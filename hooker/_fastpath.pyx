@@ -16,7 +16,7 @@ from hooker.engine.lock cimport lock_give, lock_init, lock_take
 from hooker.engine.polling cimport clock_ns, poll_init, wait_events
 from hooker.engine.ringbuf cimport ring_attach, ring_detach
 from hooker.engine.actions cimport (
-    flow_closed, flow_due, flow_steered,
+    flow_chosen, flow_closed, flow_due,
 )
 from hooker.engine.cells cimport cells_free, cells_init, cells_trim
 from hooker.engine.channel cimport channel_rest
@@ -306,7 +306,7 @@ cdef void sweep(worker *w) noexcept nogil:
         if f != NULL and hk_load32(&f.rec.app_closed):
             closes(w, f)
         elif f != NULL and hk_load32(&f.rec.steered) and not f.bits & F_STEERED:
-            flow_steered(w, f, WHY_STEERED)
+            flow_chosen(w, f)
         elif f != NULL:
             channel_rest(w, f)
 

@@ -6,6 +6,7 @@ between kernels, so they are looked up at start and given to the compiler; the v
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,7 +118,13 @@ def tcp_macros(btf: Btf) -> dict[str, int]:
         offset, width = btf.field("tcp_sock", path)
         return ((1 << width) - 1) << offset % 8
 
-    return {
+    signing = {}
+    for name in ("md5sig_info", "ao_info"):  # CONFIG_TCP_MD5SIG, CONFIG_TCP_AO
+        with contextlib.suppress(KernelError):
+            signing[f"HK_TCP_{name.upper()}"] = byte(name)
+    return signing | {
+        "HK_TCP_REPAIR_BYTE": byte("repair"),
+        "HK_TCP_REPAIR_MASK": mask("repair"),
         "HK_TCP_WRITE_SEQ": byte("write_seq"),
         "HK_SOCK_SOCKET": byte("inet_conn.icsk_inet.sk.sk_socket"),
         "HK_SOCK_ERR": byte("inet_conn.icsk_inet.sk.sk_err"),

@@ -23,6 +23,7 @@ cdef void flow_lost(worker *w, flow *f, int why) noexcept nogil       # its asso
 cdef void flow_closed(worker *w, flow *f) noexcept nogil      # the kernel's socket is gone, and said so
 cdef void flow_lingered(worker *w, flow *f) noexcept nogil    # and what answered in its place has nothing more to answer
 cdef void flow_doubt(worker *w, flow *f) noexcept nogil       # a sign that the peer has left
-cdef void flow_steered(worker *w, flow *f, int why) noexcept nogil
+cdef void flow_steered(worker *w, flow *f, int why) noexcept nogil          # TCP's for good
+cdef void flow_chosen(worker *w, flow *f) noexcept nogil          # the same: what its application wants only TCP has
 cdef void flow_cut_off(worker *w, flow *f) noexcept nogil     # its lane is blocked
 cdef void flow_due(worker *w, flow *f) noexcept nogil         # its timer

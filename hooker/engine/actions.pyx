@@ -310,6 +310,12 @@ cdef void flow_steered(worker *w, flow *f, int why) noexcept nogil:
     act_alone(w, f, &out)
 
 
+cdef void flow_chosen(worker *w, flow *f) noexcept nogil:
+    cdef uint32_t wants = hk_load32(&f.rec.steered) if f.rec != NULL else 0
+    flow_steered(w, f, WHY_SIGNED if wants == HK_STEERED_SIGNED else WHY_REPAIR if wants == HK_STEERED_REPAIR
+                 else WHY_STEERED)
+
+
 cdef void flow_doubt(worker *w, flow *f) noexcept nogil:
     """Its peer may repeat on the wire what the transport does not bring, or not acknowledge: it is asked, unless it has been."""
     cdef Outcome out

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from hooker.engine.ringbuf cimport ring_next, ring_release
-from hooker.engine.actions cimport flow_cut_off, flow_early, flow_steered, flow_wanted
+from hooker.engine.actions cimport flow_chosen, flow_cut_off, flow_early, flow_steered, flow_wanted
 from hooker.engine.flows cimport flow_by_id, flow_left, flow_new, slot_back, slot_strays
 from hooker.engine.lane cimport is_blocked, lane_needed
 from hooker.engine.remote cimport meet_early
@@ -92,6 +92,6 @@ cdef void take_kernel_events(worker *w) noexcept nogil:
         elif e.type == HK_EVENT_STEERED:
             f = flow_by_id(w, e.flow_id)
             if f != NULL:
-                flow_steered(w, f, WHY_STEERED)
+                flow_chosen(w, f)
         ring_release(&w.ring)
         e = <const hk_event *>ring_next(&w.ring)

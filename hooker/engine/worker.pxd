@@ -44,6 +44,8 @@ cdef enum why:                 # why a flow is on TCP or has ended: flow_reason,
     WHY_DEVICE                 # hk0 was removed
     WHY_FRAMES                 # the redirect socket's framing is lost
     WHY_LANE                   # nothing gets to hk0, or from it
+    WHY_SIGNED                 # the application has keys to sign segments with
+    WHY_REPAIR                 # its socket is taken apart
     WHYS
 
 cdef enum notice_kind:

@@ -20,6 +20,8 @@ cdef extern from "hooker_kern_user.h" nogil:
         HK_EVENT_ESTABLISHED
         HK_EVENT_CLOSED
         HK_EVENT_STEERED
+        HK_STEERED_REPAIR
+        HK_STEERED_SIGNED
         HK_WANT_TCP
         HK_WANT_MARK
         HK_WANT_NEVER

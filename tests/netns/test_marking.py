@@ -6,6 +6,7 @@ an ordinary one, whose segments take another way for a while.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
@@ -46,6 +47,12 @@ CLIENT, SERVER = 1, 2  # HK_ROLE_*
 ABORTED, LINGERS = 2, 3  # HK_APP_*
 TCPI_SND_WND, TCPI_RCV_WND = 228, 232  # offsets in struct tcp_info
 SO_BINDTODEVICE = 25
+SIGNED, REPAIR = 2, 3  # HK_STEERED_*
+MD5_KEY = (  # struct tcp_md5sig: for 192.0.2.9
+    struct.pack("HH4B", socket.AF_INET, 0, 192, 0, 2, 9).ljust(128, b"\0")
+    + struct.pack("BBHI", 0, 0, 3, 0)
+    + b"key".ljust(80, b"\0")
+)
 MB = 1 << 20
 
 both_families = pytest.mark.parametrize("family", [4, 6])
@@ -286,6 +293,39 @@ def test_an_application_that_chooses_a_route_gets_it(
         assert one.record["marked"] == 0
         if isinstance(what, int):
             assert one.socket.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == what
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "why"), [(14, MD5_KEY, SIGNED), (32, MD5_KEY, SIGNED), (19, 1, REPAIR)]
+)
+@both_ends
+def test_one_that_wants_what_only_tcp_has_is_left_to_it(
+    shared: Bed, option: int, value: bytes | int, why: int, end: str
+) -> None:
+    with connection(shared) as pair:
+        one, other = ends(pair, end)
+        one.want(MARK)
+        assert one.through_device(other)
+        one.engine.ask("take", "events")
+        one.socket.setsockopt(socket.IPPROTO_TCP, option, value)
+        assert one.engine.event(STEERED, 0)["flow_id"] == one.begun["flow_id"]
+        assert (one.record["steered"], one.record["marked"]) == (why, 0)  # at once
+        if why == REPAIR:
+            one.socket.setsockopt(socket.IPPROTO_TCP, option, 0)
+            one.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # which it takes away
+        assert not one.through_device(other)
+
+
+@both_ends
+def test_options_that_leave_a_flow_where_it_is(shared: Bed, end: str) -> None:
+    with connection(shared) as pair:
+        one, other = ends(pair, end)
+        one.want(MARK)
+        for option, value in ((19, b"\1"), (19, 2), (1, 1), (3, 1), (3, 0), (18, 5000)):
+            with contextlib.suppress(OSError):
+                one.socket.setsockopt(socket.IPPROTO_TCP, option, value)
+        assert one.through_device(other)
+        assert one.record["steered"] == 0
 
 
 def test_a_socket_bound_before_it_connects_is_no_flow(shared: Bed) -> None:
