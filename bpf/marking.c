@@ -243,6 +243,24 @@ static __always_inline int hk_ends_handshake(struct bpf_sock_ops *s, struct hk_s
 	return 1;
 }
 
+#define HK_ROOMY 8	/* segments: truesize leaves a small buffer about a third of the window that it began with */
+
+/*
+ * A receiver without a window scale rounds its window to whole segments, of the size that came last. The option makes ours
+ * shorter: where that leaves one segment, the first one without it would never fit, and all would wait for the persist timer.
+ * An ACK alone is no such segment; nearly always one ends the handshake.
+ */
+static __always_inline int hk_option_shortens(struct bpf_sock_ops *s)
+{
+	void *tp;
+
+	if (s->args[0] != BPF_WRITE_HDR_TCP_CURRENT_MSS && s->skb_len == 0)
+		return 0;
+	tp = s->sk ? bpf_skc_to_tcp_sock(s->sk) : 0;
+	return tp && !(*(volatile u8 *)(tp + HK_TCP_SND_WSCALE) >> HK_TCP_SND_WSCALE_SHIFT & 0xf) &&
+	       *(volatile u32 *)(tp + HK_TCP_SND_WND) < HK_ROOMY * s->mss_cache;
+}
+
 /*
  * The client's option goes with all it says until the server has said something: any of it may be what ends the server's
  * handshake. The same answer for a segment and for its size, which was asked before.
@@ -261,7 +279,7 @@ static __always_inline int hk_segment_option(struct bpf_sock_ops *s, struct hk_c
 	if (hk_is_pinned(st))
 		want = HK_WANT_MARK;
 	if (hk_ends_handshake(s, st))
-		return st->role;
+		return hk_option_shortens(s) ? 0 : st->role;
 	if (want == HK_WANT_MARK && !f->marked)
 		hk_mark(s, c, st, f);
 	else if (want != HK_WANT_MARK && f->marked)
@@ -272,9 +290,9 @@ static __always_inline int hk_segment_option(struct bpf_sock_ops *s, struct hk_c
 		hk_cb_flags(s, BPF_SOCK_OPS_STATE_CB_FLAG);
 		return 0;
 	}
-	if (st->role == HK_ROLE_CLIENT && s->snd_una == st->snd_nxt && s->rcv_nxt == st->rcv_nxt)
-		return HK_ROLE_CLIENT;
-	return 0;
+	if (st->role != HK_ROLE_CLIENT || s->snd_una != st->snd_nxt || s->rcv_nxt != st->rcv_nxt)
+		return 0;
+	return hk_option_shortens(s) ? 0 : HK_ROLE_CLIENT;
 }
 
 static __always_inline void hk_segment_write(struct bpf_sock_ops *s, struct hk_config *c, struct hk_sock *st)
