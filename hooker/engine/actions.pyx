@@ -19,7 +19,7 @@ from hooker.engine.peers cimport binding_of, peer_of, peer_say, refuse
 from hooker.engine.redirected cimport (
     redirected_deadline, redirected_drop, redirected_due, redirected_lives,
 )
-from hooker.engine.stash cimport stash_drop, stash_give, stash_keep
+from hooker.engine.stash cimport stash_drop, stash_fits, stash_give, stash_keep, stash_rest
 from hooker.engine.trail cimport trail_end, trail_ends, trail_note
 from hooker.engine.warm cimport service_cools, service_engaged, service_forget
 from hooker.engine.wire cimport wire_bare, wire_kept, wire_segment
@@ -88,7 +88,7 @@ cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
         abort_socket(f)
     if todo & (DO_INJECT | DO_KEEP | DO_INJECT_ACK | DO_INJECT_PROBE | DO_INJECT_RST):
         inject(w, f, todo, c)
-    if f.stash != NULL and f.f.state == ST_ENGAGED:
+    if f.stash != NULL and f.f.state == ST_ENGAGED and stash_fits(f):
         stash_give(w, f)
     if todo & DO_REPORT and not f.bits & F_SOCKET_GONE:
         if missed and cut_note(w, f):
@@ -583,7 +583,7 @@ cdef void inject(worker *w, flow *f, uint32_t todo, cause *c) noexcept nogil:
     if not f.bits & F_TWIN:
         if todo & DO_INJECT_PROBE and f.rec != NULL and not f.bits & F_STEERED:
             give_probe(w, f, False)
-        if todo & DO_KEEP and c.r != NULL and not stash_keep(w, f, c.r) and f.channel != NULL:
+        if todo & DO_KEEP and c.r != NULL and not stash_keep(w, f, c.r, c.r.position) and f.channel != NULL:
             refuse(w, f, c.r.position)
         return
     if todo & DO_INJECT_ACK and f.r == NULL:
@@ -591,8 +591,8 @@ cdef void inject(worker *w, flow *f, uint32_t todo, cause *c) noexcept nogil:
         kept_acked(w, f)
     if todo & DO_INJECT and c.r != NULL:
         give(w, f, c.r)
-    if todo & DO_KEEP and c.r != NULL:
-        refuse(w, f, f.f.rcv_edge)              # nothing is kept: it is repeated when there is room
+    if todo & DO_KEEP and c.r != NULL and not stash_rest(w, f, c.r):
+        refuse(w, f, f.f.rcv_edge)              # it is repeated when there is room
     if todo & DO_INJECT_PROBE:
         give_probe(w, f, False)
     if todo & DO_INJECT_RST:

@@ -9,6 +9,7 @@ from libc.string cimport memcpy, memset
 from hooker.engine.peers cimport refuse
 from hooker.engine.record cimport record_numbers, record_read
 from hooker.engine.worker cimport *
+from hooker.flow.machine cimport flow_injected
 from hooker.flow.messages cimport DATA_FIN, DATA_PSH, DATA_URG, Message
 from hooker.includes.hk cimport HK_APP_LINGERS, HK_TCP_SACK, HK_TCP_TIMESTAMPS
 from hooker.includes.linux cimport hk_load32, iovec
@@ -56,6 +57,18 @@ cdef void addresses(const flow *f, twin_start *s) noexcept nogil:
     s.ts_local, s.ts_remote = f.f.tsval, f.ts_recent
 
 
+cdef uint32_t at_least_a_segment(const flow *f, uint32_t window) noexcept nogil:
+    """A window that is open, but for less than one of its segments, the local TCP leaves alone for each persist timer anew.
+
+    By the wire it would not come to this: the other TCP opens its window by the size of the segments that come (RFC 9293
+    3.8.6.2.2), which are others here. What exceeds the window the other engine keeps (DO_KEEP).
+    """
+    cdef uint32_t least = max(f.longest, f.t.mss)
+    if window == 0 or window >= least:
+        return window
+    return least + (<uint32_t>1 << f.t.remote_wscale) - 1       # as it is said, it is rounded down
+
+
 cdef uint32_t granted(const flow *f) noexcept nogil:
     """Bytes beyond snd_una that the remote TCP takes, as far as anybody here knows."""
     cdef uint32_t window = max(ahead(f.f.peer_edge, f.f.snd_una), f.f.snd_nxt - f.f.snd_una), since
@@ -64,7 +77,7 @@ cdef uint32_t granted(const flow *f) noexcept nogil:
         since = f.f.snd_una - (n.snd_una - f.t.local_isn)                   # gigabytes, perhaps
         if since < n.snd_wnd:
             window = max(window, n.snd_wnd - since)
-    return min(window, <uint32_t>FAR)
+    return at_least_a_segment(f, min(window, <uint32_t>FAR))
 
 
 cdef void twin_begin(worker *w, flow *f) noexcept nogil:
@@ -81,7 +94,7 @@ cdef void twin_begin(worker *w, flow *f) noexcept nogil:
 
 
 cdef void twin_told(worker *w, flow *f) noexcept nogil:
-    cdef uint64_t edge = widen(f.f.peer_edge, f.t.up_edge)
+    cdef uint64_t edge = widen(f.f.snd_una + at_least_a_segment(f, ahead(f.f.peer_edge, f.f.snd_una)), f.t.up_edge)
     twin_acked(&f.t, widen(f.f.snd_una, f.t.up_acked), edge)
     if edge + (<uint64_t>1 << f.t.remote_wscale) <= f.t.up_edge:     # not what only the shift has rounded
         twin_withdraw(&f.t, edge)
@@ -252,4 +265,5 @@ cdef void give(worker *w, flow *f, const stretch *r) noexcept nogil:
         f.bytes_in += out.length
         if not write_part(w, r, &out):
             refuse(w, f, d.position - out.length)
+    flow_injected(&f.f, <uint32_t>d.position, w.now)    # a window that was larger holds: no wire has brought these
     is_due(w, f)

@@ -158,12 +158,15 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
     flow_segment(&f.f, &w.config, &numbers, w.now, &out)
     if s.options & HAS_TIMESTAMPS and is_newer(s.ts_echo, f.ts_recent):
         f.ts_recent = s.ts_echo
+    f.longest = max(f.longest, s.gso_size if s.gso_size else <uint16_t>min(s.length, <uint32_t>0xFFFF))
     if f.bits & F_TWIN and f.f.state == ST_ENGAGED:
         twin_hear(&f.t, &s, w.now, &h)
         if out.actions & DO_SEND_DATA:
             repeated(f, &h)
         if h.what & (HEARD_DATA | HEARD_NEW) == HEARD_DATA:
             lane_doubt(w, f)            # for want of an acknowledgement, which may have been dropped here
+            if f.f.peer_edge == f.f.snd_una:
+                f.bits |= F_ASKED       # it repeats what the window has closed on: if the peer answers, it must hear of it
     memset(&c, 0, sizeof(c))
     c.s, c.memory = &s, memory
     if w.tap != NULL and s.length and f.f.state == ST_ENGAGED:

@@ -1,6 +1,11 @@
-# DATA that came before its flow could take it.
+# DATA that its flow cannot take yet.
+from libc.stdint cimport uint32_t
 from hooker.engine.worker cimport flow, stretch, worker
 
-cdef bint stash_keep(worker *w, flow *f, const stretch *r) noexcept nogil     # all of it, or False
+# All of it from there on, or False.
+cdef bint stash_keep(worker *w, flow *f, const stretch *r, uint32_t position) noexcept nogil
+# The same of what exceeds the local TCP's window.
+cdef bint stash_rest(worker *w, flow *f, const stretch *r) noexcept nogil
+cdef bint stash_fits(const flow *f) noexcept nogil            # the local TCP takes some of it now
 cdef void stash_give(worker *w, flow *f) noexcept nogil       # the flow is engaged
 cdef void stash_drop(worker *w, flow *f) noexcept nogil

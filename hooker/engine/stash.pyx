@@ -1,17 +1,21 @@
-"""DATA that came before its flow could take it: behind an OPEN, until a segment of the local socket has come through hk0.
+"""DATA that its flow cannot take yet: behind an OPEN, until a segment of the local socket has come through hk0, and the rest of
+a segment of which the local TCP's window has taken a part (docs/flow.md, 8.3).
 
 The first request of a connection to a warm service comes so, and waits for the local probe's answer, microseconds as a rule.
 Peers choose what is kept, so it is little: STASH cells for all, of which an association has a quarter; a flow has STASH_SERVER or
 STASH_CLIENT. What finds no room is refused, and TCP repeats it. To forget is always right: nothing of it was acknowledged.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
 from hooker.engine.actions cimport act, cause
 from hooker.engine.cells cimport CELL_BYTES, cell, cell_give, cell_take
 from hooker.engine.worker cimport *
 from hooker.flow.machine cimport Outcome, ROLE_CLIENT, ST_ENGAGED, flow_message
 from hooker.flow.messages cimport MSG_DATA, Message
+
+cdef enum:
+    REST = 65536               # bytes
 
 
 cdef inline bint has_room(const worker *w, const flow *f, uint32_t cells) noexcept nogil:
@@ -44,13 +48,18 @@ cdef cell *take_all(worker *w, flow *f) noexcept nogil:
     return k
 
 
-cdef bint stash_keep(worker *w, flow *f, const stretch *r) noexcept nogil:
-    cdef uint32_t cells = (r.n + CELL_BYTES - 1) // CELL_BYTES, part = 1, done = 0, room, at = 0, i
+cdef bint stash_keep(worker *w, flow *f, const stretch *r, uint32_t position) noexcept nogil:
+    cdef uint32_t at = position - r.position, part = 1, done, room, i
+    cdef uint32_t cells = (r.n - at + CELL_BYTES - 1) // CELL_BYTES
     cdef cell *k
     if cells == 0:
         cells = 1                       # a FIN alone
     if not has_room(w, f, cells):
         return False
+    done = at
+    while part <= r.count and done >= r.part[part].iov_len:
+        done -= <uint32_t>r.part[part].iov_len
+        part += 1
     for i in range(cells):
         k = append(w, f)
         k.position, k.n, k.flags = r.position + at, 0, 0
@@ -66,6 +75,24 @@ cdef bint stash_keep(worker *w, flow *f, const stretch *r) noexcept nogil:
     k.flags = r.flags                   # they belong to the last byte
     w.n.early_kept += 1
     return True
+
+
+cdef bint stash_rest(worker *w, flow *f, const stretch *r) noexcept nogil:
+    """No more than a segment: that much is shown beyond a window. What else is too much is a window that has shrunk."""
+    cdef uint32_t end = r.position + r.n
+    return (<int32_t>(f.f.rcv_edge - r.position) >= 0 and end - f.f.rcv_edge <= REST and w.stash.used < STASH // 2
+            and stash_keep(w, f, r, f.f.rcv_edge))
+
+
+cdef bint stash_fits(const flow *f) noexcept nogil:
+    cdef const cell *k = f.stash
+    if not f.bits & F_TWIN:
+        return True
+    while k != NULL:
+        if <int32_t>(f.f.rcv_edge - k.position) > 0:
+            return True
+        k = k.next
+    return False
 
 
 cdef void give_cell(worker *w, flow *f, cell *k) noexcept nogil:

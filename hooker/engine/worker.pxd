@@ -137,6 +137,7 @@ cdef struct flow:
     uint64_t bytes_in
     uint8_t proof_key[18]      # FLOW_KEY_SIZE
     uint16_t mss
+    uint16_t longest           # bytes of one segment of its TCP's that has come out of hk0
     uint32_t marks             # of the record, whose numbers have been taken over
     uint32_t trail_seq         # the positions that the wire was shown last
     uint32_t trail_ack
