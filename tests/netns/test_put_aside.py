@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from owned import PORT, Bed, connection, engines, hooked_socket, say
+from owned import PORT, Bed, End, connection, engines, hooked_socket, say
 from support import INTERCEPT, PLAIN, Pair, eventually
 
 from hooker.lab import INTERFACE, Host, Lab
@@ -39,6 +39,13 @@ MOVING = {  # what changes by itself
     },
     socket.IPPROTO_IP: {9},  # IP_PKTOPTIONS: of the way
     socket.IPPROTO_IPV6: {6},  # IPV6_2292PKTOPTIONS, too
+}
+
+
+MEANT = {  # what only TCP has (test_marking.py), or is each socket's own
+    socket.SOL_SOCKET: {25, 36, 57, 62},  # SO_BINDTODEVICE, SO_MARK, SO_COOKIE, SO_BINDTOIFINDEX
+    socket.IPPROTO_TCP: {14, 19, 32},  # TCP_MD5SIG, TCP_REPAIR, TCP_MD5SIG_EXT
+    socket.IPPROTO_IP: {52},  # IP_PROTOCOL: its port
 }
 
 
@@ -108,6 +115,37 @@ def test_a_socket_that_was_marked_has_all_its_options_again(
             say(other, one)
             assert used(one.engine.host, PORT if end else one.port) == ("reno" if want == MARK else "bbr")
             assert options(one.socket) == before
+
+
+def set_all(one: End) -> dict[tuple[int, int], list[tuple[int | None, bytes | int | None]]]:
+    """What comes of each option that is set: the errno, and what is read then."""
+    said: dict[tuple[int, int], list[tuple[int | None, bytes | int | None]]] = {}
+    for level, moving in MOVING.items():
+        for name in set(range(1, 100)) - moving - MEANT.get(level, set()):
+            for value in (1, 0, 5000):
+                error, found = None, None
+                try:
+                    one.socket.setsockopt(level, name, value)
+                except OSError as refused:
+                    error = refused.errno
+                try:
+                    found = one.socket.getsockopt(level, name, 32)
+                except OSError as refused:
+                    found = refused.errno
+                said.setdefault((level, name), []).append((error, found))
+    return said
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_options_do_on_a_marked_socket_what_they_do_on_tcp(bed: Bed, family: int) -> None:
+    said = []
+    for want in (LEFT, MARK):
+        with connection(bed, family) as (one, other):
+            one.want(want)
+            assert one.through_device(other) == (want == MARK)
+            said.append(set_all(one))
+            assert one.through_device(other) == (want == MARK)
+    assert said[0] == said[1]
 
 
 def test_one_that_may_be_engaged_in_a_moment_does_not_begin_bbr(bed: Bed) -> None:
