@@ -82,6 +82,7 @@ class Hooker:
         return {
             "engine": engine,
             "peers": [],
+            "states": {"engaged": count, "released": 1} if count else {"released": 1},
             "flows": [flow] * count + [released],
             "reasons": {"no answer": 1},
             "counters": {},

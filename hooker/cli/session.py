@@ -135,7 +135,7 @@ def drain(engine: Engine, timeout: float, stopped: Callable[[], bool]) -> bool:
     Ends after ``timeout`` seconds, or when ``stopped()`` says so; whether all flows were settled.
     """
     deadline = time.monotonic() + timeout
-    while any(flow["state"] not in SETTLED for flow in engine.snapshot()["flows"]):
+    while any(state not in SETTLED for state in engine.snapshot()["states"]):
         if stopped() or time.monotonic() >= deadline:
             return False
         time.sleep(POLL_INTERVAL)

@@ -37,7 +37,10 @@ def show(snapshots: list[Snapshot], console: Console) -> None:
                 soft_wrap=True,
             )
         _print(console, "peers", _peers(snapshot.get("peers", [])))
-        _print(console, "flows", _flows(snapshot.get("flows", [])))
+        flows = snapshot.get("flows", [])
+        there = sum(snapshot.get("states", {}).values())
+        title = "flows" if there <= len(flows) else f"flows, {len(flows)} of {there}"
+        _print(console, title, _flows(flows))
         ended = snapshot.get("ended", {})
         stayed = {name: count - ended.get(name, 0) for name, count in snapshot.get("reasons", {}).items()}
         _print(console, "left on TCP", _reasons(stayed))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hooker.events import Event, Kind, Role, SocketAddress, State, address
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
 
 
 WITHOUT_FLOW = (Kind.PEER_UP, Kind.PEER_DOWN, Kind.LANE_BLOCKED, Kind.LANE_OPEN)
+SHOWN_FLOWS = 1000
+_STATES = {one.value: one.name.lower() for one in State}
 
 
 def event(raw: RawEvent) -> Event:
@@ -23,12 +27,22 @@ def event(raw: RawEvent) -> Event:
     return Event(Kind(kind), at, remote, local, flow_id, Role(role), reason, held, out, into)
 
 
+def table(raws: Sequence[RawFlow]) -> tuple[dict[str, int], list[dict[str, Any]]]:
+    """Flows by state, and the first SHOWN_FLOWS: more would take longer than their reader waits."""
+    return dict(Counter(map(state, raws))), [flow(raw) for raw in raws[:SHOWN_FLOWS]]
+
+
+def state(raw: RawFlow) -> str:
+    """Of one flow of the table."""
+    return "closed" if raw[12] else _STATES[raw[2]]
+
+
 def flow(raw: RawFlow) -> dict[str, Any]:
     """One flow of the table."""
     (
         flow_id,
         role,
-        state,
+        _,
         reason,
         local_ip,
         local_port,
@@ -38,14 +52,14 @@ def flow(raw: RawFlow) -> dict[str, Any]:
         into,
         backlog,
         spills,
-        ended,
+        _,
     ) = raw
     return {
         "flow_id": flow_id,
         "role": Role(role).name.lower(),
         "local": str(SocketAddress(address(local_ip), local_port)),
         "remote": str(SocketAddress(address(remote_ip), remote_port)),
-        "state": "closed" if ended else State(state).name.lower(),
+        "state": state(raw),
         "reason": reason,
         "bytes_sent": out,
         "bytes_received": into,

@@ -85,5 +85,5 @@ def descriptors(pid: int) -> int:
 
 def alive(engine: object) -> bool:
     """Whether an engine has flows that are not over."""
-    states = [flow["state"] for flow in engine.status()["flows"]]  # type: ignore[attr-defined]
+    states = engine.status()["states"]  # type: ignore[attr-defined]
     return any(state not in ("closed", "tcp") for state in states)

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from hooker.cli import status
+from hooker.control import rows
 
 ENGINE = {
     "pid": 7,
@@ -67,6 +68,21 @@ def test_engine_peers_flows_and_reasons_are_shown() -> None:
     assert "1.5 kB" in shown
     assert "no answer" in shown
     assert "none" not in shown
+
+
+def test_of_many_flows_some_are_shown_and_all_counted() -> None:
+    counted = {"engine": ENGINE, "flows": [FLOW] * 3, "states": {"engaged": 49_990, "closed": 10}}
+    assert "flows, 3 of 50000" in text(counted)
+    assert " of " not in text({**counted, "states": {"released": 3}}).split("flows")[1]
+
+
+def test_a_snapshot_counts_all_flows_and_has_a_thousand() -> None:
+    ip = bytes(10) + b"\xff\xff\x0a\0\0\1"
+    raws = [(n, 1, 2, "", ip, 80, ip, n % 65536, 5, 6, 0, 0, n % 50 == 0) for n in range(50_000)]
+    states, shown = rows.table(raws)
+    assert states == {"engaged": 49_000, "closed": 1000}
+    assert [row["flow_id"] for row in shown] == list(range(1000))
+    assert [row["state"] for row in shown[:2]] == ["closed", "engaged"]
 
 
 def test_flows_that_ran_over_the_transport_are_not_left_on_tcp() -> None:
