@@ -283,14 +283,15 @@ static __always_inline void hk_passive(struct bpf_sock_ops *s, struct hk_config 
 	if (!hk_port_listed(c, s->local_port) || hk_is_foreign(s, c))
 		return;				/* its flags, too, are another engine's */
 	answered = s->bpf_sock_ops_cb_flags & BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;	/* the listener's */
-	if (hk_option_load(s, &o, 0) || hk_option_role(&o) != HK_ROLE_CLIENT) {
-		hk_cb_flags(s, 0);
+	hk_cb_flags(s, 0);
+	hk_addresses(s, &k);
+	if (hk_option_load(s, &o, 0) || hk_option_role(&o) != HK_ROLE_CLIENT || o.transport != c->transport || !o.nonce) {
+		if (!hk_is_local(&k) && hk_prefix_listed(c, &k))
+			hk_count(HK_C_NOT_ASKED);
 		return;
 	}
-	hk_cb_flags(s, 0);
-	if (o.transport != c->transport || !o.nonce || hk_excluded(s, c, sk) || hk_is_mptcp(sk))
+	if (hk_excluded(s, c, sk) || hk_is_mptcp(sk))
 		return;
-	hk_addresses(s, &k);
 	if (!hk_candidate(c, &k) || hk_is_steered(sk) || hk_is_beyond_us(bpf_skc_to_tcp_sock(sk)))
 		return;
 	st = hk_socks.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);

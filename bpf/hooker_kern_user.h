@@ -240,6 +240,7 @@ struct hk_event {
 	X(HK_C_REPAIR, "tcp-repair") \
 	X(HK_C_FASTOPEN, "tcp-fast-open") \
 	X(HK_C_SYN_UNANSWERED, "syn-with-option-unanswered") \
+	X(HK_C_NOT_ASKED, "peer-did-not-ask") \
 	X(HK_C_DECLINED, "peer-declines-service") \
 	X(HK_C_NO_SPACE, "no-option-space") \
 	X(HK_C_ECHO, "option-echoed") \

@@ -463,8 +463,8 @@ class Hooker:
 STAYED_ON_TCP = (
     "loopback", "ipv6-does-not-work-here", "local-path-blocked", "peer-remembered-as-tcp", "mptcp",
     "socket-with-mark", "socket-bound-to-device", "tcp-fast-open",
-    "syn-with-option-unanswered", "peer-declines-service", "no-option-space", "option-echoed",
-    "option-malformed", "flow-table-full", "event-ring-full",
+    "syn-with-option-unanswered", "peer-did-not-ask", "peer-declines-service", "no-option-space",
+    "option-echoed", "option-malformed", "flow-table-full", "event-ring-full",
 )  # fmt: skip
 
 

@@ -369,6 +369,8 @@ cdef void flow_closed(worker *w, flow *f) noexcept nogil:
             redirected_drop(w, f)
     elif f.bits & F_ENGAGED and how == HK_APP_RESET:
         flow_report(w, f, WHY_RESET_THERE)      # by the wire: its engine had only left
+    elif not f.bits & F_ENGAGED and not f.why:
+        flow_report(w, f, WHY_ENDED)
     f.bits &= ~<uint16_t>F_WANTED
     f.again_at = w.now + LAST_WORDS
     flow_socket_gone(w, f)

@@ -7,6 +7,7 @@ cdef int flows_init(worker *w) noexcept nogil                 # 0, or -1: no mem
 cdef void flows_free(worker *w) noexcept nogil
 cdef flow *flow_new(worker *w, const hk_event *e) noexcept nogil      # NULL: no memory, or the slot is taken
 cdef flow *flow_by_id(worker *w, uint64_t id) noexcept nogil
+cdef flow *flow_at(worker *w, const hk_key *key) noexcept nogil  # with these addresses; NULL: none
 cdef void slot_strays(worker *w, uint32_t slot) noexcept nogil # its connection is no flow
 cdef void slot_back(worker *w, uint64_t id) noexcept nogil
 cdef void flow_socket_gone(worker *w, flow *f) noexcept nogil # its slot goes back; the flow is remembered for a while

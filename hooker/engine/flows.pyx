@@ -164,14 +164,18 @@ cdef void fill(worker *w, flow *f, const hk_event *e) noexcept nogil:
     set_key(f, e)
 
 
+cdef flow *flow_at(worker *w, const hk_key *key) noexcept nogil:
+    cdef ends both
+    ends_of(key, &both)
+    return flow_by_tuple(w, &both)
+
+
 cdef flow *flow_new(worker *w, const hk_event *e) noexcept nogil:
     cdef flow *f
-    cdef ends both
     cdef uint64_t token
     if e.slot >= w.max_flows or w.flows[e.slot] != NULL:
         return NULL
-    ends_of(&e.key, &both)
-    f = flow_by_tuple(w, &both)
+    f = flow_at(w, &e.key)
     if f != NULL:                       # its addresses are another connection's now, so it has ended at both hosts
         flow_over(w, f)
     f = <flow *>calloc(1, sizeof(flow))

@@ -3,12 +3,12 @@
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from hooker.engine.ringbuf cimport ring_next, ring_release
-from hooker.engine.actions cimport flow_chosen, flow_cut_off, flow_early, flow_steered, flow_wanted
-from hooker.engine.flows cimport flow_by_id, flow_left, flow_new, slot_back, slot_strays
+from hooker.engine.actions cimport flow_chosen, flow_closed, flow_cut_off, flow_early, flow_steered, flow_wanted
+from hooker.engine.flows cimport flow_at, flow_by_id, flow_left, flow_new, flow_report, slot_back, slot_strays
 from hooker.engine.lane cimport is_blocked, lane_needed
 from hooker.engine.remote cimport meet_early
 from hooker.engine.worker cimport *
-from hooker.flow.machine cimport ROLE_CLIENT
+from hooker.flow.machine cimport ROLE_CLIENT, WHY_ENGINE_STOPS
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport hk_store32, write
 from hooker.vtl.api cimport vtl_addr
@@ -37,7 +37,10 @@ cdef void on_syn(worker *w, const hk_event *e) noexcept nogil:
 
 
 cdef void on_established(worker *w, const hk_event *e) noexcept nogil:
-    cdef flow *f = flow_new(w, e)
+    cdef flow *f = flow_at(w, &e.key)
+    if f != NULL and not f.bits & F_SOCKET_GONE:
+        flow_closed(w, f)                       # its end is in w.closing, and its addresses another connection's already
+    f = flow_new(w, e)
     if f == NULL:
         w.n.reasons[<int>WHY_MEMORY] += 1
         slot_strays(w, e.slot)
@@ -51,6 +54,7 @@ cdef void on_established(worker *w, const hk_event *e) noexcept nogil:
         flow_cut_off(w, f)              # it began before the kernel program could know
     elif w.leaving:
         flow_left(f)
+        flow_report(w, f, WHY_ENGINE_STOPS)
     elif e.early:
         flow_early(w, f)
     elif f.f.role == ROLE_CLIENT:

@@ -14,10 +14,11 @@ from libc.stdlib cimport free
 from hooker.engine.actions cimport (
     act_alone, flow_cut_off, flow_gives_up, flow_lost, flow_start, flow_steered,
 )
+from hooker.engine.flows cimport flow_report
 from hooker.engine.lane cimport is_blocked
 from hooker.engine.worker cimport *
 from hooker.flow.joined cimport J_OVER
-from hooker.flow.machine cimport EV_STOP, Outcome, ST_ENGAGED, ST_OPENING, flow_local
+from hooker.flow.machine cimport EV_STOP, Outcome, ST_ENGAGED, ST_OPENING, ST_TCP, WHY_ENGINE_STOPS, flow_local
 
 cdef enum:
     STEPS = 256                # flows in a round
@@ -95,6 +96,8 @@ cdef void stop(worker *w, flow *f) noexcept nogil:
     cdef Outcome out
     flow_local(&f.f, &w.config, EV_STOP, w.now, &out)
     act_alone(w, f, &out)
+    if not f.why and f.f.state == ST_TCP:
+        flow_report(w, f, WHY_ENGINE_STOPS)     # it was about to ask, or to be asked
 
 
 cdef void walk(worker *w) noexcept nogil:

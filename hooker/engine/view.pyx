@@ -38,6 +38,7 @@ _ENGINES = {                    # beside the protocol's, by `why` of worker.pxd
     WHY_MEMORY: "out-of-memory", WHY_STEERED: "route-chosen-by-application",
     WHY_HOLD: "hold-timeout", WHY_DEVICE: "device-gone", WHY_FRAMES: "protocol-error",
     WHY_LANE: "local-path-blocked", WHY_SIGNED: "tcp-signed", WHY_REPAIR: "tcp-repair",
+    WHY_ADDRESS: "peer-at-another-address", WHY_ENDED: "ended-before-engaged",
 }
 _KNOWN = {                      # the protocol's that have had a name before
     Reason.NONE: "", Reason.REJECTED: "rejected-by-peer", Reason.ENGINE_STOPS: "engine-stopped",

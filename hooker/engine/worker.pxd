@@ -46,6 +46,8 @@ cdef enum why:                 # why a flow is on TCP or has ended: flow_reason,
     WHY_LANE                   # nothing gets to hk0, or from it
     WHY_SIGNED                 # the application has keys to sign segments with
     WHY_REPAIR                 # its socket is taken apart
+    WHY_ADDRESS                # its client asks from an address that is not the connection's, where that matters
+    WHY_ENDED                  # closed or reset, by either end, before both engines had agreed
     WHYS
 
 cdef enum notice_kind:
@@ -268,6 +270,7 @@ cdef struct cut:               # a service whose segments do not come (cut.pyx)
 
 cdef struct worker_counters:
     uint64_t loops, segments, segment_bytes, segments_refused, segments_unknown, segments_bridged, data_not_taken
+    uint64_t segments_older     # of a connection with the same ports before
     uint64_t early, early_kept, early_on_wire, services_cooled     # flows, stretches of DATA, flows, times
     uint64_t segments_repeated  # copies of what was under way when a flow left
     uint64_t blocks, block_bytes, injected, injected_bytes, acks, probes, resets, refused, holes_told, unknown_messages, bad_messages, unproven
