@@ -583,8 +583,10 @@ cdef void on_wire(worker *w, flow *f, uint32_t todo) noexcept nogil:
 
 cdef void inject(worker *w, flow *f, uint32_t todo, cause *c) noexcept nogil:
     if not f.bits & F_TWIN:
-        if todo & DO_INJECT_PROBE and f.rec != NULL and not f.bits & F_STEERED:
+        if todo & DO_INJECT_PROBE and (f.rec != NULL or f.f.state == ST_CLOSED) and not f.bits & F_STEERED:
             give_probe(w, f, False)
+        if todo & DO_INJECT_RST and f.rec != NULL and not f.bits & F_STEERED:
+            give_reset(w, f)
         if todo & DO_KEEP and c.r != NULL and not stash_keep(w, f, c.r, c.r.position) and f.channel != NULL:
             refuse(w, f, c.r.position)
         return

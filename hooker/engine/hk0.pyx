@@ -194,10 +194,16 @@ cdef void give_nudge(worker *w, flow *f) noexcept nogil:
 
 
 cdef void give_reset(worker *w, flow *f) noexcept nogil:
+    cdef twin early
     cdef twin_segment out
     if not is_reached(f):
         return
-    twin_reset(&f.t, &out)
+    if f.bits & F_TWIN:
+        twin_reset(&f.t, &out)
+    elif before_the_twin(f, &early):
+        twin_reset(&early, &out)                # nobody answers a RST, so it need not have been seen at hk0
+    else:
+        return
     w.n.resets += 1
     tun_write(w.tun_fd, &out, &w.tun)
 

@@ -3,7 +3,7 @@
 Without a slab the packet is read nevertheless: its acknowledgement counts, its bytes TCP sends again.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from hooker.engine.actions cimport act, cause, flow_doubt, flow_lingered
 from hooker.engine.hk0 cimport is_due
@@ -30,6 +30,7 @@ from hooker.engine.tun cimport SLOT, tun_read
 
 cdef enum:
     LINE = 64                  # bytes: where the next packet begins
+    FIRST_ROUND = 1 << 30      # positions
 
 
 cdef bint take_segments(worker *w, int most) noexcept nogil:
@@ -120,6 +121,12 @@ cdef void say_sack(worker *w, flow *f, const heard *h) noexcept nogil:
         peer_say(w, f, &m)
 
 
+cdef inline bint is_older(const flow *f, const Segment *s) noexcept nogil:
+    """Of a connection that had the same ports before, and was still in hk0 when this one began: below its first number, as
+    long as numbers have not come round. On the wire it would follow this one's SYN, and be answered (RFC 5961, 5)."""
+    return f.f.snd_una < FIRST_ROUND and <int32_t>(s.seq - f.t.local_isn) < 0
+
+
 cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) noexcept nogil:
     """Whether the packet's bytes are lent now."""
     cdef Segment s
@@ -140,10 +147,13 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
     if f == NULL and lane_hear(w, &s):
         return False
     if f == NULL or is_over(f):
-        take_kernel_events(w)           # its beginning was not there when we looked
+        take_kernel_events(w)           # its beginning, or that of the next one with its ports, was not there when we looked
         f = flow_by_tuple(w, &both)
     if f == NULL:
         w.n.segments_unknown += 1
+        return False
+    if is_older(f, &s):
+        w.n.segments_older += 1
         return False
     if f.bits & F_HELD and f.f.state == ST_TCP:
         pass_handshake(w, f, &s)

@@ -31,6 +31,7 @@ cdef enum flow_event:
     EV_LOCAL_RST
     EV_UNMARKED
     EV_CLOSE
+    EV_CLOSE_RESET
     EV_EVIDENCE
     EV_TIMER
     EV_EXHAUSTED
@@ -59,6 +60,7 @@ cdef enum flow_event:
     EV_STALE
     EV_AFTER_RESET
     EV_LEAVE_AFTER_RESET
+    EV_RESET_TOO
     EVENTS
 
 cdef enum flow_action:          # bits

@@ -161,6 +161,8 @@ cdef void flow_local(Flow *f, const FlowConfig *c, flow_event what, uint64_t now
         out.epoch = f.epoch
         if what == EV_START_EARLY:
             f.flags |= FL_EARLY
+    elif what == EV_CLOSE and f.flags & FL_RST_TOLD and ST_ARMED <= f.state <= ST_ENGAGED:
+        what = EV_CLOSE_RESET
     elif what == EV_DOWN:
         why = WHY_TRANSPORT_DOWN
     elif what == EV_PEER_DEAD:
@@ -405,11 +407,18 @@ cdef void on_open(Flow *f, const FlowConfig *c, const Message *m, uint64_t now, 
     step(f, c, what, WHY_NONE, now, out)
 
 
-cdef inline flow_event event_of(const Flow *f, const Message *m) noexcept nogil:
-    if f.state == ST_CLOSED and f.flags & FL_WAS_RESET and m.type != MSG_LEAVE:
-        return EV_AFTER_RESET
-    if f.state == ST_CLOSED and f.flags & FL_WAS_RESET:
+cdef inline flow_event after_reset(const Flow *f, const Message *m) noexcept nogil:
+    """RESET is the one word that RESET does not answer: two ends that were reset would answer each other for ever."""
+    if m.type == MSG_LEAVE:
         return EV_LEAVE_AFTER_RESET
+    if m.type != MSG_RESET:
+        return EV_AFTER_RESET
+    return EV_RESET if f.flags & FL_RST_TOLD else EV_RESET_TOO
+
+
+cdef inline flow_event event_of(const Flow *f, const Message *m) noexcept nogil:
+    if f.state == ST_CLOSED and f.flags & FL_WAS_RESET:
+        return after_reset(f, m)
     if m.type == MSG_DATA:
         return EV_DATA if after(m.position + data_length(m), f.rcv_ack) else EV_DATA_OLD
     if m.type == MSG_ENGAGED:
@@ -471,6 +480,8 @@ cdef void on_current(Flow *f, const FlowConfig *c, const Message *m, uint64_t no
             f.peer_final = m.position
     if m.type == MSG_ENGAGED and repeats(f):
         what = EV_DATA_OLD
+    if what == EV_RESET and ST_ARMED <= f.state <= ST_ENGAGED:
+        f.flags |= FL_RST_TOLD
     step(f, c, what, why, now, out)
     if f.state == ST_ENGAGED:
         on_engaged(f, c, what, m, now, out)
@@ -490,7 +501,6 @@ cdef void on_engaged(Flow *f, const FlowConfig *c, flow_event what, const Messag
     elif what == EV_REFUSED:
         flow_not_taken(f, m.position)
     elif what == EV_RESET:
-        f.flags |= FL_RST_TOLD
         f.reason = WHY_RESET_THERE
         f.injected_at = now
     if what == EV_ACKED or what == EV_PONG or what == EV_ENGAGED or what == EV_FINAL:

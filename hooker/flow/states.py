@@ -39,6 +39,7 @@ class Event(IntEnum):
     LOCAL_RST = auto()  # a segment with RST
     UNMARKED = auto()  # the kernel says that the mark is gone
     CLOSE = auto()  # the kernel's connection is gone or in TIME_WAIT
+    CLOSE_RESET = auto()  # the same, and the peer's engine had told us of a RST
     EVIDENCE = auto()  # the peer is not engaged: something came by the wire, or nothing by the transport
     TIMER = auto()
     EXHAUSTED = auto()  # the timer, once more than there are tries
@@ -65,8 +66,9 @@ class Event(IntEnum):
     RESET = auto()
     LEAVE = auto()
     STALE = auto()  # any of them, of an older epoch
-    AFTER_RESET = auto()  # any of them but LEAVE, for a flow that was reset here
+    AFTER_RESET = auto()  # any of them but RESET and LEAVE, for a flow that was reset here
     LEAVE_AFTER_RESET = auto()
+    RESET_TOO = auto()  # what its peer says when its end has gone, too
 
 
 class Action(IntFlag):
@@ -213,6 +215,7 @@ def _agreed_again(state: State) -> Iterator[Rule]:
     yield Rule(state, E.OPEN_AGAIN, None, A.SEND_ACCEPT, Role.SERVER)
     yield Rule(state, E.OPEN_NEW, S.ARMED, A.MARK | A.SEND_ACCEPT, Role.SERVER)
     yield Rule(state, E.CLOSE, S.CLOSED)
+    yield Rule(state, E.CLOSE_RESET, S.CLOSED, A.SEND_RESET)
 
 
 def _armed() -> Iterator[Rule]:
@@ -223,6 +226,7 @@ def _armed() -> Iterator[Rule]:
     for event in _FROM_ENGAGED:
         yield Rule(S.ARMED, event, None, A.INJECT_PROBE | (A.KEEP if event is E.DATA else A(0)))
     yield Rule(S.ARMED, E.RESET, S.CLOSED, A.ABORT | A.REPORT, pinned=True)
+    yield Rule(S.ARMED, E.RESET, None, A.INJECT_RST, pinned=False)
     yield from _agreed_again(S.ARMED)
     yield from _ends(
         S.ARMED, pinned_outlives=(E.DOWN,), gone=(E.LEAVE, E.EXHAUSTED, E.DOWN, E.PEER_DEAD, E.STOP)
@@ -275,6 +279,8 @@ def _closed() -> Iterator[Rule]:
     yield Rule(S.CLOSED, E.SEGMENT, None, A.BRIDGE)
     yield Rule(S.CLOSED, E.AFTER_RESET, None, A.SEND_RESET)
     yield Rule(S.CLOSED, E.LEAVE_AFTER_RESET, None, A.WIRE_RST, pinned=False)
+    # a SYN of the same ports may have met the peer's old socket: who waits for its answer sends it again
+    yield Rule(S.CLOSED, E.RESET_TOO, None, A.INJECT_PROBE)
     for event in (E.DATA_OLD, E.PING, E.PROBE):
         yield Rule(S.CLOSED, event, None, A.SEND_ACKED)
     for event in (*_ALONE, E.OPEN_NEW, E.OPEN_AGAIN):

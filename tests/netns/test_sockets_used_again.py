@@ -208,13 +208,12 @@ def connect_again(pair: Pair, family: str, how: str, times: int, pause: float) -
 
 @pytest.mark.parametrize("family", ["v4", "v6"])
 def test_the_same_ports_again_after_an_abort(pair: Pair, family: str) -> None:
-    """The RST goes where the next SYN goes, before it."""
+    """Its RST is not believed while bytes are under way that precede it; the next SYN does not wait."""
     start_server(pair.b, any_address(family))
     with pair.engaged(flows=10):
-        took = connect_again(pair, family, "aborts", 20, 0)
-    assert [error for error, _ in took] == [""] * 20
-    slow = [seconds for _, seconds in took if seconds > 0.9]  # a SYN is sent again after 1 s
-    assert len(slow) <= 2, took
+        took = [one for _ in range(3) for one in connect_again(pair, family, "aborts", 20, 0)]
+    assert [error for error, _ in took] == [""] * 60
+    assert max(seconds for _, seconds in took) < 0.9, took  # a SYN is sent again after 1 s
 
 
 @pytest.mark.parametrize("timestamps", [0, 1])

@@ -642,3 +642,36 @@ def test_a_closed_flow_does_not_send_away_who_repeats_himself() -> None:
     m.message(message("open", own_token=PEER), 0)
     m.local(Event.CLOSE, 0)
     assert m.message(message("open", own_token=PEER), 0) == A.SEND_LEAVE  # who was not engaged there is
+
+
+def reset_here() -> Machine:
+    m = engaged()
+    m.segment(1, 0, 1, 0, 0, rst=True)
+    assert m.state is State.CLOSED
+    return m
+
+
+def test_a_reset_is_not_answered_by_a_reset() -> None:
+    """Both applications have aborted: else their engines would answer each other for ever."""
+    m = reset_here()
+    assert not m.message(message("reset"), 0) & A.SEND_RESET
+    assert m.message(message("acked", position=1, edge=500), 0) == A.SEND_RESET
+
+
+def test_who_is_reset_by_the_peer_says_when_it_is_done() -> None:
+    """A SYN with the same ports may have met its socket: probed, the other kernel sends it again."""
+    m = engaged()
+    assert m.message(message("reset"), 0) & A.INJECT_RST
+    assert m.local(Event.CLOSE, 0) == A.SEND_RESET
+    assert m.message(message("reset"), 0) == 0
+    assert reset_here().message(message("reset"), 0) == A.INJECT_PROBE
+
+
+def test_who_waits_for_its_first_segment_can_be_reset() -> None:
+    """Nobody answers a RST, so its socket need not have been seen at hk0."""
+    m = Machine(Role.SERVER, token=TOKEN)
+    m.message(message("open", epoch=1, own_token=PEER), 0)
+    assert m.state is State.ARMED
+    assert m.message(message("reset"), 0) == A.INJECT_RST
+    assert m.local(Event.CLOSE, 0) == A.SEND_RESET
+    assert m.state is State.CLOSED

@@ -339,9 +339,9 @@ class World:
             self._give(host, Segment(newest, b"", n["snd_una"], window))
         if actions & Action.INJECT_PROBE:
             # acknowledges less than there is: says nothing, and is answered
-            self._give(host, Segment(n["rcv_ack"] - 1, b"", n["snd_una"] - 1, 0), probe=True)
-        if actions & Action.INJECT_RST:
-            self._give(host, Segment(n["rcv_ack"], b"", n["snd_una"], 0, rst=True))
+            self._give(host, Segment(n["rcv_ack"] - 1, b"", n["snd_una"] - 1, 0), unheard=True)
+        if actions & Action.INJECT_RST:  # which nobody answers
+            self._give(host, Segment(n["rcv_ack"], b"", n["snd_una"], 0, rst=True), unheard=True)
         if host.keep and machine.state is State.ENGAGED:
             self._inject_kept(host, machine)
 
@@ -367,8 +367,8 @@ class World:
         segment = Segment(fields["position"], fields["data"], ack, window, bool(fields["flags"] & 1))
         self._give(host, segment)
 
-    def _give(self, host: Host, segment: Segment, *, probe: bool = False) -> None:
-        assert probe or host.heard, "injected towards a socket that was not seen at hk0"
+    def _give(self, host: Host, segment: Segment, *, unheard: bool = False) -> None:
+        assert unheard or host.heard, "injected towards a socket that was not seen at hk0"
         peer = self.hosts[1 - host.way].kernel
         assert segment.ack <= peer.rcv_nxt, "acknowledged what the peer's kernel has not acknowledged"
         was = host.kernel.dead
