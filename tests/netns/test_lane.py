@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,7 @@ def test_the_command_says_so_too_and_its_status_is_2(lab: Lab) -> None:
 
 SLOWLY = """
 import time
+from collections.abc import Iterator
 from hooker.control import probe_segments, probes
 real = probe_segments.exchange
 def exchange(one, other, sizes):
@@ -394,3 +396,52 @@ def test_a_service_that_alone_is_cut_off_costs_one_flow_and_is_remembered(
         assert max(took) < 3
         assert cut.status()["reasons"]["local-path-blocked"] >= (7 if who == "a" else 1)
         assert not cut.status()["engine"]["blocked"], "other services go on"
+
+
+# ---- the rule comes later than the first candidate ------------------------------------------------
+
+
+@pytest.fixture
+def own(lab: Lab) -> Iterator[tuple[Hooker, Pair]]:
+    """a's engine is one of this process."""
+    with Pair.open(lab, hosts="b", kind=KIND) as pair:
+        serve(pair)
+        made = engine(lab.a)
+        try:
+            yield made, pair
+        finally:
+            netns.call(lab.a.netns, made.close)
+
+
+def test_a_lane_that_is_not_watched_is_not_begun_by_the_rule(own: tuple[Hooker, Pair]) -> None:
+    """Its first look was by a bound socket. Begun, it would be heard by nobody, and taken for blocked."""
+    made, pair = own
+    made._unwatch_lane()
+    client = long(pair, "v4", 99)
+    time.sleep(2)
+    assert longest(client) < 1
+    state = made.snapshot()
+    assert state["engine"]["blocked"] == {}
+    assert state["reasons"] == state["ended"], "it has left"
+    assert state["counters"]["engaged"] == 1
+    assert state["counters"]["lane_looks"] == state["counters"]["lanes_blocked"] == 0
+
+
+def test_a_service_is_not_taken_for_cut_off_before_the_rule_is_there(
+    own: tuple[Hooker, Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a slow machine: the socket was asked and answered, by the wire. It is asked again soon."""
+    made, pair = own
+    install = made._threads.route._install
+
+    def slowly() -> None:
+        time.sleep(2)
+        install()
+
+    monkeypatch.setattr(made._threads.route, "_install", slowly)
+    client = long(pair, "v4", 99)
+    time.sleep(1.8)
+    assert made.snapshot()["counters"]["services_cut"] == 0
+    eventually(lambda: made.snapshot()["counters"]["engaged"] == 1, timeout=5)
+    assert longest(client) < 1
+    assert "local-path-blocked" not in made.reasons()
