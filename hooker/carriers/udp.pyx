@@ -1,16 +1,18 @@
 """The UDP carrier: trains of datagrams out (UDP_SEGMENT, sendmmsg) and in (UDP_GRO, recvmmsg).
 
 It moves what VTL built and knows nothing of it. One socket for each family; both are marked as ours, so
-the kernel programs and the routing rule leave them alone.
+the kernel programs and the routing rule leave them alone. They have no address, so each datagram says which
+of this host's it came to, and each answer from which it goes (RFC 1122 4.1.3.5): a peer hears from no other.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 from hooker.includes.addresses cimport fill_address, read_address, set_int
 from hooker.includes.hk cimport HK_MARK_OWN
 from hooker.includes.linux cimport *
-from hooker.vtl.api cimport same_addr, vtl_addr, vtl_batch, vtl_datagram
+from hooker.includes.ip cimport map_v4
+from hooker.vtl.api cimport same_ends, vtl_addr, vtl_batch, vtl_datagram
 
 cdef enum:
     SOCKET_BUFFER = 32 << 20     # bytes: more than any window we give
@@ -23,6 +25,8 @@ cdef enum:
     ECN_BITS = 3
     EE_ORIGIN_ICMP = 2
     EE_ORIGIN_ICMP6 = 3
+
+cdef const uint8_t NOWHERE[16]
 
 cdef extern from "<linux/errqueue.h>" nogil:
     struct sock_extended_err:
@@ -47,10 +51,12 @@ cdef int open_family(int family, uint16_t port) noexcept nogil:
         set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1)
         set_int(fd, IPPROTO_IPV6, IPV6_RECVERR, 1)
         set_int(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1)
+        set_int(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
         set_int(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
     else:
         set_int(fd, IPPROTO_IP, IP_RECVERR, 1)
         set_int(fd, IPPROTO_IP, IP_RECVTOS, 1)
+        set_int(fd, IPPROTO_IP, IP_PKTINFO, 1)
         set_int(fd, IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)
     if bind(fd, <sockaddr *>&a, sizeof(sockaddr_in6) if family == AF_INET6 else sizeof(sockaddr_in)) < 0:
         err = errno
@@ -125,7 +131,7 @@ cdef int udp_receive(udp_carrier *c, int which) noexcept nogil:
 
 
 cdef inline void read_control(msghdr *m, udp_datagram *out) noexcept nogil:
-    """What the kernel says about a train: size of its datagrams, and their ECN bits."""
+    """What the kernel says about a train: size of its datagrams, their ECN bits, and to which address they came."""
     cdef cmsghdr *cm = CMSG_FIRSTHDR(m)
     cdef int value
     out.segment = 0
@@ -133,6 +139,10 @@ cdef inline void read_control(msghdr *m, udp_datagram *out) noexcept nogil:
     while cm != NULL:
         if cm.cmsg_level == IPPROTO_IP and cm.cmsg_type == IP_TOS:
             out.ecn = (<uint8_t *>CMSG_DATA(cm))[0] & ECN_BITS
+        elif cm.cmsg_level == IPPROTO_IP and cm.cmsg_type == IP_PKTINFO:
+            map_v4(<const uint8_t *>CMSG_DATA(cm) + 4, out.source.local)    # ipi_spec_dst, behind the interface
+        elif cm.cmsg_level == IPPROTO_IPV6 and cm.cmsg_type == IPV6_PKTINFO:
+            memcpy(out.source.local, CMSG_DATA(cm), 16)                     # ipi6_addr
         else:
             memcpy(&value, CMSG_DATA(cm), sizeof(value))
             if cm.cmsg_level == IPPROTO_UDP and cm.cmsg_type == UDP_GRO:
@@ -174,7 +184,7 @@ cdef uint32_t train_end(udp_carrier *c, vtl_batch *b, uint32_t first, uint32_t a
         return i
     while i < b.dgram_len and i - first < MAX_SEGMENTS and b.dgram[i].size <= head.size:
         bytes_ += b.dgram[i].size
-        if bytes_ > MAX_TRAIN or b.dgram[i].alone or b.dgram[i].ecn != head.ecn or not same_addr(&b.dgram[i].to, &head.to):
+        if bytes_ > MAX_TRAIN or b.dgram[i].alone or b.dgram[i].ecn != head.ecn or not same_ends(&b.dgram[i].to, &head.to):
             return i
         i += 1
         if b.dgram[i - 1].size < head.size:
@@ -191,6 +201,20 @@ cdef void add_control(msghdr *m, uint8_t *control, int level, int name, const vo
     cm.cmsg_type = name
     cm.cmsg_len = CMSG_LEN(n)
     memcpy(CMSG_DATA(cm), value, n)
+
+
+cdef void add_source(msghdr *m, uint8_t *control, const uint8_t *local, bint v6) noexcept nogil:
+    """The address that it goes from, on whichever interface the routes say: in_pktinfo, or in6_pktinfo."""
+    cdef uint8_t info[20]
+    if memcmp(local, NOWHERE, 16) == 0:
+        return
+    memset(info, 0, sizeof(info))
+    if v6:
+        memcpy(info, local, 16)
+        add_control(m, control, IPPROTO_IPV6, IPV6_PKTINFO, info, 20)
+    else:
+        memcpy(info + 4, local + 12, 4)
+        add_control(m, control, IPPROTO_IP, IP_PKTINFO, info, 12)
 
 
 cdef bint fill_train(udp_carrier *c, int slot, vtl_batch *b, uint32_t first, uint32_t end) noexcept nogil:
@@ -212,6 +236,7 @@ cdef bint fill_train(udp_carrier *c, int slot, vtl_batch *b, uint32_t first, uin
         add_control(m, control, IPPROTO_UDP, UDP_SEGMENT, &segment, sizeof(segment))
     if ecn:
         add_control(m, control, IPPROTO_IPV6 if v6 else IPPROTO_IP, IPV6_TCLASS if v6 else IP_TOS, &ecn, sizeof(ecn))
+    add_source(m, control, head.to.local, v6)
     return v6
 
 

@@ -9,17 +9,17 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memset
 from hooker.engine.actions cimport act, act_alone, cause
 from hooker.engine.cut cimport cut_try
-from hooker.engine.flows cimport flow_join, flow_reindex, remote_ip
+from hooker.engine.flows cimport flow_join, flow_reindex, flow_report, remote_ip
 from hooker.engine.hk0 cimport give_sack
 from hooker.engine.hold cimport hold_unpin
 from hooker.engine.index cimport *
 from hooker.engine.greeting cimport peer_hello
 from hooker.engine.lane cimport is_blocked
-from hooker.engine.peers cimport binding_of, early_keep, early_take, peer_of, peer_unknown
+from hooker.engine.peers cimport binding_of, early_keep, early_take, peer_answer, peer_of, peer_unknown
 from hooker.engine.redirected cimport redirected_word
 from hooker.engine.trail cimport trail_heard
 from hooker.engine.worker cimport *
-from hooker.flow.machine cimport FL_PINNED, Outcome, ROLE_SERVER, ST_CLOSED, flow_message
+from hooker.flow.machine cimport FL_PINNED, Outcome, ROLE_SERVER, ST_CLOSED, ST_TCP, flow_message
 from hooker.flow.messages cimport *
 from hooker.flow.proof cimport MAX_BINDING, PROOF_ACCEPT, PROOF_OPEN, proven
 from hooker.tcp.numbers cimport is_newer
@@ -29,6 +29,7 @@ from hooker.vtl.api cimport vtl_assoc, vtl_block
 from hooker.vtl.endpoint cimport vtl_peer
 
 cdef enum:
+    REFUSED_HERE = 2           # REJECT's reason
     MOST = 64000               # bytes of a run: the twin makes one segment of it
     ENDS = DATA_FIN | DATA_URG
 
@@ -165,7 +166,7 @@ cdef void about_a_flow(worker *w, peer *who, const Message *m) noexcept nogil:
     if f == NULL or f.p != who:
         peer_unknown(w, who, m)
         return
-    if m.type == MSG_ACCEPT and not is_proven(w, f, who, m):
+    if m.type == MSG_ACCEPT and not (has_address(f, who) and has_seen(w, f, who, m)):
         w.n.unproven += 1
         return
     if m.type == MSG_ACCEPT or m.type == MSG_ENGAGED:
@@ -193,13 +194,18 @@ cdef inline void stamp(flow *f, uint32_t ts) noexcept nogil:
         f.ts_recent = ts
 
 
-cdef bint is_proven(worker *w, const flow *f, const peer *who, const Message *m) noexcept nogil:
-    """That the sender has seen the handshake. Without a nonce of the server's it must have the connection's address, too."""
-    cdef uint8_t binding[MAX_BINDING]
+cdef bint has_address(const flow *f, const peer *who) noexcept nogil:
+    """That of the connection. Asked where the server has said no nonce: there a proof takes two initial numbers only."""
     cdef uint8_t ip[16]
-    cdef uint32_t n
     remote_ip(f, ip)
-    if who.instance == 0 or (f.unproven and memcmp(vtl_peer(who.a).ip, ip, 16) != 0):
+    return not f.unproven or memcmp(vtl_peer(who.a).ip, ip, 16) == 0
+
+
+cdef bint has_seen(worker *w, const flow *f, const peer *who, const Message *m) noexcept nogil:
+    """The handshake: its proof is right."""
+    cdef uint8_t binding[MAX_BINDING]
+    cdef uint32_t n
+    if who.instance == 0:
         return False
     n = binding_of(w, who, m.type == MSG_ACCEPT, binding)
     return proven(f.proof_key, PROOF_OPEN if m.type == MSG_OPEN else PROOF_ACCEPT, binding, n, m)
@@ -209,10 +215,28 @@ cdef void on_open(worker *w, peer *who, const Message *m) noexcept nogil:
     cdef flow *f = flow_by_locator(w, m.token)
     if f == NULL:
         early_keep(w, who, m)
-    elif is_proven(w, f, who, m):
+    else:
+        try_open(w, f, who, m)
+
+
+cdef void try_open(worker *w, flow *f, peer *who, const Message *m) noexcept nogil:
+    if not has_seen(w, f, who, m):
+        w.n.unproven += 1
+    elif has_address(f, who):
         opened(w, f, who, m)
     else:
-        w.n.unproven += 1
+        turn_away(w, f, who, m)
+
+
+cdef void turn_away(worker *w, flow *f, peer *who, const Message *m) noexcept nogil:
+    """A host that has several addresses, or a NAT on the way. It would ask from the same one again, so nobody waits."""
+    cdef Message answer
+    w.n.unproven += 1
+    memset(&answer, 0, sizeof(answer))
+    answer.type, answer.epoch, answer.token, answer.position = MSG_REJECT, m.epoch, m.own_token, REFUSED_HERE
+    peer_answer(w, who, &answer)
+    if f.f.state == ST_TCP and not f.why:
+        flow_report(w, f, WHY_ADDRESS)
 
 
 cdef void opened(worker *w, flow *f, peer *who, const Message *m) noexcept nogil:
@@ -242,7 +266,4 @@ cdef void meet_early(worker *w, flow *f) noexcept nogil:
     cdef Message m
     cdef peer *who = NULL
     while early_take(w, f.locator, &m, &who):
-        if is_proven(w, f, who, &m):
-            opened(w, f, who, &m)
-        else:
-            w.n.unproven += 1
+        try_open(w, f, who, &m)

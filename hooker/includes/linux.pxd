@@ -126,6 +126,9 @@ cdef extern from "<netinet/in.h>" nogil:
         IP_RECVTOS
         IPV6_TCLASS
         IPV6_RECVTCLASS
+        IP_PKTINFO
+        IPV6_PKTINFO
+        IPV6_RECVPKTINFO
         IP_MTU_DISCOVER
         IPV6_V6ONLY
         IPV6_RECVERR

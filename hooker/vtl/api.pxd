@@ -19,9 +19,13 @@ cdef struct vtl_addr:          # a peer's transport address
     uint8_t ip[16]             # IPv4 as ::ffff:a.b.c.d
     uint16_t port              # host byte order
     uint16_t zero
+    uint8_t local[16]          # which of our addresses it has sent to, and hears from; zeros: the system chooses
 
 cdef inline bint same_addr(const vtl_addr *x, const vtl_addr *y) noexcept nogil:
     return memcmp(x.ip, y.ip, 16) == 0 and x.port == y.port
+
+cdef inline bint same_ends(const vtl_addr *x, const vtl_addr *y) noexcept nogil:
+    return same_addr(x, y) and memcmp(x.local, y.local, 16) == 0
 
 cdef extern from *:            # opaque; the structures are in core.pxd
     """

@@ -59,7 +59,7 @@ cdef enum:
 
 cdef enum:
     MAX_ASSOCS = 1 << 16       # of one endpoint
-    MAX_PER_PEER = 16          # associations with one address and port that the peer began
+    MAX_PER_PEER = 16          # associations with one address and port, and one of ours, that the peer began
     MAX_STREAMS = 1 << 17      # of one association
     MAX_CHANNELS = 1 << 17     # of one association
     MAX_ID_RANGES = 256        # gaps in the stream ids a peer used

@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from hooker.includes.timers cimport timer_clear, timer_set
-from hooker.vtl.api cimport same_addr
+from hooker.vtl.api cimport same_addr, same_ends
 from hooker.vtl.budget cimport (
     ASSOC_COST, KEYS_COST, budget_hold, budget_let_go, source_join, source_leave, source_move, sources_grow,
     stranger_known,
@@ -273,7 +273,7 @@ cdef Assoc *assoc_with_peer_cid(Endpoint *ep, const vtl_addr *peer, uint64_t pee
 
 
 cdef Assoc *assoc_to_evict(Endpoint *ep, const vtl_addr *peer) noexcept nogil:
-    """Of too many begun by one peer, the one heard of least recently."""
+    """Of too many begun by one peer with one address of ours, the one heard of least recently."""
     cdef Assoc *a
     cdef Assoc *oldest = NULL
     cdef uint32_t n = 0
@@ -281,7 +281,7 @@ cdef Assoc *assoc_to_evict(Endpoint *ep, const vtl_addr *peer) noexcept nogil:
         return NULL
     a = ep.addr_table[addr_slot(ep, peer)]
     while a != NULL:
-        if not a.initiator and a.state != A_DEAD and same_addr(&a.peer, peer):
+        if not a.initiator and a.state != A_DEAD and same_ends(&a.peer, peer):
             n += 1
             if oldest == NULL or a.last_recv <= oldest.last_recv:
                 oldest = a
