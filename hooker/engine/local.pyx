@@ -122,8 +122,8 @@ cdef void say_sack(worker *w, flow *f, const heard *h) noexcept nogil:
 
 
 cdef inline bint is_older(const flow *f, const Segment *s) noexcept nogil:
-    """Of a connection that had the same ports before, and was still in hk0 when this one began: below its first number, as
-    long as numbers have not come round. On the wire it would follow this one's SYN, and be answered (RFC 5961, 5)."""
+    """Of a connection that had the same ports before, and was still in hk0 when this one began: below its first number, as long
+    as numbers have not come round. Bridged, it would follow this one's SYN, and draw a challenge ACK (RFC 5961)."""
     return f.f.snd_una < FIRST_ROUND and <int32_t>(s.seq - f.t.local_isn) < 0
 
 
@@ -152,9 +152,6 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
     if f == NULL:
         w.n.segments_unknown += 1
         return False
-    if is_older(f, &s):
-        w.n.segments_older += 1
-        return False
     if f.bits & F_HELD and f.f.state == ST_TCP:
         pass_handshake(w, f, &s)
         return False
@@ -162,6 +159,9 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
         return hear_passed(w, f, &s, memory)
     if ST_EARLY <= f.f.state <= ST_BRIDGE:
         take_marks(w, f)
+        if is_older(f, &s):
+            w.n.segments_older += 1
+            return False
     numbers_of(f, &s, &numbers)
     h.what = h.sacks = 0
     seen = f.f.snd_nxt
