@@ -16,10 +16,14 @@ from hooker.includes.linux cimport hk_load32, iovec
 from hooker.tcp.numbers cimport FAR
 from hooker.tcp.segment cimport MAX_HEADERS
 from hooker.tcp.twin cimport *
+from hooker.vtl.endpoint cimport vtl_channel_waiting, vtl_channels_waiting
 from hooker.engine.tun cimport tun_gather, tun_put, tun_write
 
 cdef enum:
     SMALL = 1460               # bytes that are copied: a packet of Ethernet's size
+    QUEUE = 512 << 10          # bytes of a flow that the transport may have unsent: some batches of datagrams
+    QUEUES = 1 << 20           # of all flows of an association
+    LEAST_QUEUE = 64 << 10     # of a flow, whatever the others have
     SMALLEST_MSS = 48          # that a twin begins with
     LEAST_MSS = 536            # RFC 9293 3.7.1, where nothing is known
 
@@ -93,9 +97,25 @@ cdef void twin_begin(worker *w, flow *f) noexcept nogil:
         f.bits |= F_TWIN
 
 
+cdef inline uint64_t less(uint64_t limit, uint64_t taken) noexcept nogil:
+    return limit - taken if taken < limit else 0
+
+
+cdef uint64_t shown(const flow *f, uint64_t edge) noexcept nogil:
+    """The local TCP sees no loss here, so its congestion window only grows, and all that the remote one's window takes would wait
+    in the channel: long round trips for everybody, and too much memory for any cache. So it is shown no more of that window than
+    keeps the transport busy. Never less than it was shown before (RFC 9293 3.8.6)."""
+    cdef uint64_t waiting, all, room
+    if f.channel == NULL:
+        return edge
+    waiting, all = vtl_channel_waiting(f.channel), vtl_channels_waiting(f.channel)
+    room = min(less(QUEUE, waiting), max(less(QUEUES, all), less(LEAST_QUEUE, waiting)))
+    return min(edge, max(widen(f.f.snd_nxt, f.t.up_edge) + room, f.t.up_edge))
+
+
 cdef void twin_told(worker *w, flow *f) noexcept nogil:
     cdef uint64_t edge = widen(f.f.snd_una + at_least_a_segment(f, ahead(f.f.peer_edge, f.f.snd_una)), f.t.up_edge)
-    twin_acked(&f.t, widen(f.f.snd_una, f.t.up_acked), edge)
+    twin_acked(&f.t, widen(f.f.snd_una, f.t.up_acked), shown(f, edge))
     if edge + (<uint64_t>1 << f.t.remote_wscale) <= f.t.up_edge:     # not what only the shift has rounded
         twin_withdraw(&f.t, edge)
     if f.bits & F_ASKED:

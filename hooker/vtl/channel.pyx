@@ -132,6 +132,7 @@ cdef void item_leave(Assoc *a, Item *it) noexcept nogil:
         item_unlink(it)
     if is_block(it):
         it.channel.waiting -= it.n
+        a.waiting -= it.n
     item_append(&it.channel.flight if it.channel != NULL else &a.words_out, it)
     it.on_way += 1
 
@@ -141,6 +142,7 @@ cdef void block_done(Assoc *a, Item *it) noexcept nogil:
     cdef Channel *c = it.channel
     if it.list != &c.flight:
         c.waiting -= it.n
+        a.waiting -= it.n
     c.unacked -= it.n
     c.held -= it.n + sizeof(Item)
     item_unlink(it)
@@ -255,6 +257,7 @@ cdef int channel_send(Channel *c, const vtl_block *b, void *owner) noexcept nogi
     c.held += cost
     c.unacked += b.n
     c.waiting += b.n
+    c.assoc.waiting += b.n
     item_append(&c.fresh, it)
     make_busy(c)
     return 0
@@ -329,6 +332,7 @@ cdef void send_again(Assoc *a, Item *it) noexcept nogil:
             assoc_ready(a)
         return
     c.waiting += it.n
+    a.waiting += it.n
     put_by_position(c, it)
     make_busy(c)
 

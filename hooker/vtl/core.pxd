@@ -315,6 +315,7 @@ cdef struct Assoc:
     Item *words                # its own control messages to send
     Item *words_out            # on their way
     uint32_t said              # of both
+    uint64_t waiting           # bytes of blocks in all channels, not sent, or lost
     Item *done                 # blocks whose bytes are to be given back
     Item *orphans              # nobody's; packets on their way name them
     # liveness

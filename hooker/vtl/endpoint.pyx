@@ -538,6 +538,14 @@ cdef void vtl_channel_report(vtl_channel *c) noexcept nogil:
         channel_talk(C(c))
 
 
+cdef size_t vtl_channel_waiting(const vtl_channel *c) noexcept nogil:
+    return C(c).waiting
+
+
+cdef uint64_t vtl_channels_waiting(const vtl_channel *c) noexcept nogil:
+    return C(c).assoc.waiting if C(c).assoc != NULL else 0
+
+
 cdef size_t vtl_channel_unacked(const vtl_channel *c) noexcept nogil:
     return C(c).unacked
 

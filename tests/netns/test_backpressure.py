@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import re
 import time
 from pathlib import Path
 
@@ -99,3 +100,18 @@ def tcp_memory() -> int:
         if line.startswith("TCP:"):
             return int(line.split()[-1]) * mmap.PAGESIZE
     raise AssertionError("no TCP line in /proc/net/sockstat")
+
+
+def test_what_the_transport_cannot_send_yet_waits_in_the_application_s_socket(lab: Lab) -> None:
+    """The remote window is many megabytes. What is sent fills the transport, and not its queue."""
+    with Pair.open(lab, kind="segments") as pair:
+        server = peer(pair.b, "serve", "0.0.0.0", 7102, "recv-all", "close")
+        client = peer(pair.a, "connect", pair.b.v4, 7102, f"send:{600 * MB}", "close")
+        sent: list[int] = []
+        while client.poll() is None:
+            shown = pair.a.run(["ss", "-tinH", "dst", pair.b.v4], hooked=False, text=True).stdout
+            sent += [int(n) * 1448 for n in re.findall(r" unacked:(\d+)", shown)]
+            time.sleep(0.02)
+        same(result(client), result(server))
+    print("unacknowledged at most", max(sent))
+    assert 100_000 < max(sent) < 2 * MB
