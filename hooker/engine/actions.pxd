@@ -20,6 +20,7 @@ cdef void flow_wanted(worker *w, flow *f) noexcept nogil      # a client's peer'
 # One whose bytes the engine has and cannot bring: both ends hear of it.
 cdef void flow_gives_up(worker *w, flow *f, int why) noexcept nogil
 cdef void flow_lost(worker *w, flow *f, int why) noexcept nogil       # its association is down; why: it was never up
+cdef void flow_ends(worker *w, flow *f) noexcept nogil        # its connection has; who calls it forgets the flow
 cdef void flow_closed(worker *w, flow *f) noexcept nogil      # the kernel's socket is gone, and said so
 cdef void flow_lingered(worker *w, flow *f) noexcept nogil    # and what answered in its place has nothing more to answer
 cdef void flow_doubt(worker *w, flow *f) noexcept nogil       # a sign that the peer has left

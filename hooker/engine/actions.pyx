@@ -351,13 +351,9 @@ cdef void flow_lingered(worker *w, flow *f) noexcept nogil:
     act_alone(w, f, &out)
 
 
-cdef void flow_closed(worker *w, flow *f) noexcept nogil:
+cdef void flow_ends(worker *w, flow *f) noexcept nogil:
     cdef Outcome out
     cdef uint32_t how = hk_load32(&f.rec.app_closed) if f.rec != NULL else 0
-    if (f.f.state == ST_ENGAGED and how == HK_APP_LINGERS and f.bits & F_TWIN and not twin_fin_taken(&f.t)
-            and not redirected_lives(f)):
-        lingers(w, f)
-        return
     if ST_EARLY <= f.f.state <= ST_ENGAGED and how == HK_APP_ABORTED:
         aborted(w, f)
     trail_end(w, f)
@@ -373,6 +369,14 @@ cdef void flow_closed(worker *w, flow *f) noexcept nogil:
         flow_report(w, f, WHY_ENDED)
     f.bits &= ~<uint16_t>F_WANTED
     f.again_at = w.now + LAST_WORDS
+
+
+cdef void flow_closed(worker *w, flow *f) noexcept nogil:
+    if (f.f.state == ST_ENGAGED and f.rec != NULL and hk_load32(&f.rec.app_closed) == HK_APP_LINGERS and f.bits & F_TWIN
+            and not twin_fin_taken(&f.t) and not redirected_lives(f)):
+        lingers(w, f)
+        return
+    flow_ends(w, f)
     flow_socket_gone(w, f)
     if not f.bits & F_ENGAGED and f.f.epoch == 0:
         flow_over(w, f)                         # nothing of it was ever said to anybody

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from hooker.engine.ringbuf cimport ring_next, ring_release
-from hooker.engine.actions cimport flow_chosen, flow_closed, flow_cut_off, flow_early, flow_steered, flow_wanted
+from hooker.engine.actions cimport flow_chosen, flow_cut_off, flow_early, flow_ends, flow_steered, flow_wanted
 from hooker.engine.flows cimport flow_at, flow_by_id, flow_left, flow_new, flow_report, slot_back, slot_strays
 from hooker.engine.lane cimport is_blocked, lane_needed
 from hooker.engine.remote cimport meet_early
@@ -39,7 +39,7 @@ cdef void on_syn(worker *w, const hk_event *e) noexcept nogil:
 cdef void on_established(worker *w, const hk_event *e) noexcept nogil:
     cdef flow *f = flow_at(w, &e.key)
     if f != NULL and not f.bits & F_SOCKET_GONE:
-        flow_closed(w, f)                       # its end is in w.closing, and its addresses another connection's already
+        flow_ends(w, f)                         # its end waits in w.closing, and its addresses are another connection's already
     f = flow_new(w, e)
     if f == NULL:
         w.n.reasons[<int>WHY_MEMORY] += 1
