@@ -21,9 +21,9 @@ from hooker.engine.tun cimport tun_gather, tun_put, tun_write
 
 cdef enum:
     SMALL = 1460               # bytes that are copied: a packet of Ethernet's size
-    QUEUE = 512 << 10          # bytes of a flow that the transport may have unsent: some batches of datagrams
-    QUEUES = 1 << 20           # of all flows of an association
-    LEAST_QUEUE = 64 << 10     # of a flow, whatever the others have
+    QUEUE = 2 << 20            # bytes of a flow that the transport may have unsent: some batches of datagrams
+    QUEUES = 4 << 20           # of all flows of an association
+    LEAST_QUEUE = 128 << 10    # of a flow, whatever the others have
     SMALLEST_MSS = 48          # that a twin begins with
     LEAST_MSS = 536            # RFC 9293 3.7.1, where nothing is known
 
