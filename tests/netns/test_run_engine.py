@@ -86,7 +86,7 @@ def test_what_a_command_sent_before_it_ended_arrives(lab: Lab, server: EnginePro
 def test_several_commands_are_hooked_at_a_time(lab: Lab, server: EngineProcess) -> None:
     www = start_nginx(lab.b, lab.tmp)
     digest = write_random(www / "file", SIZE // 10)
-    script = f"curl -sS http://{lab.b.v4}:{HTTP_PORT}/file | sha256sum; sleep 1; exit 4"
+    script = f"curl -sS --limit-rate 1M http://{lab.b.v4}:{HTTP_PORT}/file | sha256sum; sleep 1; exit 4"
     jobs = [
         lab.a.popen(
             [*RUN, "-v", "--", "sh", "-c", script],

@@ -57,11 +57,21 @@ def test_each_engine_takes_the_sockets_of_its_own_namespace(shared: Pair) -> Non
 
 
 def test_a_command_hooked_inside_a_hooked_cgroup_has_one_engine(shared: Pair) -> None:
+    """It is slow enough to be engaged before it ends."""
     lab = shared.lab
-    digest = write_random(lab.tmp / "file", SIZE)
+    digest = write_random(lab.tmp / "file", 5 * SIZE)
     www = start_nginx(lab.b, lab.tmp)
     (lab.tmp / "file").rename(www / "file")
-    command = [*RUN, "curl", "-sS", "-m", "20", "-o", lab.tmp / "got", f"http://{lab.b.v4}:{HTTP_PORT}/file"]
+    command = [
+        *RUN,
+        "curl",
+        "-sS",
+        "--limit-rate",
+        "10M",
+        "-o",
+        lab.tmp / "got",
+        f"http://{lab.b.v4}:{HTTP_PORT}/file",
+    ]
     done = lab.a.run(command, hooked=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert b"flow engaged" in done.stderr
