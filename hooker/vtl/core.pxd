@@ -60,6 +60,7 @@ cdef enum:
 cdef enum:
     MAX_ASSOCS = 1 << 16       # of one endpoint
     MAX_PER_PEER = 16          # associations with one address and port, and one of ours, that the peer began
+    MAX_OF_PEER = 256          # with one address and port, and all of ours
     MAX_STREAMS = 1 << 17      # of one association
     MAX_CHANNELS = 1 << 17     # of one association
     MAX_ID_RANGES = 256        # gaps in the stream ids a peer used

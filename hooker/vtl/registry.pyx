@@ -273,20 +273,28 @@ cdef Assoc *assoc_with_peer_cid(Endpoint *ep, const vtl_addr *peer, uint64_t pee
 
 
 cdef Assoc *assoc_to_evict(Endpoint *ep, const vtl_addr *peer) noexcept nogil:
-    """Of too many begun by one peer with one address of ours, the one heard of least recently."""
+    """Of too many begun by one peer, with one address of ours or with all, the one heard of least recently. That bounds
+    each walk over a peer's associations, however many addresses are ours."""
     cdef Assoc *a
-    cdef Assoc *oldest = NULL
-    cdef uint32_t n = 0
+    cdef Assoc *here = NULL
+    cdef Assoc *any_ = NULL
+    cdef uint32_t n = 0, all_ = 0
     if ep.table_cap == 0:
         return NULL
     a = ep.addr_table[addr_slot(ep, peer)]
     while a != NULL:
-        if not a.initiator and a.state != A_DEAD and same_ends(&a.peer, peer):
-            n += 1
-            if oldest == NULL or a.last_recv <= oldest.last_recv:
-                oldest = a
+        if not a.initiator and a.state != A_DEAD and same_addr(&a.peer, peer):
+            all_ += 1
+            if any_ == NULL or a.last_recv <= any_.last_recv:
+                any_ = a
+            if same_ends(&a.peer, peer):
+                n += 1
+                if here == NULL or a.last_recv <= here.last_recv:
+                    here = a
         a = a.by_addr
-    return oldest if n >= MAX_PER_PEER else NULL
+    if n >= MAX_PER_PEER:
+        return here
+    return any_ if all_ >= MAX_OF_PEER else NULL
 
 
 cdef void assoc_due(Assoc *a, uint64_t deadline) noexcept nogil:
