@@ -111,6 +111,16 @@ class Hands:
         return server
 
 
+def talk_until_adopted(ends: tuple[socket.socket, socket.socket]) -> None:
+    """Both say enough for the engines to adopt the sockets, which do not block from now on."""
+    for sock in ends:
+        sock.setblocking(False)
+    for _ in range(8):
+        for one, other in (ends, ends[::-1]):
+            one.send(b"to be adopted")
+            assert received(other, 13) == b"to be adopted"
+
+
 def received(sock: socket.socket, size: int) -> bytes:
     """Read *size* bytes, or up to the end.
 

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from hands import Hands, ready, received
+from hands import Hands, ready, received, talk_until_adopted
 from support import Pair, counts, eventually, peer, result, same
 
 from hooker.lab import Lab
@@ -58,12 +58,7 @@ def adopted(hands: Hands, pair: Pair) -> tuple[socket.socket, socket.socket]:
     """Both ends of a connection whose messages are redirected, at rest."""
     before = grown(pair, "adopted")
     ends = hands.connected(next(ports))
-    for sock in ends:
-        sock.setblocking(False)
-    for _ in range(8):
-        for one, other in (ends, ends[::-1]):
-            one.send(b"to be adopted")
-            assert received(other, 13) == b"to be adopted"
+    talk_until_adopted(ends)
     assert [now - then for now, then in zip(grown(pair, "adopted"), before, strict=True)] == [1, 1]
     return ends
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hands import Hands, ready, received
+from hands import Hands, ready, received, talk_until_adopted
 from in_process import OTHER, engines, until
 
 import hooker.hooker
@@ -55,12 +55,7 @@ def adopted(lab: Lab, redirects: list[socket.socket]) -> Iterator[tuple[list[Hoo
     """Engines of this process, and both ends of a connection whose messages are redirected."""
     with engines(lab, at_a=dict(ALWAYS), b=dict(ALWAYS)) as made, Hands(lab) as hands:
         ends = hands.connected(OTHER)
-        for sock in ends:
-            sock.setblocking(False)
-        for _ in range(8):
-            for one, other in (ends, ends[::-1]):
-                one.send(b"to be adopted")
-                assert received(other, 13) == b"to be adopted"
+        talk_until_adopted(ends)
         assert [engine.counters()["adopted"] for engine in made] == [1, 1]
         yield made, list(ends)
 
