@@ -8,7 +8,7 @@ from typing import Any
 
 from hooker.control import marks
 from hooker.control.abort import abort_once
-from hooker.tun.way import BY_KERNEL, FAMILIES, GONE, LAST, NO_FAMILY, code
+from hooker.tun.way import BY_KERNEL, FAMILIES, GONE, LAST, NO_FAMILY, alias, code
 
 RTN_BLACKHOLE = 6  # linux/rtnetlink.h
 
@@ -17,7 +17,7 @@ def sweep(priority: int, base: int) -> None:
     """Remove them from the network namespace of the calling thread.
 
     ``priority`` is that of engines' rules, ``base`` + number the table of engine ``number``. A living
-    engine's table leads to its device, and the kernel takes such a route away with the device. Sockets that
+    engine's device says whose it is, up or down, and the kernel takes it away with its engine. Sockets that
     are pinned to a device that is gone are ended (ECONNABORTED); while one cannot be, its rule and blackhole
     stay.
     """
@@ -49,9 +49,11 @@ def _rules(netlink: Any, family: int, priority: int, base: int) -> Iterator[dict
 
 
 def _remove(netlink: Any, family: int, rule: dict[str, int]) -> None:
+    if alias(rule["table"]) in (link.get_attr("IFLA_IFALIAS") for link in netlink.get_links()):
+        return  # its engine lives
     routes = list(netlink.route("dump", family=family, table=rule["table"]))
     if not all(_is_blackhole(route) for route in routes):
-        return  # its engine lives, or somebody else uses the table
+        return  # somebody else uses the table
     if routes and not _ended(rule):
         return
     with _if_there():

@@ -80,6 +80,7 @@ class Way:
         from pyroute2 import IPRoute
 
         with IPRoute() as netlink:
+            netlink.link("set", index=self._device.index, ifalias=alias(self.table))
             try:
                 for family in FAMILIES:
                     self._claim_one(netlink, family)
@@ -184,6 +185,14 @@ class Way:
         self._promised.clear()
         while self._undos:
             self._undos.pop().done()
+
+
+def alias(table: int) -> str:
+    """What the device of that table's engine is called besides its name: by that others know that it lives.
+
+    The routes do not tell: when the device is set down, the kernel takes them away.
+    """
+    return f"hooker {table:#x}"
 
 
 def code(error: BaseException) -> int:

@@ -85,6 +85,41 @@ def test_the_next_engine_takes_away_what_the_dead_have_left(lab: Lab, kind: str)
     assert left(lab.a) == []
 
 
+def test_an_engine_begins_with_it(lab: Lab) -> None:
+    process, helper = owner(lab.a, FIRST, "free")
+    kill_all(process, helper)
+    eventually(lambda: len(left(lab.a)) == 2)
+    engine = lab.a.hooker(*KIND)
+    try:
+        assert not [line for line in left(lab.a) if str(TABLE_BASE + FIRST) in line]
+    finally:
+        engine.stop()
+
+
+@pytest.mark.parametrize("kind", ["pinned", "free"])
+def test_an_engine_whose_device_is_down_is_alive(
+    lab: Lab, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel has taken away the routes that lead to it; for a pinned one there is the blackhole only."""
+    process, helper = owner(lab.a, FIRST, kind)
+    try:
+        before = left(lab.a)
+        (device,) = {word for line in before for word in line.split() if word.startswith("hk")}
+        lab.a.run(["ip", "link", "set", device, "down"])
+        eventually(lambda: not any(device in line for line in left(lab.a)))
+        down = left(lab.a)
+        with monkeypatch.context() as patch:
+            patch.setattr(leftovers, "abort_once", lambda mark, bits: pytest.fail("its sockets live, too"))
+            sweep(lab.a)
+        assert left(lab.a) == down
+        assert len(down) == len(before) - 2
+    finally:
+        kill_all(process, helper)
+    eventually(lambda: device not in lab.a.run(["ip", "link"], text=True, stdout=-1).stdout)
+    sweep(lab.a)
+    assert left(lab.a) == []
+
+
 def test_what_others_have_there_is_left_alone(lab: Lab) -> None:
     """A rule of ours, but with a route that no engine makes; a rule in our range, but not ours."""
     table, mark = str(TABLE_BASE + FIRST), f"{marks.mark(FIRST):#x}/{marks.BITS:#x}"
