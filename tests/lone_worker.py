@@ -17,16 +17,16 @@ from hooker.engine.layout import layout
 from hooker.engine.slots import fill_free
 
 SLOTS = 64
-RING = mmap.PAGESIZE  # bytes
 EVENT = layout()["hk_event"]
 RECORD = layout()["hk_flow"]
 TEST_RUN = 10  # enum bpf_cmd
+SIZES = {"type": 4, "slot": 4, "flow_id": 8, "client_nonce": 8, "snd_nxt": 4, "rcv_nxt": 4, "role": 1}
 
 PROGRAM = f"""
 #include <uapi/linux/bpf.h>
 {source("hooker_kern_user.h")}
 #define PAGE_SIZE {mmap.PAGESIZE}
-BPF_RINGBUF_OUTPUT(hk_events, 1);
+BPF_RINGBUF_OUTPUT(hk_events, PAGES);
 BPF_F_TABLE("array", u32, struct hk_attention, hk_attention, 1, 1024 /* BPF_F_MMAPABLE */);
 BPF_STACK(slots, u64, {SLOTS});
 BPF_HASH(avoid, u64, u64, 16);
@@ -44,44 +44,57 @@ int emit_lazy(struct __sk_buff *skb) {{ return emit(skb, 0); }}
 
 
 class LoneWorker:
-    """A worker whose kernel is this test: events and flow records are written here."""
+    """A worker whose kernel is this test: events and flow records are written here.
 
-    def __init__(self, stack: contextlib.ExitStack, flows: int = SLOTS) -> None:
+    `pages`: of the ring, a power of two. With `asleep` it does nothing before `begin()`.
+    """
+
+    def __init__(
+        self, stack: contextlib.ExitStack, flows: int = SLOTS, *, pages: int = 1, asleep: bool = False
+    ) -> None:
         bcc = import_bcc()
-        self.bpf = bcc.BPF(text=PROGRAM.encode())
+        self.bpf = bcc.BPF(text=PROGRAM.encode(), cflags=[f"-DPAGES={pages}"])
         self.emitters = [self.bpf.load_func(n, bcc.BPF.SCHED_CLS).fd for n in (b"emit_lazy", b"emit_urgent")]
         self._memory = mmap.mmap(self.map("hk_attention"), mmap.PAGESIZE)
         self.attention = ctypes.c_uint32.from_buffer(self._memory)
         self.lost = ctypes.c_uint32.from_buffer(self._memory, layout()["hk_attention"]["lost"])
         self.records = (ctypes.c_uint8 * (RECORD[""] * flows))()
-        device = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)  # nothing comes out of it
-        for end in device:
+        # what the test sends into `device` comes out of hk0
+        self.device, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        for end in (self.device, ours):
             end.setblocking(False)
             stack.enter_context(end)
         fill_free(self.map("slots"), SLOTS)
         self.worker = Worker(
-            ring_fd=self.map("hk_events"), ring_size=RING,
+            ring_fd=self.map("hk_events"), ring_size=pages * mmap.PAGESIZE,
             free_fd=self.map("slots"), avoid_fd=self.map("avoid"),
-            tun_fd=device[0].fileno(),
+            tun_fd=ours.fileno(),
             records=ctypes.addressof(self.records), attention=ctypes.addressof(self.attention),
             max_flows=flows, port=0, peer_port=1, transport=1,
         )  # fmt: skip
         stack.callback(self.worker.close)
+        self._stack = stack
+        if not asleep:
+            self.begin()
+
+    def begin(self) -> None:
         thread = threading.Thread(target=self.worker.run)
         thread.start()
-        stack.callback(thread.join)
-        stack.callback(self.worker.stop)
+        self._stack.callback(thread.join)
+        self._stack.callback(self.worker.stop)
 
     def map(self, name: str) -> int:
         return int(import_bcc().lib.bpf_table_fd(self.bpf.module, name.encode()))
 
-    def emit(self, urgent: bool = True, **fields: int) -> None:
-        """One event into the ring; connections of different slots have different ports."""
+    def emit(self, urgent: bool = True, key: bytes = b"", **fields: int) -> None:
+        """One event into the ring; without a key, connections of different slots have different ports."""
         packet = bytearray(14 + EVENT[""])
         at = 14 + EVENT["key"] + layout()["hk_key"]["local_port"]
         packet[at : at + 2] = (fields.get("slot", 0) & 0xFFFF).to_bytes(2, "little")
+        at = 14 + EVENT["key"]
+        packet[at : at + len(key)] = key
         for name, value in fields.items():
-            size = {"type": 4, "slot": 4, "flow_id": 8, "client_nonce": 8, "role": 1}[name]
+            size = SIZES[name]
             at = 14 + EVENT[name]
             packet[at : at + size] = value.to_bytes(size, "little")
         data = (ctypes.c_uint8 * len(packet)).from_buffer(packet)
@@ -105,6 +118,10 @@ class LoneWorker:
     def flows(self) -> int:
         self.poke()
         return int(self.worker.counters()["flows"])
+
+    def field(self, slot: int, name: str) -> int:
+        """32 bits of a flow's record."""
+        return ctypes.c_uint32.from_buffer(self.records, slot * RECORD[""] + RECORD[name]).value
 
     def say_closed(self, slot: int, closed: bool = True) -> None:
         """The flag in the record, and its event is lost; not `closed`: as the next flow's is."""
