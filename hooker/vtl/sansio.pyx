@@ -68,15 +68,20 @@ ENCRYPTED_VERSIONS = (0x101, 0x103, 0x102)
 NO_KEY = bytes(16)             # of flows whose ends need no proof
 
 
+cdef int pack_ip(object address, uint8_t *out) except -1:
+    cdef bytes packed
+    ip = ipaddress.ip_address(address)
+    if getattr(ip, "scope_id", None) is not None:
+        raise ValueError(f"address {address!r} names an interface, which an endpoint knows nothing of")
+    packed = ip.packed if ip.version == 6 else b"\0" * 10 + b"\xff\xff" + ip.packed
+    memcpy(out, PyBytes_AS_STRING(packed), 16)
+    return 0
+
+
 cdef vtl_addr pack_addr(object addr) except *:
     cdef vtl_addr a
-    cdef bytes packed
-    ip = ipaddress.ip_address(addr[0])
-    if getattr(ip, "scope_id", None) is not None:
-        raise ValueError(f"address {addr[0]!r} names an interface, which an endpoint knows nothing of")
-    packed = ip.packed if ip.version == 6 else b"\0" * 10 + b"\xff\xff" + ip.packed
     memset(&a, 0, sizeof(a))
-    memcpy(a.ip, PyBytes_AS_STRING(packed), 16)
+    pack_ip(addr[0], a.ip)
     a.port = addr[1]
     return a
 
@@ -369,9 +374,12 @@ cdef class Endpoint:
 
     # --- the five verbs
 
-    def receive_datagram(self, bytes data not None, addr, uint64_t now, uint8_t ecn=0):
-        """Takes one datagram; returns ``"ok"`` or why it was dropped. ``ecn``: two bits of its IP header."""
+    def receive_datagram(self, bytes data not None, addr, uint64_t now, uint8_t ecn=0, local=None):
+        """Takes one datagram; returns ``"ok"`` or why it was dropped. ``ecn``: two bits of its IP header; ``local``: which of
+        our addresses it came to, where that matters."""
         cdef vtl_addr a = pack_addr(addr)
+        if local is not None:
+            pack_ip(local, a.local)
         copy = bytearray(data)                  # decrypted in place
         return DROP_REASONS[vtl_recv(self._ep, <uint8_t *>PyByteArray_AS_STRING(copy), len(copy), &a, ecn, now)]
 

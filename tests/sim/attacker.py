@@ -30,24 +30,31 @@ class Attacker:
         address: tuple[str, int],
         now: int = 0,
         likes: Callable[[int], bool] = lambda cid: True,
+        local: str | None = None,
     ) -> None:
-        """It asks for cookies until it *likes* the connection id that one is for."""
-        self.target, self.address = target, address
+        """It asks for cookies until it *likes* the connection id that one is for.
+
+        *local*: the address of the target's that it sends to.
+        """
+        self.target, self.address, self.local = target, address, local
         self.number = next(_ids) << 20 | 1
         self._packets = count(1)
         self.cid = 0
         while not self.cid or not likes(self.cid):
-            target.receive_datagram(_init(self.number), address, now)
+            self._give(_init(self.number), now)
             answers = (d for d, _ in target.datagrams_to_send(now))
             (cookie,) = (d for d in answers if HEADER.unpack_from(d)[:2] == (0x20 | COOKIE, self.number))
             self.cid = HEADER.unpack_from(cookie)[2]
         self.second = _init(self.number, (self.cid, *struct.unpack_from("!QQ", cookie, 24)))
-        self.answer = target.receive_datagram(self.second, address, now)
+        self.answer = self._give(self.second, now)
+
+    def _give(self, datagram: bytes, now: int) -> str:
+        return self.target.receive_datagram(datagram, self.address, now, local=self.local)
 
     def send(self, frames: bytes, now: int = 0) -> str:
         """Return what became of one packet of these frames."""
         datagram = SHORT.pack(0x28, self.cid, next(self._packets)) + frames
-        return self.target.receive_datagram(datagram, self.address, now)
+        return self._give(datagram, now)
 
     def acknowledge_all(self, now: int = 0) -> None:
         """Take what the target sends and acknowledge it, until there is nothing more."""

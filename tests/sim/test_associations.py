@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from sim.attacker import Attacker
+from sim.attacker import Attacker, opening
 from sim.network import MS, SECOND, A, B, Link, Pair
 
 from hooker.vtl import events as ev
@@ -71,6 +71,21 @@ def test_one_address_cannot_fill_the_endpoint_with_associations() -> None:
             gone.append(event.assoc)
     assert gone == sorted(gone)
     assert min(server.associations) > max(gone)
+
+
+def test_what_one_peer_begins_is_bounded_over_all_of_our_addresses() -> None:
+    """Also if its flows are those of real connections, so that none is a stranger's."""
+    server = Endpoint(seed=1)
+    most = 256
+    for i in range(most + 40):
+        attacker = Attacker(server, A, local=f"10.7.{i // 250}.{i % 250 + 1}")
+        assert attacker.send(opening(0)) == "ok"
+        while not isinstance(event := server.next_event(), ev.FlowOpened):
+            assert event is not None
+        server.accept(event.flow)
+    server.datagrams_to_send(0)  # the last one that had to go goes
+    assert server.counters()["evicted"] == 40
+    assert server.longest_chains()["addresses"] == len(server.associations) == most
 
 
 def test_an_old_cookie_is_refused() -> None:
