@@ -54,7 +54,7 @@ def _watch(
     say(f"budget: {work}, {way.name}")
     stages = {"server": servers[way.hooked]}
     if way.hooked:
-        stages |= {f"engine {e.host.letter}": e.pid for e in on.engines}
+        stages |= {f"engine {e.host}": e.pid for e in on.engines}
     before = {name: _counts(pid) for name, pid in stages.items()}
     units = run(way)
     after = {name: _counts(pid) for name, pid in stages.items()}

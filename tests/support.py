@@ -70,10 +70,10 @@ class Pair:
                 engines = start_engines([h for h in lab.hosts if h.letter in hosts], options, kind)
             yield cls(lab, engines.get("a"), engines.get("b"), kind)
         finally:
-            for engine in engines.values():
+            for letter, engine in engines.items():
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     engine.stop()
-                print(f"--- engine {engine.host.letter} (exit {engine.proc.returncode})\n{engine.tail()}")
+                print(f"--- engine {letter} (exit {engine.proc.returncode})\n{engine.tail()}")
 
     @property
     def a(self) -> Host:

@@ -58,7 +58,7 @@ def revive(pair: Pair, way: str, hosts: str = "ab") -> None:
 
     def start(name: str) -> None:
         if (engine := getattr(pair, name)).proc.poll() is not None:
-            setattr(pair, name, engine.host.hooker(*options(way)))
+            setattr(pair, name, getattr(pair.lab, engine.host).hooker(*options(way)))
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(start, engines_of(pair, hosts)))

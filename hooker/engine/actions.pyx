@@ -7,6 +7,7 @@ the acknowledgement, which then goes with them. An acknowledgement alone waits f
 
 from libc.stdint cimport UINT64_MAX, int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
+from hooker.engine.cells cimport cell, cell_give
 from hooker.engine.channel cimport channel_begin, channel_end, channel_of
 from hooker.engine.cut cimport cut_note, cut_over, cut_try
 from hooker.engine.flows cimport *
@@ -19,7 +20,7 @@ from hooker.engine.peers cimport binding_of, peer_of, peer_say, refuse
 from hooker.engine.redirected cimport (
     redirected_deadline, redirected_drop, redirected_due, redirected_lives,
 )
-from hooker.engine.stash cimport stash_drop, stash_fits, stash_give, stash_keep, stash_rest
+from hooker.engine.stash cimport stash_as_said, stash_drop, stash_fits, stash_keep, stash_rest, stash_take
 from hooker.engine.trail cimport trail_end, trail_ends, trail_note
 from hooker.engine.warm cimport service_cools, service_engaged, service_forget
 from hooker.engine.wire cimport wire_bare, wire_kept, wire_segment
@@ -89,7 +90,7 @@ cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
     if todo & (DO_INJECT | DO_KEEP | DO_INJECT_ACK | DO_INJECT_PROBE | DO_INJECT_RST):
         inject(w, f, todo, c)
     if f.stash != NULL and f.f.state == ST_ENGAGED and stash_fits(f):
-        stash_give(w, f)
+        give_stashed(w, f)
     if todo & DO_REPORT and not f.bits & F_SOCKET_GONE:
         if missed and cut_note(w, f):
             flow_report(w, f, WHY_LANE)
@@ -605,3 +606,22 @@ cdef void inject(worker *w, flow *f, uint32_t todo, cause *c) noexcept nogil:
         give_probe(w, f, False)
     if todo & DO_INJECT_RST:
         give_reset(w, f)
+
+
+cdef void give_stashed(worker *w, flow *f) noexcept nogil:
+    cdef cell *k = stash_take(w, f)
+    cdef cell *following
+    cdef Message m
+    cdef stretch r
+    cdef Outcome out
+    cdef cause c
+    while k != NULL:
+        following = k.next
+        if f.f.state == ST_ENGAGED:
+            stash_as_said(f, k, &m, &r)
+            flow_message(&f.f, &w.config, &m, w.now, &out)
+            memset(&c, 0, sizeof(c))
+            c.r = &r
+            act(w, f, &out, &c)
+        cell_give(&w.stash, k)
+        k = following

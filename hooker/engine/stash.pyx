@@ -8,10 +8,9 @@ STASH_CLIENT. What finds no room is refused, and TCP repeats it. To forget is al
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
-from hooker.engine.actions cimport act, cause
 from hooker.engine.cells cimport CELL_BYTES, cell, cell_give, cell_take
 from hooker.engine.worker cimport *
-from hooker.flow.machine cimport Outcome, ROLE_CLIENT, ST_ENGAGED, flow_message
+from hooker.flow.machine cimport ROLE_CLIENT
 from hooker.flow.messages cimport MSG_DATA, Message
 
 cdef enum:
@@ -38,8 +37,7 @@ cdef cell *append(worker *w, flow *f) noexcept nogil:
     return k
 
 
-cdef cell *take_all(worker *w, flow *f) noexcept nogil:
-    """The flow's list, which is the caller's now."""
+cdef cell *stash_take(worker *w, flow *f) noexcept nogil:
     cdef cell *k = f.stash
     f.stash = f.stash_last = NULL
     if f.p != NULL:
@@ -95,36 +93,16 @@ cdef bint stash_fits(const flow *f) noexcept nogil:
     return False
 
 
-cdef void give_cell(worker *w, flow *f, cell *k) noexcept nogil:
-    cdef Message m
-    cdef Outcome out
-    cdef cause c
-    cdef stretch r
-    memset(&m, 0, sizeof(m))
+cdef void stash_as_said(const flow *f, cell *k, Message *m, stretch *r) noexcept nogil:
+    memset(m, 0, sizeof(Message))
     m.type, m.flags, m.epoch, m.position, m.data_n = MSG_DATA, k.flags, f.f.epoch, k.position, k.n
     r.owner, r.next_used, r.position, r.n, r.epoch, r.flags = NULL, NULL, k.position, k.n, f.f.epoch, k.flags
     r.count = 1 if k.n else 0
     r.part[1].iov_base, r.part[1].iov_len = k.data, k.n
-    flow_message(&f.f, &w.config, &m, w.now, &out)
-    memset(&c, 0, sizeof(c))
-    c.r = &r
-    act(w, f, &out, &c)
-
-
-cdef void stash_give(worker *w, flow *f) noexcept nogil:
-    """As if it came now."""
-    cdef cell *k = take_all(w, f)
-    cdef cell *following
-    while k != NULL:
-        following = k.next
-        if f.f.state == ST_ENGAGED:
-            give_cell(w, f, k)
-        cell_give(&w.stash, k)
-        k = following
 
 
 cdef void stash_drop(worker *w, flow *f) noexcept nogil:
-    cdef cell *k = take_all(w, f)
+    cdef cell *k = stash_take(w, f)
     cdef cell *following
     while k != NULL:
         following = k.next

@@ -101,9 +101,11 @@ class Host:
         command = self.command(cmd, hooked)
         return subprocess.run(command, timeout=timeout, check=check, process_group=0, **kwargs)
 
-    def hooker(self, *args: str, **kwargs: Any) -> EngineProcess:
-        """Start an engine for this host's cgroup and return it once it is ready."""
-        return EngineProcess(self, args, **kwargs)
+    def hooker(self, *args: str, cgroup: Path | None = None, port: int | None = None) -> EngineProcess:
+        """Start an engine for this host's cgroup, or another, and return it once it is ready."""
+        log = self.lab.tmp / f"engine-{self.letter}-{time.monotonic_ns()}.log"
+        served, port = cgroup or self.cgroup, port or self.lab.vtl_port
+        return EngineProcess(self.letter, self.popen, served, log=log, port=port, args=args)
 
     def socket(
         self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, protocol: int = 0
@@ -219,7 +221,13 @@ class Lab:
         for host in self.hosts:
             names.create(host.netns)
         if self._emulate:
-            self.link = LinkEmulator(self, self._emulate, INTERFACE)
+            self.link = LinkEmulator(
+                self._emulate,
+                INTERFACE,
+                namespaces=(self.a.netns, self.b.netns),
+                mtu=self.mtu,
+                popen=self.a.popen,
+            )
         else:
             netns.call(self.a.netns, self._add_veth)
         for host in self.hosts:

@@ -6,15 +6,12 @@ import os
 import select
 import signal
 import subprocess
-import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hooker import start
 from hooker.control import status_socket as control
-
-if TYPE_CHECKING:
-    from hooker.lab import Host
 
 READY_TIMEOUT = 60.0  # s; BCC compiles the kernel programs at start
 
@@ -23,18 +20,29 @@ class EngineProcess:
     """``hooker up`` for one host, ready to hook.
 
     Args:
-        host: whose namespace and cgroup it serves.
-        args: further options of ``hooker up``.
+        host: its letter.
+        popen: starts a command on the host, as ``Host.popen()`` does.
+        cgroup: that it serves.
+        log: file that it writes to.
         port: VTL's UDP port.
+        args: further options of ``hooker up``.
 
     Raises:
         RuntimeError: the engine ended before it was ready, or was not ready in time.
     """
 
-    def __init__(self, host: Host, args: tuple[str, ...] = (), port: int | None = None) -> None:
-        self.host = host
-        self.log = host.lab.tmp / f"engine-{host.letter}-{time.monotonic_ns()}.log"
-        self.port = port or host.lab.vtl_port
+    def __init__(
+        self,
+        host: str,
+        popen: Callable[..., subprocess.Popen[Any]],
+        cgroup: Path,
+        *,
+        log: Path,
+        port: int,
+        args: tuple[str, ...] = (),
+    ) -> None:
+        self.log, self.port = log, port
+        self.host, self._popen, self._cgroup = host, popen, cgroup
         reader, writer = os.pipe()
         try:
             self.proc = self._start(args, writer)
@@ -48,11 +56,11 @@ class EngineProcess:
         return self.proc.pid
 
     def _start(self, args: tuple[str, ...], ready: int) -> subprocess.Popen[Any]:
-        cmd = start.module("hooker", "up", "--cgroup", str(self.host.cgroup))
+        cmd = start.module("hooker", "up", "--cgroup", str(self._cgroup))
         cmd += ["--listen-port", str(self.port), "--ready-fd", str(ready), *args]
         own: dict[str, Any] = {"env": start.environment(), "cwd": "/", "pass_fds": (ready,)}
         with self.log.open("wb") as log:
-            return self.host.popen(cmd, hooked=False, stdout=log, stderr=log, **own)
+            return self._popen(cmd, hooked=False, stdout=log, stderr=log, **own)
 
     def _wait_ready(self, reader: int) -> None:
         with os.fdopen(reader, "rb", buffering=0) as pipe:
@@ -60,7 +68,7 @@ class EngineProcess:
             if ready and pipe.read(1):
                 return
         self.stop()
-        raise RuntimeError(f"the engine of host {self.host.letter} did not start: {self.tail()}")
+        raise RuntimeError(f"the engine of host {self.host} did not start: {self.tail()}")
 
     def tail(self, size: int = 2000) -> str:
         """Return the end of what the engine wrote to its log."""
@@ -75,7 +83,7 @@ class EngineProcess:
         for snapshot in control.snapshots():
             if snapshot.get("engine", {}).get("pid") == self.pid:
                 return snapshot
-        raise RuntimeError(f"the engine of host {self.host.letter} does not answer: {self.tail()}")
+        raise RuntimeError(f"the engine of host {self.host} does not answer: {self.tail()}")
 
     def kill9(self) -> None:
         """Kill the engine without warning."""

@@ -12,17 +12,16 @@ import array
 import fcntl
 import os
 import struct
+import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hooker import checks, start
 from hooker.control import netns
 from hooker.errors import ConfigurationError
 from hooker.lab._link import Wire
-
-if TYPE_CHECKING:
-    from hooker.lab import Lab
 
 TUN = "/dev/net/tun"
 TUNSETIFF = 0x400454CA
@@ -120,9 +119,25 @@ class Crossing:
 
 
 class LinkEmulator:
-    """The link of a lab that has one: two TAP devices and the process between them."""
+    """The link of a lab that has one: two TAP devices and the process between them.
 
-    def __init__(self, lab: Lab, link: Link, interface: str) -> None:
+    Args:
+        link: what it does to packets, until it is changed.
+        interface: the devices' name.
+        namespaces: of host a and b, where they are made.
+        mtu: theirs, in bytes.
+        popen: starts the process, as ``Host.popen()`` does.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        interface: str,
+        *,
+        namespaces: tuple[str, str],
+        mtu: int,
+        popen: Callable[..., subprocess.Popen[Any]],
+    ) -> None:
         self.link = link
         memory = os.memfd_create("hooker-link", os.MFD_CLOEXEC)
         taps: list[int] = []
@@ -130,11 +145,11 @@ class LinkEmulator:
             os.ftruncate(memory, Wire.SIZE)
             self._wire = Wire(memory)
             self.set(link)
-            for host in lab.hosts:
-                taps.append(netns.call(host.netns, lambda: _open_tap(interface)))
+            for name in namespaces:
+                taps.append(netns.call(name, lambda: _open_tap(interface)))
             fds = (memory, *taps)
-            command = start.module("hooker.lab.link", *map(str, fds), str(lab.mtu), str(link.seed))
-            self.proc = lab.a.popen(command, hooked=False, pass_fds=fds, cwd="/", env=start.environment())
+            command = start.module("hooker.lab.link", *map(str, fds), str(mtu), str(link.seed))
+            self.proc = popen(command, hooked=False, pass_fds=fds, cwd="/", env=start.environment())
         finally:
             for fd in (memory, *taps):
                 os.close(fd)

@@ -6,12 +6,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support import KIND, PLAIN, Pair, counts, peer, result, same
 
-from hooker.lab import Host, Lab
+from hooker.lab import Lab
 from hooker.lab.apps import HTTP_PORT, sha256, start_nginx, write_random
 from hooker.lab.engine import EngineProcess
 
@@ -19,26 +18,15 @@ RUN = [sys.executable, "-m", "hooker", "run", *KIND, "-v", "--"]
 SIZE = 3_000_000  # bytes
 
 
-class SharedHost:
-    """A host whose engine is given the cgroup of both, as the root of cgroup v2 is by default."""
-
-    def __init__(self, host: Host) -> None:
-        self._host = host
-        self.cgroup: Path = host.lab.cgroup
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._host, name)
-
-
 @pytest.fixture(params=["ab", "ba"])
 def shared(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """Two engines on one cgroup, started one after the other."""
+    """Two engines on the cgroup of both hosts, as by default on the root, started one after the other."""
     if PLAIN:
         pytest.skip("needs engines")
     engines: dict[str, EngineProcess] = {}
     try:
         for letter in request.param:
-            engines[letter] = EngineProcess(SharedHost({"a": lab.a, "b": lab.b}[letter]), KIND)  # type: ignore[arg-type]
+            engines[letter] = {"a": lab.a, "b": lab.b}[letter].hooker(*KIND, cgroup=lab.cgroup)
         yield Pair(lab, engines["a"], engines["b"])
     finally:
         for engine in engines.values():

@@ -26,8 +26,8 @@ LAB = "a command of whoever uses the lab; it enters the host by absolute paths"
 KNOWN = {
     ("hooker/control/janitor.py", "_spawn", "subprocess.Popen"): OWN,
     ("hooker/control/probes.py", "run_all", "subprocess.run"): OWN,
-    ("hooker/lab/engine.py", "_start", "self.host.popen"): OWN,
-    ("hooker/lab/link.py", "__init__", "lab.a.popen"): OWN,
+    ("hooker/lab/engine.py", "_start", "self._popen"): OWN,
+    ("hooker/lab/link.py", "__init__", "popen"): OWN,
     ("hooker/lab/apps.py", "start_nginx", "host.popen"): OWN,
     ("hooker/lab/apps.py", "start_iperf3", "host.popen"): OWN,
     ("hooker/lab/apps.py", "start_redis", "host.popen"): OWN,
@@ -48,6 +48,7 @@ def starts(tree: ast.Module) -> Iterator[tuple[str, str, ast.Call]]:
         named = name in STARTS and (
             owner in MODULES or (owner.endswith(("host", "lab.a", "lab.b")) and name in ("popen", "run"))
         )
+        named = named or callee in ("popen", "self._popen")  # a host's, handed over
         if named or (owner in MODULES and name.startswith(("exec", "spawn", "posix_spawn"))):
             inside = [f for f in functions if f.lineno <= call.lineno <= (f.end_lineno or 0)]
             yield (inside[-1].name if inside else "", callee, call)

@@ -11,7 +11,9 @@ import pytest
 
 VTL = Path(__file__).parents[2] / "hooker" / "vtl"
 FLOW = VTL.parent / "flow"
-MODULES = sorted([*VTL.glob("*.p[yx]*"), *FLOW.glob("*.p[yx]*")])
+MODULES = sorted(
+    path for folder in (VTL, FLOW) for path in folder.rglob("*") if path.suffix in (".py", ".pyx", ".pxd")
+)
 FORBIDDEN = {"socket", "_socket", "time", "asyncio", "select", "selectors"}
 C_HEADERS = re.compile(r"<(?:time|sys/time|sys/socket|sys/epoll|netinet/\w+|poll)\.h>")
 IMPORT = re.compile(r"^\s*(?:from|import|cimport)\s+([\w.]+)", re.MULTILINE)
