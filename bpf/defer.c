@@ -36,6 +36,6 @@ static __always_inline void hk_note_deferring(struct bpf_sockopt *o, struct bpf_
 
 	if (o->level == HK_SOL_TCP && o->optname == 9 /* TCP_DEFER_ACCEPT */ && c &&
 	    sk->state == BPF_TCP_LISTEN && (void *)(value + 1) <= (void *)(long)o->optval_end &&
-	    (!c->netns_cookie || bpf_get_netns_cookie(o) == c->netns_cookie))
+	    !hk_is_elsewhere(o, c))
 		hk_set_deferring(sk->src_port, *(volatile int *)value > 0);
 }

@@ -29,7 +29,7 @@ static __always_inline int hk_is_foreign(struct bpf_sock_ops *s, struct hk_confi
 {
 	u32 held = BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_PARSE_UNKNOWN_HDR_OPT_CB_FLAG;
 
-	if (c->netns_cookie && bpf_get_netns_cookie(s) != c->netns_cookie)
+	if (hk_is_elsewhere(s, c))
 		return 1;
 	if ((s->bpf_sock_ops_cb_flags & held) != held)
 		return 0;
@@ -44,7 +44,7 @@ static __always_inline int hk_excluded(struct bpf_sock_ops *s, struct hk_config 
 		hk_count(HK_C_OWN);
 		return 1;
 	}
-	if (c->netns_cookie && bpf_get_netns_cookie(s) != c->netns_cookie) {
+	if (hk_is_elsewhere(s, c)) {
 		hk_count(HK_C_NETNS);
 		return 1;
 	}
@@ -134,7 +134,7 @@ static __always_inline void hk_listen(struct bpf_sock_ops *s, struct hk_config *
 
 	if (sk->mark || sk->bound_dev_if || !hk_port_listed(c, port))
 		return;				/* its connections would not be hooked: say nothing to their clients */
-	if (c->netns_cookie && bpf_get_netns_cookie(s) != c->netns_cookie)
+	if (hk_is_elsewhere(s, c))
 		return;
 	if (bpf_skc_to_mptcp_sock(sk))
 		return;
@@ -360,7 +360,7 @@ static __always_inline int hk_option_for(struct bpf_sock_ops *s, struct hk_confi
 	struct hk_option o;
 
 	if (!sk) {			/* SYN-ACK: no full socket yet */
-		if (c->closing || (c->netns_cookie && bpf_get_netns_cookie(s) != c->netns_cookie))
+		if (c->closing || hk_is_elsewhere(s, c))
 			return 0;	/* nobody's, or another engine's */
 		if (hk_option_load(s, &o, BPF_LOAD_HDR_OPT_TCP_SYN) || hk_option_role(&o) != HK_ROLE_CLIENT ||
 		    o.transport != c->transport)
@@ -392,7 +392,7 @@ static __always_inline void hk_write(struct bpf_sock_ops *s, struct hk_config *c
 	if (!sk) {
 		struct hk_key k = {};
 
-		if (c->netns_cookie && bpf_get_netns_cookie(s) != c->netns_cookie)
+		if (hk_is_elsewhere(s, c))
 			return;
 		if (hk_option_load(s, &o, BPF_LOAD_HDR_OPT_TCP_SYN))
 			return;

@@ -44,6 +44,12 @@ static __always_inline int hk_is_local(struct hk_key *k)
 	return !r[0] && !r[1] && !r[2] && r[3] == bpf_htonl(1);
 }
 
+/* Whether the socket is another network namespace's. `ctx`: of a sock_ops or a sockopt program. */
+static __always_inline int hk_is_elsewhere(void *ctx, struct hk_config *c)
+{
+	return c->netns_cookie && bpf_get_netns_cookie(ctx) != c->netns_cookie;
+}
+
 static __always_inline int hk_port_listed(struct hk_config *c, u16 port)
 {
 	return c->any_port || hk_ports.lookup(&port) != 0;

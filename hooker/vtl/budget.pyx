@@ -14,15 +14,15 @@
 
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
+from hooker.includes.ip cimport is_v4
 from hooker.vtl.api cimport VTL_TAKES
 from hooker.vtl.core cimport *
 from hooker.vtl.siphash cimport siphash24
 
 
 cdef void prefix_of(const vtl_addr *peer, uint8_t *out) noexcept nogil:
-    cdef bint v4 = memcmp(peer.ip, b"\0\0\0\0\0\0\0\0\0\0\xff\xff", 12) == 0
     memset(out, 0, 16)
-    memcpy(out, peer.ip, 16 if v4 else 8)
+    memcpy(out, peer.ip, 16 if is_v4(peer.ip) else 8)
 
 
 cdef inline Source **place(const Endpoint *ep, const uint8_t *prefix) noexcept nogil:

@@ -121,9 +121,7 @@ cdef int on_cookie(Endpoint *ep, Cursor *c, const Header *h, const vtl_addr *src
     cdef Versions spoken
     if p == NULL:
         return VTL_DROP_SHORT
-    spoken.n = p[0]
-    spoken.list = take(c, 4 * <size_t>p[0])
-    if spoken.list == NULL:
+    if not take_versions(c, p[0], &spoken):
         return VTL_DROP_SHORT
     if a == NULL or not a.initiator:
         return VTL_DROP_NO_ASSOC
@@ -187,9 +185,7 @@ cdef int on_init_ack(Endpoint *ep, Cursor *c, const Header *h, size_t n, const v
     cdef uint32_t due
     if p == NULL:
         return VTL_DROP_SHORT
-    spoken.n = p[24]
-    spoken.list = take(c, 4 * <size_t>p[24])
-    if spoken.list == NULL:
+    if not take_versions(c, p[24], &spoken):
         return VTL_DROP_SHORT
     if a == NULL or not a.initiator:
         return VTL_DROP_NO_ASSOC

@@ -179,6 +179,7 @@ cdef inline uint32_t frame_bit(uint8_t type) noexcept nogil:
 cdef bint read_init(Cursor *c, Init *out) noexcept nogil
 cdef void write_init(uint8_t *p, const Init *i) noexcept nogil             # header and fixed part
 cdef void write_versions(uint8_t *p, const uint32_t *version, uint32_t n) noexcept nogil
+cdef bint take_versions(Cursor *c, uint8_t n, Versions *out) noexcept nogil  # False: there are fewer
 # the first of ours that the other side speaks; 0: none
 cdef uint32_t choose_version(const uint32_t *ours, uint32_t n, const Versions *theirs) noexcept nogil
 cdef bint any_encrypted(const Versions *v) noexcept nogil

@@ -5,15 +5,13 @@ cdef bint read_init(Cursor *c, Init *out) noexcept nogil:
     cdef const uint8_t *p = take(c, INIT_FIXED)
     if p == NULL:
         return False
-    out.versions.n = p[0]
     out.max_ack_delay_us = load32(p + 4)
     out.max_data = load64(p + 8)
     out.max_stream_data = load64(p + 16)
     out.cookie_cid = load64(p + 24)
     out.cookie_time = load64(p + 32)
     out.cookie_mac = load64(p + 40)
-    out.versions.list = take(c, 4 * <size_t>out.versions.n)
-    return out.versions.list != NULL
+    return take_versions(c, p[0], &out.versions)
 
 
 cdef void write_init(uint8_t *p, const Init *i) noexcept nogil:
@@ -34,6 +32,12 @@ cdef void write_versions(uint8_t *p, const uint32_t *version, uint32_t n) noexce
     cdef uint32_t i
     for i in range(n):
         store32(p + 4 * i, version[i])
+
+
+cdef bint take_versions(Cursor *c, uint8_t n, Versions *out) noexcept nogil:
+    out.n = n
+    out.list = take(c, 4 * <size_t>n)
+    return out.list != NULL
 
 
 cdef uint32_t choose_version(const uint32_t *ours, uint32_t n, const Versions *theirs) noexcept nogil:
