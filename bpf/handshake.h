@@ -454,8 +454,10 @@ static __always_inline void hk_state_changed(struct bpf_sock_ops *s, struct hk_c
 		return;
 	how = hk_how_closed(tp, old_state);
 	f = hk_flow_of(st);
-	if (f)
-		f->app_closed = how;
+	if (f) {
+		f->closed_at = s->rcv_nxt + (old_state == BPF_TCP_FIN_WAIT2 && !hk_has_fin(tp));
+		*(volatile u32 *)&f->app_closed = how;		/* last: who sees it reads the other */
+	}
 	hk_emit_closed(st, how == HK_APP_ABORTED);
 	hk_give_back(s, c, sk, st);
 }

@@ -63,7 +63,8 @@ struct hk_flow {
 	__u32 mss;			/* bytes of payload in a segment, on the wire; options but timestamps come off */
 	__u32 app_closed;		/* the application's socket reached CLOSE: HK_APP_* */
 	__u32 steered;			/* HK_STEERED_*: `want` is HK_WANT_NEVER, whatever it says; do not inject */
-	__u32 pad_kernel[3];
+	__u32 closed_at;		/* HK_APP_LINGERS: its rcv_nxt once it has the peer's FIN */
+	__u32 pad_kernel[2];
 	/* written by the engine */
 	__u32 want;			/* HK_WANT_*; the kernel writes HK_WANT_TCP when it opens the record */
 	__u32 hold;			/* HK_HOLD_*; the kernel writes the first, and does not look again after HK_HOLD_NONE */

@@ -135,6 +135,12 @@ static __always_inline void hk_chosen_congestion(struct bpf_sockopt *o, struct b
 
 /* ---- the end ---- */
 
+/* Whether the peer has closed, too. */
+static __always_inline int hk_has_fin(void *tp)
+{
+	return (*(volatile u64 *)(tp + HK_SOCK_FLAGS) & HK_SOCK_DONE) != 0;
+}
+
 /*
  * HK_APP_*. An abort's RST comes after this callback, and goes where TCP's would, to the peer's host: a connection
  * with the same ports may follow it at once. A socket that is reset or times out has an error already. One under repair
@@ -143,14 +149,13 @@ static __always_inline void hk_chosen_congestion(struct bpf_sockopt *o, struct b
 static __always_inline u32 hk_how_closed(void *tp, u32 old_state)
 {
 	void *so = *(void * volatile *)(tp + HK_SOCK_SOCKET);
-	u64 flags = *(volatile u64 *)(tp + HK_SOCK_FLAGS);
 	u32 error = *(volatile u32 *)(tp + HK_SOCK_ERR);
 
 	if (hk_is_repaired(tp))
 		return HK_APP_CLOSED;
 	if (error)
 		return error == HK_ECONNRESET || error == HK_EPIPE ? HK_APP_RESET : HK_APP_CLOSED;
-	if (old_state == BPF_TCP_CLOSING || (old_state == BPF_TCP_FIN_WAIT2 && (!so || flags & HK_SOCK_DONE)))
+	if (old_state == BPF_TCP_CLOSING || (old_state == BPF_TCP_FIN_WAIT2 && (!so || hk_has_fin(tp))))
 		return HK_APP_LINGERS;
 	if (so && (old_state == BPF_TCP_ESTABLISHED || old_state == BPF_TCP_CLOSE_WAIT ||
 		   old_state == BPF_TCP_FIN_WAIT1 || old_state == BPF_TCP_FIN_WAIT2))

@@ -35,7 +35,7 @@ from hooker.includes.bpf cimport BPF_MAP_UPDATE_ELEM, hk_bpf_elem
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport hk_load32, hk_store32
 from hooker.tcp.segment cimport FLAG_FIN, FLAG_PSH, FLAG_RST, FLAG_URG, Segment
-from hooker.tcp.twin cimport twin_expired, twin_fin_taken
+from hooker.tcp.twin cimport twin_expired
 from hooker.transports.vtl cimport send_message
 from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_channel
 from hooker.vtl.endpoint cimport (
@@ -336,9 +336,24 @@ cdef void aborted(worker *w, flow *f) noexcept nogil:
     act_alone(w, f, &out)
 
 
-cdef void lingers(worker *w, flow *f) noexcept nogil:
+cdef bint has_fin(const flow *f) noexcept nogil:
+    """Whether its kernel has acknowledged the peer's, by whichever way that came."""
+    return <int32_t>(f.f.rcv_ack - f.lingers_to) >= 0
+
+
+cdef bint lingers(flow *f) noexcept nogil:
     """Closed by its application, its FIN acknowledged: the kernel waits for the other one without a socket, in FIN_WAIT2, and
-    answers it through hk0. The flow stays until it has."""
+    answers it through hk0. Or it has the other one, and we have not yet read that it says so."""
+    if f.f.state != ST_ENGAGED or f.rec == NULL or not f.bits & F_TWIN or redirected_lives(f):
+        return False
+    if hk_load32(&f.rec.app_closed) != HK_APP_LINGERS:
+        return False
+    f.lingers_to = hk_load32(&f.rec.closed_at) - f.t.remote_isn
+    return not has_fin(f)
+
+
+cdef void stays(worker *w, flow *f) noexcept nogil:
+    """Until its kernel has answered the peer's FIN."""
     flow_socket_gone(w, f)
     f.again_at = w.now + LINGER
     flow_report(w, f, WHY_CLOSED)
@@ -373,9 +388,8 @@ cdef void flow_ends(worker *w, flow *f) noexcept nogil:
 
 
 cdef void flow_closed(worker *w, flow *f) noexcept nogil:
-    if (f.f.state == ST_ENGAGED and f.rec != NULL and hk_load32(&f.rec.app_closed) == HK_APP_LINGERS and f.bits & F_TWIN
-            and not twin_fin_taken(&f.t) and not redirected_lives(f)):
-        lingers(w, f)
+    if lingers(f):
+        stays(w, f)
         return
     flow_ends(w, f)
     flow_socket_gone(w, f)

@@ -29,7 +29,8 @@ def layout():
             "marks": <size_t>&g.marks, "snd_una": <size_t>&g.snd_una, "snd_nxt": <size_t>&g.snd_nxt,
             "rcv_nxt": <size_t>&g.rcv_nxt, "snd_wnd": <size_t>&g.snd_wnd, "rcv_wnd": <size_t>&g.rcv_wnd,
             "ts_recent": <size_t>&g.ts_recent, "mss": <size_t>&g.mss, "app_closed": <size_t>&g.app_closed,
-            "steered": <size_t>&g.steered, "want": <size_t>&g.want, "hold": <size_t>&g.hold, "burst": <size_t>&g.burst,
+            "steered": <size_t>&g.steered, "closed_at": <size_t>&g.closed_at,
+            "want": <size_t>&g.want, "hold": <size_t>&g.hold, "burst": <size_t>&g.burst,
         },
         "hk_redirect": {
             "": sizeof(hk_redirect), "flow_id": <size_t>&d.flow_id, "redirected": <size_t>&d.redirected,

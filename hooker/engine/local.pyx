@@ -5,7 +5,7 @@ Without a slab the packet is read nevertheless: its acknowledgement counts, its 
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
-from hooker.engine.actions cimport act, cause, flow_doubt, flow_lingered
+from hooker.engine.actions cimport act, cause, flow_doubt, flow_lingered, has_fin
 from hooker.engine.hk0 cimport is_due
 from hooker.engine.index cimport flow_by_tuple
 from hooker.engine.kernel cimport take_kernel_events
@@ -14,7 +14,7 @@ from hooker.engine.passed cimport adopt_later, hear_passed
 from hooker.engine.peers cimport peer_say, refuse
 from hooker.engine.record cimport record_numbers, record_read
 from hooker.engine.tapped cimport tap_segment
-from hooker.engine.wire cimport wire_segment
+from hooker.engine.wire cimport wire_alone, wire_segment
 from hooker.engine.worker cimport *
 from hooker.engine.slab cimport pool_current, slab
 from hooker.flow.machine cimport (
@@ -25,7 +25,7 @@ from hooker.flow.messages cimport MSG_ACKED, Message
 from hooker.includes.linux cimport hk_load32
 from hooker.tcp.numbers cimport is_newer
 from hooker.tcp.segment cimport *
-from hooker.tcp.twin cimport HEARD_AGAIN, HEARD_DATA, HEARD_NEW, HEARD_TIMESTAMPS, heard, twin_echo, twin_fin_taken, twin_hear
+from hooker.tcp.twin cimport HEARD_AGAIN, HEARD_DATA, HEARD_NEW, HEARD_TIMESTAMPS, heard, twin_echo, twin_hear
 from hooker.engine.tun cimport SLOT, tun_read
 
 cdef enum:
@@ -151,6 +151,7 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
         f = flow_by_tuple(w, &both)
     if f == NULL:
         w.n.segments_unknown += 1
+        wire_alone(w, &s)
         return False
     if f.bits & F_HELD and f.f.state == ST_TCP:
         pass_handshake(w, f, &s)
@@ -192,6 +193,6 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
     if h.sacks and h.sack[0][0] < h.ack:
         flow_doubt(w, f)                # RFC 2883: it was given something twice. Not by us, or seldom: by the wire, then
     is_due(w, f)
-    if f.bits & F_SOCKET_GONE and f.f.state == ST_ENGAGED and twin_fin_taken(&f.t):
+    if f.bits & F_SOCKET_GONE and f.f.state == ST_ENGAGED and has_fin(f):
         flow_lingered(w, f)
     return c.lent

@@ -6,6 +6,8 @@ from hooker.tcp.segment cimport Segment
 cdef int wire_open(worker *w) noexcept nogil                  # 0, or -errno
 cdef void wire_close(worker *w) noexcept nogil
 cdef void wire_segment(worker *w, flow *f, const Segment *s) noexcept nogil   # as the local TCP made it, cut to packets
+# what is no flow's, if it is a bare header
+cdef void wire_alone(worker *w, const Segment *s) noexcept nogil
 cdef void wire_bare(worker *w, flow *f, uint8_t flags) noexcept nogil         # an ACK, or a RST
 # with such a TSval, at that position
 cdef void wire_stamped(worker *w, flow *f, uint32_t position, uint8_t flags, uint32_t ts) noexcept nogil

@@ -88,6 +88,12 @@ cdef void wire_segment(worker *w, flow *f, const Segment *s) noexcept nogil:
             return
 
 
+cdef void wire_alone(worker *w, const Segment *s) noexcept nogil:
+    """Nobody remembers its flow, but what answers for that, a TIME_WAIT, has kept the mark. It says where TCP stands, no more."""
+    if s.length == 0 and not s.flags & FLAG_FIN:
+        send_packet(w, w.cut, segment_cut(s, 0, <uint32_t>(s.data - s.ip), w.cut))
+
+
 cdef void begin(const flow *f, uint32_t position, uint8_t flags, Segment *s) noexcept nogil:
     memset(s, 0, sizeof(Segment))
     s.version, s.src, s.dst = f.t.version, f.t.local, f.t.remote

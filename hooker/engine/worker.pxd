@@ -145,6 +145,7 @@ cdef struct flow:
     uint32_t trail_ack
     uint32_t trail_edge
     uint32_t trail_ts          # TSval of this epoch's first ENGAGED
+    uint32_t lingers_to        # its socket is gone: the position that its kernel acknowledges with the peer's FIN
     uint32_t ts_recent         # the remote TCP's timestamp that the local one knows
     uint16_t bits              # flow_bit
     uint16_t peer_port         # of the peer's engine

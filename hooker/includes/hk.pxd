@@ -60,6 +60,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         uint32_t mss
         uint32_t app_closed
         uint32_t steered
+        uint32_t closed_at
         uint32_t want
         uint32_t hold
         uint32_t burst

@@ -17,11 +17,23 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from by_hand import ACK, CLIENT, CLIENT_UDP, IPV4, MESSAGES, SEGMENTS, SYN, ByHand, Connection, Wire
+from by_hand import (
+    ACK,
+    CLIENT,
+    CLIENT_UDP,
+    IPV4,
+    MESSAGES,
+    SEGMENTS,
+    SYN,
+    Connection,
+    Engine,
+    Wire,
+    hello,
+    proof_of,
+)
 from support import PLAIN, Pair, any_address, counts, eventually, peer, result
 
 from hooker.flow.messages import decode, encode
-from hooker.flow.proof import HandshakeProof
 from hooker.lab import Lab
 from hooker.vtl import events as ev
 from hooker.vtl.sansio import Endpoint
@@ -29,61 +41,6 @@ from hooker.vtl.sansio import Endpoint
 pytestmark = [pytest.mark.timeout(120), pytest.mark.skipif(PLAIN, reason="plain TCP opens no flows")]
 PORT, LATE_PORT, OTHER_PORT = 8300, 8301, 8302
 VERSIONS = {"segments": SEGMENTS, "messages": MESSAGES}  # of the option, by kind of engine
-QUIET = 1.5  # s without an answer: an OPEN that waits for its flow is forgotten after 0.25
-EARLY = 0.2  # s
-LARGEST = 65535
-BY_VTL = 1  # in HELLO
-VERSION = 1
-
-
-def hello(instance: int, random_number: int) -> bytes:
-    return encode(
-        "hello", epoch=VERSION, position=LARGEST, token=instance, own_token=random_number, edge=BY_VTL
-    )
-
-
-class Engine(ByHand):
-    """An engine that takes segments, by hand: it greets, and says OPEN for flows that it has, or has not."""
-
-    def __init__(self, wire: Wire, address: str, port: int = CLIENT_UDP) -> None:
-        super().__init__(wire, address, port)
-        self.greeting = (random.getrandbits(64) | 1, random.getrandbits(64))
-        assert self.endpoint.say(self.assoc, hello(*self.greeting))
-        self.run(lambda: self.heard("hello"))
-        theirs = self.heard("hello")[0]
-        self.binding = struct.pack(">QQQQ", *self.greeting, theirs["token"], theirs["own_token"])
-
-    def heard(self, kind: str) -> list[dict[str, Any]]:
-        said = [decode(e.data) for e in self.events if isinstance(e, ev.MessageReceived)]
-        return [message for message in said if message["kind"] == kind]
-
-    def signed(self, proof: HandshakeProof, locator: int | None = None) -> bytes:
-        token = proof.locator if locator is None else locator
-        return proof.sign("open", epoch=1, token=token, own_token=1 << 32, binding=self.binding)
-
-    def say(self, message: bytes) -> None:
-        assert self.endpoint.say(self.assoc, message)
-        self.step()
-
-    def accepted(self, message: bytes) -> bool:
-        """Whether that OPEN, said as often as an engine would, is accepted in the end."""
-        deadline = time.monotonic() + QUIET
-        while time.monotonic() < deadline and not self.heard("accept"):
-            self.say(message)
-            until = time.monotonic() + EARLY
-            while time.monotonic() < until and not self.heard("accept"):
-                self.step()
-        return bool(self.heard("accept"))
-
-
-def proof_of(made: Connection, **other: int) -> HandshakeProof:
-    seen = {
-        "client_nonce": made.nonce,
-        "server_nonce": made.server_nonce,
-        "client_isn": made.isn,
-        "server_isn": made.server_isn,
-    }
-    return HandshakeProof(**{**seen, **other})
 
 
 @pytest.fixture(scope="module", params=VERSIONS)
