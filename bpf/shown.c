@@ -41,10 +41,13 @@ static __always_inline void hk_show_mark(struct bpf_sockopt *o, struct hk_sock *
 static __always_inline void hk_show_congestion(struct bpf_sockopt *o, struct hk_sock *st)
 {
 	char *name = o->optval;
+	int i;
 
-	if ((void *)(name + HK_CC_NAME) > o->optval_end || !st->congestion[0] || !hk_congestion_is(name, "ren"))
+	if ((void *)(name + 3) > o->optval_end || !st->congestion[0] || !hk_congestion_is(name, "ren"))
 		return;
-	__builtin_memcpy(name, st->congestion, HK_CC_NAME);
+#pragma unroll
+	for (i = 0; i < HK_CC_NAME && (void *)(name + i + 1) <= o->optval_end; i++)	/* as much as was asked for */
+		name[i] = st->congestion[i];
 }
 
 /* The path's, not our device's. TCP has that until the second segment after the mark has gone. */

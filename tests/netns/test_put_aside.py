@@ -21,6 +21,7 @@ from hooker.lab import INTERFACE, Host, Lab
 TCP, MARK, NEVER, LEFT = 0, 1, 2, 3  # HK_WANT_*
 ASIDE = 1.1  # s, more than HK_ASIDE_NS
 SERVICE = 7203
+SIZES = (3, 4, 10, 15, 16, 64)  # bytes that are asked for of a name of at most 16
 MOVING = {  # what changes by itself
     socket.SOL_SOCKET: {
         7,  # SO_SNDBUF, SO_RCVBUF: as TCP needs it
@@ -158,6 +159,17 @@ def test_one_that_may_be_engaged_in_a_moment_does_not_begin_bbr(bed: Bed) -> Non
         time.sleep(ASIDE)
         say(one, other)
         assert used(one.engine.host, one.port) == "bbr", "nobody has said anything"
+
+
+def test_the_name_is_shown_also_to_who_asks_for_less_of_it(bed: Bed) -> None:
+    with connection(bed) as (one, other):
+        choose(one.socket, "bbr")
+        asked = [one.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, size) for size in SIZES]
+        one.want(MARK)
+        say(one, other)
+        assert used(one.engine.host, one.port) == "reno"
+        for size, before in zip(SIZES, asked, strict=True):
+            assert one.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, size) == before
 
 
 @pytest.mark.parametrize("chosen", ["reno", "cubic", "bbr"])
