@@ -10,7 +10,7 @@ from hooker.errors import KernelError
 
 SYS_BPF = {"x86_64": 321, "aarch64": 280}
 MAP_CREATE, MAP_UPDATE_ELEM = 0, 2  # enum bpf_cmd
-PROG_ATTACH, LINK_CREATE, OBJ_GET_INFO_BY_FD = 8, 28, 15
+PROG_ATTACH, LINK_CREATE = 8, 28
 MAP_TYPES = {"array": 2, "lpm_trie": 11, "sockhash": 18, "ringbuf": 27}  # enum bpf_map_type
 F_NO_PREALLOC, F_MMAPABLE = 1, 1024
 CGROUP_INET_EGRESS, CGROUP_SOCK_OPS, SK_MSG_VERDICT = 1, 3, 7  # enum bpf_attach_type

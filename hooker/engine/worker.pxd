@@ -150,7 +150,7 @@ cdef struct flow:
     uint16_t bits              # flow_bit
     uint16_t peer_port         # of the peer's engine
     uint8_t tcp_options        # HK_TCP_*
-    uint8_t why                # of REASONS
+    uint8_t why                # enum why; 0: none
     uint8_t pauses             # how often it has tried again
     uint8_t trail_epoch
     uint8_t unproven           # the server's engine said nothing in its SYN-ACK

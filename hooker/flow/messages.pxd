@@ -40,12 +40,8 @@ cdef enum message_flag:
     DATA_FIN = 0x01             # behind the last byte
     DATA_PSH = 0x02
     DATA_URG = 0x04             # the urgent pointer is behind the last byte
-    DATA_CE = 0x08              # the segment or its message met congestion
-    DATA_CWR = 0x10
     DATA_OPENERS = 0x20         # the token is the sender's: the receiver has not said its own yet
     OPEN_EARLY = 0x01           # the opener's socket is marked, and its payload goes as DATA
-    ACKED_ECE = 0x01
-    ACKED_DSACK = 0x02          # the first block is a DSACK, RFC 2883
     ENGAGED_FINAL = 0x01        # nothing above the position goes onto the wire in this epoch
     ENGAGED_KNOWN = 0x02        # the receiver's own final position has arrived: no answer is needed
     ENGAGED_TRAIL = 0x04        # the sender shows the wire where it stands; the receiver does, too

@@ -102,7 +102,6 @@ cdef struct Stream:
     uint64_t held              # bytes of the budget
     uint64_t untaken           # bytes given to the engine, not consumed yet
     bint undecided             # the peer's; neither accepted nor refused yet
-    void *waiting              # the engine's own, beside `user`
 
 
 cdef struct StreamList:

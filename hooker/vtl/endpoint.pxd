@@ -44,9 +44,6 @@ cdef void vtl_confirm(vtl_stream *s) noexcept nogil
 cdef void vtl_cancel(vtl_stream *s) noexcept nogil
 cdef void vtl_stream_set_user(vtl_stream *s, void *user) noexcept nogil
 cdef void *vtl_stream_user(const vtl_stream *s) noexcept nogil
-# A second pointer of the engine's, for a stream that it has not decided on.
-cdef void vtl_stream_set_waiting(vtl_stream *s, void *waiting) noexcept nogil
-cdef void *vtl_stream_waiting(const vtl_stream *s) noexcept nogil
 cdef vtl_assoc *vtl_stream_assoc(const vtl_stream *s) noexcept nogil
 cdef uint32_t vtl_stream_id(const vtl_stream *s) noexcept nogil
 

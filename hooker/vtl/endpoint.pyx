@@ -460,14 +460,6 @@ cdef void *vtl_stream_user(const vtl_stream *s) noexcept nogil:
     return S(s).user
 
 
-cdef void vtl_stream_set_waiting(vtl_stream *s, void *waiting) noexcept nogil:
-    S(s).waiting = waiting
-
-
-cdef void *vtl_stream_waiting(const vtl_stream *s) noexcept nogil:
-    return S(s).waiting
-
-
 cdef vtl_assoc *vtl_stream_assoc(const vtl_stream *s) noexcept nogil:
     return <vtl_assoc *>S(s).assoc
 

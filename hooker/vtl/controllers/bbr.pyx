@@ -98,7 +98,6 @@ cdef struct Bbr:
     uint64_t round_lost, round_acked, round_marked   # bytes, bytes, packets
     uint64_t round_rtt              # least of the round, ns
     uint32_t round_losses           # packets
-    bint round_limited
     uint64_t floor_lost, floor_sent # bytes, aging
     # ACK aggregation, bytes
     uint64_t extra_since, extra_delivered, extra_slot[2], extra_rounds
