@@ -56,7 +56,7 @@ cdef enum message_error:
     MESSAGE_OPTIONS = -5        # HELLO's options do not fill their bytes, or are too many
 
 
-cdef struct Message:            # 152 bytes; what a type does not have is 0
+cdef struct Message:            # 104 bytes; what a type does not have is 0
     uint8_t type
     uint8_t flags
     uint8_t epoch               # HELLO: version

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hooker.cli import commands as cli
+from hooker.engine.view import FLOW_SIZE
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,3 +61,8 @@ def test_ten_questions_have_answers() -> None:
     rows = re.findall(r"^\| (\d+)\. .+\? \| (.+) \|$", text, re.MULTILINE)
     assert [int(number) for number, _ in rows] == list(range(1, 11))
     assert all(re.search(r"`[\w./]+`", answer) for _, answer in rows)
+
+
+def test_a_flow_is_no_larger_than_the_bounds_say() -> None:
+    (most,) = re.findall(r"less than (\d+) in the worker", (ROOT / "docs" / "architecture.md").read_text())
+    assert int(most) // 2 < FLOW_SIZE < int(most)
