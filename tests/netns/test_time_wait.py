@@ -10,12 +10,14 @@ import socket
 import struct
 import termios
 from functools import partial
+from pathlib import Path
 
 import pytest
 from by_hand import ACK, FIN, SEGMENTS, SYN, Connection, Engine, Wire, option, proof_of
 from hands import Hands
 from support import PLAIN, Pair, address, counts, eventually
 
+from hooker.control import netns
 from hooker.flow.messages import encode
 from hooker.lab import Host, Lab
 
@@ -23,20 +25,43 @@ pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(PLAIN, reason="plain T
 PORT, CLIENT_PORT = 7821, 41000
 WINDOW = 65000
 SO_MARK = 36
-FINAL = 1 | 2  # ENGAGED_FINAL, ENGAGED_KNOWN
+FINAL, KNOWN = 1, 2  # flags of ENGAGED
+FIN_WAIT2, TIME_WAIT = 5, 6
 
 
-def engaged(pair: Pair, made: Connection) -> tuple[Engine, int]:
-    """Host b's engine hears that the other one has seen a segment of its own. With its token."""
-    assert pair.server
-    status = pair.server.status
-    engine = Engine(made.wire, made.address)
-    assert engine.accepted(engine.signed(proof_of(made)))
-    token = engine.heard("accept")[0]["own_token"]
-    engine.run(lambda: engine.heard("engaged"))
-    engine.say(encode("engaged", epoch=1, token=token, position=1))
-    engine.run(lambda: counts(status())["engaged"])
-    return engine, token
+class Bridging(Engine):
+    """The client's engine, whose own segments still go by the wire: it never says FINAL, but it answers."""
+
+    answered = 0
+
+    def open(self, made: Connection) -> None:
+        assert self.accepted(self.signed(proof_of(made)))
+        self.token = self.heard("accept")[0]["own_token"]
+        self.run(lambda: self.heard("engaged"))
+        self.engaged(position=1)
+        self.run(lambda: any(said["flags"] & FINAL for said in self.heard("engaged")))
+
+    def engaged(self, flags: int = 0, position: int = 1) -> None:
+        self.last = encode("engaged", epoch=1, token=self.token, flags=flags, position=position)
+        self.say(self.last)
+
+    def acked(self, position: int) -> None:
+        edge = position + WINDOW
+        self.say(encode("acked", epoch=1, token=self.token, position=position, edge=edge, serial=1))
+
+    def step(self) -> None:
+        super().step()
+        asked = [said for said in self.heard("engaged") if not said["flags"] & KNOWN] + self.heard("ping")
+        if hasattr(self, "last") and len(asked) > self.answered:
+            self.answered = len(asked)
+            assert self.endpoint.say(self.assoc, self.last)
+
+
+def states(host: Host, port: int) -> set[int]:
+    """TCP_* of sockets and of what is left of them, with that port of the host's."""
+    table = netns.call(host.netns, Path("/proc/thread-self/net/tcp").read_text)
+    rows = [line.split() for line in table.splitlines()[1:]]
+    return {int(row[3], 16) for row in rows if int(row[1].rsplit(":")[1], 16) == port}
 
 
 @pytest.mark.parametrize("how", ["close", "shutdown"])
@@ -48,27 +73,25 @@ def test_after_a_fin_that_came_by_the_wire(lab: Lab, how: str, late: bool) -> No
         wire = Wire(lab, SEGMENTS)
         with wire.socket, contextlib.closing(hands.listening(PORT)) as listener:
             made = Connection(wire, wire.address(77), CLIENT_PORT, PORT)
+            engine = Bridging(wire, made.address)
             made.ask()
             made.establish()
             server = hands.accepted(listener)
             listener.close()
-            engine, token = engaged(pair, made)
+            engine.open(made)
 
             server.close() if how == "close" else server.shutdown(socket.SHUT_WR)
-            engine.say(encode("acked", epoch=1, token=token, position=2, edge=2 + WINDOW, serial=1))
-            if how == "close":
-                engine.run(lambda: counts(pair.server.status())["flows"] == 0)
+            engine.acked(2)
+            engine.run(lambda: states(lab.b, PORT) == {FIN_WAIT2})
             if late:
                 pair.server.proc.send_signal(signal.SIGSTOP)
             made.segment(FIN | ACK, made.isn + 1, made.server_isn + 2)
-            engine.say(
-                encode("engaged", flags=FINAL, epoch=1, token=token, position=2)
-            )  # all that went by the wire
-            if how == "shutdown":
-                eventually(lambda: server.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == 7)  # CLOSE
+            eventually(lambda: states(lab.b, PORT) == {TIME_WAIT})
             if late:
                 pair.server.proc.send_signal(signal.SIGCONT)
+            engine.engaged(FINAL | KNOWN, position=2)  # all that went by the wire
             engine.run(lambda: any(said["position"] == 2 for said in engine.heard("acked")))
+
             on_wire = partial(wire.receive, 6, made.address, CLIENT_PORT)
             while on_wire(timeout=0):
                 pass  # of the time before it was engaged
