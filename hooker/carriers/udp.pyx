@@ -8,7 +8,7 @@ of this host's it came to, and each answer from which it goes (RFC 1122 4.1.3.5)
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
-from hooker.includes.addresses cimport fill_address, read_address, set_int
+from hooker.includes.addresses cimport fill_address, port_of, read_address, set_int
 from hooker.includes.hk cimport HK_MARK_OWN
 from hooker.includes.linux cimport *
 from hooker.includes.ip cimport map_v4
@@ -63,18 +63,6 @@ cdef int open_family(int family, uint16_t port) noexcept nogil:
         close(fd)
         return -err
     return fd
-
-
-cdef uint16_t port_of(int fd) noexcept nogil:
-    cdef sockaddr_storage a
-    cdef socklen_t n = sizeof(a)
-    if getsockname(fd, <sockaddr *>&a, &n) < 0:
-        return 0
-    return ntohs((<sockaddr_in *>&a).sin_port)
-
-
-cdef extern from "<sys/socket.h>" nogil:
-    int getsockname(int fd, sockaddr *a, socklen_t *n)
 
 
 cdef int udp_open(udp_carrier *c, uint16_t port, uint16_t *bound) noexcept nogil:

@@ -24,6 +24,7 @@ from hooker.engine.flows cimport tell_lane
 from hooker.engine.worker cimport *
 from hooker.engine.tun cimport tun_write
 from hooker.includes.hk cimport HK_BLOCKED_V4, HK_BLOCKED_V6
+from hooker.includes.addresses cimport fill_end, port_of, set_int
 from hooker.includes.linux cimport *
 from hooker.tcp.segment cimport *
 from hooker.tcp.twin cimport twin_segment
@@ -60,7 +61,6 @@ cdef extern from "<asm/socket.h>" nogil:
         SO_BINDTOIFINDEX       # Linux 5.0
 
 cdef extern from "<sys/socket.h>" nogil:
-    int getsockname(int fd, sockaddr *a, socklen_t *n)
     enum:
         SO_ERROR
 
@@ -94,35 +94,23 @@ cdef void hang_up(lane *l) noexcept nogil:
 cdef int dial(worker *w, lane *l) noexcept nogil:
     """0, or errno."""
     cdef sockaddr_storage a
-    cdef sockaddr_in *v4 = <sockaddr_in *>&a
-    cdef sockaddr_in6 *v6 = <sockaddr_in6 *>&a
-    cdef socklen_t size = sizeof(sockaddr_in) if l.version == 4 else sizeof(sockaddr_in6)
+    cdef socklen_t size = fill_end(&a, l.version, l.address, l.service)
     cdef linger at_once
-    cdef int mark = <int>w.mark
     hang_up(l)
     l.before = l.port
     l.fd = socket(AF_INET if l.version == 4 else AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
     if l.fd < 0:
         return errno
     at_once.l_onoff, at_once.l_linger = 1, 0
-    if (setsockopt(l.fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)) < 0
+    if (set_int(l.fd, SOL_SOCKET, SO_MARK, <int>w.mark) < 0
             or setsockopt(l.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once)) < 0):
         return errno
-    if l.device and setsockopt(l.fd, SOL_SOCKET, SO_BINDTOIFINDEX, &l.device, sizeof(l.device)) < 0:
+    if l.device and set_int(l.fd, SOL_SOCKET, SO_BINDTOIFINDEX, l.device) < 0:
         return errno
-    memset(&a, 0, sizeof(a))
-    if l.version == 4:
-        v4.sin_family, v4.sin_port = AF_INET, htons(l.service)
-        memcpy(&v4.sin_addr, l.address, 4)
-    else:
-        v6.sin6_family, v6.sin6_port = AF_INET6, htons(l.service)
-        memcpy(&v6.sin6_addr, l.address, 16)
     if connect(l.fd, <sockaddr *>&a, size) < 0 and errno != EINPROGRESS:
         return errno
-    if getsockname(l.fd, <sockaddr *>&a, &size) < 0:
-        return errno
-    l.port = ntohs(v4.sin_port if l.version == 4 else v6.sin6_port)
-    return 0
+    l.port = port_of(l.fd)
+    return 0 if l.port else errno
 
 
 cdef bint is_connected(const lane *l) noexcept nogil:

@@ -11,6 +11,7 @@ from hooker.engine.cells cimport cell
 from hooker.engine.hold cimport is_withheld
 from hooker.engine.worker cimport *
 from hooker.includes.hk cimport HK_MARK_OWN, HK_TCP_TIMESTAMPS
+from hooker.includes.addresses cimport fill_end, set_int
 from hooker.includes.linux cimport *
 from hooker.tcp.segment cimport *
 
@@ -21,14 +22,13 @@ cdef enum:
 
 
 cdef int raw_socket(int family) noexcept nogil:
-    cdef int mark = HK_MARK_OWN, on = 1, size = RAW_BUFFER
     cdef int fd = socket(family, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_RAW)
     if fd < 0:
         return -errno
-    setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark))
-    setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size))
+    set_int(fd, SOL_SOCKET, SO_MARK, HK_MARK_OWN)
+    set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, RAW_BUFFER)
     if family == AF_INET6:
-        setsockopt(fd, IPPROTO_IPV6, IPV6_HDRINCL_, &on, sizeof(on))
+        set_int(fd, IPPROTO_IPV6, IPV6_HDRINCL_, 1)
     return fd
 
 
@@ -48,20 +48,10 @@ cdef void wire_close(worker *w) noexcept nogil:
 
 cdef void send_packet(worker *w, const uint8_t *packet, uint32_t n) noexcept nogil:
     """To the destination in its header. What the kernel does not take, TCP sends again."""
-    cdef sockaddr_in to4
-    cdef sockaddr_in6 to6
-    cdef ssize_t sent
-    if packet[0] >> 4 == 4:
-        memset(&to4, 0, sizeof(to4))
-        to4.sin_family = AF_INET
-        memcpy(&to4.sin_addr, packet + 16, 4)
-        sent = sendto(w.raw4, packet, n, MSG_DONTWAIT, <sockaddr *>&to4, sizeof(to4))
-    else:
-        memset(&to6, 0, sizeof(to6))
-        to6.sin6_family = AF_INET6
-        memcpy(&to6.sin6_addr, packet + 24, 16)
-        sent = sendto(w.raw6, packet, n, MSG_DONTWAIT, <sockaddr *>&to6, sizeof(to6))
-    if sent != <ssize_t>n:
+    cdef sockaddr_storage to
+    cdef bint v4 = packet[0] >> 4 == 4
+    cdef socklen_t size = fill_end(&to, packet[0] >> 4, packet + (16 if v4 else 24), 0)
+    if sendto(w.raw4 if v4 else w.raw6, packet, n, MSG_DONTWAIT, <sockaddr *>&to, size) != <ssize_t>n:
         w.n.wire_errors += 1
 
 

@@ -70,6 +70,7 @@ cdef extern from "<sys/socket.h>" nogil:
     int socket(int family, int type, int protocol)
     int bind(int fd, const sockaddr *addr, socklen_t n)
     int connect(int fd, const sockaddr *addr, socklen_t n)
+    int getsockname(int fd, sockaddr *addr, socklen_t *n)
     int setsockopt(int fd, int level, int name, const void *value, socklen_t n)
     int getsockopt(int fd, int level, int name, void *value, socklen_t *n)
     ssize_t recv(int fd, void *buf, size_t n, int flags)
