@@ -48,6 +48,7 @@ ENGINE = [
     "engine.ringbuf",
     "engine.slab",
     "engine.slots",
+    "engine.starts",
     "engine.stash",
     "engine.tap",
     "engine.tapped",

@@ -178,6 +178,7 @@ struct hk_attention {
 	__u32 state;
 	__u32 lost;			/* events that found no room; written by the programs */
 	__u32 blocked;			/* HK_BLOCKED_*, families whose lane is */
+	__u32 crowded;			/* connections to warm services begin on TCP: others wait for their turn */
 };
 
 /* ---- what hk_adopt answers ---- */

@@ -171,7 +171,7 @@ static __always_inline void hk_begin_early(struct hk_sock *st, struct hk_flow *f
 	struct hk_warm *warm;
 	struct hk_peer p = {};
 
-	if (st->role != HK_ROLE_CLIENT || !e->server_nonce || hk_is_blocked(&e->key))
+	if (st->role != HK_ROLE_CLIENT || !e->server_nonce || hk_is_blocked(&e->key) || hk_is_crowded())
 		return;
 	__builtin_memcpy(p.ip, e->key.remote_ip, 16);
 	p.port = e->key.remote_port;

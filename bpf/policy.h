@@ -125,6 +125,15 @@ static __always_inline int hk_port_matters(struct hk_config *c, u16 port)
 	return 0;
 }
 
+/* Flows wait at the engine for their turn to be engaged, so those that come begin on TCP. */
+static __always_inline int hk_is_crowded(void)
+{
+	u32 zero = 0;
+	struct hk_attention *a = hk_attention.lookup(&zero);
+
+	return a && *(volatile u32 *)&a->crowded;
+}
+
 /* The engine has found that its lane is blocked for that family; it says so until it is not. */
 static __always_inline int hk_is_blocked(struct hk_key *k)
 {

@@ -36,6 +36,7 @@ from hooker.engine.redirected cimport redirected_start
 from hooker.engine.remote cimport flush_runs, on_block, on_message, runs_free, runs_init
 from hooker.engine.trail cimport TRAIL_ALWAYS, TRAIL_AUTO, TRAIL_NEVER, trail_flush
 from hooker.engine.turns cimport turns_due, turns_free, turns_take, walk_begin
+from hooker.engine.unread cimport queue_empty, queue_share
 from hooker.engine.view cimport (
     view_counters, view_ended, view_flows, view_lanes, view_notices, view_peers, view_reasons,
 )
@@ -47,7 +48,7 @@ from hooker.flow.machine cimport flow_compose, flow_defaults
 from hooker.flow.messages cimport MSG_ACKED, Message
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport *
-from hooker.engine.tun cimport SLOT
+from hooker.engine.tun cimport QUEUE, SLOT
 from hooker.transports.vtl cimport write_report
 from hooker.vtl.api cimport *
 from hooker.vtl.endpoint cimport *
@@ -57,9 +58,10 @@ from hooker.transports import check_congestion
 
 cdef enum:
     EVENTS = 256               # of one epoll_wait
-    READS = 64                 # packets of hk0 in one round
+    READS = 64                 # packets of hk0 in one round, beside answers
     LAST_READS = 4096          # before a socket's end is believed
     TIMERS_A_ROUND = 4096
+    PROBES_A_ROUND = QUEUE // 4
     SLAB = 1 << 19             # bytes
     SLABS = 256
     BUDGET = 192 << 20         # bytes that peers may make the engine hold
@@ -226,13 +228,21 @@ cdef void device_gone(worker *w) noexcept nogil:
     walk_begin(w)
 
 
+cdef bint has_hk0(const epoll_event *events, int n) noexcept nogil:
+    cdef int i
+    for i in range(n):
+        if events[i].data.u64 >> 32 == TAG_HK0:
+            return True
+    return False
+
+
 cdef void dispatch(worker *w, epoll_event *ev) noexcept nogil:
     cdef uint32_t tag = ev.data.u64 >> 32
     cdef uint64_t junk
     if tag == TAG_HK0 and ev.events & EPOLLERR:
         device_gone(w)
     elif tag == TAG_HK0:
-        take_segments(w, READS)
+        take_segments(w, queue_share(w, READS))
     elif tag == TAG_REDIRECT:
         collect(w)
     elif tag == TAG_UDP4 or tag == TAG_UDP6:
@@ -244,9 +254,11 @@ cdef void dispatch(worker *w, epoll_event *ev) noexcept nogil:
 
 
 cdef void take_timers(worker *w) noexcept nogil:
+    """In their order. Each probe draws an answer, for which there is room in hk0's queue: the others come when that was read."""
     cdef uint32_t left = TIMERS_A_ROUND
+    cdef uint64_t probes = w.n.probes + PROBES_A_ROUND
     cdef flow *f
-    while left > 0 and timers_next(&w.timers) <= w.now:
+    while left > 0 and w.n.probes < probes and timers_next(&w.timers) <= w.now:
         left -= 1
         f = <flow *>w.timers.v[0]               # its timer is its first member
         timer_clear(&w.timers, &f.due)
@@ -329,6 +341,8 @@ cdef void round(worker *w, uint64_t most) noexcept nogil:
     lock_take(&w.lock)
     w.now = clock_ns()
     w.n.loops += 1
+    if n >= 0 and not has_hk0(events, n):       # there are fewer than EVENTS descriptors
+        queue_empty(w)
     take_kernel_events(w)
     for i in range(n):
         dispatch(w, &events[i])

@@ -15,6 +15,7 @@ cdef struct cause:              # what an Outcome is about
 cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil
 cdef void act_alone(worker *w, flow *f, const Outcome *out) noexcept nogil    # about nothing that carries bytes
 cdef void flow_start(worker *w, flow *f) noexcept nogil       # a client that waits, its peer's engine being there
+cdef void flow_turn(worker *w, flow *f) noexcept nogil        # and its turn has come
 cdef void flow_early(worker *w, flow *f) noexcept nogil       # a client's, whose service is warm
 cdef void flow_wanted(worker *w, flow *f) noexcept nogil      # a client's peer's engine is looked for
 # One whose bytes the engine has and cannot bring: both ends hear of it.

@@ -20,10 +20,12 @@ from hooker.engine.peers cimport binding_of, peer_of, peer_say, refuse
 from hooker.engine.redirected cimport (
     redirected_deadline, redirected_drop, redirected_due, redirected_lives,
 )
+from hooker.engine.starts cimport start_note, start_waits
 from hooker.engine.stash cimport stash_as_said, stash_drop, stash_fits, stash_keep, stash_rest, stash_take
 from hooker.engine.trail cimport trail_end, trail_ends, trail_note
 from hooker.engine.warm cimport service_cools, service_engaged, service_forget
 from hooker.engine.wire cimport wire_bare, wire_kept, wire_segment
+from hooker.engine.unread cimport is_read
 from hooker.engine.worker cimport *
 from hooker.engine.slab cimport slab
 from hooker.flow.machine cimport *
@@ -71,6 +73,7 @@ cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
     if todo & (DO_MARK | DO_UNMARK) and f.rec != NULL:
         hk_store32(&f.rec.want, HK_WANT_MARK if todo & DO_MARK else HK_WANT_LEFT)
     if f.f.state != out.was:
+        start_note(w, f)
         entered(w, f, out)
     if todo & DO_UNMARK and f.rec != NULL and f.rec.marked and c.s == NULL and not f.bits & F_STEERED:
         give_probe(w, f, True)                  # a socket at rest is unmarked when it answers
@@ -237,11 +240,26 @@ cdef void flow_early(worker *w, flow *f) noexcept nogil:
 
 
 cdef void flow_start(worker *w, flow *f) noexcept nogil:
-    cdef Outcome out
+    if not may_start(w, f):
+        return
+    f.again_at = UINT64_MAX
+    if not start_waits(w, f):
+        begin(w, f)
+
+
+cdef void flow_turn(worker *w, flow *f) noexcept nogil:
+    if may_start(w, f):
+        begin(w, f)
+
+
+cdef bint may_start(worker *w, flow *f) noexcept nogil:
     if not f.bits & F_WANTED or f.p == NULL or f.p.a == NULL or not f.p.instance or not vtl_is_up(f.p.a) or w.leaving:
-        return
-    if waits_for_lane(w, f):
-        return
+        return False
+    return not waits_for_lane(w, f)
+
+
+cdef void begin(worker *w, flow *f) noexcept nogil:
+    cdef Outcome out
     f.bits &= ~<uint16_t>F_WANTED
     f.again_at = UINT64_MAX
     flow_local(&f.f, &w.config, EV_START, w.now, &out)
@@ -450,8 +468,12 @@ cdef void flow_due(worker *w, flow *f) noexcept nogil:
         hold_due(w, f)
     if flow_deadline(&f.f) <= w.now:
         measure(f)
-        flow_timer(&f.f, &w.config, w.now, &out)
-        act_alone(w, f, &out)
+        if f.f.state == ST_ARMED and not is_read(w, f.f.wait_at):
+            w.n.hk0_behind += 1
+            flow_put_off(&f.f, w.now + w.config.local_probe)
+        else:
+            flow_timer(&f.f, &w.config, w.now, &out)
+            act_alone(w, f, &out)
         if f.f.state == ST_ARMED or (f.f.state == ST_EARLY and not f.f.flags & FL_SEEN):
             lane_doubt(w, f)
     if f.bits & F_TWIN and f.t.deadline <= w.now and twin_expired(&f.t, w.now, &start, &end):

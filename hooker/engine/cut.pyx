@@ -14,6 +14,7 @@ The table is small: of two services with one place the later is remembered.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
+from hooker.engine.unread cimport is_read, was_full
 from hooker.engine.worker cimport *
 from hooker.flow.machine cimport ROLE_CLIENT
 from hooker.vtl.siphash cimport siphash24
@@ -64,7 +65,10 @@ cdef void cut_try(worker *w, const flow *f) noexcept nogil:
 
 cdef bint cut_note(worker *w, const flow *f) noexcept nogil:
     cdef cut *at
-    if not w.ruled_ns or w.now < max(f.armed_ns, w.ruled_ns) + ALONE:
+    if not w.ruled_ns or not is_read(w, max(f.armed_ns, w.ruled_ns) + ALONE):
+        return False
+    if was_full(w, f.armed_ns):
+        w.n.hk0_behind += 1
         return False
     at = cut_of(w, w.cuts, f, True)
     if at.until > w.now and at.tester != f.id:

@@ -16,6 +16,7 @@ from hooker.engine.kept cimport kept_drop, kept_parts
 from hooker.engine.redirected cimport (
     redirected_deadline, redirected_drop, redirected_free, redirected_socket_gone,
 )
+from hooker.engine.starts cimport start_note, starts_free
 from hooker.engine.stash cimport stash_drop
 from hooker.engine.worker cimport *
 from hooker.engine.slots cimport slot_give_back
@@ -56,6 +57,7 @@ cdef void flows_free(worker *w) noexcept nogil:
     cdef uint32_t i
     cdef flow *f
     closing_let_go(w)
+    starts_free(w)
     for i in range(w.max_flows if w.flows != NULL else 0):
         if w.flows[i] != NULL:
             flow_over(w, w.flows[i])
@@ -347,6 +349,7 @@ cdef void flow_over(worker *w, flow *f) noexcept nogil:
         return
     closed_remove(w, f)
     f.bits |= F_FORGET
+    start_note(w, f)
     flow_part(w, f)
     kept_drop(w, f)
     redirected_drop(w, f)
@@ -371,7 +374,7 @@ cdef void flows_reap(worker *w) noexcept nogil:
     w.over = NULL
     while f != NULL:
         following = f.closed_next
-        if f.bits & (F_DIRTY | F_TRAIL_DUE) or f.gather != NULL or (f.r != NULL and f.r.bits & R_DUE):
+        if f.bits & (F_DIRTY | F_TRAIL_DUE) or f.starts & START_WAITS or f.gather != NULL or (f.r != NULL and f.r.bits & R_DUE):
             f.closed_next = w.over
             w.over = f
         else:

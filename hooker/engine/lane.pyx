@@ -13,7 +13,10 @@ itself, from what the segments say.
 3. Then it is tried again, after 1 s, and twice as long each time, up to 64 s. What opens the lane opens it
    for all flows.
 4. A flow whose segments do not come, or come again, asks for a look at once.
-5. Until the first candidate brings the routing rule there is no connection: it would go by the wire. Only
+5. What hk0's queue still holds, or had no room for, is not taken for lost on the way (unread.pxd): it is read
+   before silence counts, and where the queue may have been full the lane is tried again after a pause, but is
+   not said to be blocked.
+6. Until the first candidate brings the routing rule there is no connection: it would go by the wire. Only
    the first look, at the start, may be by a socket that is bound to hk0.
 """
 
@@ -21,6 +24,7 @@ from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 from hooker.engine.cut cimport cut_until
 from hooker.engine.flows cimport tell_lane
+from hooker.engine.unread cimport is_read, was_full
 from hooker.engine.worker cimport *
 from hooker.engine.tun cimport tun_write
 from hooker.includes.hk cimport HK_BLOCKED_V4, HK_BLOCKED_V6
@@ -34,6 +38,7 @@ cdef enum:
     BEGIN = 200000000          # and a connection be there
     TRIES = 2                  # connections, before the lane is believed to be blocked
     PERIOD = 500000000
+    LOOK = 1000000000          # takes no longer
     PAUSE = 1000000000         # the first one; doubles
     PAUSES = 6                 # so often
     LATE = 100000000           # who comes later than that has not looked
@@ -202,6 +207,9 @@ cdef void pause(worker *w, lane *l) noexcept nogil:
 
 cdef bint failed(worker *w, lane *l) noexcept nogil:
     cdef bint news = not l.blocked and not l.device    # bound: the rule may lead where that does not
+    if news and was_full(w, w.now - LOOK):
+        w.n.hk0_behind += 1
+        news = False
     if news:
         w.n.lanes_blocked += 1
         show(w, l, True)
@@ -270,6 +278,9 @@ cdef bint lanes_due(worker *w) noexcept nogil:
             l.late = True      # nor has it heard what came meanwhile, perhaps
             l.due = w.now + LATE
             continue
+        if l.state != LANE_OPEN and l.state != LANE_WAITING and not is_read(w, l.due):
+            w.n.hk0_behind += 1
+            continue           # the next rounds read it
         l.late = False
         if conclude(w, l):
             news = True

@@ -14,6 +14,7 @@ from hooker.engine.passed cimport adopt_later, hear_passed
 from hooker.engine.peers cimport peer_say, refuse
 from hooker.engine.record cimport record_numbers, record_read
 from hooker.engine.tapped cimport tap_segment
+from hooker.engine.unread cimport queue_empty, queue_read
 from hooker.engine.wire cimport wire_alone, wire_segment
 from hooker.engine.worker cimport *
 from hooker.engine.slab cimport pool_current, slab
@@ -44,7 +45,9 @@ cdef bint take_segments(worker *w, int most) noexcept nogil:
             w.n.slabs_exhausted += 1
         room = memory.base + memory.used if memory != NULL else w.spare
         if tun_read(w.tun_fd, room, &size, 1, &w.tun) <= 0:
+            queue_empty(w)
             return False
+        queue_read(w)
         w.n.segments += 1
         w.n.segment_bytes += size
         if hear(w, room, size, memory):

@@ -5,6 +5,7 @@ from hooker.includes.linux cimport iovec
 from hooker.tcp.twin cimport twin_segment
 
 cdef enum:
+    QUEUE = 4000                # packets that wait to be read; what comes beyond is dropped, and TCP repairs
     SLOT = 65792                # bytes of a packet and its offload header at most, a multiple of a cache line
 
 cdef struct tun_counters:

@@ -1,3 +1,5 @@
+QUEUE_LENGTH: int
+
 class Queue:
     descriptor: int
     def __init__(self, descriptor: int) -> None: ...

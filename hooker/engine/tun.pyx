@@ -14,6 +14,8 @@ cdef extern from "<sys/uio.h>" nogil:
 cdef enum:
     BATCH = 64                  # packets read for one call from Python
 
+QUEUE_LENGTH = QUEUE
+
 
 cdef int tun_read(int fd, uint8_t *slots, uint32_t *sizes, int room, tun_counters *c) noexcept nogil:
     cdef int n = 0

@@ -12,10 +12,11 @@ when the last one has gone.
 
 from libc.stdlib cimport free
 from hooker.engine.actions cimport (
-    act_alone, flow_cut_off, flow_gives_up, flow_lost, flow_start, flow_steered,
+    act_alone, flow_cut_off, flow_gives_up, flow_lost, flow_start, flow_steered, flow_turn,
 )
 from hooker.engine.flows cimport flow_report
 from hooker.engine.lane cimport is_blocked
+from hooker.engine.starts cimport start_next, starts_due
 from hooker.engine.worker cimport *
 from hooker.flow.joined cimport J_OVER
 from hooker.flow.machine cimport EV_STOP, Outcome, ST_ENGAGED, ST_OPENING, ST_TCP, WHY_ENGINE_STOPS, flow_local
@@ -65,7 +66,7 @@ cdef bint serve(worker *w, peer *p, int *left) noexcept nogil:
 
 
 cdef bint turns_due(const worker *w) noexcept nogil:
-    return w.turn_first != NULL or w.walking
+    return w.turn_first != NULL or w.walking or starts_due(w)
 
 
 cdef void turns_take(worker *w) noexcept nogil:
@@ -83,6 +84,18 @@ cdef void turns_take(worker *w) noexcept nogil:
             free(p)
     if w.walking:
         walk(w)
+    start_some(w)
+
+
+cdef void start_some(worker *w) noexcept nogil:
+    cdef int left = STEPS
+    cdef flow *f
+    while left > 0:
+        f = start_next(w)
+        if f == NULL:
+            return
+        left -= 1
+        flow_turn(w, f)
 
 
 # ---- all flows ---------------------------------------------------------------------------------------

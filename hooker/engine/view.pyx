@@ -193,7 +193,7 @@ cdef dict view_counters(worker *w):
         polls_hit=w.poll.hits, polls_missed=w.poll.misses, polls_crowded=w.poll.crowded,
         udp_send_calls=w.udp.send_calls, udp_recv_calls=w.udp.recv_calls, udp_send_errors=w.udp.send_errors,
         datagrams_sent=w.udp.datagrams_sent, datagrams_received=w.udp.datagrams_received,
-        gso=int(w.udp.gso), flows=w.live, closed_flows=w.closed_n, slabs=w.slabs.made,
+        gso=int(w.udp.gso), flows=w.live, starting=w.starting, closed_flows=w.closed_n, slabs=w.slabs.made,
         tun_dropped=w.tun.dropped,
     )
     out.update({f"vtl.{name}": count for name, count in (<dict>core).items()})

@@ -98,6 +98,10 @@ cdef enum flow_bit:
     F_TRAIL_DUE = 1 << 14      # in worker.trail_due
     F_EARLY = 1 << 15          # began marked, its service being warm
 
+cdef enum start_bit:            # of clients (starts.pyx)
+    START_WAITS = 1 << 0       # in worker.waiting
+    START_COUNTS = 1 << 1      # in worker.starting
+
 cdef enum redirected_bit:
     R_ALLOWED = 1 << 0         # its messages may come by the redirect socket
     R_DUE = 1 << 1             # in worker.senders
@@ -117,7 +121,7 @@ cdef struct flow:
     flow *next[4]              # CHAINS
     flow *peer_prev
     flow *peer_next
-    flow *dirty_next
+    flow *dirty_next           # of those to which an ACK may be due, or of those that wait for their turn
     flow *trail_next
     flow *closed_prev          # of the closed ones, or of those that are over
     flow *closed_next
@@ -157,6 +161,7 @@ cdef struct flow:
     uint8_t stashed            # cells
     uint8_t cooled             # what the kernel program knew of its service
     uint8_t rests              # its channel was given back, and its association is held
+    uint8_t starts             # start_bit
     uint8_t sent               # segments with bytes since it was engaged, as far as they are counted
     uint16_t speaks            # the run of the engine that answered the SYN; 0: none did
 
@@ -278,6 +283,8 @@ cdef struct worker_counters:
     uint64_t channels_rested   # given back by flows that have nothing to say
     uint64_t trails            # flows that the wire is shown
     uint64_t lane_looks, lanes_blocked, services_cut, held_in_vain
+    uint64_t starts_waited      # flows, for their turn to be engaged
+    uint64_t hk0_behind         # times that silence said nothing: hk0's queue had not been read so far, or may have been full
     uint64_t trail_segments    # by so many bare segments
     uint64_t frames, frame_bytes, redirect_reads, bad_frames, unknown_flow_frames
     uint64_t passed_bytes, passed_early, passed_holes, passed_not_taken    # bytes, segments of adopted flows' TCPs
@@ -306,6 +313,11 @@ cdef struct worker:
     uint32_t max_flows
     int tun_fd
     tun_counters tun
+    uint64_t read_to           # ns: what was in hk0's queue then has been read (unread.pxd)
+    uint64_t full_ns           # when so many packets had been read as it holds, and it had not been found empty
+    uint64_t mark_ns           # the next such moment:
+    uint64_t mark_count        # when so many packets have been read in all
+    uint64_t answered          # packets written to hk0 before it was read last
     uint32_t mark              # of sockets that are led here
     lane lanes[2]              # IPv4, IPv6
     cut cuts[256]              # CUTS
@@ -325,6 +337,10 @@ cdef struct worker:
     uint64_t scatter[2]        # key of the tables whose keys peers choose
     timer_heap timers
     flow *dirty                # an ACK may be due
+    flow *waiting              # for their turn to ask; the next one
+    flow *waiting_last
+    uint32_t starting          # clients' flows between OPEN and ENGAGED
+    bint crowded               # as the kernel program has been told
     flow *trail_due            # the wire is to be shown their numbers
     uint8_t trail              # trail_choice
     flow *closed_first         # the oldest

@@ -214,6 +214,7 @@ cdef void flow_segment(Flow *f, const FlowConfig *c, const Segment *s, uint64_t 
 cdef void flow_message(Flow *f, const FlowConfig *c, const Message *m, uint64_t now, Outcome *out) noexcept nogil
 cdef void flow_timer(Flow *f, const FlowConfig *c, uint64_t now, Outcome *out) noexcept nogil
 cdef uint64_t flow_deadline(const Flow *f) noexcept nogil
+cdef void flow_put_off(Flow *f, uint64_t until) noexcept nogil    # what its timer waits for may be here, unread
 # The kernel program has done MARK. Its numbers of that moment: whatever went by TCP before is behind them.
 cdef void flow_marked(Flow *f, uint32_t snd_una, uint32_t snd_nxt, uint32_t rcv_nxt) noexcept nogil
 cdef void flow_injected(Flow *f, uint32_t end, uint64_t now) noexcept nogil   # of what was kept

@@ -121,6 +121,10 @@ cdef uint64_t flow_deadline(const Flow *f) noexcept nogil:
     return f.wait_at
 
 
+cdef void flow_put_off(Flow *f, uint64_t until) noexcept nogil:
+    f.wait_at = until
+
+
 # ---- one step ---------------------------------------------------------------------------------
 
 cdef inline void begin(const Flow *f, Outcome *out) noexcept nogil:

@@ -103,6 +103,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         uint32_t state
         uint32_t lost
         uint32_t blocked
+        uint32_t crowded
 
     struct hk_event:
         uint32_t type

@@ -15,12 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from hooker.engine.tun import QUEUE_LENGTH
 from hooker.errors import ConfigurationError, KernelError
 
 TUN = "/dev/net/tun"
 NAME = "hk0"
 MTU = 65535  # bytes: no segment is cut for this link
-QUEUE_LENGTH = 4000  # packets that wait to be read; what comes beyond is dropped, and TCP repairs
 MOST_QUEUES = 256  # of the kernel, drivers/net/tun.c
 NO_ADDRESS = "192.0.0.8"  # RFC 7600, of host scope: rp_filter 2 lets packets in only with an address
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import subprocess
 import sys
 import time
@@ -354,6 +356,57 @@ def test_the_pauses_between_two_tries_grow(lab: Lab) -> None:
         assert told[0].reason == "local-path-blocked"
     finally:
         made.close()
+
+
+# sends as fast as it can into hk0, as whoever has the mark may; for no more than 15 s
+FLOOD = """
+import socket, sys, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, int(sys.argv[1], 0))
+s.connect((sys.argv[2], 9))
+until = time.monotonic() + 15
+while time.monotonic() < until:
+    for _ in range(1000):
+        s.send(bytes(9))
+"""
+
+
+def test_an_engine_that_is_late_does_not_take_its_lane_for_blocked(lab: Lab) -> None:
+    """It has a tenth of the CPU's time while others fill hk0's queue, so what it waits for finds no room."""
+    with Pair.open(lab, kind=KIND) as pair:
+        assert pair.client
+        serve(pair)
+        client = started(pair, RESTING, pair.b.v4)
+        eventually(lambda: engaged(pair.client))
+        flood = pair.a.popen([sys.executable, "-c", FLOOD, mark_of(pair.a), pair.b.v4], hooked=False)
+        for _ in range(24):
+            pair.client.proc.send_signal(signal.SIGSTOP)
+            time.sleep(0.35)
+            pair.client.proc.send_signal(signal.SIGCONT)
+            time.sleep(0.035)
+        assert flood.poll() is None
+        flood.kill()
+        flood.wait()
+        state = pair.client.status()
+        assert dropped(pair.a) > 0
+        assert counts(state)["lanes_blocked"] == counts(state)["services_cut"] == 0
+        assert state["engine"]["blocked"] == {}
+        assert "local-path-blocked" not in state["reasons"]
+        assert counts(state)["hk0_behind"] > 0
+        assert longest(client) < 1
+
+
+def mark_of(host: Host) -> str:
+    """Of the engine's sockets: the rule's."""
+    (rule,) = json.loads(host.run(["ip", "-j", "rule", "show"], hooked=False, text=True).stdout)[1:2]
+    return str(rule["fwmark"])
+
+
+def dropped(host: Host) -> int:
+    """Packets that found hk0's queue full."""
+    links = json.loads(host.run(["ip", "-j", "-s", "link"], hooked=False, text=True).stdout)
+    (device,) = [one for one in links if one["ifname"].startswith("hk")]
+    return int(device["stats64"]["tx"]["dropped"])
 
 
 # ---- one service --------------------------------------------------------------------------------

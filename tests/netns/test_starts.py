@@ -1,0 +1,41 @@
+"""Thousands of connections that begin in one moment are engaged in their order, some at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import PLAIN, Pair, counts, eventually
+from ways import Paths, flows, outcome
+
+from hooker.lab import Lab
+
+pytestmark = [pytest.mark.timeout(120), pytest.mark.skipif(PLAIN, reason="TCP starts nothing")]
+MOST = 2000  # between OPEN and ENGAGED
+MANY = 3000
+FIRST, PORT = 7955, 7956
+
+
+def test_no_more_than_half_of_hk0s_queue_are_on_their_way_at_once(lab: Lab) -> None:
+    """All would be, for the peer's engine is not heard; the others are on TCP meanwhile, and follow later."""
+    go, first = lab.tmp / "go", lab.tmp / "first"
+    with Pair.open(lab, kind="segments") as pair:
+        assert pair.client
+        flows(pair.b, "echo", "0.0.0.0", FIRST, "1")
+        flows(pair.b, "echo", "0.0.0.0", PORT, str(MANY))
+        one = flows(pair.a, "ask", pair.b.v4, FIRST, "1", "--idle", str(first))
+        eventually(lambda: counts(pair.client.status())["engaged"] == 1)  # the engines know each other
+        with Paths(lab) as paths:
+            paths.drop("vtl")
+            many = flows(pair.a, "ask", pair.b.v4, PORT, str(MANY), "--idle", str(go))
+            eventually(Path(f"{go}.resting").exists)
+            eventually(lambda: counts(pair.client.status())["starts_waited"] >= MANY - MOST)
+            seen = [counts(pair.client.status())["starting"] for _ in range(20)]
+        assert MOST // 2 < max(seen) <= MOST, seen
+        eventually(lambda: pair.client.status()["states"].get("engaged") == MANY + 1, 40, every=0.2)
+        eventually(lambda: counts(pair.client.status())["starting"] == 0)
+        first.touch()
+        go.touch()
+        done = outcome(many)
+        assert outcome(one)["errors"] == {}
+    assert (done["errors"], done["wrong"], done["answers"]) == ({}, 0, 2 * MANY)
