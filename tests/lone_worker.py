@@ -21,6 +21,7 @@ EVENT = layout()["hk_event"]
 RECORD = layout()["hk_flow"]
 TEST_RUN = 10  # enum bpf_cmd
 SIZES = {"type": 4, "slot": 4, "flow_id": 8, "client_nonce": 8, "snd_nxt": 4, "rcv_nxt": 4, "role": 1}
+SIZES |= {"snd_wnd": 4, "snd_wscale": 1, "tcp_options": 1}
 
 PROGRAM = f"""
 #include <uapi/linux/bpf.h>
@@ -50,7 +51,13 @@ class LoneWorker:
     """
 
     def __init__(
-        self, stack: contextlib.ExitStack, flows: int = SLOTS, *, pages: int = 1, asleep: bool = False
+        self,
+        stack: contextlib.ExitStack,
+        flows: int = SLOTS,
+        *,
+        pages: int = 1,
+        asleep: bool = False,
+        **options: Any,
     ) -> None:
         bcc = import_bcc()
         self.bpf = bcc.BPF(text=PROGRAM.encode(), cflags=[f"-DPAGES={pages}"])
@@ -59,7 +66,7 @@ class LoneWorker:
         self.attention = ctypes.c_uint32.from_buffer(self._memory)
         self.lost = ctypes.c_uint32.from_buffer(self._memory, layout()["hk_attention"]["lost"])
         self.records = (ctypes.c_uint8 * (RECORD[""] * flows))()
-        # what the test sends into `device` comes out of hk0
+        # what the test sends into `device` comes out of hk0, and what goes into hk0 comes out of it
         self.device, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         for end in (self.device, ours):
             end.setblocking(False)
@@ -70,7 +77,7 @@ class LoneWorker:
             free_fd=self.map("slots"), avoid_fd=self.map("avoid"),
             tun_fd=ours.fileno(),
             records=ctypes.addressof(self.records), attention=ctypes.addressof(self.attention),
-            max_flows=flows, port=0, peer_port=1, transport=1,
+            max_flows=flows, port=0, peer_port=1, transport=1, **options,
         )  # fmt: skip
         stack.callback(self.worker.close)
         self._stack = stack

@@ -163,6 +163,7 @@ cdef void fill(worker *w, flow *f, const hk_event *e) noexcept nogil:
     f.cookie = e.cookie
     if e.tcp_options & HK_TCP_WSCALE:
         f.t.local_wscale, f.t.remote_wscale = e.rcv_wscale, e.snd_wscale
+    f.granted = <uint16_t>min(e.snd_wnd >> f.t.remote_wscale, <uint32_t>0xFFFF)
     set_key(f, e)
 
 

@@ -176,15 +176,22 @@ cdef void give_sack(worker *w, flow *f, const Message *m) noexcept nogil:
 # ---- probes and resets -------------------------------------------------------------------------------
 
 cdef bint before_the_twin(const flow *f, twin *t) noexcept nogil:
-    """One for a probe only: what is known of where the socket stands."""
+    """One for a probe or a nudge only: what is known of where the socket stands.
+
+    Never a window of nothing: the socket would believe it, and wait for its persist timer. Where none is known
+    it is the smallest, which the socket has heard better of with that number (RFC 9293 3.10.7.4, SND.WL1).
+    """
     cdef twin_start s
     cdef record_numbers n
+    cdef uint32_t window = <uint32_t>f.granted << f.t.remote_wscale
     addresses(f, &s)
-    s.acked = s.sent = s.edge = TURN + f.f.snd_una
+    s.acked = s.sent = TURN + f.f.snd_una
     s.received = TURN + f.f.rcv_ack
     if not f.bits & F_ENGAGED and f.rec != NULL and record_read(f.rec, &n) and n.marks:
-        s.acked = s.sent = s.edge = TURN + (n.snd_una - f.t.local_isn)
+        s.acked = s.sent = TURN + (n.snd_una - f.t.local_isn)
         s.received = TURN + (n.rcv_nxt - f.t.remote_isn)
+        window = n.snd_wnd
+    s.edge = s.acked + min(max(window, <uint32_t>1 << f.t.remote_wscale), <uint32_t>FAR)
     return twin_init(t, &s)
 
 

@@ -7,13 +7,15 @@
    for good.
 3. Who does not get so far in `hold_for` is given up. Without an association its host is not asked again for `avoid_for`. With
    one it may have been a busy moment: its service is not asked for FIRST, and twice as long each time until one is engaged.
+4. A pinned client's handshake ends through hk0. Where this host leads it elsewhere (kube-proxy's translation, a firewall) its
+   last ACK is lost, and its server waits for it: it is sent again when the flow is given up.
 """
 
 from libc.stdint cimport UINT64_MAX, uint64_t
 from hooker.engine.cut cimport cut_of
-from hooker.engine.hk0 cimport give_nudge, is_due
+from hooker.engine.hk0 cimport give_nudge, give_probe, is_due
 from hooker.engine.worker cimport *
-from hooker.flow.machine cimport FL_PINNED, ST_BRIDGE, ST_CLOSED
+from hooker.flow.machine cimport FL_PINNED, ROLE_CLIENT, ST_BRIDGE, ST_CLOSED
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport hk_load32, hk_store32
 from hooker.tcp.twin cimport TWIN_PROMPT
@@ -42,8 +44,16 @@ cdef void hold_release(worker *w, flow *f) noexcept nogil:
     if w.pinned:
         hk_store32(&f.rec.want, HK_WANT_NEVER)
     hk_store32(&f.rec.hold, HK_HOLD_NONE)
-    if not f.bits & F_STEERED:
-        give_nudge(w, f)
+    if f.bits & F_STEERED:
+        return
+    if hold_missed(w, f):
+        give_probe(w, f, True)                  # by now its answer goes by the wire
+    give_nudge(w, f)
+
+
+cdef bint hold_missed(const worker *w, const flow *f) noexcept nogil:
+    """Rule 4. The routing rule is there: an engine with pinned flows begins with it."""
+    return w.pinned and f.f.role == ROLE_CLIENT and not f.heard and f.rec != NULL and hk_load32(&f.rec.marked)
 
 
 cdef void hold_pin(worker *w, flow *f) noexcept nogil:

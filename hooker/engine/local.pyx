@@ -156,9 +156,11 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
         w.n.segments_unknown += 1
         wire_alone(w, &s)
         return False
-    if f.bits & F_HELD and f.f.state == ST_TCP:
-        pass_handshake(w, f, &s)
-        return False
+    if f.bits & F_HELD:
+        f.heard = True
+        if f.f.state == ST_TCP:
+            pass_handshake(w, f, &s)
+            return False
     if f.r != NULL:
         return hear_passed(w, f, &s, memory)
     if ST_EARLY <= f.f.state <= ST_BRIDGE:

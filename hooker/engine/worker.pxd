@@ -144,6 +144,7 @@ cdef struct flow:
     uint8_t proof_key[18]      # FLOW_KEY_SIZE
     uint16_t mss
     uint16_t longest           # bytes of one segment of its TCP's that has come out of hk0
+    uint16_t granted           # the window that the remote TCP began with, as in a header; 0: not known
     uint32_t marks             # of the record, whose numbers have been taken over
     uint32_t trail_seq         # the positions that the wire was shown last
     uint32_t trail_ack
@@ -163,6 +164,7 @@ cdef struct flow:
     uint8_t rests              # its channel was given back, and its association is held
     uint8_t starts             # start_bit
     uint8_t sent               # segments with bytes since it was engaged, as far as they are counted
+    uint8_t heard              # a segment has come out of hk0 while it was held
     uint16_t speaks            # the run of the engine that answered the SYN; 0: none did
 
 cdef struct redirected:        # of a flow that was adopted

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import select
 import signal
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
+from lone_worker import LoneWorker
 from support import Pair, any_address, counts, eventually, peer, result, same
 
 from hooker.lab import EngineProcess, Lab
+from hooker.tcp.sansio import parse
 
 pytestmark = pytest.mark.timeout(120)
 HOLD = ("--intercept", "segments", "--hold")
@@ -114,6 +118,24 @@ def continue_after(here: EngineProcess, stopped: EngineProcess, timeouts: int) -
         eventually(lambda: here.status()["reasons"].get("hold-timeout") == timeouts)
     finally:
         stopped.proc.send_signal(signal.SIGCONT)
+
+
+ESTABLISHED, CLIENT, SERVER = 2, 1, 2
+WINDOW_SCALING = 2  # HK_TCP_WSCALE
+
+
+@pytest.mark.parametrize(("role", "granted", "said"), [(CLIENT, 65160, 63), (CLIENT, 100, 1), (SERVER, 0, 1)])
+def test_what_is_given_up_is_not_told_that_the_window_is_closed(role: int, granted: int, said: int) -> None:
+    """It would believe it, and wait for its persist timer with what it was to send at once."""
+    with contextlib.ExitStack() as stack:
+        lone = LoneWorker(stack, hold_time=0.05)
+        flow = lone.take_slot()
+        lone.emit(
+            type=ESTABLISHED, slot=flow & 0xFFFFFFFF, flow_id=flow, client_nonce=7, role=role,
+            snd_nxt=1000, rcv_nxt=5000, snd_wnd=granted, snd_wscale=10, tcp_options=WINDOW_SCALING,
+        )  # fmt: skip
+        assert select.select([lone.device], [], [], 10)[0], "it is not given up"
+        assert parse(lone.device.recv(2048)).window == said
 
 
 @pytest.mark.parametrize("kind", ["deferred", "deferred-late"])
