@@ -86,7 +86,7 @@ class Hooker:
     :param listen_port: UDP port of this engine, and where peers are expected.
     :param hold: segments: new flows wait for the peer's engine, so that none of their payload is on the wire
         if it is there. Messages always do.
-    :param hold_time: seconds they may wait before they go back to TCP.
+    :param hold_time: seconds they may wait before they go back to TCP, or two round trips if that is longer.
     :param max_flows: size of the flow table; a power of two.
     :param on_event: called with each Event, in a thread of the engine's own, which carries no data. What it
         raises is reported once (``threading.excepthook``) and counted (``event_errors``). It may close().

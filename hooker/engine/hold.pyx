@@ -5,8 +5,9 @@
 2. A flow of an engine without a key is free as soon as it is engaged. With a key it is pinned when ENGAGED is about to be
    sent: from then on the peer may have bytes that came encrypted, and there is no way back. Given up before that, it is TCP's
    for good.
-3. Who does not get so far in `hold_for` is given up. Without an association its host is not asked again for `avoid_for`. With
-   one it may have been a busy moment: its service is not asked for FIRST, and twice as long each time until one is engaged.
+3. Who does not get so far in `hold_for`, or in two round trips where they take longer, is given up. Without an association its
+   host is not asked again for `avoid_for`. With one it may have been a busy moment: its service is not asked for FIRST, and
+   twice as long each time until one is engaged.
 4. A pinned client's handshake ends through hk0. Where this host leads it elsewhere (kube-proxy's translation, a firewall) its
    last ACK is lost, and its server waits for it: it is sent again when the flow is given up.
 """
@@ -22,6 +23,7 @@ from hooker.tcp.twin cimport TWIN_PROMPT
 
 cdef enum:
     FIRST = 1000000000         # ns
+    MOST = 1000000000          # ns of a round trip
     PAUSES = 6                 # doublings
 
 
@@ -31,7 +33,10 @@ cdef void hold_begin(worker *w, flow *f) noexcept nogil:
 
 
 cdef uint64_t hold_deadline(const worker *w, const flow *f) noexcept nogil:
-    return f.opened_ns + w.hold_for if f.bits & F_HELD and f.f.state != ST_CLOSED else UINT64_MAX
+    if not f.bits & F_HELD or f.f.state == ST_CLOSED:
+        return UINT64_MAX
+    # OPEN and ACCEPT take one; a new association's HELLO comes half a one after the connection
+    return f.opened_ns + max(w.hold_for, 2 * min(<uint64_t>f.f.rtt_us * 1000, <uint64_t>MOST))
 
 
 cdef void hold_release(worker *w, flow *f) noexcept nogil:

@@ -14,6 +14,7 @@ from lone_worker import LoneWorker
 from support import Pair, any_address, counts, eventually, peer, result, same
 
 from hooker.lab import EngineProcess, Lab
+from hooker.lab.link import Link
 from hooker.tcp.sansio import parse
 
 pytestmark = pytest.mark.timeout(120)
@@ -93,6 +94,18 @@ def test_a_blocked_transport_holds_no_longer_than_it_may() -> None:
         took = transfer(pair, "v4", ("send:1000", "fin", "recv-all"), ("recv-all", "send:1000", "fin"))
         assert 0.3 < took < 3
         assert pair.engines[0].status()["reasons"]["hold-timeout"] == 1
+
+
+def test_a_path_that_takes_longer_than_the_hold_is_waited_for() -> None:
+    words = ("send:1000", "fin", "recv-all"), ("recv-all", "send:1000", "fin")
+    with Lab(link=Link(rate=10e6, delay=0.25)) as lab, Pair.open(lab, options=HOLD) as pair:
+        transfer(pair, "v4", *words)  # its association may not be up in time
+        time.sleep(2)
+        before = counts(pair.engines[0].status())["engaged"]
+        lab.meter.start()
+        transfer(pair, "v4", *words)
+        assert lab.meter.read().tcp.payload == 0
+        assert counts(pair.engines[0].status())["engaged"] == before + 1
 
 
 def test_a_busy_moment_of_the_peer_s_engine_does_not_leave_its_service_to_tcp() -> None:
