@@ -59,6 +59,8 @@ cdef redirected *redirected_new(worker *w, flow *f) noexcept nogil:
 cdef void redirected_drop(worker *w, flow *f) noexcept nogil:
     if f.r == NULL:
         return
+    if not f.r.j.bits & J_OVER:
+        w.n.undelivered_bytes += joined_queued(&f.r.j)
     joined_end(&f.r.j, &w.pool)
     if f.r.rec != NULL:
         hk_store32(&f.r.rec.allowed, 0)

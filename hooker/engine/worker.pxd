@@ -291,6 +291,7 @@ cdef struct worker_counters:
     uint64_t frames, frame_bytes, redirect_reads, bad_frames, unknown_flow_frames
     uint64_t passed_bytes, passed_early, passed_holes, passed_not_taken    # bytes, segments of adopted flows' TCPs
     uint64_t adopted, adopt_blocking, adopt_refused, adopt_zerocopy, given_up, tap_errors, tap_missed
+    uint64_t undelivered_bytes  # acknowledged to their application here, and brought by nobody any more
     uint64_t datagrams_dropped, over_share, turns, engaged, left, opened, closed, early_opens, wire_errors, notices_lost, slabs_exhausted
     uint64_t reasons[64]       # WHYS
     uint64_t ended[64]         # of these, flows that had been engaged
