@@ -36,6 +36,7 @@ from hooker.lab.link import Link
 RTT = 0.05  # s
 LINK = Link(delay=RTT / 2)
 RETRIES = "3"  # net.ipv4.tcp_retries2 on a dead path: less than 15 minutes
+LATE = 1.5  # s after which a reader begins: a round trip or a delayed ACK more is less than may differ
 SIOCOUTQNSD, SIOCATMARK = 0x894B, 0x8905
 STATES = (
     "0 ESTABLISHED SYN_SENT SYN_RECV FIN_WAIT1 FIN_WAIT2 TIME_WAIT CLOSE CLOSE_WAIT LAST_ACK LISTEN CLOSING"
@@ -233,11 +234,23 @@ def linger_zero(ends: Ends) -> Shown:
 
 @case("SO_LINGER 5")
 def linger_reading(ends: Ends) -> Shown:
+    """It waits for the FIN's acknowledgement, which b's TCP may put off if the FIN came alone."""
     linger(ends.a, 5)
     ends.a.sendall(bytes(10_000))
     took = timed(ends.a.close)
     got = received(ends.b, 20_000)
-    return {"close() took": took, "arrived": len(got)}
+    return {"close() waited": took > 0.9 * RTT, "arrived": len(got)}
+
+
+@case("SO_LINGER 5, late reader")
+def linger_late(ends: Ends) -> Shown:
+    ends.a.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 30_000)
+    sent = fill(ends.a)
+    linger(ends.a, 5)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(lambda: time.sleep(LATE) or received(ends.b, sent + 1))
+        took = timed(ends.a.close)
+        return {"close() took": took, "all arrived": len(reading.result()) == sent}
 
 
 @case("SO_LINGER 1, stopped reader")
