@@ -245,9 +245,14 @@ def test_another_engine_behind_the_same_service(own_bed: Bed) -> None:
     bed.both[1].wait_ready()
     bed.get(port, 5)
     bed.warm(port)
-    with bed.counted() as counts:
-        bed.get(port, 10)
-    assert counts[0]["early"] >= 8
+
+    def early() -> bool:
+        with bed.counted() as counts:
+            bed.get(port, 10)
+        return counts[0]["early"] >= 8
+
+    # what is not acknowledged within 10 ms, on a busy machine, lets the service cool for a second
+    eventually(early, every=0.5)
 
 
 @pytest.mark.parametrize("victims", [(0,), (1,), (0, 1)], ids=["client's", "server's", "both"])
