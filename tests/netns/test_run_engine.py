@@ -18,6 +18,7 @@ from hooker.lab.engine import EngineProcess
 
 RUN = [sys.executable, "-m", "hooker", "run", *KIND]
 SIZE = 20_000_000  # bytes
+SLOWLY = ("--limit-rate", "5M")  # curl's: on a busy machine a flow is not engaged in an instant
 
 SEND_AND_EXIT = """
 import os, socket, sys
@@ -29,10 +30,11 @@ os._exit(9)
 RECEIVE_SLOWLY = """
 import hashlib, socket, sys, time
 listener = socket.create_server((sys.argv[1], 7000))
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)  # else it is there before it is read
 s, _ = listener.accept()
 digest, size = hashlib.sha256(), 0
 while data := s.recv(1 << 20):
-    digest.update(data); size += len(data); time.sleep(0.01)
+    digest.update(data); size += len(data); time.sleep(0.02)
 print(size, digest.hexdigest())
 """
 
@@ -53,7 +55,7 @@ def test_an_unmodified_curl_fetches_over_vtl_and_keeps_its_own_output(
     digest = write_random(lab.tmp / "file", SIZE)
     www = start_nginx(lab.b, lab.tmp)
     (lab.tmp / "file").rename(www / "file")
-    command = [*RUN, "-v", "--", "curl", "-sS", f"http://{lab.b.v4}:{HTTP_PORT}/file"]
+    command = [*RUN, "-v", "--", "curl", "-sS", *SLOWLY, f"http://{lab.b.v4}:{HTTP_PORT}/file"]
     done = lab.a.run(command, hooked=False)
     assert hashlib.sha256(done.stdout).hexdigest() == digest
     assert b"flow engaged" in done.stderr
@@ -85,8 +87,8 @@ def test_what_a_command_sent_before_it_ended_arrives(lab: Lab, server: EnginePro
 
 def test_several_commands_are_hooked_at_a_time(lab: Lab, server: EngineProcess) -> None:
     www = start_nginx(lab.b, lab.tmp)
-    digest = write_random(www / "file", SIZE // 10)
-    script = f"curl -sS --limit-rate 1M http://{lab.b.v4}:{HTTP_PORT}/file | sha256sum; sleep 1; exit 4"
+    digest = write_random(www / "file", SIZE)
+    script = f"curl -sS {' '.join(SLOWLY)} http://{lab.b.v4}:{HTTP_PORT}/file | sha256sum; sleep 1; exit 4"
     jobs = [
         lab.a.popen(
             [*RUN, "-v", "--", "sh", "-c", script],
@@ -97,7 +99,7 @@ def test_several_commands_are_hooked_at_a_time(lab: Lab, server: EngineProcess) 
         for _ in range(3)
     ]
     for job in jobs:
-        output, errors = job.communicate(timeout=30)
+        output, errors = job.communicate(timeout=90)  # three start at once
         assert job.returncode == 4
         assert output.split()[0].decode() == digest
         assert b"flow engaged" in errors, errors
