@@ -113,7 +113,7 @@ class Host:
         """Return a new socket in this host's namespace, outside the hooked cgroup."""
         return netns.call(self.netns, lambda: socket.socket(family, kind, protocol))
 
-    def wait_listening(self, port: int, timeout: float = 10) -> None:
+    def wait_listening(self, port: int, timeout: float = 30) -> None:
         """Wait until some process of this host listens on TCP *port*.
 
         Raises:
