@@ -197,10 +197,14 @@ cdef inline bint note_numbers(Flow *f, const Segment *s, uint64_t now) noexcept 
     return same
 
 
+cdef inline bint plausible(const Flow *f, const Segment *s) noexcept nogil:
+    return s.length <= FAR and s.window <= FAR and near(s.position, f.snd_nxt) and near(s.ack, f.rcv_ack)
+
+
 cdef inline void raise_low(Flow *f, const Segment *s) noexcept nogil:
     """While we bridge only, acknowledgements pass us by, and gigabytes may. But a kernel has no more than a window under way."""
     cdef uint32_t end = s.position + s.length, low = end - WINDOW
-    if f.state != ST_BRIDGE or not near(s.position, f.snd_nxt) or not after(end, f.snd_nxt) or not after(low, f.snd_una):
+    if f.state != ST_BRIDGE or not plausible(f, s) or not after(end, f.snd_nxt) or not after(low, f.snd_una):
         return
     f.snd_una = low
     if after(low, f.peer_acked):
@@ -210,7 +214,7 @@ cdef inline void raise_low(Flow *f, const Segment *s) noexcept nogil:
 
 
 cdef inline bint possible(const Flow *f, const Segment *s) noexcept nogil:
-    if s.length > FAR or s.window > FAR or not near(s.position, f.snd_nxt) or not near(s.ack, f.rcv_ack):
+    if not plausible(f, s):
         return False
     return (f.state != ST_EARLY and f.state != ST_ARMED and f.state != ST_BRIDGE and f.state != ST_ENGAGED
             or near(s.position + s.length, f.snd_una) and near(f.snd_nxt, f.snd_una))

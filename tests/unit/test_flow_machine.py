@@ -249,6 +249,17 @@ def test_what_cannot_be_is_bridged_or_dropped_and_changes_nothing() -> None:
     assert m.segment(1 << 31, 10, 1, WINDOW, 1) == A.BRIDGE | A.UNMARK
 
 
+def test_what_cannot_be_does_not_move_the_low_mark_while_bridged() -> None:
+    m = Machine(Role.CLIENT, token=TOKEN)
+    m.local(Event.START, 0)
+    m.message(message("accept", own_token=PEER), 0)
+    m.segment(1, 10, 1, WINDOW, 0)
+    assert m.state is State.BRIDGE
+    before = m.numbers
+    assert m.segment((1 << 30) - 1, 60_000, 1 << 31, WINDOW, 0) == A.BRIDGE
+    assert m.numbers == before
+
+
 def test_an_overtaken_window_is_not_opened_again() -> None:
     m = engaged()
     m.segment(1, 10, 1, WINDOW, 0)
