@@ -255,6 +255,10 @@ cdef void flow_turn(worker *w, flow *f) noexcept nogil:
 cdef bint may_start(worker *w, flow *f) noexcept nogil:
     if not f.bits & F_WANTED or f.p == NULL or f.p.a == NULL or not f.p.instance or not vtl_is_up(f.p.a) or w.leaving:
         return False
+    if f.f.state == ST_LEFT:                # a segment came marked though it was not asked to be: once it is TCP's again
+        f.bits &= ~<uint16_t>F_WANTED
+        f.again_at = w.now
+        return False
     return not waits_for_lane(w, f)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from pathlib import Path
 
 import pytest
+from hands import Hands, received
 from support import PLAIN, Pair, counts, eventually
 from ways import Paths, flows, outcome
 
@@ -39,3 +42,27 @@ def test_no_more_than_half_of_hk0s_queue_are_on_their_way_at_once(lab: Lab) -> N
         done = outcome(many)
         assert outcome(one)["errors"] == {}
     assert (done["errors"], done["wrong"], done["answers"]) == ({}, 0, 2 * MANY)
+
+
+def test_one_that_began_marked_without_an_association_is_engaged_later(lab: Lab) -> None:
+    """Its service is warm: its first segment comes through hk0, where the engine knows no peer yet. It goes
+    back to TCP before the association is up, and is not forgotten for that."""
+    with Pair.open(lab, kind="segments") as pair, Hands(lab) as hands:
+        assert pair.client
+        hands.connected(PORT)
+        eventually(lambda: counts(pair.client.status())["engaged"] == 1)
+        with Paths(lab) as paths:
+            paths.drop("vtl")
+            eventually(lambda: not pair.client.status()["peers"], 20)
+        listener, client = hands.listening(PORT), hands.socket(pair.a)
+        pair.client.proc.send_signal(signal.SIGSTOP)  # both its events and its segment wait
+        client.connect((pair.b.v4, PORT))
+        client.sendall(b"?")
+        time.sleep(0.05)
+        pair.client.proc.send_signal(signal.SIGCONT)
+        server = hands.accepted(listener)
+        assert received(server, 1) == b"?"
+        assert counts(pair.client.status())["kernel.service-warm"] == 1
+        eventually(lambda: pair.client.status()["states"].get("engaged") == 2, 20)
+        server.sendall(b"!")
+        assert received(client, 1) == b"!"
