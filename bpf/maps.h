@@ -43,7 +43,7 @@ BPF_TABLE("lru_hash", struct hk_peer, u64, hk_avoid, 4096);	/* until (ktime ns) 
 BPF_TABLE("lru_hash", struct hk_peer, struct hk_warm, hk_warm, 4096);	/* the engine's */
 BPF_TABLE("lru_hash", struct hk_peer, u32, hk_known, 4096);	/* of hosts, HK_ANSWERED or the port of a service whose path seems to drop the option */
 BPF_F_TABLE("array", u32, struct hk_attention, hk_attention, 1, 1024 /* BPF_F_MMAPABLE */);
-BPF_RINGBUF_OUTPUT(hk_events, 256);
+BPF_RINGBUF_OUTPUT(hk_events, 1024);	/* pages: thousands of connections begin while the worker waits for a CPU */
 BPF_PERCPU_ARRAY(hk_counters, u64, HK_C_COUNT);
 
 static __always_inline void hk_count(u32 what)

@@ -26,7 +26,7 @@ from hooker.transports import Transport
 
 SO_NETNS_COOKIE = 71
 CGROUP_SOCKOPT = 25  # enum bpf_prog_type; not every BCC names it
-RING_SIZE = 256 * 4096  # bytes; maps.h
+RING_SIZE = 1024 * 4096  # bytes; maps.h
 MAIN = {"segments": "segments.c", "messages": "messages.c"}  # by what an engine takes
 _INCLUDE = re.compile(r'#include "([\w.]+)"')
 
