@@ -59,7 +59,7 @@ struct hk_flow {
 	__u32 rcv_nxt;
 	__u32 snd_wnd;			/* bytes beyond snd_una that the peer's TCP granted it */
 	__u32 rcv_wnd;			/* bytes beyond rcv_nxt that it granted */
-	__u32 ts_recent;		/* the peer's last timestamp (RFC 7323); 0: none */
+	__u32 ts_recent;		/* the peer's last timestamp (RFC 7323), kept up to date while it is marked; 0: none */
 	__u32 mss;			/* bytes of payload in a segment, on the wire; options but timestamps come off */
 	__u32 app_closed;		/* the application's socket reached CLOSE: HK_APP_* */
 	__u32 steered;			/* HK_STEERED_*: `want` is HK_WANT_NEVER, whatever it says; do not inject */

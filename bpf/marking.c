@@ -10,7 +10,7 @@
 static __always_inline void hk_record_init(struct hk_flow *f, u64 id)
 {
 	f->flow_id = id;
-	f->marked = f->marks = f->mss = f->app_closed = f->steered = 0;
+	f->marked = f->marks = f->ts_recent = f->mss = f->app_closed = f->steered = 0;
 	f->want = HK_WANT_TCP;		/* the engine's from now on */
 	f->hold = HK_HOLD_NONE;
 	f->burst = 0;
@@ -200,6 +200,17 @@ static __always_inline void hk_begin(struct bpf_sock_ops *s, struct hk_sock *st,
 		hk_begin_early(st, f, e);
 }
 
+/* It may come by the wire, also while the engine stands still: what says an older one is dropped (PAWS). */
+static __always_inline void hk_note_clock(struct bpf_sock_ops *s, struct hk_flow *f)
+{
+	struct bpf_sock *sk = s->sk;
+	void *tp = sk ? bpf_skc_to_tcp_sock(sk) : 0;
+	u32 now = tp ? *(volatile u32 *)(tp + HK_TCP_TS_RECENT) : 0;
+
+	if (now && now != f->ts_recent)
+		f->ts_recent = now;
+}
+
 /* Whether it has gone, or another one was there. */
 static __always_inline int hk_take_mark(struct bpf_sock_ops *s, struct hk_config *c, struct hk_sock *st)
 {
@@ -284,6 +295,8 @@ static __always_inline int hk_segment_option(struct bpf_sock_ops *s, struct hk_c
 		hk_mark(s, c, st, f);
 	else if (want != HK_WANT_MARK && f->marked)
 		hk_unmark(s, c, st, f);
+	else if (f->marked)
+		hk_note_clock(s, f);
 	if (want != HK_WANT_MARK && !f->marked && (want != HK_WANT_TCP || hk_congestion_overdue(st)))
 		hk_congestion_restore(s, st);
 	if (want == HK_WANT_NEVER && !f->marked) {

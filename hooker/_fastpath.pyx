@@ -60,6 +60,7 @@ cdef enum:
     EVENTS = 256               # of one epoll_wait
     READS = 64                 # packets of hk0 in one round, beside answers
     LAST_READS = 4096          # before a socket's end is believed
+    LATE_BATCHES = 1024        # of datagrams, after a silence
     TIMERS_A_ROUND = 4096
     PROBES_A_ROUND = QUEUE // 4
     SLAB = 1 << 19             # bytes
@@ -207,8 +208,8 @@ cdef void take_path_errors(worker *w, int which) noexcept nogil:
             vtl_path_error(w.vtl, &e.to, e.quoted, e.size, w.now)
 
 
-cdef void take_datagrams(worker *w, int which) noexcept nogil:
-    """A batch from the network. What was gathered points into it until flush_runs."""
+cdef int take_datagrams(worker *w, int which) noexcept nogil:
+    """A batch from the network; how many trains. What was gathered points into it until flush_runs."""
     cdef udp_datagram d
     cdef uint32_t offset
     cdef int i
@@ -219,6 +220,17 @@ cdef void take_datagrams(worker *w, int which) noexcept nogil:
             if vtl_recv(w.vtl, d.data, d.size, &d.source, d.ecn, w.now):
                 w.n.datagrams_dropped += 1
     flush_runs(w)
+    return trains
+
+
+cdef void hear_first(worker *w) noexcept nogil:
+    """We have slept, or stood still for so long that peers may have left: what they said comes before what our TCPs want to be
+    sent, which would be lost on who has left."""
+    cdef int which, i
+    for which in range(2):
+        for i in range(LATE_BATCHES):
+            if w.udp.fd[which] < 0 or take_datagrams(w, which) <= 0:
+                break
 
 
 cdef void device_gone(worker *w) noexcept nogil:
@@ -283,7 +295,7 @@ cdef uint64_t wait_for(worker *w) noexcept nogil:
     cdef uint64_t at = min(min(vtl_timer(w.vtl), timers_next(&w.timers)), lanes_deadline(w)), now
     if w.batch_at < w.batch.dgram_len:
         return 100000                           # the UDP socket was full
-    if turns_due(w):
+    if turns_due(w) or w.unmark_first != NULL:
         return 0
     if w.starved and w.tap != NULL:
         at = min(at, w.now + LET_GO)            # nobody says when a view that was kept goes
@@ -333,7 +345,7 @@ cdef void wake_python(worker *w) noexcept nogil:
 
 cdef void round(worker *w, uint64_t most) noexcept nogil:
     cdef epoll_event events[EVENTS]
-    cdef uint64_t ns = min(wait_for(w), most)
+    cdef uint64_t ns = min(wait_for(w), most), before = w.now
     cdef int n, i
     collect_arm(w)
     lock_give(&w.lock)
@@ -344,8 +356,12 @@ cdef void round(worker *w, uint64_t most) noexcept nogil:
     if n >= 0 and not has_hk0(events, n):       # there are fewer than EVENTS descriptors
         queue_empty(w)
     take_kernel_events(w)
+    if w.now - before > w.config.silence:
+        hear_first(w)
     for i in range(n):
         dispatch(w, &events[i])
+    if w.unmark_first != NULL:
+        take_segments(w, READS)
     take_closing(w)
     if vtl_timer(w.vtl) <= w.now:
         vtl_on_timer(w.vtl, w.now)

@@ -29,4 +29,5 @@ cdef void flow_doubt(worker *w, flow *f) noexcept nogil       # a sign that the 
 cdef void flow_steered(worker *w, flow *f, int why) noexcept nogil          # TCP's for good
 cdef void flow_chosen(worker *w, flow *f) noexcept nogil          # the same: what its application wants only TCP has
 cdef void flow_cut_off(worker *w, flow *f) noexcept nogil     # its lane is blocked
+cdef void unmark_due(worker *w) noexcept nogil                # hk0 has been read: marks that have waited for that go
 cdef void flow_due(worker *w, flow *f) noexcept nogil         # its timer

@@ -24,7 +24,7 @@ from hooker.engine.starts cimport start_note, start_waits
 from hooker.engine.stash cimport stash_as_said, stash_drop, stash_fits, stash_keep, stash_rest, stash_take
 from hooker.engine.trail cimport trail_end, trail_ends, trail_note
 from hooker.engine.warm cimport service_cools, service_engaged, service_forget
-from hooker.engine.wire cimport wire_bare, wire_kept, wire_segment
+from hooker.engine.wire cimport wire_bare, wire_kept, wire_newest, wire_segment
 from hooker.engine.unread cimport is_read
 from hooker.engine.worker cimport *
 from hooker.engine.slab cimport slab
@@ -36,7 +36,7 @@ from hooker.flow.proof cimport MAX_BINDING, PROOF_ACCEPT, PROOF_OPEN, prove
 from hooker.includes.bpf cimport BPF_MAP_UPDATE_ELEM, hk_bpf_elem
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport hk_load32, hk_store32
-from hooker.tcp.segment cimport FLAG_FIN, FLAG_PSH, FLAG_RST, FLAG_URG, Segment
+from hooker.tcp.segment cimport FLAG_ACK, FLAG_FIN, FLAG_PSH, FLAG_RST, FLAG_URG, Segment
 from hooker.tcp.twin cimport twin_expired
 from hooker.transports.vtl cimport send_message
 from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_channel
@@ -70,13 +70,14 @@ cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
                         and hk_load32(&f.rec.marked) and f.f.reason != WHY_ENGINE_STOPS)
     if todo & DO_MARK and f.rec != NULL and f.f.role == ROLE_SERVER and f.f.flags & FL_EARLY:
         hk_store32(&f.rec.burst, BURST)         # first: the mark may be set at once
-    if todo & (DO_MARK | DO_UNMARK) and f.rec != NULL:
-        hk_store32(&f.rec.want, HK_WANT_MARK if todo & DO_MARK else HK_WANT_LEFT)
+    if todo & DO_MARK and f.rec != NULL:
+        f.unmark = min(f.unmark, <uint8_t>UNMARK_LISTED)
+        hk_store32(&f.rec.want, HK_WANT_MARK)
+    elif todo & DO_UNMARK and f.rec != NULL:
+        unmark_later(w, f)
     if f.f.state != out.was:
         start_note(w, f)
         entered(w, f, out)
-    if todo & DO_UNMARK and f.rec != NULL and f.rec.marked and c.s == NULL and not f.bits & F_STEERED:
-        give_probe(w, f, True)                  # a socket at rest is unmarked when it answers
     if todo & DO_SAY:
         say_all(w, f, out)
     if c.s != NULL and todo & (DO_SEND_DATA | DO_BRIDGE):
@@ -114,6 +115,38 @@ cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
 
 
 # ---- states ------------------------------------------------------------------------------------------
+
+cdef void unmark_later(worker *w, flow *f) noexcept nogil:
+    """What it has sent through hk0 goes to the wire before what it sends there itself. Overtaken, bytes are dropped as old
+    (PAWS), and an old acknowledgement beside them keeps the far TCP from taking over their timestamp (as Linux does it)."""
+    if f.unmark == UNMARK_WAITS or hk_load32(&f.rec.want) == HK_WANT_LEFT:
+        return
+    if not hk_load32(&f.rec.marked) or f.bits & F_STEERED:
+        hk_store32(&f.rec.want, HK_WANT_LEFT)
+        return
+    if not f.unmark:
+        f.unmark_at, f.unmark_next = w.now + 1, NULL     # read to the end once more
+        if w.unmark_last != NULL:
+            w.unmark_last.unmark_next = f
+        else:
+            w.unmark_first = f
+        w.unmark_last = f
+    f.unmark = UNMARK_WAITS
+
+
+cdef void unmark_due(worker *w) noexcept nogil:
+    cdef flow *f = w.unmark_first
+    while f != NULL and is_read(w, f.unmark_at):
+        w.unmark_first = f.unmark_next
+        if w.unmark_first == NULL:
+            w.unmark_last = NULL
+        if f.unmark == UNMARK_WAITS and f.rec != NULL:
+            hk_store32(&f.rec.want, HK_WANT_LEFT)
+        f.unmark = UNMARK_NOT
+        if f.rec != NULL:
+            give_probe(w, f, True)              # a socket at rest is unmarked when it answers
+        f = w.unmark_first
+
 
 cdef void entered(worker *w, flow *f, const Outcome *out) noexcept nogil:
     if f.f.state == ST_ARMED:
@@ -552,8 +585,15 @@ cdef void say_proof(worker *w, flow *f, message_type kind) noexcept nogil:
 
 # ---- the local TCP's bytes ---------------------------------------------------------------------------
 
+cdef inline bint is_outdated(const flow *f, const Segment *s) noexcept nogil:
+    """It says what had arrived when it was made, and a newer ACK follows: the answer to the probe at the end of hk0's queue. One
+    after the other they would tell the far TCP the history of our silence: what it has repeated since, it would take for needless
+    (RFC 3522), and take back that anything is lost."""
+    return f.unmark and s.length == 0 and s.flags == FLAG_ACK
+
+
 cdef void pass_on(worker *w, flow *f, uint32_t todo, cause *c) noexcept nogil:
-    if todo & DO_BRIDGE:
+    if todo & DO_BRIDGE and not is_outdated(f, c.s):
         w.n.segments_bridged += 1
         wire_segment(w, f, c.s)
     if todo & DO_SEND_DATA:
@@ -622,6 +662,8 @@ cdef void on_wire(worker *w, flow *f, uint32_t todo) noexcept nogil:
     if todo & (DO_WIRE_OLDEST | DO_WIRE_EARLY):
         kept_acked(w, f)
         wire_kept(w, f)
+        if todo & DO_WIRE_OLDEST:
+            wire_newest(w, f)
 
 
 # ---- towards the local TCP ---------------------------------------------------------------------------

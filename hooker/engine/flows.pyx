@@ -375,7 +375,8 @@ cdef void flows_reap(worker *w) noexcept nogil:
     w.over = NULL
     while f != NULL:
         following = f.closed_next
-        if f.bits & (F_DIRTY | F_TRAIL_DUE) or f.starts & START_WAITS or f.gather != NULL or (f.r != NULL and f.r.bits & R_DUE):
+        if (f.bits & (F_DIRTY | F_TRAIL_DUE) or f.starts & START_WAITS or f.unmark or f.gather != NULL
+                or (f.r != NULL and f.r.bits & R_DUE)):
             f.closed_next = w.over
             w.over = f
         else:
@@ -388,7 +389,7 @@ cdef void flows_reap(worker *w) noexcept nogil:
 
 cdef void flow_left(flow *f) noexcept nogil:
     """On TCP, as far as anybody knows now: with all that its application had."""
-    if f.rec != NULL:
+    if f.rec != NULL and f.unmark != UNMARK_WAITS:
         hk_store32(&f.rec.want, HK_WANT_LEFT)
 
 

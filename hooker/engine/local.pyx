@@ -5,7 +5,7 @@ Without a slab the packet is read nevertheless: its acknowledgement counts, its 
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
-from hooker.engine.actions cimport act, cause, flow_doubt, flow_lingered, has_fin
+from hooker.engine.actions cimport act, cause, flow_doubt, flow_lingered, has_fin, unmark_due
 from hooker.engine.hk0 cimport is_due
 from hooker.engine.index cimport flow_by_tuple
 from hooker.engine.kernel cimport take_kernel_events
@@ -46,12 +46,14 @@ cdef bint take_segments(worker *w, int most) noexcept nogil:
         room = memory.base + memory.used if memory != NULL else w.spare
         if tun_read(w.tun_fd, room, &size, 1, &w.tun) <= 0:
             queue_empty(w)
+            unmark_due(w)
             return False
         queue_read(w)
         w.n.segments += 1
         w.n.segment_bytes += size
         if hear(w, room, size, memory):
             memory.used += (size + LINE - 1) & ~<size_t>(LINE - 1)
+    unmark_due(w)
     return True
 
 

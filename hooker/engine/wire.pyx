@@ -5,15 +5,18 @@ said itself, and the timestamp on a bare segment is one that the remote TCP has 
 that is still under way, which would then be dropped as old (PAWS, RFC 7323 5).
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from hooker.engine.cells cimport cell
 from hooker.engine.hold cimport is_withheld
 from hooker.engine.worker cimport *
+from hooker.flow.messages cimport DATA_FIN, DATA_PSH, DATA_URG
 from hooker.includes.hk cimport HK_MARK_OWN, HK_TCP_TIMESTAMPS
 from hooker.includes.addresses cimport fill_end, set_int
 from hooker.includes.linux cimport *
 from hooker.tcp.segment cimport *
+from hooker.vtl.api cimport vtl_block
+from hooker.vtl.endpoint cimport vtl_channel_newest
 
 cdef enum:
     IPV6_HDRINCL_ = 36
@@ -55,12 +58,14 @@ cdef void send_packet(worker *w, const uint8_t *packet, uint32_t n) noexcept nog
         w.n.wire_errors += 1
 
 
+cdef inline uint32_t path_mss(const flow *f) noexcept nogil:
+    cdef uint32_t now = hk_load32(&f.rec.mss) if f.rec != NULL else 0     # the kernel program may write it meanwhile
+    return now if now else f.mss if f.mss else LEAST_MSS
+
+
 cdef uint32_t packet_size(const flow *f, const Segment *s) noexcept nogil:
     """Of the path, as far as TCP has found it out: the device has no limit of its own."""
-    cdef uint32_t mss = f.mss if f.mss else LEAST_MSS
-    cdef uint32_t now = hk_load32(&f.rec.mss) if f.rec != NULL else 0     # the kernel program may write it meanwhile
-    if now:
-        mss = now
+    cdef uint32_t mss = path_mss(f)
     if s.gso_size and s.gso_size < mss:
         mss = s.gso_size
     return <uint32_t>(s.data - s.ip) + mss
@@ -98,23 +103,43 @@ cdef void begin(const flow *f, uint32_t position, uint8_t flags, Segment *s) noe
             s.ts_value = f.t.ts_echo
 
 
-cdef void wire_kept(worker *w, flow *f) noexcept nogil:
+cdef void wire_bytes(worker *w, flow *f, uint32_t position, const uint8_t *data, uint32_t length, uint8_t flags) noexcept nogil:
     """With the newest timestamp, as TCP repeats: the far TCP may know a newer one than was echoed here."""
     cdef Segment s
-    cdef uint32_t n, mss = hk_load32(&f.rec.mss) if f.rec != NULL else 0
+    cdef uint32_t n
+    begin(f, position, flags, &s)
+    s.ts_value = f.f.tsval
+    s.data, s.length = data, length
+    n = segment_build(&s, False, w.cut)
+    memcpy(w.cut + n, data, length)
+    w.n.segments_repeated += 1
+    send_packet(w, w.cut + VNET_HEADER, n - VNET_HEADER + length)
+
+
+cdef void wire_kept(worker *w, flow *f) noexcept nogil:
+    cdef uint32_t mss = path_mss(f)
     cdef cell *k = f.kept
     if k == NULL or is_withheld(f):
         return
-    begin(f, k.position, k.flags, &s)
-    s.ts_value = f.f.tsval
-    s.data, s.length = k.data, k.n
-    if 0 < mss < s.length:              # the path has become narrower
-        s.length = mss
-        s.flags &= ~<uint8_t>(FLAG_FIN | FLAG_PSH)
-    n = segment_build(&s, False, w.cut)
-    memcpy(w.cut + n, s.data, s.length)
-    w.n.segments_repeated += 1
-    send_packet(w, w.cut + VNET_HEADER, n - VNET_HEADER + s.length)
+    if k.n > mss:                       # the path has become narrower
+        wire_bytes(w, f, k.position, k.data, mss, k.flags & ~<uint8_t>(FLAG_FIN | FLAG_PSH))
+    else:
+        wire_bytes(w, f, k.position, k.data, k.n, k.flags)
+
+
+cdef void wire_newest(worker *w, flow *f) noexcept nogil:
+    """What the transport has is lost, and the local TCP does not know. Where it was told of a round trip as long as our silence
+    it would wait twice that; but behind this segment the far TCP shows it the hole, by SACK."""
+    cdef uint32_t most = path_mss(f), cut
+    cdef uint8_t flags
+    cdef vtl_block b
+    if f.channel == NULL or is_withheld(f) or not vtl_channel_newest(f.channel, &b) or b.flags & DATA_URG:
+        return
+    cut = b.n - most if b.n > most else 0
+    if <int32_t>(b.position + cut - f.f.snd_una) < 0 or (f.kept != NULL and f.kept.position == b.position + cut):
+        return
+    flags = (FLAG_FIN if b.flags & DATA_FIN else 0) | (FLAG_PSH if b.flags & DATA_PSH else 0)
+    wire_bytes(w, f, b.position + cut, b.data + cut, b.n - cut, flags)
 
 
 cdef void send_bare(worker *w, Segment *s) noexcept nogil:

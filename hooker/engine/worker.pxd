@@ -102,6 +102,11 @@ cdef enum start_bit:            # of clients (starts.pyx)
     START_WAITS = 1 << 0       # in worker.waiting
     START_COUNTS = 1 << 1      # in worker.starting
 
+cdef enum unmark_state:
+    UNMARK_NOT = 0
+    UNMARK_LISTED              # in worker.unmark_first, and its mark stays
+    UNMARK_WAITS               # in that list, and its mark goes
+
 cdef enum redirected_bit:
     R_ALLOWED = 1 << 0         # its messages may come by the redirect socket
     R_DUE = 1 << 1             # in worker.senders
@@ -136,8 +141,10 @@ cdef struct flow:
     uint64_t id                # generation << 32 | slot
     uint64_t locator
     uint64_t cookie            # SO_COOKIE of the socket
+    uint64_t unmark_at         # ns: its segments go by the wire when hk0 has been read to there
     uint64_t opened_ns
     uint64_t armed_ns          # since when a segment of it is awaited
+    flow *unmark_next
     uint64_t again_at          # client: when it tries again; UINT64_MAX: not. Engaged: since when. Closed: its channel's end
     uint64_t bytes_out
     uint64_t bytes_in
@@ -163,6 +170,7 @@ cdef struct flow:
     uint8_t cooled             # what the kernel program knew of its service
     uint8_t rests              # its channel was given back, and its association is held
     uint8_t starts             # start_bit
+    uint8_t unmark             # unmark_state
     uint8_t sent               # segments with bytes since it was engaged, as far as they are counted
     uint8_t heard              # a segment has come out of hk0 while it was held
     uint16_t speaks            # the run of the engine that answered the SYN; 0: none did
@@ -321,6 +329,8 @@ cdef struct worker:
     uint64_t mark_ns           # the next such moment:
     uint64_t mark_count        # when so many packets have been read in all
     uint64_t answered          # packets written to hk0 before it was read last
+    flow *unmark_first         # whose mark goes when what they have sent there has been read
+    flow *unmark_last
     uint32_t mark              # of sockets that are led here
     lane lanes[2]              # IPv4, IPv6
     cut cuts[256]              # CUTS

@@ -87,7 +87,7 @@ class Action(IntFlag):
     MARK = auto()  # the kernel program is to mark the socket, and to say snd_una, snd_nxt, rcv_nxt then
     UNMARK = auto()
     BRIDGE = auto()  # this segment goes to the wire, cut to MSS; of a pinned flow without payload
-    WIRE_OLDEST = auto()  # the oldest unacknowledged segment goes to the wire
+    WIRE_OLDEST = auto()  # the oldest unacknowledged segment goes to the wire, and the transport's last
     WIRE_EARLY = auto()  # all that was sent as DATA and is unacknowledged goes to the wire
     WIRE_ACK = auto()  # a bare ACK goes to the wire: the peer's kernel learns what ours has
     WIRE_RST = auto()

@@ -90,6 +90,7 @@ cdef bint channel_at_rest(const Channel *c) noexcept nogil
 cdef void assoc_hold(Assoc *a) noexcept nogil
 cdef void assoc_let_go(Assoc *a) noexcept nogil
 cdef int channel_send(Channel *c, const vtl_block *b, void *owner) noexcept nogil       # 0, or -1: full, or no memory
+cdef const Item *channel_newest(const Channel *c) noexcept nogil        # NULL: nothing of it is unacknowledged
 cdef int channel_say(Channel *c, const uint8_t *p, uint32_t n) noexcept nogil           # the same
 cdef int assoc_say(Assoc *a, const uint8_t *p, uint32_t n) noexcept nogil               # the same
 cdef void channel_talk(Channel *c) noexcept nogil                        # it has control messages or a report to send

@@ -263,6 +263,23 @@ cdef int channel_send(Channel *c, const vtl_block *b, void *owner) noexcept nogi
     return 0
 
 
+cdef inline const Item *newer(Item *first, const Item *best) noexcept nogil:
+    cdef Item *at = first
+    cdef uint32_t i
+    for i in range(NEAR if first != NULL else 0):
+        at = at.prev                            # of a ring: the last one comes first
+        if is_block(at) and (best == NULL or behind(at, best) > 0):
+            best = at
+        if at == first:
+            break
+    return best
+
+
+cdef const Item *channel_newest(const Channel *c) noexcept nogil:
+    """The block with the highest position among the last of each list."""
+    return newer(c.fresh, newer(c.again, newer(c.flight, NULL)))
+
+
 cdef int channel_say(Channel *c, const uint8_t *p, uint32_t n) noexcept nogil:
     cdef Item *it
     if not 0 < n <= VTL_MAX_MESSAGE or c.said == MAX_SAID or not may_say(c.assoc):

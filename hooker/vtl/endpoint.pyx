@@ -546,6 +546,14 @@ cdef bint vtl_channel_at_rest(const vtl_channel *c) noexcept nogil:
     return channel_at_rest(C(c))
 
 
+cdef bint vtl_channel_newest(const vtl_channel *c, vtl_block *out) noexcept nogil:
+    cdef const Item *it = channel_newest(C(c))
+    if it == NULL:
+        return False
+    out.id, out.position, out.epoch, out.flags, out.n, out.data = it.id, it.position, it.epoch, it.flags, it.n, it.data
+    return True
+
+
 cdef void vtl_hold(vtl_assoc *a) noexcept nogil:
     assoc_hold(A(a))
 

@@ -181,6 +181,23 @@ def test_the_record_says_where_the_connection_stands(shared: Bed, family: int, e
         assert grants == record["rcv_wnd"] > 10_000
 
 
+@both_families
+@both_ends
+def test_the_record_says_the_newest_timestamp_that_has_come_by_the_wire(
+    shared: Bed, family: int, end: str
+) -> None:
+    """What says an older one is dropped (PAWS), so the engine must not, be it only waking up."""
+    with connection(shared, family) as pair:
+        one, other = ends(pair, end)
+        one.want(MARK)
+        say(one, other)
+        before = one.record["ts_recent"]
+        time.sleep(0.3)
+        say(other, one)
+        eventually(lambda: one.record["ts_recent"] != before)  # when it has been acknowledged
+        assert 250 < one.record["ts_recent"] - before < 10_000  # ms
+
+
 def test_what_is_unacknowledged_is_in_the_record(shared: Bed) -> None:
     with connection(shared) as (client, server):
         say(client, server, bytes(1000))

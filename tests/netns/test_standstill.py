@@ -1,0 +1,174 @@
+"""An engine that stands still under bulk transfers, and goes on: the wire is shown what TCP said, in order.
+
+Its peer's engine has left meanwhile. What the stopped one's TCP has sent waits in hk0, and is old there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import signal
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from support import address, any_address, eventually, peer, result, same
+from ways import Paths, engaged, open_way
+
+from hooker.lab import INTERFACE, Host, Lab
+
+pytestmark = [pytest.mark.timeout(120), pytest.mark.alone]
+
+PORT = 7900
+FLOWS = 4
+SIZE = 40_000_000  # bytes, each way of each flow
+STILL = 2.0  # s
+OLD = 1000  # ms: most of the time that it stood
+ACK = 16
+ANY = 3  # ETH_P_ALL
+ONLY_TCP = [  # of IPv4 and IPv6, without other headers
+    (0x28, 0, 0, 12),  # ldh [12]
+    (0x15, 0, 3, 0x800),
+    (0x30, 0, 0, 23),  # ldb [23]
+    (0x15, 4, 0, 6),
+    (0x06, 0, 0, 0),
+    (0x15, 0, 3, 0x86DD),
+    (0x30, 0, 0, 20),  # ldb [20]
+    (0x15, 0, 1, 6),
+    (0x06, 0, 0, 200),
+    (0x06, 0, 0, 0),
+]
+
+
+@dataclass
+class Segment:
+    at: float  # s
+    ports: tuple[int, int]
+    seq: int
+    length: int
+    flags: int
+    tsval: int
+
+
+@dataclass
+class Tap:
+    """The TCP segments that leave a host by the wire."""
+
+    segments: list[Segment] = field(default_factory=list)
+
+    @classmethod
+    @contextlib.contextmanager
+    def on(cls, host: Host) -> Iterator[Tap]:
+        tap, over = cls(), threading.Event()
+        with host.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as wire:
+            wire.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
+            program = b"".join(struct.pack("HBBI", *line) for line in ONLY_TCP)
+            lines = ctypes.create_string_buffer(program)
+            filters = struct.pack("HL", len(ONLY_TCP), ctypes.addressof(lines))
+            wire.setsockopt(socket.SOL_SOCKET, 26, filters)  # SO_ATTACH_FILTER
+            wire.bind((INTERFACE, ANY))
+            wire.settimeout(0.1)
+            reader = threading.Thread(target=tap._read, args=(wire, over))
+            reader.start()
+            try:
+                yield tap
+            finally:
+                time.sleep(0.2)
+                over.set()
+                reader.join()
+
+    def _read(self, wire: socket.socket, over: threading.Event) -> None:
+        while not over.is_set():
+            with contextlib.suppress(TimeoutError):
+                frame, where = wire.recvfrom(200)
+                if where[2] == socket.PACKET_OUTGOING:
+                    self._note(frame)
+
+    def _note(self, frame: bytes) -> None:
+        six = frame[12:14] == b"\x86\xdd"
+        start = 14 + (40 if six else 20)
+        size = struct.unpack_from("!H", frame, 18 if six else 16)[0] - (0 if six else 20)
+        ports = struct.unpack_from("!HH", frame, start)
+        seq = struct.unpack_from("!I", frame, start + 4)[0]
+        header = (frame[start + 12] >> 4) * 4
+        options = frame[start + 20 : start + header]
+        at = options.find(b"\x08\x0a")
+        tsval = struct.unpack_from("!I", options, at + 2)[0] if at >= 0 else 0
+        flags = frame[start + 13]
+        self.segments.append(Segment(time.monotonic(), ports, seq, size - header, flags, tsval))
+
+    def waited(self, until: float) -> Iterator[Segment]:
+        """Those that were made before *until*, and left after it."""
+        clocks: dict[tuple[int, int], float] = {}  # ms: each flow has its own
+        for one in self.segments:
+            clocks[one.ports] = max(clocks.get(one.ports, 0), one.tsval - 1000 * one.at)
+        for one in self.segments:
+            if one.at > until > (one.tsval - clocks[one.ports]) / 1000 + 0.2:
+                yield one
+
+    def overtaken(self, until: float) -> int:
+        """How many of these, with data, say a time long before one that the wire was told already."""
+        newest: dict[tuple[int, int], int] = {}
+        late = {id(one) for one in self.waited(until)}
+        number = 0
+        for one in (one for one in self.segments if one.length):
+            number += id(one) in late and newest.get(one.ports, 0) - one.tsval > OLD
+            newest[one.ports] = max(newest.get(one.ports, 0), one.tsval)
+        return number
+
+    def outdated(self, until: float) -> int:
+        """How many of these are bare ACKs."""
+        return sum(not one.length and one.flags == ACK for one in self.waited(until))
+
+
+@pytest.mark.parametrize("family", ["v4", "v6"])
+@pytest.mark.parametrize("whose", ["client", "server"])
+def test_transfers_go_on_when_the_engine_does(whose: str, family: str) -> None:
+    with Lab() as lab, open_way(lab, "segments") as pair:
+        go = lab.tmp / "go"
+        script = ("send:100", "recv:100", f"wait-file:{go}", f"duplex-blocking:{SIZE}", "close")
+        ends = []
+        for port in range(PORT, PORT + FLOWS):
+            ends.append(peer(pair.b, "serve", any_address(family), port, *script))
+            ends.append(peer(pair.a, "connect", address(pair.b, family), port, *script))
+        eventually(lambda: engaged(pair) >= FLOWS, 15)
+        with Tap.on(pair.a if whose == "client" else pair.b) as tap:
+            go.touch()
+            time.sleep(0.2)
+            engine = getattr(pair, whose)
+            engine.proc.send_signal(signal.SIGSTOP)
+            try:
+                time.sleep(STILL)
+            finally:
+                engine.proc.send_signal(signal.SIGCONT)
+            woken = time.monotonic()
+            done = [result(one) for one in ends]
+        assert [one["error"] for one in done] == [None] * len(ends)
+        for server, client in zip(done[::2], done[1::2], strict=True):
+            same(server, client)
+            same(client, server)
+        assert tap.overtaken(woken) == 0
+        assert tap.outdated(woken) <= 2 * FLOWS
+
+
+def test_who_leaves_shows_the_far_tcp_the_end_of_what_the_transport_had() -> None:
+    """A hole that TCP does not know of, in front of nothing else, would wait for a timeout."""
+    size = 300_000
+    with Lab() as lab, open_way(lab, "segments") as pair, Paths(lab) as paths:
+        go = lab.tmp / "go"
+        script = ("send:100", "recv:100", f"wait-file:{go}")
+        server = peer(pair.b, "serve", "0.0.0.0", PORT, *script, "recv-all", "close")
+        client = peer(pair.a, "connect", pair.b.v4, PORT, *script, f"send:{size}", "close")
+        eventually(lambda: engaged(pair) >= 1, 15)
+        paths.drop("vtl")
+        with Tap.on(pair.a) as tap:
+            go.touch()
+            one, other = result(client), result(server)
+        same(one, other)
+        oldest, newest = [one for one in tap.segments if one.length][:2]
+        assert newest.seq - oldest.seq - oldest.length > 5000  # of the ten segments that a TCP begins with
+        assert newest.tsval == oldest.tsval  # the engine's, not the next of TCP's
