@@ -36,7 +36,7 @@ from hooker.engine.redirected cimport redirected_start
 from hooker.engine.remote cimport flush_runs, on_block, on_message, runs_free, runs_init
 from hooker.engine.trail cimport TRAIL_ALWAYS, TRAIL_AUTO, TRAIL_NEVER, trail_flush
 from hooker.engine.turns cimport turns_due, turns_free, turns_take, walk_begin
-from hooker.engine.unread cimport queue_empty, queue_share
+from hooker.engine.unread cimport is_read, queue_empty, queue_share
 from hooker.engine.view cimport (
     view_counters, view_ended, view_flows, view_lanes, view_notices, view_peers, view_reasons,
 )
@@ -48,7 +48,7 @@ from hooker.flow.machine cimport flow_compose, flow_defaults
 from hooker.flow.messages cimport MSG_ACKED, Message
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport *
-from hooker.engine.tun cimport QUEUE, SLOT
+from hooker.engine.tun cimport PACED, SLOT
 from hooker.transports.vtl cimport write_report
 from hooker.vtl.api cimport *
 from hooker.vtl.endpoint cimport *
@@ -59,10 +59,10 @@ from hooker.transports import check_congestion
 cdef enum:
     EVENTS = 256               # of one epoll_wait
     READS = 64                 # packets of hk0 in one round, beside answers
-    LAST_READS = 4096          # before a socket's end is believed
+    LAST_READS = 4096          # of a round in which a socket has ended
     LATE_BATCHES = 1024        # of datagrams, after a silence
     TIMERS_A_ROUND = 4096
-    PROBES_A_ROUND = QUEUE // 4
+    PROBES_A_ROUND = PACED // 4
     SLAB = 1 << 19             # bytes
     SLABS = 256
     BUDGET = 192 << 20         # bytes that peers may make the engine hold
@@ -179,11 +179,14 @@ cdef void fill_sink(vtl_sink *s, worker *w) noexcept nogil:
 cdef void take_closing(worker *w) noexcept nogil:
     cdef flow *f
     cdef flow *following
-    if w.closing == NULL:
+    if w.ending == NULL:
+        w.ending, w.closing, w.ending_ns = w.closing, NULL, w.now
+    if w.ending == NULL:
         return
-    take_segments(w, LAST_READS)        # which may find more of them
-    f = w.closing
-    w.closing = NULL
+    if take_segments(w, LAST_READS) and not is_read(w, w.ending_ns):
+        return
+    f = w.ending
+    w.ending = NULL
     while f != NULL:
         following = f.closed_next
         f.bits &= ~<uint16_t>F_CLOSING
@@ -295,7 +298,7 @@ cdef uint64_t wait_for(worker *w) noexcept nogil:
     cdef uint64_t at = min(min(vtl_timer(w.vtl), timers_next(&w.timers)), lanes_deadline(w)), now
     if w.batch_at < w.batch.dgram_len:
         return 100000                           # the UDP socket was full
-    if turns_due(w) or w.unmark_first != NULL:
+    if turns_due(w) or w.unmark_first != NULL or w.closing != NULL or w.ending != NULL:
         return 0
     if w.starved and w.tap != NULL:
         at = min(at, w.now + LET_GO)            # nobody says when a view that was kept goes

@@ -40,10 +40,9 @@ cdef int flows_init(worker *w) noexcept nogil:
     return index_init(w) if w.flows != NULL and w.given_back != NULL and w.strays != NULL else -1
 
 
-cdef void closing_let_go(worker *w) noexcept nogil:
-    cdef flow *f = w.closing
+cdef void let_go(worker *w, flow *f) noexcept nogil:
+    """Of a list of those that are about to end."""
     cdef flow *following
-    w.closing = NULL
     while f != NULL:
         following = f.closed_next
         f.bits &= ~<uint16_t>F_CLOSING
@@ -56,7 +55,9 @@ cdef void closing_let_go(worker *w) noexcept nogil:
 cdef void flows_free(worker *w) noexcept nogil:
     cdef uint32_t i
     cdef flow *f
-    closing_let_go(w)
+    let_go(w, w.closing)
+    let_go(w, w.ending)
+    w.closing = w.ending = NULL
     starts_free(w)
     for i in range(w.max_flows if w.flows != NULL else 0):
         if w.flows[i] != NULL:

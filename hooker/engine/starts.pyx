@@ -11,13 +11,13 @@ others wait it begins on TCP, too. One that is held does not wait in line, for i
 """
 
 from libc.stdint cimport uint8_t
-from hooker.engine.tun cimport QUEUE
+from hooker.engine.tun cimport PACED
 from hooker.engine.worker cimport *
 from hooker.flow.machine cimport ROLE_CLIENT, ST_BRIDGE, ST_OPENING
 from hooker.includes.linux cimport hk_store32
 
 cdef enum:
-    STARTS = QUEUE // 2        # each draws about two packets
+    STARTS = PACED // 2        # each draws about two packets
 
 
 cdef void show(worker *w) noexcept nogil:

@@ -5,7 +5,11 @@ from hooker.includes.linux cimport iovec
 from hooker.tcp.twin cimport twin_segment
 
 cdef enum:
-    QUEUE = 4000                # packets that wait to be read; what comes beyond is dropped, and TCP repairs
+    # Packets that wait to be read. One that finds no room is an error to its TCP, which then does not wait
+    # for an acknowledgement, but tries again each 0.5 s, and gives up after tcp_retries2 tries: 7.5 s. So
+    # there is room for a packet of each of very many flows. The memory is their sockets' own.
+    QUEUE = 65536
+    PACED = 4000                # that we draw ourselves at most before we read
     SLOT = 65792                # bytes of a packet and its offload header at most, a multiple of a cache line
 
 cdef struct tun_counters:

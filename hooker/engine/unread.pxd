@@ -4,7 +4,7 @@
 # holds, which takes some rounds.
 
 from libc.stdint cimport uint64_t
-from hooker.engine.tun cimport QUEUE
+from hooker.engine.tun cimport PACED, QUEUE
 from hooker.engine.worker cimport worker
 
 
@@ -35,4 +35,4 @@ cdef inline int queue_share(worker *w, int least) noexcept nogil:
     """Packets to be read now: what was given since draws as many answers, which are to find room."""
     cdef uint64_t given = w.tun.written_packets - w.answered
     w.answered = w.tun.written_packets
-    return least + <int>min(given, <uint64_t>QUEUE)
+    return least + <int>min(given, <uint64_t>PACED)

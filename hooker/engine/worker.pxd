@@ -360,6 +360,8 @@ cdef struct worker:
     flow *closed_last
     uint32_t closed_n
     flow *closing              # their sockets are gone; what they have said may still be in hk0
+    flow *ending               # the same, and of these it is read before they end
+    uint64_t ending_ns         # when they came, at the latest
     flow *over                 # to be freed between rounds
     flow *last_local           # whose segment came last
     early_open early[4096]     # EARLY

@@ -77,7 +77,7 @@ def test_the_device_is_as_segments_need_it(lab: Lab) -> None:
         found = link(lab.a, made.index)
         info = found.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA")
         assert found["flags"] & 1  # up
-        assert (found.get_attr("IFLA_MTU"), found.get_attr("IFLA_TXQLEN")) == (65535, 4000)
+        assert (found.get_attr("IFLA_MTU"), found.get_attr("IFLA_TXQLEN")) == (65535, 65536)
         assert found.get_attr("IFLA_QDISC") == "noqueue"
         assert (info.get_attr("IFLA_TUN_OWNER"), info.get_attr("IFLA_TUN_VNET_HDR")) == (0, 1)
         conf = Path("/proc/sys/net")
