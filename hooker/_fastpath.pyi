@@ -31,6 +31,7 @@ class Worker:
         peer_port: int,
         transport: int,
         tun_fd: int,
+        tun_queue: int = ...,
         warm_fd: int = ...,
         mark: int = ...,
         hold_time: float = 0.0,

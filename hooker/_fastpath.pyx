@@ -48,7 +48,7 @@ from hooker.flow.machine cimport flow_compose, flow_defaults
 from hooker.flow.messages cimport MSG_ACKED, Message
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport *
-from hooker.engine.tun cimport PACED, SLOT
+from hooker.engine.tun cimport PACED, QUEUE, SLOT
 from hooker.transports.vtl cimport write_report
 from hooker.vtl.api cimport *
 from hooker.vtl.endpoint cimport *
@@ -469,7 +469,7 @@ cdef class Worker:
         self.w.udp.fd[0] = self.w.udp.fd[1] = self.w.raw4 = self.w.raw6 = -1
 
     def __init__(self, *, int ring_fd, int ring_size, int free_fd, int avoid_fd, size_t records, size_t attention,
-                 uint32_t max_flows, uint16_t port, uint16_t peer_port, uint8_t transport, int tun_fd, int warm_fd=-1, uint32_t mark=0,
+                 uint32_t max_flows, uint16_t port, uint16_t peer_port, uint8_t transport, int tun_fd, uint32_t tun_queue=QUEUE, int warm_fd=-1, uint32_t mark=0,
                  double hold_time=0.0, double avoid_time=60.0, double dead_after=5.0, tuple datagrams=(1472, 1472), congestion="auto",
                  tuple keys=(), bint fec=True, double busy_poll=0.0, bint listening=True, uint32_t slabs=SLABS,
                  str trail="auto", size_t redirects=0, int adopt_fd=-1, int redirect_fd=-1, tap=None):
@@ -479,6 +479,7 @@ cdef class Worker:
         if max_flows == 0 or max_flows & (max_flows - 1):
             raise ValueError(f"max_flows must be a power of two, not {max_flows}")
         w.ring_fd, w.free_fd, w.avoid_fd, w.tun_fd, w.warm_fd = ring_fd, free_fd, avoid_fd, tun_fd, warm_fd
+        w.tun_queue = tun_queue
         w.records = <hk_flow *>records
         w.max_flows, w.mark = max_flows, mark
         w.peer_port = peer_port

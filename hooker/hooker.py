@@ -277,6 +277,7 @@ class Hooker:
         with _no_port():
             return Worker(
                 tun_fd=self._lane.descriptor,
+                tun_queue=self._lane.queue_length,
                 warm_fd=self._kernel.warm,
                 trail=self.trail,
                 ring_fd=self._kernel.ring,

@@ -92,6 +92,7 @@ def make_worker(kernel: Any, lane: Any, port: int, wire_id: int) -> Any:
         peer_port=port,
         transport=wire_id,
         tun_fd=lane.descriptor,
+        tun_queue=lane.queue_length,
         mark=lane.mark,
         busy_poll=100e-6,
         slabs=int(os.environ.get("HOOKER_TEST_SLABS", "256")),

@@ -1,10 +1,10 @@
 # How far hk0 has been read. An engine that has much to do, or too little of the CPU, is late there, and
-# what it waits for is in the queue: a FIFO of QUEUE packets. So silence counts only for moments of which
+# what it waits for is in the queue: a FIFO of tun_queue packets. So silence counts only for moments of which
 # all has been read: the queue has been found empty since, or as many packets have been read since as it
 # holds, which takes some rounds.
 
 from libc.stdint cimport uint64_t
-from hooker.engine.tun cimport PACED, QUEUE
+from hooker.engine.tun cimport PACED
 from hooker.engine.worker cimport worker
 
 
@@ -18,7 +18,7 @@ cdef inline bint was_full(const worker *w, uint64_t since) noexcept nogil:
 
 cdef inline void queue_from_here(worker *w, uint64_t at) noexcept nogil:
     w.mark_ns = at
-    w.mark_count = w.tun.read_packets + QUEUE
+    w.mark_count = w.tun.read_packets + w.tun_queue
 
 cdef inline void queue_empty(worker *w) noexcept nogil:
     w.read_to = w.now

@@ -22,6 +22,7 @@ TUN = "/dev/net/tun"
 NAME = "hk0"
 MTU = 65535  # bytes: no segment is cut for this link
 MOST_QUEUES = 256  # of the kernel, drivers/net/tun.c
+LEAST_QUEUE = 1000  # packets: with less, a device is refused
 NO_ADDRESS = "192.0.0.8"  # RFC 7600, of host scope: rp_filter 2 lets packets in only with an address
 
 TUNSETIFF, TUNSETOWNER, TUNSETOFFLOAD = 0x400454CA, 0x400454CC, 0x400454D0  # linux/if_tun.h
@@ -42,7 +43,7 @@ class Device:
         name: of the interface; with %d in it, the first that is free.
         queues: one descriptor each. Segments of one flow come through one of them.
         mtu: of the link.
-        queue_length: packets that wait to be read, for each queue.
+        queue_length: packets that wait to be read, for each queue; at most. The attribute says how many.
 
     Raises:
         KernelError: this kernel has no TUN devices, or there is an interface of that name.
@@ -83,7 +84,8 @@ class Device:
             index: int = netlink.link_lookup(ifname=self.name)[0]
             self._refuse_strangers(netlink, index)
             more: dict[str, Any] = {"IFLA_AF_SPEC": families} if families else {}
-            netlink.link("set", index=index, mtu=mtu, txqlen=queue_length, **more)
+            netlink.link("set", index=index, mtu=mtu, **more)
+            self.queue_length = _lengthen(netlink, index, queue_length)
             # fq_codel, many systems' default, would drop
             netlink.tc("add", "noqueue", index, parent=ROOT_QDISC)
             self._allow_any_source()
@@ -130,6 +132,19 @@ class Device:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _lengthen(netlink: Any, index: int, length: int) -> int:
+    """The queue, to that length or half of it, and so on: Linux 6.1 takes no 32,768."""
+    while True:
+        try:
+            netlink.link("set", index=index, txqlen=length)
+        except Exception as error:  # netlink's errors are no OSErrors
+            if getattr(error, "code", None) not in (errno.ERANGE, errno.ENOMEM) or length <= LEAST_QUEUE:
+                raise
+            length //= 2
+        else:
+            return length
 
 
 def check_device() -> None:

@@ -45,6 +45,11 @@ class Lane:
         """Of the device: segments are read from and written to it."""
         return self.device.descriptors[0]
 
+    @property
+    def queue_length(self) -> int:
+        """Packets that wait for the engine to read them, at most."""
+        return self.device.queue_length
+
     def __enter__(self) -> Lane:
         self._namespace = netns.own()
         try:

@@ -144,8 +144,8 @@ def test_transfers_go_on_when_the_engine_does(whose: str, family: str) -> None:
             try:
                 time.sleep(STILL)
             finally:
+                woken = time.monotonic()
                 engine.proc.send_signal(signal.SIGCONT)
-            woken = time.monotonic()
             done = [result(one) for one in ends]
         assert [one["error"] for one in done] == [None] * len(ends)
         for server, client in zip(done[::2], done[1::2], strict=True):
