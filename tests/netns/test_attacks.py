@@ -28,6 +28,8 @@ def test_honest_flows_outlive_an_attack(name: str) -> None:
     assert row["grew_MiB"] < 160  # half of the budget, and what malloc adds
     assert row["kept_MiB"] != "died"
     assert row["kept_MiB"] < 120
+    if name == "opens":
+        assert row["cpu_s"] < SECONDS / 3, "unknown flows are walked"
 
 
 @pytest.mark.parametrize("name", ["inits", "deaf"])
@@ -38,12 +40,6 @@ def test_honest_flows_of_segments_outlive_an_attack(name: str) -> None:
     assert row["kept_MiB"] != "died"
     assert row["grew_MiB"] < 200  # slabs, copies, and what malloc adds
     assert row["hooked"] > 1
-
-
-def test_opens_of_unknown_flows_cost_no_walk() -> None:
-    row = attacks.run("opens", SECONDS)
-    print(row)
-    assert row["cpu_s"] < SECONDS / 3
 
 
 def test_a_spoofed_icmp_error_keeps_no_peer_on_tcp() -> None:

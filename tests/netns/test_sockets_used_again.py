@@ -14,7 +14,7 @@ from support import KIND, PLAIN, SEGMENTS, Pair, address, any_address, counts, e
 
 from hooker.lab import Host, Lab
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.alone]
+pytestmark = pytest.mark.timeout(120)
 PORT = 7970
 SO_MARK = 36
 
@@ -206,6 +206,7 @@ def connect_again(pair: Pair, family: str, how: str, times: int, pause: float) -
     return [tuple(one) for one in json.loads(pair.a.run(command, timeout=90).stdout)]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("family", ["v4", "v6"])
 def test_the_same_ports_again_after_an_abort(pair: Pair, family: str) -> None:
     """Its RST is not believed while bytes are under way that precede it; the next SYN does not wait."""
@@ -216,6 +217,7 @@ def test_the_same_ports_again_after_an_abort(pair: Pair, family: str) -> None:
     assert max(seconds for _, seconds in took) < 0.9, took  # a SYN is sent again after 1 s
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("timestamps", [0, 1])
 @pytest.mark.parametrize("family", ["v4", "v6"])
 def test_the_same_ports_again_when_the_server_closed_first_and_ended(
@@ -232,6 +234,7 @@ def test_the_same_ports_again_when_the_server_closed_first_and_ended(
     assert max(seconds for _, seconds in took) < 5, took
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(PLAIN, reason="needs engines")
 def test_an_attempt_that_came_to_nothing_leaves_no_option_behind(lab: Lab) -> None:
     """The socket's next SYN goes to a port that is not hooked, and has none."""

@@ -21,7 +21,7 @@ from ways import Paths, engaged, open_way
 
 from hooker.lab import INTERFACE, Host, Lab
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.alone]
+pytestmark = pytest.mark.timeout(120)
 
 PORT = 7900
 FLOWS = 4
@@ -125,8 +125,15 @@ class Tap:
         return sum(not one.length and one.flags == ACK for one in self.waited(until))
 
 
-@pytest.mark.parametrize("family", ["v4", "v6"])
-@pytest.mark.parametrize("whose", ["client", "server"])
+@pytest.mark.parametrize(
+    ("whose", "family"),
+    [
+        ("client", "v4"),
+        ("server", "v6"),
+        pytest.param("client", "v6", marks=pytest.mark.soak),
+        pytest.param("server", "v4", marks=pytest.mark.soak),
+    ],
+)
 def test_transfers_go_on_when_the_engine_does(whose: str, family: str) -> None:
     with Lab() as lab, open_way(lab, "segments") as pair:
         go = lab.tmp / "go"
