@@ -90,7 +90,7 @@ def attempt(group: str, check: Check, world: World) -> dict[str, Any]:
     try:
         ok, detail = True, check(world)
     except Exception as error:
-        logs = "".join(f"\n--- engine {e.host}: {e.log.read_text()[-1500:]}" for e in world.engines.values())
+        logs = "".join(f"\n--- engine {a}: {e.log.read_text()[-1500:]}" for a, e in world.engines.items())
         ok, detail = False, f"{type(error).__name__}: {error}{logs}"
     took = time.monotonic() - began
     name = f"{group}: {check.__name__.replace('_', ' ')}"
