@@ -13,7 +13,7 @@ from hooker.lab import Lab
 
 pytestmark = [pytest.mark.timeout(90), pytest.mark.alone]
 MB = 1 << 20
-SECONDS = 4.0
+SECONDS = 3.0
 
 
 @pytest.mark.parametrize("name", ["sparse", "opens", "inits"])
