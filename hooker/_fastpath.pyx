@@ -60,7 +60,7 @@ cdef enum:
     EVENTS = 256               # of one epoll_wait
     READS = 64                 # packets of hk0 in one round, beside answers
     LAST_READS = 4096          # of a round in which a socket has ended
-    LATE_BATCHES = 1024        # of datagrams, after a silence
+    LATE_BATCHES = 256         # of datagrams, after a silence
     TIMERS_A_ROUND = 4096
     PROBES_A_ROUND = PACED // 4
     SLAB = 1 << 19             # bytes
@@ -228,7 +228,7 @@ cdef int take_datagrams(worker *w, int which) noexcept nogil:
 
 cdef void hear_first(worker *w) noexcept nogil:
     """We have slept, or stood still for so long that peers may have left: what they said comes before what our TCPs want to be
-    sent, which would be lost on who has left."""
+    sent, which would be lost on who has left. Never twice in a row: who floods us, and makes rounds so long, gains no share."""
     cdef int which, i
     for which in range(2):
         for i in range(LATE_BATCHES):
@@ -349,6 +349,7 @@ cdef void wake_python(worker *w) noexcept nogil:
 cdef void round(worker *w, uint64_t most) noexcept nogil:
     cdef epoll_event events[EVENTS]
     cdef uint64_t ns = min(wait_for(w), most), before = w.now
+    cdef bint was_late
     cdef int n, i
     collect_arm(w)
     lock_give(&w.lock)
@@ -359,7 +360,9 @@ cdef void round(worker *w, uint64_t most) noexcept nogil:
     if n >= 0 and not has_hk0(events, n):       # there are fewer than EVENTS descriptors
         queue_empty(w)
     take_kernel_events(w)
-    if w.now - before > w.config.silence:
+    was_late = w.late
+    w.late = w.now - before > w.config.silence
+    if w.late and not was_late:
         hear_first(w)
     for i in range(n):
         dispatch(w, &events[i])

@@ -59,6 +59,9 @@ cdef void flows_free(worker *w) noexcept nogil:
     let_go(w, w.ending)
     w.closing = w.ending = NULL
     starts_free(w)
+    while w.unmark_first != NULL:
+        w.unmark_first.unmark = UNMARK_NOT
+        w.unmark_first = w.unmark_first.unmark_next
     for i in range(w.max_flows if w.flows != NULL else 0):
         if w.flows[i] != NULL:
             flow_over(w, w.flows[i])

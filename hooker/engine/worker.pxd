@@ -325,6 +325,7 @@ cdef struct worker:
     int tun_fd
     tun_counters tun
     uint32_t tun_queue         # packets of hk0's queue
+    bint late                  # this round began long after the last one
     uint64_t read_to           # ns: what was in hk0's queue then has been read (unread.pxd)
     uint64_t full_ns           # when so many packets had been read as it holds, and it had not been found empty
     uint64_t mark_ns           # the next such moment:
