@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The maps that both kinds of engine have. HK_MAX_FLOWS comes from the loader; it is a power of two.
+ * The maps that both kinds of engine have. HK_MAX_FLOWS, a power of two, and HK_EVENT_PAGES come from the loader.
  */
 #ifndef PAGE_SIZE
 #define PAGE_SIZE 4096
@@ -43,7 +43,7 @@ BPF_TABLE("lru_hash", struct hk_peer, u64, hk_avoid, 4096);	/* until (ktime ns) 
 BPF_TABLE("lru_hash", struct hk_peer, struct hk_warm, hk_warm, 4096);	/* the engine's */
 BPF_TABLE("lru_hash", struct hk_peer, u32, hk_known, 4096);	/* of hosts, HK_ANSWERED or the port of a service whose path seems to drop the option */
 BPF_F_TABLE("array", u32, struct hk_attention, hk_attention, 1, 1024 /* BPF_F_MMAPABLE */);
-BPF_RINGBUF_OUTPUT(hk_events, 1024);	/* pages: thousands of connections begin while the worker waits for a CPU */
+BPF_RINGBUF_OUTPUT(hk_events, HK_EVENT_PAGES);
 BPF_PERCPU_ARRAY(hk_counters, u64, HK_C_COUNT);
 
 static __always_inline void hk_count(u32 what)

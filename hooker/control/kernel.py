@@ -26,7 +26,7 @@ from hooker.transports import Transport
 
 SO_NETNS_COOKIE = 71
 CGROUP_SOCKOPT = 25  # enum bpf_prog_type; not every BCC names it
-RING_SIZE = 1024 * 4096  # bytes; maps.h
+RING_SIZE = 1024 * 4096  # bytes: thousands of connections begin while the worker waits for a CPU
 MAIN = {"segments": "segments.c", "messages": "messages.c"}  # by what an engine takes
 _INCLUDE = re.compile(r'#include "([\w.]+)"')
 
@@ -86,7 +86,11 @@ class KernelPrograms:
         self._counts: dict[str, int] = {}
         self._closed = False
         self._lib = bcc.lib
-        defines = {"HK_MAX_FLOWS": max_flows, **btf.tcp_macros(btf.load())}
+        defines = {
+            "HK_MAX_FLOWS": max_flows,
+            "HK_EVENT_PAGES": RING_SIZE // mmap.PAGESIZE,
+            **btf.tcp_macros(btf.load()),
+        }
         flags = [f"-D{name}={value}" for name, value in defines.items()]
         try:
             with headers.compiling():
