@@ -176,6 +176,7 @@ def test_who_leaves_shows_the_far_tcp_the_end_of_what_the_transport_had() -> Non
             go.touch()
             one, other = result(client), result(server)
         same(one, other)
-        oldest, newest = [one for one in tap.segments if one.length][:2]
-        assert newest.seq - oldest.seq - oldest.length > 5000  # of the ten segments that a TCP begins with
-        assert newest.tsval == oldest.tsval  # the engine's, not the next of TCP's
+        oldest, *more = [one for one in tap.segments if one.length][:5]
+        beyond = [one.seq - oldest.seq - oldest.length for one in more if one.tsval == oldest.tsval]
+        # the engine's, not the next of TCP's; behind most of the ten segments that a TCP begins with
+        assert max(beyond, default=0) > 5000, (oldest, more)

@@ -19,7 +19,7 @@ MANY = 3000
 FIRST, PORT = 7955, 7956
 
 
-def test_no_more_than_half_of_hk0s_queue_are_on_their_way_at_once(lab: Lab) -> None:
+def test_so_many_and_no_more_are_on_their_way_at_once(lab: Lab) -> None:
     """All would be, for the peer's engine is not heard; the others are on TCP meanwhile, and follow later."""
     go, first = lab.tmp / "go", lab.tmp / "first"
     with Pair.open(lab, kind="segments") as pair:
