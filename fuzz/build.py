@@ -18,7 +18,7 @@ LIB = OUT / "lib"
 PROGRAM = OUT / "fuzz"
 SANITIZERS = "address,undefined"
 CORE = ("flow", "tcp", "vtl")
-PLAIN = ("flow/states.py", "vtl/congestion.py")  # that the core imports
+PLAIN = ("flow/states.py", "vtl/congestion.py", "vtl/reliability/__init__.py")  # that the core imports
 FACES = ("sansio", "_loopback", "_parts", "face")  # for Python
 DIRECTIVES = {"language_level": "3", "wraparound": False, "cdivision": True, "boundscheck": False}
 FLAGS = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-strict-aliasing", "-fno-sanitize-recover=undefined"]

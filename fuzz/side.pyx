@@ -3,7 +3,7 @@
 from libc.stdio cimport printf
 from libc.stdint cimport uint16_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memcpy, memset, strlen
+from libc.string cimport memcmp, memcpy, memset, strcmp, strlen
 from hooker.vtl.endpoint cimport *
 from hooker.vtl.wire cimport DATA_HEADER
 from fuzz.input cimport next16, next8
@@ -15,6 +15,8 @@ cdef enum:
 
 cdef const char *NAMES[5]
 NAMES[:] = [b"cubic", b"newreno", b"fixed", b"bbr", b"auto"]
+cdef const char *FUNCTIONS[5]
+FUNCTIONS[:] = [b"selective-repeat", b"go-back-n", b"stop-and-wait", b"none", b"partial"]
 cdef const char *broken = NULL
 cdef bint tracing = False
 cdef uint8_t bytes_of[PATTERN + MAX_WRITE]
@@ -264,6 +266,14 @@ cdef void on_block(void *ctx, vtl_assoc *a, const vtl_block *b, bint stable) noe
         vtl_channel_report(k.channel[0].c)
 
 
+cdef void on_hole(void *ctx, vtl_assoc *a, const vtl_block *b) noexcept nogil:
+    say(K(ctx), b"hole", NULL, b.n)
+    if b.data != NULL or not 0 < b.n <= 0xffff or b.flags & ~VTL_BLOCK_FLAGS:
+        fail("a hole that no block leaves")
+    if strcmp(vtl_reliability(a), b"partial") != 0:
+        fail("a hole that cannot be")
+
+
 cdef void on_message(void *ctx, vtl_assoc *a, const uint8_t *p, size_t n) noexcept nogil:
     cdef Side *k = K(ctx)
     say(k, b"message", NULL, n)
@@ -398,8 +408,14 @@ cdef bint side_init(Side *k, uint64_t seed, Input *i) noexcept nogil:
     k.cfg.dead_after = 5000000000
     k.cfg.idle_after = 6000000000
     k.cfg.handshake_timeout = 10000000000
-    name = NAMES[next8(i) % 5]
+    pick = next8(i)
+    name = NAMES[pick % 5]
     memcpy(k.cfg.congestion, name, strlen(name))
+    name = FUNCTIONS[pick // 25 % 5]
+    memcpy(k.cfg.reliability, name, strlen(name))
+    k.cfg.accepts = 0xffffffff
+    k.cfg.repeats = pick & 3
+    k.cfg.window = (pick & 7) * 3
     k.reflexes = next8(i)
     pick = next8(i)
     k.batch.dgram_cap = 1 + pick % DGRAMS
@@ -428,6 +444,7 @@ cdef bint side_init(Side *k, uint64_t seed, Input *i) noexcept nogil:
     sink.closed = on_closed
     sink.block = on_block
     sink.message = on_message
+    sink.hole = on_hole
     sink.report = on_report
     sink.channel_down = on_channel_down
     k.ep = vtl_endpoint_new(&k.cfg, &sink)

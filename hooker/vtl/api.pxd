@@ -90,6 +90,10 @@ cdef struct vtl_sink:          # the callbacks; `ctx` comes back as their first 
     # (1 to VTL_MAX_MESSAGE bytes) in whatever order, perhaps twice. `stable` as above; a message lives during the call.
     void (*block)(void *ctx, vtl_assoc *a, const vtl_block *b, bint stable) noexcept nogil
     void (*message)(void *ctx, vtl_assoc *a, const uint8_t *p, size_t n) noexcept nogil
+    # The peer has given up these bytes (data: NULL; n: 1 to 65,535), and sent some behind them. To be judged as a block of
+    # zeros would be: it may come twice, or have arrived, and a liar may say it of what he never sent. Nothing is to be filled
+    # beyond the highest position that has arrived. NULL: no function that gives up blocks is taken.
+    void (*hole)(void *ctx, vtl_assoc *a, const vtl_block *b) noexcept nogil
     # The channel's newest report, written to `out`; its bytes, at most VTL_MAX_MESSAGE; 0: none after all. Runs while
     # datagrams are built, so it calls nothing of VTL.
     uint32_t (*report)(void *ctx, void *user, uint8_t *out) noexcept nogil
@@ -120,6 +124,11 @@ cdef struct vtl_config:
     uint64_t idle_after        # ns without streams before it closes
     uint64_t handshake_timeout # ns
     char congestion[16]        # name in the registry
+    char reliability[24]       # the same, of associations that we begin; "": selective-repeat. With the peer's: that, too
+    uint32_t accepts           # what peers may begin beside that and selective-repeat: bit n is the function with code n
+    uint32_t window            # packets on their way, of functions that bound them; 0: their own
+    uint32_t repeats           # a block is given up, by functions that do so, when it was lost after so many; 255: never …
+    uint64_t deadline          # … or so many ns after it first left; 0: never
     uint32_t keys              # pre-shared keys; 0: plain. The first one is for associations we begin
     uint8_t key[VTL_MAX_KEYS][VTL_KEY_SIZE]
     uint64_t key_update_after  # packets encrypted with one key; 0: as many as is good
@@ -184,6 +193,9 @@ cdef struct vtl_assoc_stats:
     uint32_t mtu_probes                         # datagrams sent to find that size
     uint32_t mtu_holes                          # times that the path no longer carried it
     uint32_t channels
+    uint32_t reliability                        # the code of its function
+    uint64_t bytes_given_up                     # of blocks: the peer was told that it misses them
+    uint64_t bytes_missing                      # the same of the peer's; it may have said more than is true
 
 
 # Codes of vtl_recv: 0, or why the datagram was dropped (each counted).
@@ -198,7 +210,8 @@ cdef enum vtl_drop:
     VTL_DROP_PROTOCOL = 7       # well-formed, but breaks a rule (beyond flow control, …)
     VTL_DROP_MEMORY = 8
     VTL_DROP_AUTH = 9           # not signed or encrypted with the key
-    VTL_DROP_REASONS = 10
+    VTL_DROP_ORDER = 10         # it is not the next one, where packets are taken in order only
+    VTL_DROP_REASONS = 11
 
 # Reasons of assoc_down() and channel_down(), and of the resets that come with them.
 cdef enum vtl_down:

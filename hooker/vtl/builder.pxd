@@ -21,6 +21,7 @@ cdef struct Builder:
     uint32_t iov0, scratch0, frame0
     uint32_t size, limit       # bytes
     bint eliciting
+    bint ordered               # it has the reliability function's frame
 
 
 cdef inline bint batch_room(const vtl_batch *b) noexcept nogil:
@@ -40,7 +41,7 @@ cdef inline void begin(Builder *d, vtl_batch *b, Assoc *a, uint32_t limit) noexc
     d.frame0 = a.rec.frame_tail if a != NULL else 0
     d.size = 0
     d.limit = limit
-    d.eliciting = False
+    d.eliciting = d.ordered = False
 
 cdef inline void abandon(Builder *d) noexcept nogil:
     d.b.iov_len = d.iov0

@@ -102,6 +102,8 @@ cdef void item_spare(Endpoint *ep, Item *it) noexcept nogil              # it wa
 # its first n bytes, before it in its list; NULL: no memory
 cdef Item *item_split(Item *it, uint32_t n) noexcept nogil
 cdef void item_leave(Assoc *a, Item *it) noexcept nogil                  # one more packet carries it
+cdef void item_gone(Assoc *a, Item *it) noexcept nogil                   # a packet carries it, and that is all
+cdef void channel_give_up(Channel *c) noexcept nogil                     # lost blocks that are not to go again
 
 # --- what became of a packet that carries it
 

@@ -9,7 +9,9 @@
 4. An item that nobody wants any more (its channel is closed, another packet was acknowledged) is an orphan until no
    packet carries it.
 5. A report is composed for each packet anew. When it is lost, another is due, unless a newer one left since.
-6. What the peer can make long: control messages, of a channel (MAX_SAID) and of the association's own (MAX_OWN), all
+6. Where blocks are given up, a hole takes the place of each. It goes out as a control message does; its record counts
+   as a block's.
+7. What the peer can make long: control messages, of a channel (MAX_SAID) and of the association's own (MAX_OWN), all
    out of the budget. Blocks are bounded by vtl_config.channel_queue.
 """
 
@@ -20,6 +22,8 @@ from hooker.vtl.api cimport VTL_BLOCK_EVERY, VTL_BLOCK_FLAGS, vtl_sink
 from hooker.vtl.budget cimport budget_hold, budget_let_go, budget_room, stranger_known
 from hooker.vtl.core cimport *
 from hooker.vtl.pages cimport pages_free, pages_give, pages_take
+from hooker.vtl.reliability.interface cimport MANY
+from hooker.vtl.wire cimport MAX_HOLE
 
 cdef enum:
     MAX_SAID = 32              # control messages of a channel that are not acknowledged
@@ -47,9 +51,9 @@ cdef Item *item_new(Endpoint *ep, uint8_t kind) noexcept nogil:
     it.channel = NULL
     it.data = NULL
     it.owner = NULL
-    it.n = it.on_way = 0
+    it.n = it.on_way = it.left_at = 0
     it.kind = kind
-    it.flags = 0
+    it.flags = it.repeats = 0
     return it
 
 
@@ -116,6 +120,8 @@ cdef Item *item_split(Item *it, uint32_t n) noexcept nogil:
     part.position = it.position
     part.epoch = it.epoch
     part.flags = it.flags & VTL_BLOCK_EVERY
+    part.repeats = it.repeats
+    part.left_at = it.left_at
     part.n = n
     it.data += n
     it.position += n
@@ -128,11 +134,14 @@ cdef Item *item_split(Item *it, uint32_t n) noexcept nogil:
 
 
 cdef void item_leave(Assoc *a, Item *it) noexcept nogil:
+    cdef bint again = it.channel != NULL and it.list == &it.channel.again
     if it.list != NULL:
         item_unlink(it)
     if is_block(it):
         it.channel.waiting -= it.n
         a.waiting -= it.n
+        if a.rel.ops.gives_up != NULL:
+            note_left(a, it, again)
     item_append(&it.channel.flight if it.channel != NULL else &a.words_out, it)
     it.on_way += 1
 
@@ -159,6 +168,79 @@ cdef void word_done(Assoc *a, Item *it) noexcept nogil:
     budget_let_go(a, WORD_COST)
     item_unlink(it)
     disown(a, it)
+
+
+cdef void item_gone(Assoc *a, Item *it) noexcept nogil:
+    """A block's bytes stay until the datagram is sent, as if it had been acknowledged at once."""
+    if is_block(it):
+        block_done(a, it)
+    elif it.kind == I_MESSAGE:
+        word_done(a, it)
+    else:
+        item_free(a.ep, it)
+
+
+# --- what is given up
+
+cdef inline uint32_t milliseconds(const Assoc *a) noexcept nogil:
+    return <uint32_t>(a.ep.now // 1000000)
+
+
+cdef void note_left(Assoc *a, Item *it, bint again) noexcept nogil:
+    if not again:
+        it.left_at = milliseconds(a)
+    elif it.repeats < MANY - 1:
+        it.repeats += 1
+
+
+cdef void note_arrived(const Item *it) noexcept nogil:
+    cdef Channel *c = it.channel
+    cdef uint32_t end = it.position + it.n
+    if c.has_top and c.top_id == it.id and c.top_epoch == it.epoch and <int32_t>(end - c.top) <= 0:
+        return
+    c.has_top = True
+    c.top_id, c.top_epoch, c.top = it.id, it.epoch, end
+
+
+cdef bint is_given_up(Assoc *a, const Item *it) noexcept nogil:
+    """Never the tail: the peer has bytes behind it."""
+    cdef const Channel *c = it.channel
+    if a.rel.ops.gives_up == NULL or not 0 < it.n <= MAX_HOLE:
+        return False
+    if not c.has_top or c.top_id != it.id or c.top_epoch != it.epoch or <int32_t>(it.position + it.n - c.top) >= 0:
+        return False
+    return a.rel.ops.gives_up(&a.rel, it.repeats, <uint64_t>(milliseconds(a) - it.left_at) * 1000000)
+
+
+cdef inline bint widens(const Item *hole, const Item *it) noexcept nogil:
+    """It is right behind that hole, which is not on its way."""
+    return (hole != NULL and hole.kind == I_HOLE and hole.flags == 0 and hole.n + it.n <= MAX_HOLE
+            and it.position == hole.position + hole.n and it.id == hole.id and it.epoch == hole.epoch)
+
+
+cdef bint give_up(Assoc *a, Item *it) noexcept nogil:
+    """False: no memory to say so."""
+    cdef Channel *c = it.channel
+    cdef Item *hole = c.words.prev if c.words != NULL else NULL
+    if not widens(hole, it):
+        hole = item_new(a.ep, I_HOLE)
+        if hole == NULL:
+            return False
+        hole.channel = c
+        hole.id, hole.position, hole.epoch = it.id, it.position, it.epoch
+        c.held += sizeof(Item)
+        item_append(&c.words, hole)
+    hole.n += it.n
+    hole.flags = it.flags
+    a.given_up += it.n
+    block_done(a, it)
+    channel_talk(c)
+    return True
+
+
+cdef void channel_give_up(Channel *c) noexcept nogil:
+    while c.again != NULL and is_given_up(c.assoc, c.again) and give_up(c.assoc, c.again):
+        pass
 
 
 # --- queues
@@ -341,7 +423,7 @@ cdef void put_by_position(Channel *c, Item *it) noexcept nogil:
 cdef void send_again(Assoc *a, Item *it) noexcept nogil:
     cdef Channel *c = it.channel
     item_unlink(it)
-    if it.kind == I_MESSAGE:
+    if not is_block(it):
         item_prepend(&c.words if c != NULL else &a.words, it)
         if c != NULL:
             channel_talk(c)
@@ -366,10 +448,14 @@ cdef void item_acked(Assoc *a, Item *it) noexcept nogil:
     if unwanted(a, it):
         forget_orphan(a, it)
     elif is_block(it):
+        if a.rel.ops.gives_up != NULL:
+            note_arrived(it)
         block_done(a, it)
     elif it.kind == I_MESSAGE:
         word_done(a, it)
     else:
+        if it.kind == I_HOLE:
+            it.channel.held -= sizeof(Item)
         item_unlink(it)
         disown(a, it)
 
@@ -383,7 +469,8 @@ cdef void item_lost(Assoc *a, Item *it) noexcept nogil:
         item_unlink(it)
         disown(a, it)
     elif it.on_way == 0 and in_flight(a, it):
-        send_again(a, it)
+        if not (is_block(it) and is_given_up(a, it) and give_up(a, it)):
+            send_again(a, it)
 
 
 cdef inline void forget_orphan(Assoc *a, Item *it) noexcept nogil:

@@ -10,7 +10,8 @@ from libc.string cimport memcpy
 from hooker.vtl.api cimport VTL_MAX_MESSAGE, vtl_sink
 from hooker.vtl.builder cimport *
 from hooker.vtl.channel cimport (
-    TURN, busy_add, busy_remove, item_leave, item_new, item_spare, item_split, talking_remove,
+    TURN, busy_add, busy_remove, channel_give_up, item_gone, item_leave, item_new, item_spare, item_split,
+    talking_remove,
 )
 from hooker.vtl.core cimport *
 from hooker.vtl.recovery cimport MAX_PACKET_FRAMES
@@ -23,6 +24,9 @@ cdef enum:
 # --- control
 
 cdef void leave(Builder *d, Item *it, uint8_t type) noexcept nogil:
+    if d.a.rel.ops.once and it.channel != NULL:
+        item_gone(d.a, it)
+        return
     item_leave(d.a, it)
     record(d, type, 0, 0, <uint64_t>it, 0)
 
@@ -35,6 +39,18 @@ cdef bint add_word(Builder *d, Item *it) noexcept nogil:
     p[1] = it.n
     memcpy(p + MESSAGE_HEADER, it.data, it.n)
     leave(d, it, FR_MESSAGE)
+    return True
+
+
+cdef bint add_hole(Builder *d, Item *it) noexcept nogil:
+    cdef uint8_t *p = put(d, HOLE_FRAME)
+    if p == NULL:
+        return False
+    write_prefix(p, FR_HOLE, it.flags, it.n, it.id)
+    store32(p + 8, it.position)
+    store32(p + 12, 0)
+    p[12] = it.epoch
+    leave(d, it, FR_HOLE)
     return True
 
 
@@ -66,7 +82,9 @@ cdef bint add_report(Builder *d, Channel *c) noexcept nogil:
 cdef bint add_words_of(Builder *d, Channel *c) noexcept nogil:
     """All that it says; False: something is left."""
     while c.words != NULL:
-        if not has_frame_room(d) or not add_word(d, c.words):
+        if not has_frame_room(d):
+            return False
+        if not (add_hole(d, c.words) if c.words.kind == I_HOLE else add_word(d, c.words)):
             return False
     return not c.report_due or (has_frame_room(d) and add_report(d, c))
 
@@ -87,11 +105,11 @@ cdef inline bint follows(const Item *y, const Item *x) noexcept nogil:
     return x.flags == 0 and y.position == x.position + x.n and y.id == x.id and y.epoch == x.epoch
 
 
-cdef uint32_t run_of(Item *first, uint32_t room, uint32_t *bytes) noexcept nogil:
+cdef uint32_t run_of(Item *first, uint32_t room, uint32_t most, uint32_t *bytes) noexcept nogil:
     """How many items the next frame carries, and how many bytes of them; the last may be cut."""
     cdef Item *it = first
     cdef uint32_t k = 1, n = it.n
-    while n < room and k < MAX_RUN and it.next != first and follows(it.next, it):
+    while n < room and k < most and it.next != first and follows(it.next, it):
         it = it.next
         n += it.n
         k += 1
@@ -126,16 +144,22 @@ cdef uint32_t add_run(Builder *d, Item **list, uint32_t k, uint32_t n, uint8_t *
     return k
 
 
+cdef inline bint cuts_segment(const Builder *d, const Item *it) noexcept nogil:
+    """One that a datagram of its own has room for."""
+    cdef uint32_t n = BLOCK_HEADER + it.n
+    return d.limit - d.size < n <= d.limit - DATA_HEADER
+
+
 cdef bint add_block(Builder *d, Channel *c) noexcept nogil:
     """One BLOCK frame; False: no room for one. One that fills the packet needs no length, and is the last."""
     cdef Item **list = &c.again if c.again != NULL else &c.fresh
-    cdef bint again = c.again != NULL, last
+    cdef bint again = c.again != NULL, once = d.a.rel.ops.once, last
     cdef uint8_t *p
     cdef uint8_t flags = 0
     cdef uint32_t n = 0, k, head, before = d.size
-    if d.limit - d.size <= BLOCK_HEADER or cuts_message(d, c):
+    if d.limit - d.size <= BLOCK_HEADER or cuts_message(d, c) or (once and cuts_segment(d, list[0])):
         return False
-    k = run_of(list[0], min(d.limit - d.size - BLOCK_HEADER, <uint32_t>0xffff), &n)
+    k = run_of(list[0], min(d.limit - d.size - BLOCK_HEADER, <uint32_t>0xffff), 1 if once else MAX_RUN, &n)
     last = d.size + BLOCK_HEADER + BLOCK_LENGTH + n > d.limit
     head = BLOCK_HEADER if last else BLOCK_HEADER + BLOCK_LENGTH
     p = put(d, head)
@@ -147,7 +171,7 @@ cdef bint add_block(Builder *d, Channel *c) noexcept nogil:
     if add_run(d, list, k, n, &flags) == 0:
         take_back(d, head)
         return False
-    if last:
+    if last or once:
         d.limit = d.size
     n = d.size - before - head
     p[0] = FR_BLOCK | flags | (0 if last else BLOCK_LEN)
@@ -167,6 +191,8 @@ cdef void add_blocks(Builder *d) noexcept nogil:
         return
     while a.busy.first != NULL and d.a.rec.frame_tail - d.frame0 + MAX_RUN < MAX_PACKET_FRAMES - 8:
         c = a.busy.first
+        if a.rel.ops.gives_up != NULL:
+            channel_give_up(c)
         if c.again == NULL and c.fresh == NULL:
             busy_remove(c)
         elif not add_block(d, c):

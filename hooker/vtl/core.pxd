@@ -18,6 +18,7 @@ from hooker.vtl.pages cimport pages
 from hooker.vtl.ranges cimport RangeSet
 from hooker.vtl.reassembly cimport Reassembly
 from hooker.vtl.recovery cimport Recovery
+from hooker.vtl.reliability.interface cimport Limits, Reliability, reliability_ops
 from hooker.vtl.sendbuf cimport SendBuf
 from hooker.vtl.wire cimport CLOSE_BODY
 
@@ -113,6 +114,7 @@ cdef enum item_kind:
     I_BLOCK = 0
     I_MESSAGE = 1              # its bytes follow it
     I_REPORT = 2               # in a packet; what it said does not matter any more
+    I_HOLE = 3                 # bytes of blocks that were given up
 
 cdef struct Item:              # what travels together and is repeated until it is acknowledged
     Item *prev                 # a ring of those in one list
@@ -126,6 +128,8 @@ cdef struct Item:              # what travels together and is repeated until it 
     uint32_t on_way            # packets that carry it, neither acknowledged nor lost
     uint8_t kind               # item_kind
     uint8_t epoch, flags
+    uint8_t repeats            # how often it went again, at most MANY - 1; only where blocks are given up, as …
+    uint32_t left_at           # … ms, when it first left
 
 
 cdef struct Channel:
@@ -148,6 +152,8 @@ cdef struct Channel:
     uint32_t reports           # composed so far
     uint16_t said              # control messages not acknowledged
     uint8_t busy, talking, report_due
+    uint8_t has_top, top_epoch # where blocks are given up:
+    uint32_t top_id, top       # the position behind the highest byte that the peer has, of such blocks
 
 
 cdef struct ChannelList:
@@ -283,6 +289,7 @@ cdef struct Assoc:
     # receive side
     RangeSet received          # packet numbers
     uint64_t received_floor    # below: duplicate
+    uint64_t arriving          # the number of the packet in hand
     uint64_t largest_at        # when the largest arrived, ns
     uint32_t unacked           # ack-eliciting packets since our last ACK
     uint32_t frames_seen       # in the packet received last, a bit for each type
@@ -294,6 +301,8 @@ cdef struct Assoc:
     RangeSet used_ids          # stream ids >> 1 the peer has opened
     # send side
     Recovery rec
+    Reliability rel            # selective-repeat until it is up
+    const reliability_ops *wanted    # what we asked for, or have agreed to
     Congestion cc
     Ecn ecn
     Fec fec
@@ -326,6 +335,7 @@ cdef struct Assoc:
     uint64_t prove_by, prove_ping   # after a path error, ns; 0: no doubt
     uint64_t packets_received, bytes_sent, bytes_received
     uint64_t stream_sent, stream_again, stream_received
+    uint64_t given_up, missing # bytes of ours and of the peer's
 
 
 cdef struct Stateless:         # an answer that needs no association
@@ -349,6 +359,9 @@ cdef struct Endpoint:
     vtl_config cfg
     vtl_sink sink
     const congestion_ops *congestion   # of all its associations, also when the name was taken back
+    const reliability_ops *reliability # of those it begins
+    const reliability_ops *plain       # selective-repeat
+    Limits limits
     uint64_t secret[2]
     Psk psk[VTL_MAX_KEYS]
     uint64_t drops[16]

@@ -24,7 +24,12 @@ cdef uint32_t vtl_sources(const vtl_assoc *a) noexcept nogil           # that sh
 cdef void vtl_get_counters(const vtl_endpoint *ep, vtl_counters *out) noexcept nogil
 
 cdef vtl_assoc *vtl_connect(vtl_endpoint *ep, const vtl_addr *to, uint64_t now) noexcept nogil  # the existing one, or a new one; NULL: no memory
+# The same with a reliability function by name, whatever that of the configuration is; NULL: unknown, or no memory. A peer
+# that does not take it has selective-repeat.
+cdef vtl_assoc *vtl_connect_as(vtl_endpoint *ep, const vtl_addr *to, const char *reliability, uint64_t now) noexcept nogil
 cdef bint vtl_is_up(const vtl_assoc *a) noexcept nogil
+cdef bint vtl_repairs(const vtl_assoc *a) noexcept nogil          # what is lost is sent again; once it is up
+cdef const char *vtl_reliability(const vtl_assoc *a) noexcept nogil    # the function's name, once it is up
 # ns within which what was sent is acknowledged as a rule: 2 SRTT + 4 RTTVAR. 0: nothing was measured yet
 cdef uint64_t vtl_patience(const vtl_assoc *a) noexcept nogil
 cdef const vtl_addr *vtl_peer(const vtl_assoc *a) noexcept nogil

@@ -27,6 +27,7 @@ from hooker.vtl.packet_in cimport packet_from_elsewhere, packet_receive
 from hooker.vtl.path cimport largest_received
 from hooker.vtl.proof cimport PROOF_OPEN, proof_key, proof_locator, proof_of
 from hooker.vtl.registry cimport *
+from hooker.vtl.reliability.interface cimport reliability_find, reliability_ops
 from hooker.vtl.sendbuf cimport sendbuf_write
 from hooker.vtl.siphash cimport siphash24
 from hooker.vtl.stream cimport *
@@ -35,6 +36,7 @@ from hooker.vtl.turn cimport turn_build
 from hooker.vtl.wire cimport *
 
 from hooker.vtl import congestion as _congestion  # noqa: F401  the controllers register themselves
+from hooker.vtl import reliability as _reliability  # noqa: F401  so do the functions
 
 cdef enum:
     MIN_SEND_TARGET = 128 << 10    # bytes
@@ -57,12 +59,15 @@ cdef inline Channel *C(const vtl_channel *c) noexcept nogil:
 # --- endpoint
 
 cdef vtl_endpoint *vtl_endpoint_new(const vtl_config *cfg, const vtl_sink *sink) noexcept nogil:
-    """NULL: no memory, an unknown congestion controller, versions that do not go with the keys, or a
-    datagram size out of range."""
+    """NULL: no memory, an unknown congestion controller or reliability function, versions that do not go with the
+    keys, or a datagram size out of range."""
     cdef Endpoint *ep
     cdef const congestion_ops *congestion = congestion_find(cfg.congestion)
+    cdef const reliability_ops *reliability = reliability_find(cfg.reliability)
     cdef uint32_t i
-    if congestion == NULL or not 256 <= cfg.max_datagram <= 0xffff:
+    if reliability != NULL and reliability.gives_up != NULL and sink.hole == NULL:
+        return NULL
+    if congestion == NULL or reliability == NULL or not 256 <= cfg.max_datagram <= 0xffff:
         return NULL
     if not 1 <= cfg.n_versions <= VTL_MAX_VERSIONS or cfg.keys > VTL_MAX_KEYS:
         return NULL
@@ -82,6 +87,11 @@ cdef vtl_endpoint *vtl_endpoint_new(const vtl_config *cfg, const vtl_sink *sink)
     ep.cfg = cfg[0]
     ep.sink = sink[0]
     ep.congestion = congestion
+    ep.reliability = reliability
+    ep.plain = reliability_find(b"")
+    ep.limits.window = cfg.window
+    ep.limits.repeats = cfg.repeats
+    ep.limits.deadline = cfg.deadline
     for i in range(cfg.keys):
         psk_init(&ep.psk[i], cfg.key[i])
     wipe(ep.cfg.key, sizeof(ep.cfg.key))
@@ -303,7 +313,7 @@ cdef void vtl_path_error(vtl_endpoint *ep, const vtl_addr *to, const uint8_t *qu
     now = clock(E(ep), now)
     if a == NULL:
         E(ep).count.unproven_errors += 1
-        a = assoc_to(E(ep), to)
+        a = assoc_to(E(ep), to, NULL)
         if a != NULL and a.state == A_UP:
             assoc_ask(a, now)
     elif a.state == A_UP:
@@ -314,14 +324,34 @@ cdef void vtl_path_error(vtl_endpoint *ep, const vtl_addr *to, const uint8_t *qu
 
 # --- associations
 
-cdef vtl_assoc *vtl_connect(vtl_endpoint *ep, const vtl_addr *to, uint64_t now) noexcept nogil:
-    cdef Assoc *a = assoc_to(E(ep), to)
-    now = clock(E(ep), now)
+cdef vtl_assoc *connect(Endpoint *ep, const vtl_addr *to, const reliability_ops *function, uint64_t now) noexcept nogil:
+    cdef Assoc *a = assoc_to(ep, to, function)
+    now = clock(ep, now)
     if a == NULL:
-        a = assoc_new(E(ep), to, random_cid(E(ep)), now)
+        a = assoc_new(ep, to, random_cid(ep), now)
         if a != NULL:
+            a.wanted = function
             handshake_start(a, now)
     return <vtl_assoc *>a
+
+
+cdef vtl_assoc *vtl_connect(vtl_endpoint *ep, const vtl_addr *to, uint64_t now) noexcept nogil:
+    return connect(E(ep), to, E(ep).reliability, now)
+
+
+cdef vtl_assoc *vtl_connect_as(vtl_endpoint *ep, const vtl_addr *to, const char *reliability, uint64_t now) noexcept nogil:
+    cdef const reliability_ops *function = reliability_find(reliability)
+    if function == NULL or (function.gives_up != NULL and E(ep).sink.hole == NULL):
+        return NULL
+    return connect(E(ep), to, function, now)
+
+
+cdef bint vtl_repairs(const vtl_assoc *a) noexcept nogil:
+    return A(a).rel.ops.repairs
+
+
+cdef const char *vtl_reliability(const vtl_assoc *a) noexcept nogil:
+    return A(a).rel.ops.name
 
 
 cdef bint vtl_is_up(const vtl_assoc *a) noexcept nogil:
@@ -366,6 +396,9 @@ cdef void vtl_assoc_get_stats(const vtl_assoc *assoc, vtl_assoc_stats *out) noex
     out.pto_count = a.rec.pto_count
     out.streams = a.streams
     out.channels = a.n_channels
+    out.reliability = a.rel.ops.code
+    out.bytes_given_up = a.given_up
+    out.bytes_missing = a.missing
     out.up = a.state == A_UP
     out.ecn = a.ecn.state == ECN_CAPABLE
     out.reordering = a.rec.threshold

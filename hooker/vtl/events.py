@@ -109,6 +109,17 @@ class BlockReceived(VtlEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class HoleReceived(VtlEvent):
+    """The peer gave up ``size`` bytes of a flow, and sent some behind them; perhaps said twice."""
+
+    id: int
+    position: int
+    epoch: int
+    flags: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class MessageReceived(VtlEvent):
     """A control message or a report, perhaps twice."""
 

@@ -28,6 +28,7 @@ from hooker.vtl.outcome cimport packets_abandon, requeue_for_probe
 from hooker.vtl.pmtu cimport pmtu_begin, pmtu_first
 from hooker.vtl.ranges cimport ranges_contains
 from hooker.vtl.recovery cimport recovery_rtt
+from hooker.vtl.reliability.interface cimport ACCEPTABLE, reliability_of, reliability_ops, reliability_use
 from hooker.vtl.registry cimport (
     assoc_by_cid, assoc_free, assoc_new, assoc_readdress, assoc_settle_rivals, assoc_to_evict,
     assoc_with_peer_cid, random_cid,
@@ -153,10 +154,12 @@ cdef int on_cookie(Endpoint *ep, Cursor *c, const Header *h, const vtl_addr *src
     return VTL_OK
 
 
-cdef void come_up(Assoc *a, const uint8_t *windows, uint32_t ack_delay_us, uint64_t now) noexcept nogil:
+cdef void come_up(Assoc *a, const reliability_ops *function, const uint8_t *windows, uint32_t ack_delay_us,
+                  uint64_t now) noexcept nogil:
     cdef vtl_sink *k = &a.ep.sink
     cdef Stream *s = a.all
     a.state = A_UP
+    reliability_use(&a.rel, function, &a.ep.limits)
     a.last_recv = now
     if not assoc_in_use(a):
         a.idle_since = now
@@ -183,6 +186,7 @@ cdef int on_init_ack(Endpoint *ep, Cursor *c, const Header *h, size_t n, const v
     cdef const uint8_t *p = take(c, INIT_ACK_FIXED)
     cdef Versions spoken
     cdef uint32_t due
+    cdef uint8_t function
     if p == NULL:
         return VTL_DROP_SHORT
     if not take_versions(c, p[24], &spoken):
@@ -193,6 +197,9 @@ cdef int on_init_ack(Endpoint *ep, Cursor *c, const Header *h, size_t n, const v
         return VTL_DROP_DUPLICATE
     if ep.cfg.keys > 0 and psk_verify(ep, c, packet) != <int>a.psk:
         return VTL_DROP_AUTH
+    function = p[INIT_ACK_FUNCTION]
+    if function not in (0, a.wanted.code):          # nobody asked for that
+        return refuse(a, VTL_DOWN_VERSION, VTL_DROP_PROTOCOL, now)
     due = choose_version(ep.cfg.versions, ep.cfg.n_versions, &spoken)
     if due == 0 or load32(p) != due or (a.version != 0 and a.version != due):
         return refuse(a, VTL_DOWN_VERSION, VTL_DROP_VERSION, now)
@@ -209,7 +216,7 @@ cdef int on_init_ack(Endpoint *ep, Cursor *c, const Header *h, size_t n, const v
     pmtu_begin(a, min(pmtu_first(a), <uint32_t>min(n, 0xffff)), now)
     # tells the responder that INIT_ACK has come, and gives it an RTT
     a.ping_due = True
-    come_up(a, p + INIT_ACK_WINDOWS, load32(p + 4), now)
+    come_up(a, a.wanted if function != 0 else ep.plain, p + INIT_ACK_WINDOWS, load32(p + 4), now)
     return VTL_OK
 
 
@@ -273,6 +280,16 @@ cdef void send_cookie(Endpoint *ep, const vtl_addr *src, uint64_t scid, int psk)
         t.psk = psk
 
 
+cdef const reliability_ops *accepted_function(const Endpoint *ep, uint8_t code) noexcept nogil:
+    """What the initiator asks for, if it is taken here; else what nobody can have anything against."""
+    cdef const reliability_ops *f = reliability_of(code)
+    if f != NULL and f.gives_up != NULL and ep.sink.hole == NULL:
+        return ep.plain
+    if f != NULL and (f == ep.reliability or (code < ACCEPTABLE and ep.cfg.accepts >> code & 1)):
+        return f
+    return ep.plain
+
+
 cdef int on_init(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_addr *src,
                  uint64_t now) noexcept nogil:
     cdef const uint8_t *packet = c.p - HEADER_SIZE
@@ -318,6 +335,7 @@ cdef int on_init(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_a
     stranger_add(a)
     a.peer_cid = i.scid
     a.version = version
+    a.wanted = accepted_function(ep, i.reliability)
     a.psk = psk
     if ep.cfg.keys > 0 and not keys_install(a):
         assoc_free(a)
@@ -327,7 +345,7 @@ cdef int on_init(Endpoint *ep, Cursor *c, const Header *h, size_t n, const vtl_a
     a.hs_send = True
     store64(windows, i.max_data)
     store64(windows + 8, i.max_stream_data)
-    come_up(a, windows, i.max_ack_delay_us, now)
+    come_up(a, a.wanted, windows, i.max_ack_delay_us, now)
     return VTL_OK
 
 

@@ -6,7 +6,10 @@ from hooker.vtl.controllers.interface cimport CongestionLoss, congestion_on_pack
 from hooker.vtl.core cimport *
 from hooker.vtl.pmtu cimport pmtu_abandon
 from hooker.vtl.ranges cimport ranges_trim
-from hooker.vtl.recovery cimport SENT_LIMITED, Recovery, SentFrame, SentPacket, recovery_requeue_oldest
+from hooker.vtl.recovery cimport (
+    SENT_LIMITED, Recovery, SentFrame, SentPacket, recovery_forget, recovery_requeue_all,
+    recovery_requeue_oldest,
+)
 from hooker.vtl.stream cimport *
 from hooker.vtl.wire cimport *
 
@@ -21,7 +24,7 @@ cdef void forget_received(Assoc *a, uint64_t largest) noexcept nogil:
 
 cdef inline bint is_item(const SentFrame *f) noexcept nogil:
     """Of a channel: its `offset` is the Item."""
-    return f.type == FR_BLOCK or f.type == FR_MESSAGE
+    return f.type == FR_BLOCK or f.type == FR_MESSAGE or f.type == FR_HOLE
 
 
 cdef void frame_acked(void *ctx, const SentFrame *f) noexcept nogil:
@@ -51,11 +54,17 @@ cdef void frame_lost(void *ctx, const SentFrame *f) noexcept nogil:
 
 
 cdef void frame_again(void *ctx, const SentFrame *f) noexcept nogil:
-    """For a probe: the packet it was in may still arrive."""
+    """The packet it was in may still arrive."""
     if is_item(f):
         item_repeat(<Assoc *>ctx, <Item *>f.offset)
     else:
         frame_lost(ctx, f)
+
+
+cdef void frame_forgotten(void *ctx, const SentFrame *f) noexcept nogil:
+    """It has gone again since."""
+    if is_item(f):
+        item_lost(<Assoc *>ctx, <Item *>f.offset)
 
 
 cdef void packet_lost(void *ctx, const SentPacket *p) noexcept nogil:
@@ -85,8 +94,18 @@ cdef void packets_abandon(Assoc *a) noexcept nogil:
     r.frame_head = r.frame_tail
     r.in_flight = r.loss_time = 0
     r.outstanding = r.pto_count = 0
+    if a.rel.ops.rewind != NULL:
+        a.rel.ops.rewind(&a.rel)
     pmtu_abandon(a)
 
 
 cdef void requeue_for_probe(Assoc *a) noexcept nogil:
-    recovery_requeue_oldest(&a.rec, frame_again, a)
+    if a.rel.ops.rewind == NULL:
+        recovery_requeue_oldest(&a.rec, frame_again, a)
+        return
+    a.rel.ops.rewind(&a.rel)
+    recovery_requeue_all(&a.rec, frame_again, a)
+
+
+cdef void packets_forget(Assoc *a) noexcept nogil:
+    recovery_forget(&a.rec, a.rec.tail + 1, frame_lost, a)

@@ -15,11 +15,12 @@ from hooker.vtl.core cimport *
 from hooker.vtl.ecn cimport ECN_CE, ecn_on_ack
 from hooker.vtl.fec cimport fec_keep, fec_memory, fec_note, fec_on_repair, fec_rebuilt
 from hooker.vtl.keys cimport keys_open, keys_overhead
-from hooker.vtl.outcome cimport frame_acked, frame_lost, packet_lost
+from hooker.vtl.outcome cimport frame_acked, frame_again, frame_forgotten, frame_lost, packet_lost
 from hooker.vtl.path cimport largest_received, path_on_challenge, path_on_response, path_seen
 from hooker.vtl.pmtu cimport pmtu_on_result
 from hooker.vtl.ranges cimport Range, ranges_add, ranges_contains
-from hooker.vtl.recovery cimport AckResult, Listener, recovery_detect_lost, recovery_on_ack
+from hooker.vtl.recovery cimport AckResult, Listener, recovery_detect_lost, recovery_on_ack, recovery_rewind
+from hooker.vtl.reliability.interface cimport Rewind
 from hooker.vtl.stream cimport *
 from hooker.vtl.wire cimport *
 
@@ -33,6 +34,8 @@ cdef inline Listener listener(Assoc *a) noexcept nogil:
     cdef Listener who
     who.acked = frame_acked
     who.lost = frame_lost
+    who.again = frame_again
+    who.forgotten = frame_forgotten
     who.packet_lost = packet_lost
     who.ctx = a
     return who
@@ -70,11 +73,21 @@ cdef void react(Assoc *a, const AckResult *r, uint64_t marked, bint limited, uin
     congestion_on_ack(&a.cc, &ack)
 
 
+cdef void go_back(Assoc *a, const Listener *who, AckResult *r) noexcept nogil:
+    """Packets were lost: perhaps others are of no use any more."""
+    cdef uint64_t first
+    if r.lost_ordered > 0 and a.rel.ops.on_lost != NULL:
+        first = a.rel.ops.on_lost(&a.rel, r.lost_ordered)
+        if first > 0:
+            recovery_rewind(&a.rec, first, first, who, r)
+
+
 cdef void packets_lost_by_time(Assoc *a, uint64_t now) noexcept nogil:
     cdef AckResult r
     cdef Listener who = listener(a)
     memset(&r, 0, sizeof(r))
     recovery_detect_lost(&a.rec, now, &who, &r)
+    go_back(a, &who, &r)
     react(a, &r, 0, True, now)
     assoc_ready(a)
 
@@ -113,6 +126,7 @@ cdef int on_ack(Assoc *a, const uint8_t *p, Cursor *c, uint64_t now) noexcept no
     limited = a.rec.in_flight * (2 if a.cc.w.cwnd < a.cc.w.ssthresh else 1) + 3 * a.cc.mss < a.cc.w.cwnd
     if recovery_on_ack(&a.rec, &ranges[i], n + 1, delay, now, &who, &r) < 0:
         return VTL_DROP_PROTOCOL
+    go_back(a, &who, &r)
     if r.advanced:
         marked = ecn_on_ack(&a.ecn, counts != NULL, load64(counts) if counts != NULL else 0,
                             load64(counts + 16) if counts != NULL else 0, r.acked_ect)
@@ -212,6 +226,26 @@ cdef int on_block(Assoc *a, const uint8_t *p, Cursor *c) noexcept nogil:
     return VTL_OK
 
 
+cdef int on_hole(Assoc *a, const uint8_t *p) noexcept nogil:
+    """As a block: for the engine to judge."""
+    cdef vtl_sink *k = &a.ep.sink
+    cdef vtl_block b
+    if a.rel.ops.gives_up == NULL or k.hole == NULL:
+        return VTL_DROP_TYPE
+    b.flags = p[1] & VTL_BLOCK_FLAGS
+    b.n = load16(p + 2)
+    b.id = load32(p + 4)
+    b.position = load32(p + 8)
+    b.epoch = p[12]
+    b.data = NULL
+    if b.n == 0:
+        return VTL_DROP_PROTOCOL
+    a.missing += b.n
+    if a.state != A_DEAD:
+        k.hole(k.ctx, <vtl_assoc *>a, &b)
+    return VTL_OK
+
+
 cdef int on_message(Assoc *a, uint8_t n, Cursor *c) noexcept nogil:
     cdef vtl_sink *k = &a.ep.sink
     cdef const uint8_t *p = take(c, n)
@@ -223,6 +257,43 @@ cdef int on_message(Assoc *a, uint8_t n, Cursor *c) noexcept nogil:
         return VTL_DROP_PROTOCOL
     if a.state != A_DEAD:
         k.message(k.ctx, <vtl_assoc *>a, p, n)
+    return VTL_OK
+
+
+cdef inline void heard(Assoc *a, uint64_t now) noexcept nogil:
+    a.last_recv = now
+    a.unanswered = a.prove_by = 0
+    assoc_touch(a)
+
+
+cdef int on_order(Assoc *a, const uint8_t *p, uint64_t now) noexcept nogil:
+    """Whether the packet is taken now; ACKs before this frame count in any case."""
+    if a.rel.ops.accepts == NULL:
+        return VTL_DROP_TYPE
+    if a.rel.ops.accepts(&a.rel, p, a.arriving):
+        return VTL_OK
+    heard(a, now)
+    if a.rel.answer_due:
+        a.ack_now = True
+        assoc_ready(a)
+    return VTL_DROP_ORDER
+
+
+cdef int on_answer(Assoc *a, const uint8_t *p, uint64_t now) noexcept nogil:
+    """What the receiver did not take goes again."""
+    cdef Rewind w
+    cdef AckResult r
+    cdef Listener who = listener(a)
+    if a.rel.ops.on_answer == NULL:
+        return VTL_DROP_TYPE
+    if not a.rel.ops.on_answer(&a.rel, p, a.rec.next_pn, &w):
+        return VTL_DROP_PROTOCOL
+    if w.first > 0:
+        memset(&r, 0, sizeof(r))
+        recovery_rewind(&a.rec, w.first, w.arrived, &who, &r)
+        recovery_detect_lost(&a.rec, now, &who, &r)
+        react(a, &r, 0, True, now)
+        assoc_ready(a)
     return VTL_OK
 
 
@@ -254,13 +325,19 @@ cdef int on_frame(Assoc *a, Cursor *c, uint64_t now) noexcept nogil:
         return on_ack(a, p, c, now)
     if type == FR_MESSAGE:
         return on_message(a, p[1], c)
+    if type == FR_ORDER:
+        return on_order(a, p, now)
+    if type == FR_GO_BACK:
+        return on_answer(a, p, now)
+    if type == FR_HOLE:
+        return on_hole(a, p)
     if type == FR_MAX_DATA:
         on_max_data(a, load64(p + 8))
     elif type == FR_REPAIR:
         body = take(c, load16(p + 2))
         if body == NULL:
             return VTL_DROP_SHORT
-        if not may_keep_bodies(a):
+        if not a.rel.ops.fec or not may_keep_bodies(a):
             return VTL_OK
         fec_on_repair(&a.fec, p, body, load16(p + 2), a.ep.cfg.max_datagram, &a.received, a.received_floor)
     elif type == FR_PATH_CHALLENGE:
@@ -288,7 +365,7 @@ cdef void note_received(Assoc *a, uint64_t pn, bint eliciting, uint64_t now) noe
     if not eliciting:
         return
     a.unacked += 1
-    if a.unacked >= 2 or not in_order or a.ep.source_ecn == ECN_CE:     # RFC 9000 13.2.1, 13.2.2
+    if a.unacked >= a.rel.ops.ack_every or not in_order or a.ep.source_ecn == ECN_CE:     # RFC 9000 13.2.1, 13.2.2
         if not a.ack_now:
             a.ack_now = True
             assoc_ready(a)
@@ -321,6 +398,7 @@ cdef int packet_receive(Assoc *a, Cursor *c, const Header *h, uint64_t pn, uint6
                 return rc
     if c.n == 0:
         return VTL_DROP_SHORT                       # RFC 9000 12.4
+    a.arriving = pn
     while c.n > 0:
         seen |= frame_bit(c.p[0])
         rc = on_frame(a, c, now)
@@ -328,14 +406,14 @@ cdef int packet_receive(Assoc *a, Cursor *c, const Header *h, uint64_t pn, uint6
             return rc
     if a.fec.rebuilding:
         return VTL_OK
+    if seen & 1 << FR_ORDER:
+        a.rel.ops.accepted(&a.rel, pn)
     a.frames_seen = seen
     a.ecn.received[a.ep.source_ecn] += 1
-    note_received(a, pn, seen & ~<uint32_t>ACK_ONLY, now)
+    note_received(a, pn, seen & ~(ACK_ONLY | a.rel.ops.quiet), now)
     a.packets_received += 1
     a.bytes_received += size
-    a.last_recv = now
-    a.unanswered = a.prove_by = 0
-    assoc_touch(a)
+    heard(a, now)
     if a.fec.kept != NULL:
         size -= keys_overhead(a) + DATA_HEADER
         fec_keep(&a.fec, pn, c.p - size, size)

@@ -14,13 +14,15 @@ from hooker.vtl.core cimport *
 from hooker.vtl.ecn cimport ECN_CE, ECN_ECT0, ecn_mark
 from hooker.vtl.fec cimport fec_cover, fec_covering, fec_dry, fec_forget, fec_full, fec_repair_size, fec_write
 from hooker.vtl.keys cimport keys_overhead, keys_ready, keys_seal
+from hooker.vtl.outcome cimport packets_forget
 from hooker.vtl.pacing cimport pacing_ready, pacing_spend
 from hooker.vtl.pmtu cimport packet_limit, pmtu_room
 from hooker.vtl.proof cimport PROOF_OPEN, PROOF_OPEN_ACK, proof_of
 from hooker.vtl.recovery cimport (
-    LEAST_RECORD, SENT_ECT, SENT_PROBE, Recovery, recovery_add_frame, recovery_has_room,
+    LEAST_RECORD, SENT_ECT, SENT_ORDERED, SENT_PROBE, Recovery, recovery_add_frame, recovery_has_room,
     recovery_limited, recovery_memory, recovery_room, recovery_sent,
 )
+from hooker.vtl.reliability.interface cimport reliability_may_send
 from hooker.vtl.sendbuf cimport Segment, sendbuf_at, sendbuf_commit, sendbuf_has_lost, sendbuf_peek
 from hooker.vtl.stream cimport QUANTUM, active_add, active_remove, ctrl_remove, stream_sendable
 from hooker.vtl.wire cimport *
@@ -29,6 +31,8 @@ cdef enum:
     BARE_PROBE = 2             # probe timeouts in a row, from when on one of the two probes has no data
     PRUNE_RANGES = 16           # an ACK with more asks to be acknowledged, RFC 9000 13.2.4
     UNKNOWN_RTT = 60000000      # ns between ACKs that do so to learn the round-trip time
+    PULSE = 20000000            # ns, at least, between PINGs that go along where nothing else is acknowledged
+    MAX_BEHIND = 16384          # packets that may leave meanwhile
 
 
 cdef bint seal(Builder *d) noexcept nogil:
@@ -108,6 +112,35 @@ cdef void add_ack(Builder *d, uint64_t now) noexcept nogil:
     a.ack_now = False
     a.unacked = 0
     a.ack_deadline = 0
+
+
+cdef void add_answer(Builder *d) noexcept nogil:
+    """Of the reliability function: what was not taken."""
+    cdef Assoc *a = d.a
+    cdef uint8_t *p = put(d, a.rel.ops.answer)
+    if p == NULL:
+        return
+    a.rel.ops.write_answer(&a.rel, p)
+    if a.unacked == 0:
+        a.ack_now = False
+
+
+cdef void add_pulse(Builder *d, uint64_t now) noexcept nogil:
+    """Blocks and messages alone elicit no ACK: now and then something does, and with all that is to be acknowledged."""
+    cdef Recovery *r = &d.a.rec
+    if d.eliciting or (r.outstanding == 0 and now - r.last_eliciting >= max(r.srtt, <uint64_t>PULSE)):
+        d.limit += 1                            # kept free for it, so that a block has the same room in every packet
+        add_ping(d)
+
+
+cdef void put_in_order(Builder *d, uint8_t *head, bint used) noexcept nogil:
+    """The reliability function's frame, if something followed it."""
+    cdef Assoc *a = d.a
+    d.ordered = used
+    if used:
+        a.rel.ops.write_head(&a.rel, a.rec.next_pn, head)
+    else:
+        take_back(d, a.rel.ops.head)
 
 
 cdef bint add_fixed(Builder *d, uint8_t type, Stream *s) noexcept nogil:
@@ -294,6 +327,10 @@ cdef inline bint record_room(Assoc *a) noexcept nogil:
 cdef bint window_open(Assoc *a, uint64_t now) noexcept nogil:
     if a.probes > 0:
         return True
+    if a.rel.ops.once and a.active.first == NULL:   # whoever gave us the blocks sees to it
+        return True
+    if not reliability_may_send(&a.rel, a.rec.outstanding):
+        return False
     return a.rec.in_flight + a.max_datagram + pmtu_room(a) <= a.cc.w.cwnd and pacing_ready(a, now)
 
 
@@ -317,7 +354,8 @@ cdef bint depart(Builder *d, uint64_t now) noexcept nogil:
         a.cc.ops.on_restart(&a.cc, now)
     if d.eliciting:
         b.dgram[b.dgram_len - 1].ecn = ecn_mark(&a.ecn)
-    recovery_sent(&a.rec, d.frame0, d.size, d.eliciting, SENT_ECT if b.dgram[b.dgram_len - 1].ecn else 0, now)
+    recovery_sent(&a.rec, d.frame0, d.size, d.eliciting, (SENT_ECT if b.dgram[b.dgram_len - 1].ecn else 0)
+                  | (SENT_ORDERED if d.ordered else 0), now)
     a.bytes_sent += d.size
     if d.eliciting:
         pacing_spend(a, d.size)
@@ -331,9 +369,13 @@ cdef bint build_packet(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
     """One DATA packet; False: nothing (more) to send now."""
     cdef Builder d
     cdef uint8_t *p
+    cdef uint8_t *head = NULL
+    cdef uint32_t before
     cdef bint may
     if not a.ack_now and not has_frames(a):
         return False
+    if a.rel.ops.once and a.rec.next_pn - a.rec.tail >= MAX_BEHIND:
+        packets_forget(a)
     may = has_frames(a) and record_room(a) and window_open(a, now)
     if not may and not (a.ack_now and record_room(a)):
         return False
@@ -341,18 +383,28 @@ cdef bint build_packet(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
         return False
     begin(&d, b, a, packet_limit(a) - keys_overhead(a))
     d.limit -= REPAIR_HEADER if fec_covering(&a.fec) else 0     # its repair is to fit, too
+    d.limit -= a.rel.ops.once           # of the PING
     p = put(&d, DATA_HEADER)
     write_short_header(p, PKT_DATA, a.peer_cid, a.rec.next_pn)
-    if a.unacked > 0:
+    if a.unacked > 0 or (a.rel.answer_due and a.received.n > 0):
         add_ack(&d, now)
+    if a.rel.answer_due:
+        add_answer(&d)
     if may:
+        if a.rel.ops.head > 0:
+            head = put(&d, a.rel.ops.head)
+        before = d.size
         add_control(&d)
         add_messages(&d)
+        if a.rel.ops.once:
+            add_pulse(&d, now)
         # a peer that has no room for data answers a PING, and so learns what it misses
-        if a.probes != 1 or a.rec.pto_count < BARE_PROBE:
+        if (a.probes != 1 or a.rec.pto_count < BARE_PROBE) and not (a.rel.ops.once and a.probes > 0):
             add_data(&d)
         if a.probes > 0 and not d.eliciting:
             add_ping(&d)
+        if head != NULL:
+            put_in_order(&d, head, d.size > before)
     if d.size == DATA_HEADER:
         abandon(&d)
         return False
@@ -442,6 +494,7 @@ cdef void build_init(Assoc *a, vtl_batch *b) noexcept nogil:
         i.cookie_cid = a.cookie_cid
         i.cookie_time = a.cookie_time
         i.cookie_mac = a.cookie_mac
+        i.reliability = a.wanted.code
         i.versions.n = n
         write_init(p, &i)
         p += HEADER_SIZE + INIT_FIXED
@@ -453,6 +506,7 @@ cdef void build_init(Assoc *a, vtl_batch *b) noexcept nogil:
         store64(p + INIT_ACK_WINDOWS, a.recv_max)
         store64(p + INIT_ACK_WINDOWS + 8, a.ep.cfg.stream_window)
         store32(p + 24, n << 24)
+        p[INIT_ACK_FUNCTION] = a.rel.ops.code
         p += INIT_ACK_FIXED
     write_versions(p, a.ep.cfg.versions, n)
     if a.ep.cfg.keys > 0:
@@ -472,11 +526,12 @@ cdef bint packets_build(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
         if a.fec.n > 0 and fec_full(&a.fec) and build_repair(a, b, now):
             continue
         if not build_packet(a, b, now):
-            if not has_data(a) and a.ep.cfg.fec:
+            if not has_data(a) and a.ep.cfg.fec and a.rel.ops.fec:
                 fec_dry(&a.fec, a.rec.in_flight > 0, a.cc.w.cwnd // 2)
                 if a.fec.n > 0:
                     build_repair(a, b, now)
-            if not has_data(a) and a.rec.in_flight + a.max_datagram <= a.cc.w.cwnd:
+            if (a.rec.in_flight + a.max_datagram <= a.cc.w.cwnd
+                    and (not has_data(a) or not reliability_may_send(&a.rel, a.rec.outstanding))):
                 recovery_limited(&a.rec)
             return True
     return True

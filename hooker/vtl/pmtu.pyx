@@ -23,6 +23,7 @@ from hooker.vtl.blackhole cimport BASE_DATAGRAM, hole_found, hole_reset
 from hooker.vtl.controllers.interface cimport congestion_resize
 from hooker.vtl.core cimport *
 from hooker.vtl.recovery cimport AckResult
+from hooker.vtl.reliability.interface cimport reliability_may_send
 
 cdef enum:
     MAX_PROBES = 3             # RFC 8899 5.1.2
@@ -147,7 +148,8 @@ cdef void pmtu_on_result(Assoc *a, const AckResult *r, uint64_t now) noexcept no
 
 
 cdef bint pmtu_due(const Assoc *a) noexcept nogil:
-    return pmtu_waits(a) and a.rec.in_flight + a.pmtu.probe <= a.cc.w.cwnd
+    return (pmtu_waits(a) and a.rec.in_flight + a.pmtu.probe <= a.cc.w.cwnd
+            and reliability_may_send(&a.rel, a.rec.outstanding))
 
 
 cdef void pmtu_on_timer(Assoc *a, uint64_t now) noexcept nogil:

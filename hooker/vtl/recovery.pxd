@@ -24,6 +24,8 @@ cdef enum sent_flag:
     SENT_LIMITED = 1 << 0      # the sender had nothing more to send
     SENT_ECT = 1 << 1          # with ECT(0)
     SENT_PROBE = 1 << 2        # of the path's size: its loss is no sign of congestion
+    SENT_ORDERED = 1 << 3      # the peer takes it in its turn only, if it does so at all
+    SENT_VAIN = 1 << 4         # it went again, and counts as in flight no more; it may still be acknowledged
 
 cdef struct SentPacket:        # less than a cache line
     uint64_t sent_at           # ns
@@ -80,6 +82,7 @@ cdef struct AckResult:         # what one ACK, or one expiry of the loss timer, 
     bint advanced              # the largest number acknowledged grew
     uint64_t lost_bytes
     uint32_t lost_packets
+    uint64_t lost_ordered      # number of the first of them that was in an order; 0: none was
     uint32_t spurious          # losses taken back
     uint64_t newest_acked_at   # send time of the newest packet acknowledged
     uint64_t prior_delivered   # the rate sample of that packet: see CongestionAck
@@ -100,6 +103,8 @@ ctypedef void (*lost_fn)(void *ctx, const SentPacket *p) noexcept nogil
 cdef struct Listener:          # who hears what becomes of packets and their frames
     frame_fn acked
     frame_fn lost
+    frame_fn again             # it goes again, and may still be acknowledged …
+    frame_fn forgotten         # … but was not
     lost_fn packet_lost
     void *ctx
 
@@ -119,9 +124,15 @@ cdef void recovery_sent(Recovery *r, uint32_t frame0, uint32_t size, bint elicit
 cdef int recovery_on_ack(Recovery *r, const Range *acked, uint32_t n, uint64_t ack_delay, uint64_t now,
                          const Listener *who, AckResult *out) noexcept nogil
 cdef void recovery_detect_lost(Recovery *r, uint64_t now, const Listener *who, AckResult *out) noexcept nogil
+# Packets below that number that are still on their way: nobody waits for them any more.
+cdef void recovery_forget(Recovery *r, uint64_t below, frame_fn on_lost, void *ctx) noexcept nogil
 # All that may be sent now has been sent.
 cdef void recovery_limited(Recovery *r) noexcept nogil
 cdef void recovery_requeue_oldest(Recovery *r, frame_fn on_lost, void *ctx) noexcept nogil   # for a probe
+cdef void recovery_requeue_all(Recovery *r, frame_fn on_lost, void *ctx) noexcept nogil
+# The ordered packets from `first` on go again; those below `arrived` count as lost, at least one of all.
+cdef void recovery_rewind(Recovery *r, uint64_t first, uint64_t arrived, const Listener *who,
+                          AckResult *out) noexcept nogil
 cdef void recovery_rtt(Recovery *r, uint64_t latest, uint64_t ack_delay) noexcept nogil
 cdef uint64_t recovery_pto(const Recovery *r) noexcept nogil        # ns, without backoff
 cdef uint64_t recovery_deadline(const Recovery *r) noexcept nogil   # loss timer or PTO; UINT64_MAX: none

@@ -134,8 +134,9 @@ cdef void retire(Recovery *r) noexcept nogil:
 cdef inline void resolve(Recovery *r, SentPacket *p, frame_fn fn, void *ctx) noexcept nogil:
     cdef uint32_t i
     p.outstanding = 0
-    r.in_flight -= p.size
-    r.outstanding -= 1
+    if not p.flags & SENT_VAIN:
+        r.in_flight -= p.size
+        r.outstanding -= 1
     for i in range(p.frames):
         fn(ctx, &r.frame[(p.frame0 + i) & (r.frame_cap - 1)])
 
@@ -275,19 +276,25 @@ cdef bint probe_lost(Recovery *r, SentPacket *p, const Listener *who, AckResult 
     return True
 
 
-cdef void mark_lost(Recovery *r, uint64_t pn, SentPacket *p, const Listener *who, AckResult *out) noexcept nogil:
+cdef void count_lost(Recovery *r, uint64_t pn, SentPacket *p, const Listener *who, AckResult *out) noexcept nogil:
     if out.lost_bytes == 0:
         out.oldest_lost_at = p.sent_at
     out.newest_lost_at = p.sent_at
     out.lost_bytes += p.size
     out.lost_packets += 1
+    if p.flags & SENT_ORDERED and out.lost_ordered == 0:
+        out.lost_ordered = pn
     r.lost_pn[r.lost % LOST_MEMORY] = pn
     r.lost += 1
     r.lossy_round = True
     r.lost_bytes += p.size
     hole_lost(&r.hole, pn, p.size, r.next_pn)
-    resolve(r, p, who.lost, who.ctx)
     who.packet_lost(who.ctx, p)
+
+
+cdef void mark_lost(Recovery *r, uint64_t pn, SentPacket *p, const Listener *who, AckResult *out) noexcept nogil:
+    count_lost(r, pn, p, who, out)
+    resolve(r, p, who.lost, who.ctx)
 
 
 cdef void recovery_detect_lost(Recovery *r, uint64_t now, const Listener *who, AckResult *out) noexcept nogil:
@@ -301,7 +308,10 @@ cdef void recovery_detect_lost(Recovery *r, uint64_t now, const Listener *who, A
         p = packet_at(r, pn)
         if not p.outstanding:
             continue
-        if pn + r.threshold <= r.largest_acked or p.sent_at + delay <= now:
+        if p.flags & SENT_VAIN:
+            if pn + r.threshold <= r.largest_acked or p.sent_at + delay <= now:
+                resolve(r, p, who.forgotten, who.ctx)
+        elif pn + r.threshold <= r.largest_acked or p.sent_at + delay <= now:
             one_run = one_run and (run == 0 or pn == last_pn + 1)
             last_pn = pn
             if not probe_lost(r, p, who, out):
@@ -323,6 +333,49 @@ cdef void recovery_requeue_oldest(Recovery *r, frame_fn on_lost, void *ctx) noex
     p = packet_at(r, r.tail)
     for i in range(p.frames):
         on_lost(ctx, &r.frame[(p.frame0 + i) & (r.frame_cap - 1)])
+
+
+cdef void recovery_requeue_all(Recovery *r, frame_fn on_lost, void *ctx) noexcept nogil:
+    """The same for all that are outstanding, the newest first: what goes in front of a queue is in order then."""
+    cdef uint64_t pn = r.next_pn
+    cdef SentPacket *p
+    cdef uint32_t i
+    while pn > r.tail:
+        pn -= 1
+        p = packet_at(r, pn)
+        for i in range(p.frames if p.outstanding and not p.flags & SENT_VAIN else 0):
+            on_lost(ctx, &r.frame[(p.frame0 + i) & (r.frame_cap - 1)])
+
+
+cdef void recovery_forget(Recovery *r, uint64_t below, frame_fn on_lost, void *ctx) noexcept nogil:
+    cdef uint64_t pn
+    for pn in range(r.tail, below):
+        if packet_at(r, pn).outstanding:
+            resolve(r, packet_at(r, pn), on_lost, ctx)
+    retire(r)
+
+
+cdef void recovery_rewind(Recovery *r, uint64_t first, uint64_t arrived, const Listener *who,
+                          AckResult *out) noexcept nogil:
+    """Who says that they arrived in vain must not make us send them at once and without bound: one counts as lost."""
+    cdef uint64_t pn
+    cdef SentPacket *p
+    cdef uint32_t i
+    for pn in range(r.tail, r.next_pn):
+        p = packet_at(r, pn)
+        if not p.outstanding or not p.flags & SENT_ORDERED:
+            continue
+        if p.flags & SENT_VAIN:                 # of a run before this one: the record has an end
+            resolve(r, p, who.forgotten, who.ctx)
+        elif pn >= first:
+            if pn < arrived or out.lost_packets == 0:
+                count_lost(r, pn, p, who, out)
+            p.flags |= SENT_VAIN
+            r.in_flight -= p.size
+            r.outstanding -= 1
+            for i in range(p.frames):
+                who.again(who.ctx, &r.frame[(p.frame0 + i) & (r.frame_cap - 1)])
+    retire(r)
 
 
 cdef uint64_t recovery_pto(const Recovery *r) noexcept nogil:

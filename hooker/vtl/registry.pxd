@@ -3,6 +3,7 @@
 from libc.stdint cimport uint64_t
 from hooker.vtl.api cimport vtl_addr
 from hooker.vtl.core cimport Assoc, Endpoint
+from hooker.vtl.reliability.interface cimport reliability_ops
 
 # NULL: limit or memory
 cdef Assoc *assoc_new(Endpoint *ep, const vtl_addr *peer, uint64_t cid, uint64_t now) noexcept nogil
@@ -11,7 +12,8 @@ cdef void assoc_readdress(Assoc *a, const vtl_addr *to) noexcept nogil    # anot
 cdef void path_forget(Assoc *a) noexcept nogil                    # all it knows of the peer and the path
 cdef void assoc_free(Assoc *a) noexcept nogil
 cdef Assoc *assoc_by_cid(Endpoint *ep, uint64_t cid) noexcept nogil
-cdef Assoc *assoc_to(Endpoint *ep, const vtl_addr *peer) noexcept nogil         # the best for a new stream
+# the best for a new stream; of that reliability function, unless it is NULL
+cdef Assoc *assoc_to(Endpoint *ep, const vtl_addr *peer, const reliability_ops *function) noexcept nogil
 cdef Assoc *assoc_with_peer_cid(Endpoint *ep, const vtl_addr *peer, uint64_t peer_cid,
                                 bint initiator) noexcept nogil
 # one that has come up, and those the peer began at the same time

@@ -18,6 +18,7 @@ from hooker.vtl.keys cimport keys_free
 from hooker.vtl.pmtu cimport pmtu_first
 from hooker.vtl.ranges cimport ranges_clear
 from hooker.vtl.recovery cimport recovery_free, recovery_init
+from hooker.vtl.reliability.interface cimport reliability_ops, reliability_use
 from hooker.vtl.siphash cimport siphash24
 from hooker.vtl.stream cimport stream_destroy
 
@@ -79,6 +80,7 @@ cdef Assoc *assoc_new(Endpoint *ep, const vtl_addr *peer, uint64_t cid, uint64_t
     a.peer = peer[0]
     a.peer.zero = 0
     a.cid = cid
+    a.wanted = ep.reliability
     if not source_join(a):
         free(a)
         return NULL
@@ -104,6 +106,7 @@ cdef void path_forget(Assoc *a) noexcept nogil:
     a.rec.peer_ack_delay = ep.cfg.max_ack_delay
     # several probes fit before the peer is given up
     a.rec.max_pto = max(ep.cfg.dead_after // 6, <uint64_t>1)
+    reliability_use(&a.rel, ep.plain, &ep.limits)
     congestion_free(&a.cc)
     memset(&a.pmtu, 0, sizeof(Pmtu))
     a.max_datagram = pmtu_first(a)
@@ -234,7 +237,7 @@ cdef void assoc_settle_rivals(Assoc *a, uint64_t now) noexcept nogil:
     """Of two begun at the same time from both sides, the one whose initiator's id is higher stays."""
     cdef Assoc *b = a.ep.addr_table[addr_slot(a.ep, &a.peer)]
     while b != NULL:
-        if (b.state == A_UP and b.initiator != a.initiator and same_addr(&a.peer, &b.peer)
+        if (b.state == A_UP and b.initiator != a.initiator and b.rel.ops == a.rel.ops and same_addr(&a.peer, &b.peer)
                 and now - b.hs_started <= a.ep.cfg.handshake_timeout):
             if initiator_cid(a) < initiator_cid(b):
                 a.surplus = True
@@ -244,7 +247,12 @@ cdef void assoc_settle_rivals(Assoc *a, uint64_t now) noexcept nogil:
         b = b.by_addr
 
 
-cdef Assoc *assoc_to(Endpoint *ep, const vtl_addr *peer) noexcept nogil:
+cdef inline bint serves(const Assoc *a, const reliability_ops *function) noexcept nogil:
+    """It was to have that function, or has it: a peer that does not take one has selective-repeat."""
+    return function == NULL or a.wanted == function or (a.state == A_UP and a.rel.ops == function)
+
+
+cdef Assoc *assoc_to(Endpoint *ep, const vtl_addr *peer, const reliability_ops *function) noexcept nogil:
     """One that is up and was heard of last, else one on its way."""
     cdef Assoc *a
     cdef Assoc *best = NULL
@@ -252,7 +260,8 @@ cdef Assoc *assoc_to(Endpoint *ep, const vtl_addr *peer) noexcept nogil:
         return NULL
     a = ep.addr_table[addr_slot(ep, peer)]
     while a != NULL:
-        if a.state != A_DEAD and same_addr(&a.peer, peer) and (best == NULL or better(a, best)):
+        if (a.state != A_DEAD and same_addr(&a.peer, peer) and serves(a, function)
+                and (best == NULL or better(a, best))):
             best = a
         a = a.by_addr
     return best

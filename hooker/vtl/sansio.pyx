@@ -23,6 +23,7 @@ from hooker.vtl.endpoint cimport *
 
 from hooker import checks
 from hooker.vtl import congestion, events
+from hooker.vtl import reliability as functions
 
 cdef enum:
     DGRAMS = 128               # of one batch
@@ -30,7 +31,7 @@ cdef enum:
     SCRATCH = 256 << 10
 
 DROP_REASONS = (
-    "ok", "short", "version", "type", "no_assoc", "cookie", "duplicate", "protocol", "memory", "auth",
+    "ok", "short", "version", "type", "no_assoc", "cookie", "duplicate", "protocol", "memory", "auth", "order",
 )
 
 DEFAULTS = {
@@ -50,6 +51,11 @@ DEFAULTS = {
     "idle_after": 60_000_000_000,
     "handshake_timeout": 10_000_000_000,
     "congestion": "auto",
+    "reliability": "selective-repeat",
+    "accepts": (),
+    "window": 0,
+    "repeats": 255,
+    "deadline": 0,
     "keys": (),
     "key_update_after": 0,
     "fec": True,
@@ -62,6 +68,9 @@ RANGES = {                     # of the numbers among them
     "max_ack_delay": (0, 1_000_000_000),
     **dict.fromkeys(("keepalive", "dead_after", "idle_after", "handshake_timeout"), (0, 1 << 60)),
     "key_update_after": (0, 1 << 60),
+    "window": (0, 1 << 16),
+    "repeats": (0, 255),
+    "deadline": (0, 1 << 40),
 }
 # with keys; not by what the processor does best, for equal seeds shall give equal bytes
 ENCRYPTED_VERSIONS = (0x101, 0x103, 0x102)
@@ -159,6 +168,10 @@ cdef void on_block(void *ctx, vtl_assoc *a, const vtl_block *b, bint stable) noe
     cdef bytes data = (<const char *>b.data)[:b.n]
     self._emit(events.BlockReceived(self._assoc_handle(a), b.id, b.position, b.epoch, b.flags, data))
 
+cdef void on_hole(void *ctx, vtl_assoc *a, const vtl_block *b) noexcept with gil:
+    cdef Endpoint self = <Endpoint>ctx
+    self._emit(events.HoleReceived(self._assoc_handle(a), b.id, b.position, b.epoch, b.flags, b.n))
+
 cdef void on_message(void *ctx, vtl_assoc *a, const uint8_t *p, size_t n) noexcept with gil:
     cdef Endpoint self = <Endpoint>ctx
     self._emit(events.MessageReceived(self._assoc_handle(a), (<const char *>p)[:n]))
@@ -211,7 +224,8 @@ cdef class Endpoint:
     """One VTL endpoint: all its associations and their flows.
 
     ``seed`` makes it deterministic. The keywords are those of ``vtl_config``: sizes in bytes, times
-    in nanoseconds, ``congestion`` a name out of :func:`hooker.vtl.congestion.names`.
+    in nanoseconds, ``congestion`` a name out of :func:`hooker.vtl.congestion.names`, ``reliability`` one of
+    :func:`hooker.vtl.reliability.names`, and ``accepts`` some of those: what peers may begin, too.
     """
 
     cdef vtl_endpoint *_ep
@@ -238,6 +252,9 @@ cdef class Endpoint:
         if c["congestion"] not in congestion.names():
             known = congestion.names()
             raise ValueError(f"unknown congestion controller {c['congestion']!r}; known: {known}")
+        for name_ in (c["reliability"], *c["accepts"]):
+            if name_ not in functions.names():
+                raise ValueError(f"unknown reliability function {name_!r}; known: {functions.names()}")
         for setting, (low, high) in RANGES.items():
             c[setting] = checks.integer(setting, c[setting], low, high)
         if c["first_datagram"]:         # 0: max_datagram
@@ -277,6 +294,12 @@ cdef class Endpoint:
         cfg.handshake_timeout = c["handshake_timeout"]
         name = c["congestion"].encode()
         memcpy(cfg.congestion, PyBytes_AS_STRING(name), len(name))
+        name = c["reliability"].encode()
+        memcpy(cfg.reliability, PyBytes_AS_STRING(name), len(name))
+        cfg.accepts = sum(1 << functions.codes()[name_] for name_ in set(c["accepts"]))
+        cfg.window = c["window"]
+        cfg.repeats = c["repeats"]
+        cfg.deadline = c["deadline"]
         sink.ctx = <void *>self
         sink.random = on_random
         sink.assoc_up = on_up
@@ -294,6 +317,7 @@ cdef class Endpoint:
         sink.closed = on_closed
         sink.block = on_block
         sink.message = on_message
+        sink.hole = on_hole
         sink.report = on_report
         sink.channel_down = on_channel_down
         self._batch.iov = <iovec *>malloc(IOVS * sizeof(iovec))
@@ -420,10 +444,15 @@ cdef class Endpoint:
 
     # --- associations and flows
 
-    def connect(self, addr, uint64_t now):
-        """An association to that address: the one there is, or a new one. Returns its handle."""
+    def connect(self, addr, uint64_t now, *, str reliability=None):
+        """An association to that address: the one there is, or a new one. Returns its handle. ``reliability``: None
+        for that of the configuration. ValueError: an unknown one."""
         cdef vtl_addr a = pack_addr(addr)
-        cdef vtl_assoc *assoc = vtl_connect(self._ep, &a, now)
+        cdef bytes name = (reliability or "").encode()
+        cdef vtl_assoc *assoc
+        if reliability is not None and reliability not in functions.names():
+            raise ValueError(f"unknown reliability function {reliability!r}; known: {functions.names()}")
+        assoc = vtl_connect_as(self._ep, &a, name, now) if name else vtl_connect(self._ep, &a, now)
         if assoc == NULL:
             raise MemoryError("association")
         return self._assoc_handle(assoc)
@@ -616,6 +645,14 @@ cdef class Endpoint:
         cdef vtl_assoc_stats s
         vtl_assoc_get_stats(self._assoc(assoc), &s)
         return s
+
+    def reliability(self, assoc):
+        """The name of its reliability function, once it is up."""
+        return vtl_reliability(self._assoc(assoc)).decode()
+
+    def repairs(self, assoc):
+        """Whether that function sends again what is lost."""
+        return bool(vtl_repairs(self._assoc(assoc)))
 
     @property
     def associations(self):

@@ -10,9 +10,6 @@ from hooker.vtl.path cimport path_on_timer
 from hooker.vtl.pmtu cimport pmtu_on_timer
 from hooker.vtl.recovery cimport recovery_deadline
 
-cdef enum:
-    PTO_PROBES = 2             # datagrams, RFC 9002 6.2.4
-
 
 cdef uint64_t assoc_deadline(const Assoc *a) noexcept nogil:
     cdef uint64_t d = UINT64_MAX
@@ -40,7 +37,7 @@ cdef void on_recovery_timer(Assoc *a, uint64_t now) noexcept nogil:
         packets_lost_by_time(a, now)
         return
     a.rec.pto_count += 1
-    a.probes = PTO_PROBES
+    a.probes = a.rel.ops.probes
     requeue_for_probe(a)
     assoc_ready(a)
 

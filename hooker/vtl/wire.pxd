@@ -20,10 +20,15 @@ cdef enum:
     ACK_ECN_COUNTS = 24         # ECT(0), ECT(1), CE
     ACK_RANGE = 8
     REPAIR_HEADER = 24
+    ORDER_FRAME = 5
+    GO_BACK_FRAME = 32
+    HOLE_FRAME = 16
+    MAX_HOLE = 0xffff           # bytes that a HOLE tells of
     INIT_FIXED = 48             # INIT body before the version list
     COOKIE_FIXED = 20           # COOKIE body before the version list
     INIT_ACK_FIXED = 28         # INIT_ACK body before the version list
     INIT_ACK_WINDOWS = 8        # where the limits are in it
+    INIT_ACK_FUNCTION = 25      # where the reliability function is
     CLOSE_BODY = 4
     INIT_MIN_SIZE = 128         # an INIT is never smaller, so no answer to it is larger than it
     VERSION_ENCRYPTED = 0x100   # of a version: packets are encrypted, with the cipher that its low byte names
@@ -49,6 +54,9 @@ cdef enum frame_type:
     FR_ACK_ECN = 0x06
     FR_REPAIR = 0x07
     FR_MESSAGE = 0x08
+    FR_ORDER = 0x09
+    FR_GO_BACK = 0x0a
+    FR_HOLE = 0x0b
     FR_OPEN = 0x11              # from here on they name a stream
     FR_OPEN_ACK = 0x12
     FR_OPEN_REJECT = 0x13
@@ -60,7 +68,8 @@ cdef enum frame_type:
     FR_BLOCK = 0x80             # to 0xff, by its flags
 
 cdef enum:
-    ACK_ONLY = (1 << FR_PADDING) | (1 << FR_ACK) | (1 << FR_ACK_ECN)        # frames that elicit no ACK
+    # frames that elicit no ACK
+    ACK_ONLY = (1 << FR_PADDING) | (1 << FR_ACK) | (1 << FR_ACK_ECN) | (1 << FR_GO_BACK)
     PROBING = (1 << FR_PADDING) | (1 << FR_PATH_CHALLENGE) | (1 << FR_PATH_RESPONSE)    # RFC 9000 9.1
     STREAM_FIN = 0x01           # flags of STREAM, in its type
     STREAM_LEN = 0x02           # it has a length; without, it goes to the end of the packet
@@ -91,6 +100,7 @@ cdef struct Init:               # INIT, and the parts of it that INIT_ACK repeat
     uint64_t max_data
     uint64_t max_stream_data
     uint32_t max_ack_delay_us
+    uint8_t reliability         # code of a function
     Versions versions
 
 
@@ -155,7 +165,8 @@ cdef inline uint32_t frame_size(uint8_t type) noexcept nogil:
     if type & ~(STREAM_FIN | STREAM_LEN) == FR_STREAM:
         return STREAM_HEADER + (STREAM_LENGTH if type & STREAM_LEN else 0)
     if (type == FR_CANCEL or type == FR_MAX_STREAM_DATA or type == FR_MAX_DATA
-            or type == FR_PATH_CHALLENGE or type == FR_PATH_RESPONSE or type == FR_OPEN_ACK):
+            or type == FR_PATH_CHALLENGE or type == FR_PATH_RESPONSE or type == FR_OPEN_ACK
+            or type == FR_HOLE):
         return 16
     if type == FR_ACK or type == FR_RESET_STREAM:
         return 20
@@ -169,6 +180,10 @@ cdef inline uint32_t frame_size(uint8_t type) noexcept nogil:
         return FRAME_PREFIX
     if type == FR_MESSAGE:
         return MESSAGE_HEADER
+    if type == FR_ORDER:
+        return ORDER_FRAME
+    if type == FR_GO_BACK:
+        return GO_BACK_FRAME
     return 1 if type == FR_PADDING or type == FR_PING else 0
 
 cdef inline uint32_t frame_bit(uint8_t type) noexcept nogil:

@@ -5,6 +5,7 @@ cdef bint read_init(Cursor *c, Init *out) noexcept nogil:
     cdef const uint8_t *p = take(c, INIT_FIXED)
     if p == NULL:
         return False
+    out.reliability = p[1]
     out.max_ack_delay_us = load32(p + 4)
     out.max_data = load64(p + 8)
     out.max_stream_data = load64(p + 16)
@@ -20,6 +21,7 @@ cdef void write_init(uint8_t *p, const Init *i) noexcept nogil:
     p += HEADER_SIZE
     store32(p, 0)
     p[0] = i.versions.n
+    p[1] = i.reliability
     store32(p + 4, i.max_ack_delay_us)
     store64(p + 8, i.max_data)
     store64(p + 16, i.max_stream_data)

@@ -16,8 +16,8 @@ PING = b"\x01"
 _ids = count(1)
 
 
-def _init(number: int, cookie: tuple[int, int, int] = (0, 0, 0)) -> bytes:
-    body = struct.pack("!B3xIQQQQQI", 1, 1000, 1 << 24, 1 << 22, *cookie, 1)
+def _init(number: int, cookie: tuple[int, int, int] = (0, 0, 0), function: int = 0) -> bytes:
+    body = struct.pack("!BB2xIQQQQQI", 1, function, 1000, 1 << 24, 1 << 22, *cookie, 1)
     return (HEADER.pack(0x20 | INIT, 0, number) + body).ljust(128, b"\0")
 
 
@@ -31,10 +31,11 @@ class Attacker:
         now: int = 0,
         likes: Callable[[int], bool] = lambda cid: True,
         local: str | None = None,
+        function: int = 0,
     ) -> None:
         """It asks for cookies until it *likes* the connection id that one is for.
 
-        *local*: the address of the target's that it sends to.
+        *local*: the address of the target's that it sends to; *function*: of reliability.
         """
         self.target, self.address, self.local = target, address, local
         self.number = next(_ids) << 20 | 1
@@ -45,7 +46,7 @@ class Attacker:
             answers = (d for d, _ in target.datagrams_to_send(now))
             (cookie,) = (d for d in answers if HEADER.unpack_from(d)[:2] == (0x20 | COOKIE, self.number))
             self.cid = HEADER.unpack_from(cookie)[2]
-        self.second = _init(self.number, (self.cid, *struct.unpack_from("!QQ", cookie, 24)))
+        self.second = _init(self.number, (self.cid, *struct.unpack_from("!QQ", cookie, 24)), function)
         self.answer = self._give(self.second, now)
 
     def _give(self, datagram: bytes, now: int) -> str:

@@ -42,6 +42,7 @@ class Host:
         self.events: list[ev.VtlEvent] = []
         self.blocks: list[ev.BlockReceived] = []
         self.messages: list[bytes] = []
+        self.holes: list[ev.HoleReceived] = []
         self.auto_accept = True
         self.auto_confirm = True
         self.auto_consume = True
@@ -78,6 +79,8 @@ class Host:
         while (event := self.endpoint.next_event()) is not None:
             if isinstance(event, ev.BlockReceived):
                 self.blocks.append(event)
+            elif isinstance(event, ev.HoleReceived):
+                self.holes.append(event)
             elif isinstance(event, ev.MessageReceived):
                 self.messages.append(event.data)
             elif not isinstance(event, ev.DataReceived):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from sim.wire import DATA, INIT, INIT_ACK, Ack, Frame, Packet, Repair, Stream, decode
+from sim.wire import DATA, INIT, INIT_ACK, Ack, Frame, Order, Packet, Repair, Stream, decode
 
 
 class Direction:
@@ -18,6 +18,7 @@ class Direction:
         self.final: dict[int, int] = {}
         self.bytes: dict[int, bytearray] = {}
         self.bodies: dict[int, bytes] = {}  # of the packets a REPAIR may cover
+        self.ordered = 0  # the last packet with an ORDER
 
 
 class Observer:
@@ -56,6 +57,9 @@ class Observer:
                 self._stream(packet.cid, d, frame)
             elif isinstance(frame, Ack):
                 self._ack(packet.cid, frame)
+            elif isinstance(frame, Order):
+                assert frame.back in (0, packet.number - d.ordered), "an ORDER of another packet"
+                d.ordered = packet.number
             elif isinstance(frame, Repair):
                 self._repair(d, frame)
             elif isinstance(frame, Frame) and frame.name.startswith("MAX_"):

@@ -19,6 +19,7 @@ from hooker.vtl.congestion import names
 from hooker.vtl.sansio import ENCRYPTED_VERSIONS
 
 KEY = bytes(range(32))
+FUNCTIONS = ("go-back-n", "stop-and-wait", "none", "partial")  # streams are complete with each
 PROBES = 3  # datagrams that may exceed the congestion window
 CLOSED = 7  # our reason of a CLOSE
 VANISHED = 0x10003  # a silent host that moved, with nothing to say
@@ -115,6 +116,7 @@ class Scenario:
             window_budget=1 << 20,
             **self._keys(),
             congestion=rng.choice(names()),
+            reliability=FUNCTIONS[seed % 16] if seed % 16 < len(FUNCTIONS) else "selective-repeat",
             handshake_timeout=60 * SECOND,
             keepalive=SECOND,  # a host that only receives says by it where it is now
             dead_after=40 * SECOND,

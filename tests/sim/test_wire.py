@@ -9,7 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sim import wire
 from sim.network import A, Link, Pair
-from sim.wire import TYPES, Ack, AnyFrame, Block, Frame, Message, Stream, data_packet, decode, encode
+from sim.wire import (
+    TYPES,
+    Ack,
+    AnyFrame,
+    Block,
+    Frame,
+    Hole,
+    Message,
+    Order,
+    Stream,
+    data_packet,
+    decode,
+    encode,
+)
 
 from hooker.vtl.sansio import Endpoint
 
@@ -18,7 +31,19 @@ U8 = st.integers(0, 255)
 FIELDS = {"Q": U64, "I": U32}
 WINDOW = 100_000
 LAWFUL = ["PING", "PADDING", "MAX_DATA", "OPEN", "STREAM", "MAX_STREAM_DATA", "BLOCK", "MESSAGE", "END"]
-KNOWN = {0, 1, 2, 6, 7, 8, *range(0x18, 0x1C), *range(0x80, 0x100), *(kind for kind, _ in TYPES.values())}
+KNOWN = {
+    0,
+    1,
+    2,
+    6,
+    7,
+    8,
+    9,
+    11,
+    *range(0x18, 0x1C),
+    *range(0x80, 0x100),
+    *(kind for kind, _ in TYPES.values()),
+}
 
 
 @st.composite
@@ -46,8 +71,18 @@ def fixed(name: str) -> st.SearchStrategy[Frame]:
 STREAMS = st.builds(Stream, U32, U32, st.binary(max_size=300), st.booleans())
 BLOCKS = st.builds(Block, U32, U32, U8, st.integers(0, 63), st.binary(max_size=300))
 MESSAGES = st.builds(Message, st.binary(min_size=1, max_size=96))
+HOLES = st.builds(Hole, U32, U32, U8, st.integers(0, 63), st.integers(0, 65535))
+ORDERS = st.builds(Order, U32)
 FRAMES = st.one_of(
-    acks(), STREAMS, BLOCKS, MESSAGES, st.just(Frame("PING")), st.just(Frame("PADDING")), *map(fixed, TYPES)
+    acks(),
+    STREAMS,
+    BLOCKS,
+    MESSAGES,
+    HOLES,
+    ORDERS,
+    st.just(Frame("PING")),
+    st.just(Frame("PADDING")),
+    *map(fixed, TYPES),
 )
 
 

@@ -42,6 +42,18 @@ class Repair(NamedTuple):
     parity: bytes
 
 
+class Hole(NamedTuple):
+    id: int
+    position: int
+    epoch: int
+    flags: int
+    size: int
+
+
+class Order(NamedTuple):
+    back: int  # packet numbers to the ordered packet before; 0: a run begins
+
+
 class Frame(NamedTuple):
     """Any other frame: its name, its stream id, and its fields."""
 
@@ -55,6 +67,7 @@ FIXED = {  # type: name, what stands behind the prefix
     0x03: ("MAX_DATA", "Q"),
     0x04: ("PATH_CHALLENGE", "Q"),
     0x05: ("PATH_RESPONSE", "Q"),
+    0x0A: ("GO_BACK", "QQQ"),
     0x11: ("OPEN", "QQ"),
     0x12: ("OPEN_ACK", "Q"),
     0x13: ("OPEN_REJECT", "I"),
@@ -66,7 +79,7 @@ FIXED = {  # type: name, what stands behind the prefix
 TYPES = {name: (kind, layout) for kind, (name, layout) in FIXED.items()}
 SHORT = {0: "PADDING", 1: "PING"}
 
-AnyFrame = Ack | Stream | Block | Message | Repair | Frame
+AnyFrame = Ack | Stream | Block | Message | Repair | Hole | Order | Frame
 
 
 @dataclass
@@ -127,6 +140,8 @@ def _decode_frame(body: bytes, at: int) -> tuple[AnyFrame, int]:
         if not 0 < n <= 96 or at + 2 + n > len(body):
             raise WireError("a wrong MESSAGE")
         return Message(body[at + 2 : at + 2 + n]), at + 2 + n
+    if body[at] == 0x09:
+        return Order(struct.unpack_from("!I", body, at + 1)[0]), at + 5
     kind, flags, small, id_ = struct.unpack_from("!BBHI", body, at)
     at += 8
     if kind in (0x02, 0x06):
@@ -137,6 +152,9 @@ def _decode_frame(body: bytes, at: int) -> tuple[AnyFrame, int]:
         if len(parity) != small:
             raise WireError("truncated REPAIR")
         return Repair(id_, first, covered, parity), at + 16 + small
+    if kind == 0x0B:
+        position, epoch = struct.unpack_from("!IB3x", body, at)
+        return Hole(id_, position, epoch, flags & 0x3F, small), at + 8
     if kind not in FIXED:
         raise WireError(f"frame type {kind}")
     name, layout = FIXED[kind]
@@ -198,6 +216,11 @@ def encode(frame: AnyFrame) -> bytes:
         return head + struct.pack("!H", len(frame.data)) + frame.data
     if isinstance(frame, Message):
         return struct.pack("!BB", 0x08, len(frame.data)) + frame.data
+    if isinstance(frame, Hole):
+        head = struct.pack("!BBHI", 0x0B, frame.flags, frame.size, frame.id)
+        return head + struct.pack("!IB3x", frame.position, frame.epoch)
+    if isinstance(frame, Order):
+        return struct.pack("!BI", 0x09, frame.back)
     if isinstance(frame, Ack):
         return _encode_ack(frame)
     if isinstance(frame, Repair):

@@ -327,7 +327,7 @@ def test_half_a_number_is_completed_near_another(near: int, away: int) -> None:
 def test_frame_sizes_are_those_of_the_specification() -> None:
     row = re.compile(r"^\| 0x(\w\w)(?: to 0x(\w\w))? \| \w+ \| (\d+)", re.MULTILINE)
     rows = [(int(a, 16), int(b or a, 16), int(n)) for a, b, n in row.findall(SPECIFICATION.read_text())]
-    assert len(rows) == 22
+    assert len(rows) == 25
     specified = {t: n for first, last, n in rows for t in range(first, last + 1)}
     assert {t: s for t in range(256) if (s := frame_size(t))} == specified
 

@@ -1,0 +1,65 @@
+"""The registry of reliability functions: by name for users, by code in the handshake."""
+
+from libc.string cimport memset, strncmp
+
+cdef enum:
+    PROBES = 2                 # RFC 9002 6.2.4
+    ACK_EVERY = 2              # RFC 9000 13.2.2
+
+cdef const reliability_ops *functions[MAX_FUNCTIONS]
+cdef int function_count = 0
+
+
+cdef const reliability_ops *reliability_find(const char *name) noexcept nogil:
+    cdef int i
+    if name[0] == 0:
+        return reliability_of(0)
+    for i in range(function_count):
+        if strncmp(functions[i].name, name, sizeof(functions[i].name)) == 0:
+            return functions[i]
+    return NULL
+
+
+cdef const reliability_ops *reliability_of(uint8_t code) noexcept nogil:
+    cdef int i
+    for i in range(function_count):
+        if functions[i].code == code:
+            return functions[i]
+    return NULL
+
+
+cdef void reliability_use(Reliability *r, const reliability_ops *ops, const Limits *limits) noexcept nogil:
+    memset(r, 0, sizeof(Reliability))
+    r.ops = ops
+    r.limits = limits[0]
+
+
+cdef int reliability_fill(reliability_ops *ops, bytes name, uint8_t code) except -1:
+    """What a function does not say of itself is as with selective repeat."""
+    global function_count
+    cdef int i
+    if not 0 < len(name) < sizeof(ops.name):
+        raise ValueError(f"a function's name has 1 to {sizeof(ops.name) - 1} letters, not {len(name)}")
+    if reliability_find(name) != NULL or reliability_of(code) != NULL:
+        raise ValueError(f"there is a reliability function {name.decode()!r} or with code {code} already")
+    if function_count == MAX_FUNCTIONS:
+        raise ValueError(f"no room for more than {MAX_FUNCTIONS} reliability functions")
+    memset(ops.name, 0, sizeof(ops.name))
+    for i in range(len(name)):
+        ops.name[i] = name[i]
+    ops.code = code
+    ops.probes = ops.probes if ops.probes > 0 else PROBES
+    ops.ack_every = ops.ack_every if ops.ack_every > 0 else ACK_EVERY
+    functions[function_count] = ops
+    function_count += 1
+    return 0
+
+
+def names() -> list[str]:
+    """The registered functions."""
+    return [functions[i].name.decode() for i in range(function_count)]
+
+
+def codes() -> dict[str, int]:
+    """Their numbers in the handshake."""
+    return {functions[i].name.decode(): functions[i].code for i in range(function_count)}
