@@ -193,6 +193,7 @@ static __always_inline void hk_open(struct bpf_sock_ops *s, struct bpf_sock *sk,
 	st->snd_nxt = s->snd_nxt;
 	st->rcv_nxt = s->rcv_nxt;
 	hk_record_init(f, id);
+	f->transport = st->transport;
 	e->slot = slot;
 	e->flow_id = id;
 	e->client_nonce = st->client_nonce;
@@ -233,6 +234,18 @@ static __always_inline void hk_option_missed(struct bpf_sock_ops *s, struct hk_s
 		hk_avoid_service(&k, HK_AVOID_SYN_NS);
 }
 
+/* Why a connection is TCP's whose server has selected nothing that we have offered. */
+static __always_inline u32 hk_refusal(u8 transport)
+{
+	switch (transport) {
+	case HK_TRANSPORT_NONE:
+		return HK_C_DECLINED;
+	case HK_TRANSPORT_OTHERS:
+		return HK_C_NO_COMMON;
+	}
+	return HK_C_NOT_OFFERED;
+}
+
 static __always_inline void hk_active(struct bpf_sock_ops *s, struct hk_config *c, struct bpf_sock *sk)
 {
 	struct hk_sock *st = hk_socks.sk_storage_get(sk, 0, 0);
@@ -254,22 +267,23 @@ static __always_inline void hk_active(struct bpf_sock_ops *s, struct hk_config *
 		return;
 	}
 	r = hk_option_load(s, &o, 0);
-	if (!r && hk_option_role(&o) == HK_ROLE_SERVER && o.transport == HK_TRANSPORT_NONE) {
-		hk_count(HK_C_DECLINED);
+	if (r || hk_option_role(&o) != HK_ROLE_SERVER) {
+		if (!r)
+			hk_count(HK_C_ECHO);
+		/* No answer in the SYN-ACK: a listener older than its engine, or no engine at all. The engine knows. */
+		hk_open(s, sk, st, 0, 0);
+		return;
+	}
+	if (!hk_is_offered(c->offer, o.transport)) {
+		hk_count(hk_refusal(o.transport));
 		st->left = 1;
 		hk_cb_flags(s, 0);
 		return;
 	}
-	if (!r && hk_option_role(&o) == HK_ROLE_SERVER && o.transport == c->transport) {
-		hk_addresses(s, &k);
-		hk_remember(&k);
-		hk_open(s, sk, st, o.nonce, bpf_ntohs(o.port_be));
-		return;
-	}
-	if (!r)
-		hk_count(HK_C_ECHO);
-	/* No answer in the SYN-ACK: a listener older than its engine, or no engine at all. The engine knows. */
-	hk_open(s, sk, st, 0, 0);
+	st->transport = o.transport;
+	hk_addresses(s, &k);
+	hk_remember(&k);
+	hk_open(s, sk, st, o.nonce, bpf_ntohs(o.port_be));
 }
 
 static __always_inline void hk_passive(struct bpf_sock_ops *s, struct hk_config *c, struct bpf_sock *sk)
@@ -278,14 +292,14 @@ static __always_inline void hk_passive(struct bpf_sock_ops *s, struct hk_config 
 	struct hk_sock *st;
 	struct hk_key k = {};
 	u64 nonce = 0;
-	u32 answered;
+	u32 answered, transport;
 
 	if (!hk_port_listed(c, s->local_port) || hk_is_foreign(s, c))
 		return;				/* its flags, too, are another engine's */
 	answered = s->bpf_sock_ops_cb_flags & BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;	/* the listener's */
 	hk_cb_flags(s, 0);
 	hk_addresses(s, &k);
-	if (hk_option_load(s, &o, 0) || hk_option_role(&o) != HK_ROLE_CLIENT || o.transport != c->transport || !o.nonce) {
+	if (hk_option_load(s, &o, 0) || hk_option_role(&o) != HK_ROLE_CLIENT || !o.nonce) {
 		if (!hk_is_local(&k) && hk_prefix_listed(c, &k))
 			hk_count(HK_C_NOT_ASKED);
 		return;
@@ -294,16 +308,22 @@ static __always_inline void hk_passive(struct bpf_sock_ops *s, struct hk_config 
 		return;
 	if (!hk_candidate(c, &k) || hk_is_steered(sk) || hk_is_beyond_us(bpf_skc_to_tcp_sock(sk)))
 		return;
+	transport = hk_select(hk_option_offer(&o), c->transports);
+	if (!transport) {
+		hk_count(HK_C_NO_COMMON);
+		return;
+	}
 	st = hk_socks.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!st)
 		return;
 	__builtin_memset(st, 0, sizeof(*st));
 	st->role = HK_ROLE_SERVER;
 	st->client_nonce = o.nonce;
+	st->transport = transport;
 	c->busy = 1;
 	if (answered)
 		nonce = hk_server_nonce(c, &k, o.nonce);
-	hk_open(s, sk, st, nonce, bpf_ntohs(o.port_be));
+	hk_open(s, sk, st, nonce, 0);
 }
 
 /* ---- header options ------------------------------------------------------------------------------- */
@@ -353,6 +373,23 @@ static __always_inline int hk_can_serve(u16 port, struct hk_key *k)
 	return 0;
 }
 
+/* The SYN-ACK's option. */
+static __always_inline void hk_answer(struct bpf_sock_ops *s, struct hk_config *c, struct hk_option *asked)
+{
+	u32 transport = hk_select(hk_option_offer(asked), c->transports);
+	struct hk_key k = {};
+
+	hk_addresses(s, &k);
+	if (!transport) {
+		hk_count(HK_C_NO_COMMON);
+		hk_option_answer(s, c, HK_TRANSPORT_OTHERS, 0);
+	} else if (!hk_can_serve(s->local_port, &k)) {
+		hk_option_answer(s, c, HK_TRANSPORT_NONE, 0);
+	} else {
+		hk_option_answer(s, c, transport, hk_server_nonce(c, &k, asked->nonce));
+	}
+}
+
 static __always_inline int hk_option_for(struct bpf_sock_ops *s, struct hk_config *c)
 {
 	struct bpf_sock *sk = s->sk;
@@ -362,8 +399,7 @@ static __always_inline int hk_option_for(struct bpf_sock_ops *s, struct hk_confi
 	if (!sk) {			/* SYN-ACK: no full socket yet */
 		if (c->closing || hk_is_elsewhere(s, c))
 			return 0;	/* nobody's, or another engine's */
-		if (hk_option_load(s, &o, BPF_LOAD_HDR_OPT_TCP_SYN) || hk_option_role(&o) != HK_ROLE_CLIENT ||
-		    o.transport != c->transport)
+		if (hk_option_load(s, &o, BPF_LOAD_HDR_OPT_TCP_SYN) || hk_option_role(&o) != HK_ROLE_CLIENT)
 			return 0;
 		return HK_ROLE_SERVER;
 	}
@@ -390,18 +426,8 @@ static __always_inline void hk_write(struct bpf_sock_ops *s, struct hk_config *c
 	struct hk_sock *st;
 
 	if (!sk) {
-		struct hk_key k = {};
-
-		if (hk_is_elsewhere(s, c))
-			return;
-		if (hk_option_load(s, &o, BPF_LOAD_HDR_OPT_TCP_SYN))
-			return;
-		hk_addresses(s, &k);
-		if (!hk_can_serve(s->local_port, &k)) {
-			hk_option_put(s, c, HK_ROLE_SERVER, HK_TRANSPORT_NONE, 0);
-			return;
-		}
-		hk_option_store(s, c, HK_ROLE_SERVER, hk_server_nonce(c, &k, o.nonce));
+		if (!hk_is_elsewhere(s, c) && !hk_option_load(s, &o, BPF_LOAD_HDR_OPT_TCP_SYN))
+			hk_answer(s, c, &o);
 		return;
 	}
 	st = hk_socks.sk_storage_get(sk, 0, 0);
@@ -415,7 +441,7 @@ static __always_inline void hk_write(struct bpf_sock_ops *s, struct hk_config *c
 			hk_count(HK_C_FASTOPEN);
 			return;
 		}
-		if (!hk_option_store(s, c, HK_ROLE_CLIENT, st->client_nonce)) {
+		if (!hk_option_ask(s, c->offer, st->client_nonce)) {
 			st->syn_sent += 1;
 		} else if (!hk_option_load(s, &o, 0)) {		/* of an engine of a cgroup further down */
 			hk_count(HK_C_OTHER_ENGINE);

@@ -15,8 +15,8 @@
 #define HK_OPT_KIND 253
 #define HK_OPT_LEN 16
 #define HK_OPT_EXID 0x484b		/* "HK" */
-#define HK_OPT_VERSION_SEGMENTS 2	/* of engines that take segments; see segments.c */
-#define HK_OPT_VERSION_MESSAGES 3	/* of engines that take messages; see messages.c. Version 1 had no flow protocol */
+#define HK_OPT_VERSION_SEGMENTS 4	/* of engines that take segments; see segments.c */
+#define HK_OPT_VERSION_MESSAGES 5	/* of engines that take messages; see messages.c. Before: no list (2, 3), no flow protocol (1) */
 #define HK_ROLE_CLIENT 1		/* SYN, and what follows until the server has spoken */
 #define HK_ROLE_SERVER 2		/* SYN-ACK */
 
@@ -25,10 +25,32 @@ struct hk_option {
 	__u8 len;
 	__u16 exid_be;
 	__u8 version_role;		/* version << 4 | role */
-	__u8 transport;			/* offered by the client, selected by the server */
-	__u16 port_be;			/* where the sender's engine listens */
+	__u8 transport;			/* the server's: what it selects of the list, HK_TRANSPORT_* */
+	__u16 port_be;			/* the server's: where its engine listens */
 	__u64 nonce;			/* opaque; the server's begins with hk_config.instance */
 } __attribute__((packed));
+
+/*
+ * In a client's option `transport` and `port_be` are one list of 24 bits: what it offers, 4 bits each, its first choice
+ * first; 0 ends it. The server selects the first that it takes. Once it has, the client repeats only that.
+ */
+#define HK_OFFER_MOST 6
+
+#define HK_TRANSPORT_NONE 0		/* the server's: there is an engine, but not for this service */
+#define HK_TRANSPORT_VTL 1		/* over UDP */
+#define HK_TRANSPORT_VTL_UDPLITE 2
+#define HK_TRANSPORT_VTL_DCCP 3
+#define HK_TRANSPORT_VTL_IP 4
+#define HK_TRANSPORT_UDP 5
+#define HK_TRANSPORT_UDPLITE 6
+#define HK_TRANSPORT_DCCP 7
+#define HK_TRANSPORT_IP 8
+#define HK_TRANSPORT_SCTP 9
+#define HK_TRANSPORT_QUIC 10
+#define HK_TRANSPORT_MPTCP 11
+#define HK_TRANSPORT_TCP 12
+#define HK_TRANSPORT_NAMED 13		/* by a name that both engines have been given */
+#define HK_TRANSPORT_OTHERS 255		/* the server's: it takes none of those offered */
 
 /* ---- flow record: a cache line for each writer ---- */
 #define HK_APP_CLOSED 1			/* in order, or by an error that it knows of */
@@ -64,7 +86,8 @@ struct hk_flow {
 	__u32 app_closed;		/* the application's socket reached CLOSE: HK_APP_* */
 	__u32 steered;			/* HK_STEERED_*: `want` is HK_WANT_NEVER, whatever it says; do not inject */
 	__u32 closed_at;		/* HK_APP_LINGERS: its rcv_nxt once it has the peer's FIN */
-	__u32 pad_kernel[2];
+	__u32 transport;		/* HK_TRANSPORT_*, as selected in the handshake; NONE: the server has said nothing */
+	__u32 pad_kernel;
 	/* written by the engine */
 	__u32 want;			/* HK_WANT_*; the kernel writes HK_WANT_TCP when it opens the record */
 	__u32 hold;			/* HK_HOLD_*; the kernel writes the first, and does not look again after HK_HOLD_NONE */
@@ -141,18 +164,18 @@ struct hk_config {
 	__u64 client_secret[2];		/* of those in SYNs: not the same, for clients choose what servers hash */
 	__u32 mark;			/* of hooked application sockets */
 	__u16 instance;			/* of the engine, drawn at its start, never 0 */
-	__u16 pad_instance;
-	__u16 port;			/* the engine's VTL port */
-	__u8 transport;			/* HK_TRANSPORT_* */
+	__u16 transports;		/* that it takes from clients: a bit 1 << HK_TRANSPORT_* each */
+	__u32 offer;			/* what it asks servers for: the list of its option */
+	__u16 port;			/* the engine's */
 	__u8 any_port;
 	__u8 any_prefix;
 	__u8 no_ipv6;			/* it did not work in the start-up probe */
 	__u8 busy;			/* there has been a candidate: segments may have to be held; set by the programs */
 	__u8 closing;			/* the engine is about to end: no new flows */
-	__u32 device;			/* our interface */
 	__u8 hold;			/* new flows begin with HK_HOLD_ALL */
-	__u8 pinned;			/* and do not outlive the engine, unless it has let go of them */
-	__u8 pad_config[2];
+	__u32 device;			/* our interface */
+	__u8 pinned;			/* new flows do not outlive the engine, unless it has let go of them */
+	__u8 pad_config[7];
 };
 
 #define HK_MARK_BASE 0x484b0000		/* marks of hooked application sockets: hooker/control/marks.py */
@@ -161,9 +184,6 @@ struct hk_config {
 #define HK_MARK_OWN 0x484bffff		/* the engines' own sockets */
 
 #define HK_DEVICE_MTU 65535		/* bytes, of our device: hooker/tun/device.py */
-
-#define HK_TRANSPORT_NONE 0		/* the server's: there is an engine, but not for this service */
-#define HK_TRANSPORT_VTL 1
 
 /* ---- what the worker says of itself ---- */
 #define HK_ASLEEP 0			/* whatever comes must wake it */
@@ -244,6 +264,8 @@ struct hk_event {
 	X(HK_C_SYN_UNANSWERED, "syn-with-option-unanswered") \
 	X(HK_C_NOT_ASKED, "peer-did-not-ask") \
 	X(HK_C_DECLINED, "peer-declines-service") \
+	X(HK_C_NO_COMMON, "no-common-transport") \
+	X(HK_C_NOT_OFFERED, "transport-not-offered") \
 	X(HK_C_NO_SPACE, "no-option-space") \
 	X(HK_C_ECHO, "option-echoed") \
 	X(HK_C_BAD_OPTION, "option-malformed") \

@@ -24,7 +24,8 @@ struct hk_sock {			/* per hooked socket, gone with it */
 	u8 held;			/* payload is kept back, or kept to our device; see guard.c */
 	u8 pinned;			/* the mark and `held` stay until the engine lets go */
 	u8 early;			/* the next segment ends the handshake, and goes by the wire */
-	u8 pad[3];
+	u8 transport;			/* as selected; 0: not known */
+	u8 pad[2];
 	char congestion[HK_CC_NAME];	/* what it had before we set reno, else empty */
 	u64 aside_ns;			/* when that was */
 	u64 order;			/* a barrier between `adopted` and `zerocopy` */

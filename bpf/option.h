@@ -1,20 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* The VTL option in TCP headers: write, read, check. HK_SPEAKS is the version, and so the kind of engine. */
+/* Our option in TCP headers: write, read, check. HK_SPEAKS is the version, and so the kind of engine. */
 
-static __always_inline int hk_option_put(struct bpf_sock_ops *s, struct hk_config *c, u8 role, u8 transport, u64 nonce)
+static __always_inline int hk_option_put(struct bpf_sock_ops *s, u8 role, u8 transport, u16 port, u64 nonce)
 {
 	struct hk_option o = {
 		.kind = HK_OPT_KIND, .len = HK_OPT_LEN, .exid_be = bpf_htons(HK_OPT_EXID),
 		.version_role = HK_SPEAKS << 4 | role, .transport = transport,
-		.port_be = bpf_htons(c->port), .nonce = nonce,
+		.port_be = bpf_htons(port), .nonce = nonce,
 	};
 
 	return bpf_store_hdr_opt(s, &o, sizeof(o), 0);
 }
 
-static __always_inline int hk_option_store(struct bpf_sock_ops *s, struct hk_config *c, u8 role, u64 nonce)
+static __always_inline int hk_option_ask(struct bpf_sock_ops *s, u32 offer, u64 nonce)
 {
-	return hk_option_put(s, c, role, c->transport, nonce);
+	return hk_option_put(s, HK_ROLE_CLIENT, offer >> 16, offer, nonce);
+}
+
+static __always_inline int hk_option_answer(struct bpf_sock_ops *s, struct hk_config *c, u8 transport, u64 nonce)
+{
+	return hk_option_put(s, HK_ROLE_SERVER, transport, c->port, nonce);
 }
 
 /* 0 and the option, or negative: none (-ENOMSG), or not what we speak (-EPROTO). */
@@ -39,6 +44,33 @@ static __always_inline int hk_option_load(struct bpf_sock_ops *s, struct hk_opti
 static __always_inline int hk_option_role(struct hk_option *o)
 {
 	return o->version_role & 0xf;
+}
+
+/* A client's list. */
+static __always_inline u32 hk_option_offer(struct hk_option *o)
+{
+	return (u32)o->transport << 16 | bpf_ntohs(o->port_be);
+}
+
+/* The first of the list for which there is a bit in `takes`; 0: there is none. */
+static __always_inline u32 hk_select(u32 offer, u32 takes)
+{
+	u32 id, i;
+
+	for (i = 0; i < HK_OFFER_MOST; i++) {
+		id = offer >> (20 - 4 * i) & 0xf;
+		if (!id)
+			return 0;
+		if (takes >> id & 1)
+			return id;
+	}
+	return 0;
+}
+
+/* Whether a server may have selected it. */
+static __always_inline int hk_is_offered(u32 offer, u32 id)
+{
+	return id && id < 16 && hk_select(offer, 1u << id);
 }
 
 /* Of a connection that begins: no two sockets begin with the same words, and nobody else has the key. Never 0. */

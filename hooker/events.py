@@ -12,6 +12,7 @@ Address = IPv4Address | IPv6Address
 class Kind(enum.Enum):
     """``released`` is final: the flow stays on TCP. ``engaged`` is, too: it ends with ``closed``.
 
+    ``transport skipped``: one that was wanted cannot be had here, and another one remains.
     ``lane blocked``: this host keeps marked segments from the engine, so connections of that IP version stay
     on TCP, until ``lane open``.
     """
@@ -24,6 +25,7 @@ class Kind(enum.Enum):
     PEER_DOWN = 6
     LANE_BLOCKED = 7
     LANE_OPEN = 8
+    TRANSPORT_SKIPPED = 9
 
 
 class State(enum.Enum):
@@ -51,7 +53,8 @@ class SocketAddress:
 @dataclass(frozen=True, slots=True)
 class Event:
     """One event. For peers and lanes only ``kind``, ``remote``, ``reason`` and ``time`` mean something; the
-    lane of IPv4 is 0.0.0.0, that of IPv6 ``::``.
+    lane of IPv4 is 0.0.0.0, that of IPv6 ``::``. Of a transport that is skipped only ``reason``, which names
+    it, and ``time`` do.
 
     ``reason`` says why, or is empty; ``time`` is on the monotonic clock, seconds;
     ``held`` is how long the flow was held, seconds; bytes are the application's, out and in.

@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -61,7 +61,7 @@ os.register_at_fork(after_in_child=_forget_all)
 
 
 class Hooker:
-    """Moves the TCP connections of a cgroup onto another transport while the context is open.
+    """Moves the TCP connections of a cgroup onto other transports while the context is open.
 
     ::
 
@@ -76,7 +76,9 @@ class Hooker:
         segments; new connections are held until the peer's engine has agreed, and an engaged one never goes
         back: it ends with its engine, or its peer's. Engines of different kinds leave each other's
         connections to TCP.
-    :param transport: name in the registry of transports.
+    :param transport: what to move onto: names in the registry of transports, with commas or as a list, in
+        order of preference. A connection goes to the first that its server has, too. What this machine lacks
+        is skipped (the event TRANSPORT_SKIPPED) as long as another one remains.
     :param key_file: encrypt, with the pre-shared key in this file (``hooker.control.keyfile``); flows to
         peers without it stay on TCP. None: no encryption. A flow that has been engaged ends with its engine,
         or its peer's.
@@ -116,7 +118,7 @@ class Hooker:
         cgroup: str | Path | None = None,
         policy: Policy | None = None,
         intercept: str = "segments",
-        transport: str = "vtl",
+        transport: str | Sequence[str] = "vtl",
         congestion: str = "auto",
         fec: bool = True,
         key_file: str | Path | None = None,
@@ -134,7 +136,7 @@ class Hooker:
     ) -> None:
         self.policy = policy or Policy()
         self.intercept = _check_choice("intercept", intercept, INTERCEPT_CHOICES)
-        self.transport = transports.get(transport)
+        self.transports = transports.choose(transport)
         self.congestion = transports.check_congestion(congestion)
         self.fec = fec
         checks.path("key_file", key_file)
@@ -203,7 +205,7 @@ class Hooker:
             self.policy,
             mark=self._lane.mark,
             port=self._worker.port,
-            transport=self.transport,
+            transports=self.transports.taken,
             ipv6=self._ipv6,
             hold=self.hold,
             pinned=self._pinned,
@@ -216,6 +218,7 @@ class Hooker:
             install=self._lane.install,
             take=self._drain,
             deliver=None if self.on_event is None else self._deliver,
+            first=[rows.transport_skipped(*skipped) for skipped in self.transports.skipped],
         )
         stack.callback(self._threads.stop)
         self._server = stack.enter_context(self._serve(keeper))
@@ -289,7 +292,7 @@ class Hooker:
                 max_flows=self.max_flows,
                 port=self.listen_port,
                 peer_port=transports.DEFAULT_PORT if self.listen_port == 0 else self.listen_port,
-                transport=self.transport.wire_id,
+                transport=self.transports.taken[0].wire_id,
                 mark=self._lane.mark,
                 datagrams=datagram_sizes(),
                 congestion=self.congestion,
@@ -441,7 +444,8 @@ class Hooker:
                 "netns": self._netns,
                 "cgroup": str(self.cgroup),
                 "intercept": self.intercept,
-                "transport": self.transport.name,
+                "transport": str(self.transports),
+                "skipped": dict(self.transports.skipped),
                 "congestion": self.congestion,
                 "fec": self.fec,
                 "encrypted": bool(self._keys),
@@ -464,7 +468,8 @@ class Hooker:
 STAYED_ON_TCP = (
     "loopback", "ipv6-does-not-work-here", "local-path-blocked", "peer-remembered-as-tcp", "mptcp",
     "socket-with-mark", "socket-bound-to-device", "tcp-fast-open",
-    "syn-with-option-unanswered", "peer-did-not-ask", "peer-declines-service", "no-option-space",
+    "syn-with-option-unanswered", "peer-did-not-ask", "peer-declines-service", "no-common-transport",
+    "transport-not-offered", "no-option-space",
     "option-echoed", "option-malformed", "flow-table-full", "event-ring-full",
 )  # fmt: skip
 

@@ -23,11 +23,12 @@ CLIENT_UDP = 7000
 IPV4 = 0x800
 FIN, SYN, RST, ACK = 1, 2, 4, 16
 CLIENT, SERVER = 1, 2  # roles in the option
-SEGMENTS, MESSAGES = 2, 3  # its versions: kinds of engine
+SEGMENTS, MESSAGES = 4, 5  # its versions: kinds of engine
+VTL = 1  # in the option's list
 QUIET = 1.5  # s without an answer: an OPEN that waits for its flow is forgotten after 0.25
 EARLY = 0.2  # s
 LARGEST = 65535
-BY_VTL = 1  # in HELLO
+BY_VTL = 1 << VTL  # in HELLO
 VERSION = 1
 
 
@@ -97,9 +98,9 @@ def _introduce(address: str, mac: str) -> None:
         ipr.neigh("replace", dst=address, lladdr=mac, ifindex=index, state=0x80)  # NUD_PERMANENT
 
 
-def option(version: int, role: int, nonce: int) -> bytes:
-    head = struct.pack("!BBHBBH", 253, 16, 0x484B, version << 4 | role, 1, CLIENT_UDP)
-    return head + struct.pack("<Q", nonce)
+def option(version: int, role: int, nonce: int, rest: bytes = bytes((VTL << 4, 0, 0))) -> bytes:
+    """The rest: a client's list, or a server's transport and port."""
+    return struct.pack("!BBHB", 253, 16, 0x484B, version << 4 | role) + rest + struct.pack("<Q", nonce)
 
 
 @dataclass
@@ -111,7 +112,9 @@ class Connection:
     port: int
     server_port: int
     nonce: int = field(default_factory=lambda: random.getrandbits(64) | 1)
+    offer: bytes = bytes((VTL << 4, 0, 0))
     server_nonce: int = 0
+    selected: tuple[int, int] | None = None  # transport and port; None: the SYN-ACK had no option
     isn: int = field(default_factory=lambda: random.getrandbits(32))
     server_isn: int = 0
 
@@ -125,9 +128,7 @@ class Connection:
     def ask(self) -> None:
         """SYN, and the SYN-ACK."""
         for _ in range(20):
-            self.segment(
-                SYN, self.isn, 0, b"\x02\x04\x05\xb4" + option(self.wire.version, CLIENT, self.nonce)
-            )
+            self.segment(SYN, self.isn, 0, b"\x02\x04\x05\xb4" + self.option())
             answer = self.wire.receive(6, self.address, self.port, 1)
             if answer and answer[13] == SYN | ACK:
                 break
@@ -136,9 +137,13 @@ class Connection:
         self.server_isn = struct.unpack_from("!I", answer, 4)[0]
         at = answer.find(b"\xfd\x10HK" + bytes([self.wire.version << 4 | SERVER]))
         self.server_nonce = struct.unpack_from("<Q", answer, at + 8)[0] if at > 0 else 0
+        self.selected = struct.unpack_from("!BH", answer, at + 5) if at > 0 else None
+
+    def option(self) -> bytes:
+        return option(self.wire.version, CLIENT, self.nonce, self.offer)
 
     def establish(self) -> None:
-        self.segment(ACK, self.isn + 1, self.server_isn + 1, option(self.wire.version, CLIENT, self.nonce))
+        self.segment(ACK, self.isn + 1, self.server_isn + 1, self.option())
 
     def reset(self) -> None:
         self.segment(RST, self.isn + 1, 0, b"")

@@ -77,8 +77,11 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
             is_flag=True,
             help="With segments: let new connections wait for the peer's engine; messages always do.",
         ),
-        click.option(
-            "--transport", metavar="NAME", default="vtl", show_default=True, help="What to move onto."
+        several(
+            "--transport",
+            metavar="NAMES",
+            default=["vtl"],
+            help="What to move onto, first choice first, as in vtl,tcp; vtl by default.",
         ),
         click.option(
             "--key-file",
@@ -187,6 +190,16 @@ def up(group: str | None, ready_fd: int | None, **settings: Any) -> int:
     with running(options, path) as engine:
         _say_ready(engine.snapshot()["engine"], ready_fd)
         stop.wait()
+    return 0
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, on the last line.")
+def transports(as_json: bool) -> int:
+    """List what connections can be moved onto, and why not."""
+    from hooker.cli.transports import show
+
+    show(as_json=as_json)
     return 0
 
 

@@ -19,9 +19,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hooker import transports
 from hooker.control import bpf_calls, cgroup, headers, janitor, netns
 from hooker.control.janitor import Janitor
 from hooker.errors import HookerError
+from hooker.transports import Transport
 
 KERNEL_FLOOR = (6, 1)
 KERNEL_RECOMMENDED = (6, 6)  # FIN and poll faults of sockmap are fixed
@@ -286,6 +288,21 @@ def check_udp_offload() -> str:
     return "segmentation and aggregation of UDP datagrams"
 
 
+def _of_transports() -> Iterator[Check]:
+    """Those that there is code for."""
+    for transport in transports.known():
+        if transport.built:
+            yield run_check(f"transport {transport.name}", False, NEWER_KERNEL, _can_be_had(transport))
+
+
+def _can_be_had(transport: Transport) -> Probe:
+    def check() -> str:
+        transport.probe()
+        return f"over {transport.carrier}"
+
+    return check
+
+
 def check_inet_diag() -> str:
     """Dump this network namespace's listening TCP sockets."""
     netlink_sock_diag, by_family, dump = 4, 20, 0x301  # linux/netlink.h, linux/sock_diag.h
@@ -355,6 +372,7 @@ def checks() -> Iterator[Check]:
         check = run_check(*entry)
         sound = sound and (check.ok or not check.required)
         yield check
+    yield from _of_transports()
     if sound:
         yield from _startup_probes("segments")
         yield from _startup_probes("messages")

@@ -59,7 +59,7 @@ class Options:
         if self.listen_port is not None:
             object.__setattr__(self, "listen_port", checks.integer("port", self.listen_port, 0, 65535))
         object.__setattr__(self, "busy_poll", checks.real("busy_poll", self.busy_poll, 0, 0.01, unit="s"))
-        transports.get(self.transport)
+        transports.choose(self.transport)
         transports.check_congestion(self.congestion)
         if self.key_file is not None:
             keyfile.read(self.key_file)
@@ -162,6 +162,8 @@ def describe(event: Event) -> str:
     what = event.kind.name.lower().replace("_", " ")
     if event.kind in (Kind.LANE_BLOCKED, Kind.LANE_OPEN):
         return f"{what} for IPv{event.remote.address.version}"
+    if event.kind is Kind.TRANSPORT_SKIPPED:
+        return f"{what}: {event.reason}"
     if event.local is None or event.role is None:
         return f"{what} {event.remote}"
     ends = (event.local, event.remote) if event.role is Role.CLIENT else (event.remote, event.local)

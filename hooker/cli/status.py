@@ -28,6 +28,8 @@ def show(snapshots: list[Snapshot], console: Console) -> None:
             markup=False,
             soft_wrap=True,
         )
+        for name, why in engine.get("skipped", {}).items():
+            console.print(f"skipped {name}: {why}", highlight=False, markup=False, soft_wrap=True)
         for family, pause in engine.get("blocked", {}).items():
             console.print(
                 f"{family}: this host's firewall or routing keeps segments from the engine; "

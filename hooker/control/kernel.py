@@ -14,6 +14,7 @@ import secrets
 import socket
 import struct
 import threading
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,7 @@ from typing import Any
 from hooker.control import bpf_calls, btf, headers
 from hooker.control.policy import Policy
 from hooker.errors import ConfigurationError, KernelError
-from hooker.transports import Transport
+from hooker.transports import Transport, bitmap, offer
 
 SO_NETNS_COOKIE = 71
 CGROUP_SOCKOPT = 25  # enum bpf_prog_type; not every BCC names it
@@ -151,7 +152,7 @@ class KernelPrograms:
         *,
         mark: int,
         port: int,
-        transport: Transport,
+        transports: Sequence[Transport],
         ipv6: bool = True,
         hold: bool = False,
         pinned: bool = False,
@@ -159,7 +160,8 @@ class KernelPrograms:
     ) -> None:
         """Set what is a candidate, and what the option says. Before attach().
 
-        ``hold`` and ``pinned`` are what new flows begin with (hk_config), ``device`` is the lane's interface.
+        ``transports`` are offered in this order, and taken from those that a peer offers. ``hold`` and
+        ``pinned`` are what new flows begin with (hk_config), ``device`` is the lane's interface.
         """
         table = self._bpf[b"hk_conf"]
         c = table.Leaf()
@@ -167,7 +169,8 @@ class KernelPrograms:
         for key in (c.server_secret, c.client_secret):
             key[0], key[1] = struct.unpack("QQ", os.urandom(16))
         c.instance = 1 + secrets.randbelow(65535)
-        c.mark, c.port, c.transport = mark, port, transport.wire_id
+        c.mark, c.port = mark, port
+        c.offer, c.transports = offer(transports), bitmap(transports)
         c.any_port, c.any_prefix = not policy.ports, not policy.prefixes
         c.no_ipv6 = not ipv6
         c.hold, c.pinned, c.device = hold, pinned, device

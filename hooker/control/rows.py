@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from hooker._fastpath import RawEvent, RawFlow
 
 
-WITHOUT_FLOW = (Kind.PEER_UP, Kind.PEER_DOWN, Kind.LANE_BLOCKED, Kind.LANE_OPEN)
+WITHOUT_FLOW = (Kind.PEER_UP, Kind.PEER_DOWN, Kind.LANE_BLOCKED, Kind.LANE_OPEN, Kind.TRANSPORT_SKIPPED)
 SHOWN_FLOWS = 1000
 _STATES = {one.value: one.name.lower() for one in State}
 
@@ -25,6 +26,12 @@ def event(raw: RawEvent) -> Event:
         return Event(Kind(kind), at, remote, reason=reason)
     local = SocketAddress(address(local_ip), local_port)
     return Event(Kind(kind), at, remote, local, flow_id, Role(role), reason, held, out, into)
+
+
+def transport_skipped(name: str, why: str) -> RawEvent:
+    """As if the worker had told it, when the engine starts."""
+    kind, now = Kind.TRANSPORT_SKIPPED.value, time.monotonic()
+    return kind, f"{name}: {why}", 0, 0, 0, bytes(16), 0, bytes(16), 0, 0, 0, now, 0.0
 
 
 def table(raws: Sequence[RawFlow]) -> tuple[dict[str, int], list[dict[str, Any]]]:

@@ -123,7 +123,7 @@ class RouteThread(threading.Thread):
 
 
 class EventThread(threading.Thread):
-    """Takes the worker's notices and calls the user.
+    """Takes the worker's notices and calls the user, who hears of ``first`` before.
 
     ``errors``: what that raised; the first is reported. ``dropped``: what there was no time for at the end.
     """
@@ -134,17 +134,21 @@ class EventThread(threading.Thread):
         ending: Ending,
         take: Callable[[], Iterable[RawEvent]],
         deliver: Deliver | None,
+        first: Iterable[RawEvent] = (),
     ) -> None:
         super().__init__(name="hooker-events", daemon=True)
         self._worker = worker
         self._ending = ending
         self._take = take
         self._deliver = deliver
+        self._first = first
         self._watch = ending.watch(worker.fileno())
         self.errors = 0
         self.dropped = 0
 
     def run(self) -> None:
+        for raw in self._first:
+            self._tell(raw)
         ended = False
         while not ended:
             ended = self._ending.wait(self._watch)
@@ -177,7 +181,8 @@ class EventThread(threading.Thread):
 
 
 class EngineThreads:
-    """All of them. ``install`` adds the routing rule, ``take`` empties the notices, ``deliver`` tells one."""
+    """All of them. ``install`` adds the routing rule, ``take`` empties the notices, ``deliver`` tells one;
+    those in ``first`` come first."""
 
     def __init__(
         self,
@@ -186,13 +191,14 @@ class EngineThreads:
         install: Callable[[], None],
         take: Callable[[], Iterable[RawEvent]],
         deliver: Deliver | None,
+        first: Iterable[RawEvent] = (),
     ) -> None:
         self._ending = Ending()
         self._stopped = False
         self._worker = worker
         self.worker = WorkerThread(worker)
         self.route = RouteThread(worker, self._ending, install)
-        self.events = EventThread(worker, self._ending, take, deliver)
+        self.events = EventThread(worker, self._ending, take, deliver, first)
         for thread in (self.events, self.route, self.worker):
             thread.start()
 

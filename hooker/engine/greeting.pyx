@@ -21,7 +21,7 @@ from hooker.vtl.endpoint cimport vtl_is_up, vtl_peer, vtl_set_user, vtl_user
 
 cdef enum:
     LARGEST = 65535            # bytes of a message that we take
-    TRANSPORT_VTL = 1          # bit in HELLO
+    TRANSPORT_VTL = 2          # bit in HELLO
     OPTIONS_SIZE = 10
     GREETINGS = 8
     GREET_AGAIN = 1000000000   # ns; doubles

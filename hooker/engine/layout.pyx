@@ -30,6 +30,7 @@ def layout():
             "rcv_nxt": <size_t>&g.rcv_nxt, "snd_wnd": <size_t>&g.snd_wnd, "rcv_wnd": <size_t>&g.rcv_wnd,
             "ts_recent": <size_t>&g.ts_recent, "mss": <size_t>&g.mss, "app_closed": <size_t>&g.app_closed,
             "steered": <size_t>&g.steered, "closed_at": <size_t>&g.closed_at,
+            "transport": <size_t>&g.transport,
             "want": <size_t>&g.want, "hold": <size_t>&g.hold, "burst": <size_t>&g.burst,
         },
         "hk_redirect": {

@@ -38,6 +38,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         HK_MARK_OWN
         HK_BLOCKED_V4
         HK_BLOCKED_V6
+        HK_OFFER_MOST
         HK_TRANSPORT_VTL
         HK_TCP_SACK
         HK_TCP_WSCALE
@@ -61,6 +62,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         uint32_t app_closed
         uint32_t steered
         uint32_t closed_at
+        uint32_t transport
         uint32_t want
         uint32_t hold
         uint32_t burst

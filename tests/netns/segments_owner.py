@@ -83,7 +83,7 @@ class Owner:
         fill_free(kernel.free, SLOTS)
         policy = Policy.parse(port=str(port))
         vtl = transports.get("vtl")
-        netns.call(name, lambda: kernel.configure(policy, mark=lane.mark, port=6253, transport=vtl))
+        netns.call(name, lambda: kernel.configure(policy, mark=lane.mark, port=6253, transports=[vtl]))
         self.name = name
         self.redirected = b""
         self.stack = contextlib.ExitStack()
@@ -178,6 +178,14 @@ class Owner:
 
     def closing(self) -> None:
         self.kernel.refuse_flows()
+
+    def negotiate(self, offer: list[int], takes: list[int]) -> None:
+        """What is asked for as a client, in this order, and taken as a server, by HK_TRANSPORT_*."""
+        table = self.kernel._bpf[b"hk_conf"]
+        config = table[ctypes.c_int(0)]
+        config.offer = sum(number << 20 - 4 * at for at, number in enumerate(offer))
+        config.transports = sum(1 << number for number in takes)
+        table[ctypes.c_int(0)] = config
 
     def mark(self) -> int:
         return self.lane.mark

@@ -44,6 +44,7 @@ from hooker.tun import Lane
 TCP, MARK, NEVER = 0, 1, 2  # HK_WANT_*
 STEERED = 4  # HK_EVENT_*
 CLIENT, SERVER = 1, 2  # HK_ROLE_*
+VTL = 1  # HK_TRANSPORT_*
 ABORTED, LINGERS = 2, 3  # HK_APP_*
 TCPI_SND_WND, TCPI_RCV_WND = 228, 232  # offsets in struct tcp_info
 SO_BINDTODEVICE = 25
@@ -93,7 +94,8 @@ def test_a_connection_begins_on_tcp_and_both_engines_know_it(shared: Bed, family
             assert client.begun[name] == server.begun[name] != 0
         assert client.begun["snd_nxt"] == server.begun["rcv_nxt"]
         assert client.begun["rcv_nxt"] == server.begun["snd_nxt"]
-        assert client.begun["peer_port"] == server.begun["peer_port"] == 6253
+        assert (client.begun["peer_port"], server.begun["peer_port"]) == (6253, 0)
+        assert (client.record["transport"], server.record["transport"]) == (VTL, VTL)
         for one, other in ((client, server), (server, client)):
             assert not one.through_device(other)
             assert (one.record["marked"], one.record["want"]) == (0, TCP)

@@ -121,13 +121,14 @@ def test_of_a_flow_that_nobody_remembers(lab: Lab, family: str) -> None:
                 marked.connect((address(pair.a, family), PORT))
                 hands.accepted(listener)
                 sender = hands.accepted(listener)
-                marked.setsockopt(socket.SOL_SOCKET, SO_MARK, mark_of(lab.b, family))
+                eventually(lambda: marks_of(lab.b, family))  # the rules come one after the other
+                marked.setsockopt(socket.SOL_SOCKET, SO_MARK, marks_of(lab.b, family)[0])
                 sender.sendall(b"x" * 100)
                 eventually(lambda: not unsent(sender), timeout=3)
         assert counts(pair.server.status())["segments_unknown"] > 0
 
 
-def mark_of(host: Host, family: str) -> int:
-    """By which the rule of that host's engine leads packets to its device."""
+def marks_of(host: Host, family: str) -> list[int]:
+    """By which the rules of that host's engine lead packets to its device."""
     rules = json.loads(host.run(["ip", "-6" if family == "v6" else "-4", "-j", "rule"]).stdout)
-    return next(int(rule["fwmark"], 0) for rule in rules if "fwmark" in rule)
+    return [int(rule["fwmark"], 0) for rule in rules if "fwmark" in rule]

@@ -11,7 +11,8 @@ import pytest
 import hooker.control
 from hooker.cli import doctor
 from hooker.cli.doctor import Check, Failed
-from hooker.errors import ConfigurationError
+from hooker.errors import ConfigurationError, KernelError
+from hooker.transports import Transport
 
 
 def passing() -> str:
@@ -24,6 +25,7 @@ def failing() -> str:
 
 def install(monkeypatch: pytest.MonkeyPatch, *checks: tuple[str, bool, str, doctor.Probe]) -> None:
     monkeypatch.setattr(doctor, "CHECKS", list(checks))
+    monkeypatch.setattr(doctor, "_of_transports", lambda: iter(()))
     monkeypatch.setattr(doctor, "_startup_probes", lambda _: iter(()))
 
 
@@ -101,9 +103,27 @@ def test_the_kernels_version_is_judged(
 
 
 def test_probes_are_not_tried_on_a_machine_that_lacks_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "CHECKS", [("one", True, "", failing)])
+    install(monkeypatch, ("one", True, "", failing))
     monkeypatch.setattr(doctor, "_startup_probes", lambda _: pytest.fail("tried"))
     assert [(c.name, c.ok) for c in doctor.checks()] == [("one", False), ("start-up probes", False)]
+
+
+def test_transports_that_there_is_code_for_are_tried_and_none_is_required(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lacking() -> None:
+        raise KernelError("this kernel has no pigeons", remedy="feed them")
+
+    rows = [
+        Transport("vtl", 1, "", "udp", "", lambda: None),
+        Transport("pigeon", 2, "", "air", "", lacking),
+        Transport("owl", 3, "", "air", "", lacking, built=False),
+    ]
+    monkeypatch.setattr(doctor.transports, "known", lambda: rows)
+    assert list(doctor._of_transports()) == [
+        Check("transport vtl", True, False, "over udp", ""),
+        Check("transport pigeon", False, False, "this kernel has no pigeons", "feed them"),
+    ]
 
 
 def test_every_probes_result_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +153,7 @@ def test_probes_of_the_other_kind_are_tried_and_are_not_required(monkeypatch: py
     monkeypatch.setitem(sys.modules, "hooker.control.probes", module)
     monkeypatch.setattr(hooker.control, "probes", module, raising=False)
     monkeypatch.setattr(doctor, "CHECKS", [("TUN", True, "", passing)])
+    monkeypatch.setattr(doctor, "_of_transports", lambda: iter(()))
     _, *tried = doctor.checks()
     assert tried == [Check("probe one", False, False, "lost", "none")]
 

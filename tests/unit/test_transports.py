@@ -1,42 +1,226 @@
-"""The registry of transports."""
+"""The registry of transports, and what a user's list comes to."""
 
 from __future__ import annotations
 
-import pytest
+import json
+import re
+import socket
+from pathlib import Path
+from typing import Any
 
-from hooker import transports
-from hooker.errors import ConfigurationError
-from hooker.transports import Transport
+import pytest
+from fuzz.option import is_offered, selected
+
+from hooker import Hooker, transports
+from hooker.cli import commands as cli
+from hooker.control import rows
+from hooker.errors import ConfigurationError, KernelError
+from hooker.events import Kind
+from hooker.transports import Transport, registry, sockets
+
+ROOT = Path(__file__).parents[2]
+
+
+def lacking() -> None:
+    raise KernelError("this kernel has no pigeons", remedy="feed them")
+
+
+def there() -> None:
+    pass
+
+
+def made(name: str, wire_id: int, probe: sockets.Probe = there, built: bool = True) -> Transport:
+    return Transport(name, wire_id, "forty lines", "udp", "its own", probe, built)
 
 
 @pytest.fixture(autouse=True)
-def registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transports, "_registry", dict(transports._registry))
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the tests register is gone after them."""
+    monkeypatch.setattr(registry, "_registry", dict(registry._registry))
 
 
-def test_vtl_is_known() -> None:
-    assert transports.get("vtl").name == "vtl"
+@pytest.fixture
+def some(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven that can be had, one whose kernel lacks something, and one that nobody has written."""
+    monkeypatch.setattr(registry, "_registry", {})
+    for wire_id in range(1, 8):
+        transports.register(made(f"t{wire_id}", wire_id))
+    transports.register(made("pigeon", 8, lacking))
+    transports.register(made("owl", 9, built=False))
+
+
+# ---- the registry -----------------------------------------------------------------------------------------
+
+
+def test_vtl_is_known_and_can_be_had() -> None:
+    assert transports.get("vtl").available() == (True, "")
     assert "vtl" in transports.names()
 
 
 def test_an_unknown_name_raises_and_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigurationError, match="unknown transport 'quic'") as caught:
-        transports.get("quic")
+    with pytest.raises(ConfigurationError, match="unknown transport 'pigeon'") as caught:
+        transports.get("pigeon")
     assert "vtl" in caught.value.remedy
 
 
 def test_a_registered_transport_is_found_and_listed() -> None:
-    mine = transports.register(Transport("mine", 77, "forty lines"))
+    mine = transports.register(made("mine", 13))
     assert transports.get("mine") is mine
-    assert transports.names() == ["mine", "vtl"]
+    assert "mine" in transports.names()
+    assert transports.known()[-1] is mine
+    assert [transports.name_of(number) for number in (13, 14, 0)] == ["mine", "number 14", ""]
 
 
 @pytest.mark.parametrize(
-    "again", [Transport("vtl", 9, ""), Transport("other", 1, ""), Transport("big", 256, "")]
+    ("name", "wire_id"), [("vtl", 13), ("other", 1), ("big", 16), ("none", 0), ("", 13), ("a,b", 13)]
 )
-def test_a_name_or_number_cannot_be_taken_twice(again: Transport) -> None:
+def test_a_name_or_number_cannot_be_taken_twice_and_must_fit(name: str, wire_id: int) -> None:
     with pytest.raises(ConfigurationError):
-        transports.register(again)
+        transports.register(made(name, wire_id))
+
+
+def test_the_numbers_are_those_of_the_kernel_programs() -> None:
+    header = (ROOT / "bpf" / "hooker_kern_user.h").read_text()
+    found = re.findall(r"#define HK_TRANSPORT_(\w+) (\d+)", header)
+    numbers = {name: int(number) for name, number in found if name not in ("NONE", "NAMED", "OTHERS")}
+    ours = {t.name.upper().replace("+", "_"): t.wire_id for t in transports.known()}
+    assert ours == numbers
+    assert re.search(rf"#define HK_OFFER_MOST {registry.OFFER_MOST}\b", header)
+
+
+def test_what_is_offered_is_a_list_in_the_clients_order() -> None:
+    chosen = [made("c", 12), made("a", 1), made("f", 15)]
+    assert transports.offer(chosen) == 0xC1F000
+    assert transports.bitmap(chosen) == 1 << 12 | 1 << 1 | 1 << 15
+    assert [selected(transports.offer(chosen), 1 << number) for number in (12, 1, 15, 2)] == [12, 1, 15, 0]
+    assert is_offered(transports.offer(chosen), 15)
+
+
+# ---- this machine -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("probe", "error", "says"),
+    [
+        (sockets.udplite, OSError(93, ""), "no UDP-Lite sockets"),
+        (sockets.dccp, OSError(94, ""), "modprobe dccp_ipv4"),
+        (sockets.sctp, OSError(93, ""), "modprobe sctp"),
+        (sockets.raw, PermissionError(1, ""), "need root"),
+        (sockets.mptcp, OSError(93, ""), "CONFIG_MPTCP"),
+    ],
+)
+def test_what_a_kernel_lacks_is_said_with_a_remedy(
+    monkeypatch: pytest.MonkeyPatch, probe: sockets.Probe, error: OSError, says: str
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(sockets, "MPTCP_ENABLED", Path("/nowhere"))
+    found, why = made("m", 13, probe).available()
+    assert not found
+    assert says in why
+    assert "\n" not in why
+
+
+def test_mptcp_may_be_switched_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(92, "")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(sockets, "MPTCP_ENABLED", tmp_path / "enabled")
+    (tmp_path / "enabled").write_text("0\n")
+    assert "sysctl net.mptcp.enabled=1" in made("m", 13, sockets.mptcp).available()[1]
+
+
+def test_no_probe_leaves_a_socket_open() -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for transport in transports.known():
+        transport.available()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+# ---- a user's list ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wanted", ["t2,t1", " t2 , t1 ", ["t2", "t1"], ("t2", "t1")])
+def test_the_order_is_the_users(some: None, wanted: Any) -> None:
+    choice = transports.choose(wanted)
+    assert [t.name for t in choice.taken] == ["t2", "t1"]
+    assert (str(choice), choice.skipped) == ("t2,t1", ())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "taken", "skipped"),
+    [
+        ("pigeon,t1", "t1", {"pigeon": "this kernel has no pigeons (feed them)"}),
+        ("t1,owl", "t1", {"owl": registry.NOT_BUILT}),
+        ("dodo,t1", "t1", {"dodo": "there is none of that name"}),
+        ("t1,,t2", "t1,t2", {"": "there is none of that name"}),
+        ("t1,t2,t1", "t1,t2", {"t1": "named twice"}),
+        ("t1,t2,t3,t4,t5,t6,t7", "t1,t2,t3,t4,t5,t6", {"t7": "6 are the most that are offered"}),
+        (
+            "pigeon,t1,t2,t3,t4,t5,t6",
+            "t1,t2,t3,t4,t5,t6",
+            {"pigeon": "this kernel has no pigeons (feed them)"},
+        ),
+    ],
+)
+def test_what_cannot_be_had_is_skipped_with_a_reason(
+    some: None, wanted: str, taken: str, skipped: dict[str, str]
+) -> None:
+    choice = transports.choose(wanted)
+    assert (str(choice), dict(choice.skipped)) == (taken, skipped)
+    events = [rows.event(rows.transport_skipped(*one)) for one in choice.skipped]
+    assert [(e.kind, e.reason) for e in events] == [
+        (Kind.TRANSPORT_SKIPPED, f"{name}: {why}") for name, why in skipped.items()
+    ]
+
+
+@pytest.mark.parametrize("wanted", ["", ",", "pigeon", "owl,dodo", [], ["pigeon", "pigeon"], 7, None, [7]])
+def test_where_none_remains_it_is_an_error_with_each_reason(some: None, wanted: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        transports.choose(wanted)
+    if wanted in ("pigeon", "owl,dodo"):
+        assert "t1, t2, t3, t4, t5, t6, t7" in caught.value.remedy
+        for name in wanted.split(","):
+            assert name in caught.value.message
+
+
+def test_the_engine_and_the_command_take_the_same_lists(capsys: pytest.CaptureFixture[str]) -> None:
+    choice = Hooker(transport=["vtl", "dodo"]).transports
+    assert (str(choice), [name for name, _ in choice.skipped]) == ("vtl", ["dodo"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["up", "--transport", "dodo", "--transport", "owl"])
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert "dodo" in said
+    assert "owl" in said
+    assert said.count("\n") == 1
+
+
+# ---- hooker transports ------------------------------------------------------------------------------------
+
+
+def test_the_command_lists_all_with_reasons(some: None, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["transports", "--json"])
+    assert not caught.value.code
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["transports"]
+    assert [row["name"] for row in rows] == [*(f"t{n}" for n in range(1, 8)), "pigeon", "owl"]
+    assert rows[0] == {
+        "name": "t1",
+        "available": True,
+        "reason": "",
+        "carrier": "udp",
+        "reliability": "its own",
+    }
+    assert (rows[7]["available"], rows[7]["reason"]) == (False, "this kernel has no pigeons (feed them)")
+    with pytest.raises(SystemExit):
+        cli.main(["transports"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "✓ t1      forty lines"
+    assert lines[7] == "– pigeon  this kernel has no pigeons (feed them)"
 
 
 def test_an_unknown_congestion_controller_raises_and_lists_the_known_ones() -> None:

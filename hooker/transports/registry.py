@@ -1,0 +1,177 @@
+"""The transports by name: their numbers in the TCP option, what they need, and which can be had here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hooker import checks
+from hooker.errors import ConfigurationError, HookerError
+from hooker.transports import sockets
+from hooker.transports.sockets import Probe
+
+OFFER_MOST = 6  # that an option's list has room for: HK_OFFER_MOST
+WIRE_IDS = (1, 15)
+NOT_BUILT = "this version of Hooker does not have it"
+SELECTIVE_REPEAT, BY_TCP, OWN = "selective-repeat", "none", "its own"
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """One way to move flows from engine to engine.
+
+    ``wire_id`` stands for it in the TCP option and in HELLO. ``carrier``: what its packets or messages ride
+    on, whose ports it listens on. ``reliability``: what repairs losses, a function of VTL's, "none" (the
+    applications' TCPs do) or "its own". ``probe`` raises HookerError if this machine lacks what it needs;
+    ``built``: there is code for it.
+    """
+
+    name: str
+    wire_id: int
+    summary: str
+    carrier: str
+    reliability: str
+    probe: Probe = sockets.udp
+    built: bool = True
+
+    def available(self) -> tuple[bool, str]:
+        """Whether flows can be moved onto it here, and why not."""
+        reasons = [] if self.built else [NOT_BUILT]
+        try:
+            self.probe()
+        except HookerError as error:
+            reasons.append(str(error))
+        return not reasons, "; ".join(reasons)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a user's list comes to on this machine.
+
+    ``taken`` is in order of preference and never empty; ``skipped`` are names, with the reason.
+    """
+
+    taken: tuple[Transport, ...]
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        return ",".join(transport.name for transport in self.taken)
+
+
+_registry: dict[str, Transport] = {}
+
+
+def register(transport: Transport) -> Transport:
+    """Raises ConfigurationError when the name or the number is taken or does not fit."""
+    if not transport.name or "," in transport.name:
+        raise ConfigurationError(f"transport {transport.name!r}: a name has a letter and no comma")
+    checks.integer(f"transport {transport.name!r}: wire id", transport.wire_id, *WIRE_IDS)
+    for known in _registry.values():
+        if known.name == transport.name or known.wire_id == transport.wire_id:
+            raise ConfigurationError(f"transport {transport.name!r} collides with {known.name!r}")
+    _registry[transport.name] = transport
+    return transport
+
+
+def get(name: str) -> Transport:
+    """Raises ConfigurationError, which lists the known names."""
+    try:
+        return _registry[name]
+    except KeyError:
+        raise ConfigurationError(
+            f"unknown transport {name!r}", remedy=f"known transports: {', '.join(names())}"
+        ) from None
+
+
+def known() -> list[Transport]:
+    """All of them, by their numbers."""
+    return sorted(_registry.values(), key=lambda transport: transport.wire_id)
+
+
+def names() -> list[str]:
+    return sorted(_registry)
+
+
+def name_of(wire_id: int) -> str:
+    """For people; "" for 0, which is none."""
+    for transport in _registry.values():
+        if transport.wire_id == wire_id:
+            return transport.name
+    return f"number {wire_id}" if wire_id else ""
+
+
+def choose(wanted: str | Sequence[str]) -> Choice:
+    """The transports that are offered to peers, and taken from them: names with commas, or a list of names.
+
+    What cannot be had is skipped as long as another one remains. Raises ConfigurationError if none does, with
+    each reason.
+    """
+    taken: list[Transport] = []
+    skipped: list[tuple[str, str]] = []
+    for name in _split(wanted):
+        why = _why_not(name, taken)
+        if why:
+            skipped.append((name, why))
+        else:
+            taken.append(_registry[name])
+    if not taken:
+        said = "; ".join(f"transport {name!r}: {why}" for name, why in skipped) or "no transport is named"
+        raise ConfigurationError(said, remedy=f"here there are {', '.join(_here())}; see `hooker transports`")
+    return Choice(tuple(taken), tuple(skipped))
+
+
+def _split(wanted: str | Sequence[str]) -> list[str]:
+    names = wanted.split(",") if isinstance(wanted, str) else wanted
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise ConfigurationError(f"transport {wanted!r} is no list of names", remedy='give "vtl", or a list')
+    return [name.strip() for name in names]
+
+
+def _why_not(name: str, taken: list[Transport]) -> str:
+    transport = _registry.get(name)
+    if transport is None:
+        return "there is none of that name"
+    if transport in taken:
+        return "named twice"
+    if len(taken) == OFFER_MOST:
+        return f"{OFFER_MOST} are the most that are offered"
+    return transport.available()[1]
+
+
+def _here() -> list[str]:
+    return [transport.name for transport in known() if transport.available()[0]]
+
+
+def offer(chosen: Sequence[Transport]) -> int:
+    """The list as a client's option has it: 4 bits each, the first choice in the highest of 24."""
+    return sum(transport.wire_id << 20 - 4 * at for at, transport in enumerate(chosen))
+
+
+def bitmap(chosen: Sequence[Transport]) -> int:
+    """A bit ``1 << wire_id`` for each."""
+    return sum({1 << transport.wire_id for transport in chosen})
+
+
+VTL = register(
+    Transport("vtl", 1, "datagrams of our own: BBR or CUBIC, FEC, encryption", "udp", SELECTIVE_REPEAT)
+)
+for _name, _id, _carrier, _probe in (
+    ("vtl+udplite", 2, "udplite", sockets.udplite),
+    ("vtl+dccp", 3, "dccp", sockets.dccp),
+    ("vtl+ip", 4, "ip", sockets.raw),
+):
+    register(Transport(_name, _id, f"vtl over {_carrier}", _carrier, SELECTIVE_REPEAT, _probe, built=False))
+for _name, _id, _probe in (
+    ("udp", 5, sockets.udp),
+    ("udplite", 6, sockets.udplite),
+    ("dccp", 7, sockets.dccp),
+    ("ip", 8, sockets.raw),
+):
+    register(Transport(_name, _id, "one segment a datagram", _name, BY_TCP, _probe, built=False))
+for _name, _id, _summary, _carrier, _probe in (
+    ("sctp", 9, "one association for a pair of hosts", "sctp", sockets.sctp),
+    ("quic", 10, "one connection for a pair of hosts", "udp", sockets.udp),
+    ("mptcp", 11, "one connection for a pair of hosts, over all of their paths", "mptcp", sockets.mptcp),
+    ("tcp", 12, "one connection for a pair of hosts", "tcp", sockets.tcp),
+):
+    register(Transport(_name, _id, _summary, _carrier, OWN, _probe, built=False))
