@@ -28,9 +28,10 @@ from typing import Any
 from peer import pool, stream
 
 LOOK = 0.02  # s between two looks whether a file is there
-TRICKLE = 0.25  # s between two reads of a slow reader
+TURNS = 12  # times LOOK between two reads of a slow reader
 SEND_BUFFER = 1 << 16  # bytes of each that pours: many of them are not to fill the machine
 READ = 1 << 16
+GREEDY = 100  # readers of a crowd that read on at once
 ANSWERED = 60.0  # s: a question that takes longer is an error
 
 
@@ -222,22 +223,27 @@ class Holding:
             self.left.pop(fd).close()
 
     def rest(self) -> None:
-        tricklers, due = list(self.left)[1::2] if self.trickle else [], time.monotonic()
+        """Each trickler has its turn once in TURNS: all at once, their windows would open in one burst."""
+        tricklers = list(self.left)[1::2] if self.trickle else []
+        began, turn = time.monotonic(), 0
         while not self.until.exists():
             time.sleep(LOOK)
-            if time.monotonic() >= due:
-                due += TRICKLE
-                for fd in set(tricklers) & set(self.left):
+            while turn * LOOK < time.monotonic() - began:
+                for fd in set(tricklers[turn % TURNS :: TURNS]) & set(self.left):
                     self.read(fd, self.trickle)
+                turn += 1
 
     def run(self) -> None:
         self.rest()
         poll = select.epoll()
-        for fd in self.left:
-            poll.register(fd, select.EPOLLIN)
+        waiting, reading = list(self.left), 0
         while self.left:
+            while waiting and reading < GREEDY:
+                poll.register(waiting.pop(), select.EPOLLIN)
+                reading += 1
             for fd, _ in poll.poll():
                 self.read(fd, READ)
+                reading -= fd not in self.left
         say(hashes=sorted(digest.hexdigest() for digest in self.hashes.values()), errors=self.errors)
 
 
@@ -246,18 +252,19 @@ def hold(args: argparse.Namespace) -> None:
 
 
 def pour(args: argparse.Namespace) -> None:
-    """Each writes its own bytes; the file ``--progress`` says how many all have got rid of."""
+    """Each writes its own bytes, until one fails; the file ``--progress`` says how many have left."""
     poll, errors, start, sent = select.epoll(), [], time.monotonic(), 0
-    pouring = {}
-    for number in range(args.flows):
-        sock = connect(args)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-        sock.setblocking(False)
-        pouring[sock.fileno()] = (sock, stream(number), hashlib.sha256(), [args.size, b""])
-        poll.register(sock, select.EPOLLOUT)
-    hashes = {fd: entry[2] for fd, entry in pouring.items()}
-    while pouring:
-        for fd, _ in poll.poll(1):
+    pouring: dict[int, Any] = {}
+    hashes = []
+    while (pouring or len(hashes) < args.flows) and not errors:
+        while len(hashes) < args.flows and time.monotonic() >= start + len(hashes) * args.pace:
+            sock, digest = connect(args), hashlib.sha256()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+            sock.setblocking(False)
+            pouring[sock.fileno()] = (sock, stream(len(hashes)), digest, [args.size, b""])
+            hashes.append(digest)
+            poll.register(sock, select.EPOLLOUT)
+        for fd, _ in poll.poll(LOOK if len(hashes) < args.flows else 1):
             sock, blocks, digest, state = pouring[fd]
             state[1] = state[1] or next(blocks)[: state[0]]
             try:
@@ -266,7 +273,7 @@ def pour(args: argparse.Namespace) -> None:
                 continue
             except OSError as error:
                 errors.append((name_of(error), time.monotonic() - start))
-                n = state[0] = len(state[1])
+                break  # its reader may wait for ever
             digest.update(state[1][:n])
             sent += n
             state[0], state[1] = state[0] - n, state[1][n:]
@@ -274,8 +281,10 @@ def pour(args: argparse.Namespace) -> None:
                 del pouring[fd]
                 sock.close()
         if args.progress:
-            args.progress.write_text(str(sent))
-    say(hashes=sorted(digest.hexdigest() for digest in hashes.values()), errors=errors, sent=sent)
+            whole = args.progress.with_suffix(".new")
+            whole.write_text(str(sent))
+            whole.replace(args.progress)  # nobody sees it empty
+    say(hashes=sorted(digest.hexdigest() for digest in hashes), errors=errors, sent=sent)
 
 
 def main() -> None:
@@ -291,6 +300,7 @@ def main() -> None:
     )
     parser.add_argument("--size", type=int, default=1 << 20)
     parser.add_argument("--progress", type=Path)
+    parser.add_argument("--pace", type=float, default=0, help="seconds between two that begin to pour")
     parser.add_argument("--trickle", type=int, default=0, help="bytes")
     args = parser.parse_args()
     most = max(args.flows + 100, *resource.getrlimit(resource.RLIMIT_NOFILE))
