@@ -46,7 +46,8 @@ OF_MESSAGES: tuple[Check, ...] = (
     messages.killed, messages.stopped, messages.never,
 )  # fmt: skip
 OF_SEGMENTS: tuple[Check, ...] = (
-    segments.start, http, servers_first, nested, netem, vrf, segments.killed, segments.stopped,
+    segments.start, http, servers_first, nested, netem, vrf,
+    segments.paths, segments.killed, segments.upgraded, segments.stopped,
 )  # fmt: skip
 CHECKS: tuple[tuple[str, tuple[Check, ...]], ...] = (
     ("machine", (segments.no_device, doctor)),

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from support import eventually, peer, result, same
+from support import FAMILIES, address, any_address, eventually, peer, result, same
+from ways import Paths, flows, outcome
 from world import HOOKER, MB, SLOW, World, need, ports, traces
 
 SEGMENTS = ("--intercept", "segments")
-SIZE = 60 * MB
+SIZE = 40 * MB
+ASKING, RESTING = 5, 5  # flows of each family: a busy crowd takes all of an emulated processor
 
 
 def no_device(world: World) -> str:
@@ -33,42 +38,135 @@ def start(world: World) -> str:
     return f"cgroup {engines[0]['cgroup']}"
 
 
+def engaged(world: World) -> int:
+    """How many flows a's engine has engaged."""
+    return world.engines["a"].counters()["engaged"]
+
+
 @contextmanager
-def transferring(world: World) -> Iterator[None]:
-    """In the middle of a transfer, which must then end as if nothing had happened."""
-    port, progress = next(ports), world.lab.tmp / f"progress-{next(ports)}"
+def crowd(world: World) -> Iterator[list[str]]:
+    """Flows of both families that ask all the time, and others that rest until the end; all is right.
+
+    What is said of them is in the list when it is over.
+    """
+    lab, port, name = world.lab, next(ports), next(ports)
+    until, said = lab.tmp / f"until-{name}", []
+    server, before = flows(lab.b, "echo", "::", port), engaged(world)
+    asking = [
+        flows(lab.a, "ask", where, port, str(number), what, str(until), "--every", "1")
+        for where in (lab.b.v4, lab.b.v6)
+        for number, what in ((ASKING, "--until"), (RESTING, "--idle"))
+    ]
+    eventually(lambda: engaged(world) - before >= 2 * (ASKING + RESTING), SLOW)
+    yield said
+    until.touch()
+    found = [outcome(one, SLOW) for one in asking]
+    server.terminate()
+    server.wait(SLOW)
+    need(all(not one["errors"] and not one["wrong"] and one["answers"] for one in found), f"{found}")
+    answers, slowest = sum(one["answers"] for one in found), max(one["slowest"] for one in found)
+    said.append(f"{answers} answers, the slowest after {slowest:.1f} s")
+
+
+@contextmanager
+def transferring(world: World, family: str = "v4", size: int = SIZE) -> Iterator[list[str]]:
+    """In the middle of a transfer, which must then end as if nothing had happened.
+
+    Its longest silence is in the list when it is over.
+    """
+    port, progress, said = next(ports), world.lab.tmp / f"progress-{next(ports)}", []
     world.lab.meter.start()
-    server = peer(world.lab.b, "serve", "0.0.0.0", port, "recv-all", "send:1000", "close")
-    actions = (f"send:{SIZE}", "fin", "recv-all", "close")
-    client = peer(
-        world.lab.a, "connect", world.lab.b.v4, port, *actions, options=("--progress", str(progress))
-    )
-    eventually(lambda: progress.exists() and int(progress.read_text() or 0) > SIZE // 10, SLOW)
-    eventually(lambda: world.lab.meter.read().vtl.payload > SIZE // 20, SLOW)
+    server = peer(world.lab.b, "serve", any_address(family), port, "recv-all", "send:1000", "close")
+    actions, seen = (f"send:{size}", "fin", "recv-all", "close"), ("--progress", str(progress))
+    client = peer(world.lab.a, "connect", address(world.lab.b, family), port, *actions, options=seen)
+    eventually(lambda: progress.exists() and int(progress.read_text() or 0) > size // 10, SLOW)
+    eventually(lambda: world.lab.meter.read().vtl.payload > size // 20, SLOW)
     need(client.poll() is None, "it is over already")
-    yield
+    yield said
     one, other = result(client, SLOW), result(server, SLOW)
     need(one["error"] is None and other["error"] is None, f"{one} {other}")
-    need(one["sent"] == SIZE, f"{one['sent']} of {SIZE} bytes sent")
+    need(one["sent"] == size, f"{one['sent']} of {size} bytes sent")
     same(one, other)
     same(other, one)
+    said.append(f"{other['silence']:.1f} s")
+
+
+def kill(world: World, letters: str) -> None:
+    """All of them first, then wait for them."""
+    engines = [world.engines.pop(letter) for letter in letters]
+    for engine in engines:
+        engine.proc.kill()
+    for engine in engines:
+        engine.proc.wait()
+
+
+def start_again(world: World, letters: str) -> None:
+    """What the last engines left is gone, and new ones run."""
+    hosts = [host for host in world.lab.hosts if host.letter in letters]
+    for host in hosts:
+        eventually(lambda host=host: not traces(host), 20)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(world.start_one, hosts))
 
 
 def killed(world: World) -> str:
-    """kill -9 of one engine in the middle of a transfer, then of the other, then of both."""
-    for letters in ("a", "b", "ab"):
-        with transferring(world):
-            for letter in letters:
-                engine = world.engines.pop(letter)
-                engine.proc.kill()
-                engine.proc.wait()
-        for host in world.lab.hosts:
-            if host.letter in letters:
-                eventually(lambda host=host: not traces(host), 20)
-                world.start_one(host)
+    """kill -9 of one engine in the middle of a transfer, then of the other, then of both; new ones start.
+
+    Flows that ask, and flows at rest, live through all of it.
+    """
+    silences = []
+    with crowd(world) as answers:
+        for letters, family in zip(("a", "b", "ab"), FAMILIES, strict=True):
+            with transferring(world, family) as silence:
+                kill(world, letters)
+            start_again(world, letters)
+            silences.append(f"{letters} {silence[0]}")
     with transferring(world):
         pass
-    return f"{SIZE >> 20} MiB equal each time; device, rule and routes are gone; a new engine carries again"
+    return (
+        f"{SIZE >> 20} MiB equal each time, silent for {', '.join(silences)}; {answers[0]};"
+        " device, rule and routes are gone; a new engine carries again"
+    )
+
+
+def upgraded(world: World) -> str:
+    """Both engines end in order and new ones start, under flows that ask, rest and transfer."""
+    with crowd(world) as answers:
+        with transferring(world, "v6") as silence:
+            world.stop()
+        start_again(world, "ab")
+        with transferring(world):
+            pass
+    return f"{SIZE >> 20} MiB equal, silent for {silence[0]}; {answers[0]}; the new engines carry"
+
+
+TRANSPORT, WIRE = ("vtl",), ("tcp",)
+BACK = 5.0  # s that an emulated processor may add to what TCP waits: twice the pause
+
+
+def paths(world: World) -> str:
+    """The wire dead, then both paths, then an engine that stands still, then the transport dead for ever."""
+    found = []
+    with crowd(world) as answers, Paths(world.lab) as dead:
+        for name, classes, family, seconds in (
+            ("wire", WIRE, "v4", 3.0), ("both", TRANSPORT + WIRE, "v6", 3.0), ("engine", (), "v4", 5.0),
+            ("transport", TRANSPORT, "v6", 0.0),
+        ):  # fmt: skip
+            with transferring(world, family) as silence:
+                dead.drop(*classes)
+                if not classes:
+                    world.engines["a"].proc.send_signal(signal.SIGSTOP)
+                try:
+                    time.sleep(seconds)
+                finally:
+                    if not classes:
+                        world.engines["a"].proc.send_signal(signal.SIGCONT)
+                if seconds:
+                    dead.drop()
+            waited = float(silence[0].split()[0])
+            need(waited < 2 * seconds + BACK, f"{name} dead for {seconds} s: silent for {waited} s")
+            found.append(f"{name} {silence[0]}")
+    return f"{SIZE >> 20} MiB equal each time, silent for {', '.join(found)}; {answers[0]}"
 
 
 def stopped(world: World) -> str:
