@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import errno
 import hashlib
 import heapq
@@ -43,10 +44,12 @@ def name_of(error: OSError) -> str:
     return errno.errorcode.get(error.errno or 0, repr(error))
 
 
-def connect(args: argparse.Namespace) -> socket.socket:
+def connect(args: argparse.Namespace, wait: bool = True) -> socket.socket:
     family = socket.AF_INET6 if ":" in args.address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.connect((args.address, args.port))
+    sock.setblocking(wait)
+    with contextlib.suppress(BlockingIOError):
+        sock.connect((args.address, args.port))
     return sock
 
 
@@ -258,9 +261,8 @@ def pour(args: argparse.Namespace) -> None:
     hashes = []
     while (pouring or len(hashes) < args.flows) and not errors:
         while len(hashes) < args.flows and time.monotonic() >= start + len(hashes) * args.pace:
-            sock, digest = connect(args), hashlib.sha256()
+            sock, digest = connect(args, wait=False), hashlib.sha256()  # a full queue makes it slower than the pace
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-            sock.setblocking(False)
             pouring[sock.fileno()] = (sock, stream(len(hashes)), digest, [args.size, b""])
             hashes.append(digest)
             poll.register(sock, select.EPOLLOUT)
