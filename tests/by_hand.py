@@ -117,10 +117,11 @@ class Connection:
     selected: tuple[int, int] | None = None  # transport and port; None: the SYN-ACK had no option
     isn: int = field(default_factory=lambda: random.getrandbits(32))
     server_isn: int = 0
+    window: int = 65000
 
     def segment(self, flags: int, seq: int, ack: int, options: bytes = b"") -> None:
         head = struct.pack("!HHII", self.port, self.server_port, seq & 0xFFFFFFFF, ack & 0xFFFFFFFF)
-        head += struct.pack("!BBHHH", (20 + len(options)) // 4 << 4, flags, 65000, 0, 0) + options
+        head += struct.pack("!BBHHH", (20 + len(options)) // 4 << 4, flags, self.window, 0, 0) + options
         ends = socket.inet_aton(self.address) + socket.inet_aton(self.wire.server)
         total = checksum(ends + struct.pack("!HH", 6, len(head)) + head)
         self.wire.send(6, self.address, head[:16] + struct.pack("!H", total) + head[18:])

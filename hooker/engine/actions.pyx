@@ -682,7 +682,7 @@ cdef void inject(worker *w, flow *f, uint32_t todo, cause *c) noexcept nogil:
         kept_acked(w, f)
     if todo & DO_INJECT and c.r != NULL:
         give(w, f, c.r)
-    if todo & DO_KEEP and c.r != NULL and not stash_rest(w, f, c.r):
+    if todo & DO_KEEP and c.r != NULL and not stash_rest(w, f, c.r) and not todo & DO_INJECT_PROBE:
         refuse(w, f, f.f.rcv_edge)              # it is repeated when there is room
     if todo & DO_INJECT_PROBE:
         give_probe(w, f, False)

@@ -26,6 +26,8 @@ cdef enum:
     LEAST_QUEUE = 128 << 10    # of a flow, whatever the others have
     SMALLEST_MSS = 48          # that a twin begins with
     LEAST_MSS = 536            # RFC 9293 3.7.1, where nothing is known
+    ROOMY = 8                  # segments: a window that has been as wide opens again for more than one
+    ROOMY_FOR = 16             # acknowledgements that show a narrower one, until that is forgotten
 
 cdef extern from * nogil:
     """
@@ -61,14 +63,24 @@ cdef void addresses(const flow *f, twin_start *s) noexcept nogil:
     s.ts_local, s.ts_remote = f.f.tsval, f.ts_recent
 
 
+cdef inline void note_room(flow *f, uint32_t window, bint progress) noexcept nogil:
+    if window >= ROOMY * <uint32_t>max(f.longest, f.t.mss):
+        f.roomy = ROOMY_FOR
+    elif progress and f.roomy:
+        f.roomy -= 1
+
+
 cdef uint32_t at_least_a_segment(const flow *f, uint32_t window) noexcept nogil:
     """A window that is open, but for less than one of its segments, the local TCP leaves alone for each persist timer anew.
 
     By the wire it would not come to this: the other TCP opens its window by the size of the segments that come (RFC 9293
     3.8.6.2.2), which are others here. What exceeds the window the other engine keeps (DO_KEEP).
+
+    Not where the window has been wide: it is about to close, and a TCP that has sent beyond it waits for its retransmission
+    timer, which has doubled and doubled when the reader goes on, and not for the window's update.
     """
     cdef uint32_t least = max(f.longest, f.t.mss)
-    if window == 0 or window >= least:
+    if window == 0 or window >= least or f.roomy:
         return window
     return least + (<uint32_t>1 << f.t.remote_wscale) - 1       # as it is said, it is rounded down
 
@@ -95,6 +107,7 @@ cdef void twin_begin(worker *w, flow *f) noexcept nogil:
     if twin_init(&t, &s):
         f.t = t
         f.bits |= F_TWIN
+        note_room(f, <uint32_t>(s.edge - s.acked), False)
 
 
 cdef inline uint64_t less(uint64_t limit, uint64_t taken) noexcept nogil:
@@ -114,8 +127,11 @@ cdef uint64_t shown(const flow *f, uint64_t edge) noexcept nogil:
 
 
 cdef void twin_told(worker *w, flow *f) noexcept nogil:
-    cdef uint64_t edge = widen(f.f.snd_una + at_least_a_segment(f, ahead(f.f.peer_edge, f.f.snd_una)), f.t.up_edge)
-    twin_acked(&f.t, widen(f.f.snd_una, f.t.up_acked), shown(f, edge))
+    cdef uint32_t window = ahead(f.f.peer_edge, f.f.snd_una)
+    cdef uint64_t acked = widen(f.f.snd_una, f.t.up_acked), edge
+    note_room(f, window, acked > f.t.up_acked)
+    edge = widen(f.f.snd_una + at_least_a_segment(f, window), f.t.up_edge)
+    twin_acked(&f.t, acked, shown(f, edge))
     if edge + (<uint64_t>1 << f.t.remote_wscale) <= f.t.up_edge:     # not what only the shift has rounded
         twin_withdraw(&f.t, edge)
     if f.bits & F_ASKED:

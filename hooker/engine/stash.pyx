@@ -11,7 +11,7 @@ from libc.string cimport memcpy, memset
 from hooker.engine.cells cimport CELL_BYTES, cell, cell_give, cell_take
 from hooker.engine.worker cimport *
 from hooker.flow.machine cimport ROLE_CLIENT
-from hooker.flow.messages cimport MSG_DATA, Message
+from hooker.flow.messages cimport DATA_FIN, MSG_DATA, Message
 
 cdef enum:
     REST = 65536               # bytes
@@ -75,11 +75,31 @@ cdef bint stash_keep(worker *w, flow *f, const stretch *r, uint32_t position) no
     return True
 
 
+cdef inline bint has_fin(const flow *f) noexcept nogil:
+    return f.stash_last != NULL and f.stash_last.flags & DATA_FIN
+
+
+cdef uint32_t not_here(const flow *f, uint32_t position) noexcept nogil:
+    """The first position from there on that no cell has."""
+    cdef const cell *k = f.stash
+    while k != NULL:
+        if <int32_t>(position - k.position) >= 0 and <int32_t>(k.position + k.n - position) > 0:
+            position = k.position + k.n
+            k = f.stash
+        else:
+            k = k.next
+    return position
+
+
 cdef bint stash_rest(worker *w, flow *f, const stretch *r) noexcept nogil:
-    """No more than a segment: that much is shown beyond a window. What else is too much is a window that has shrunk."""
+    """No more than a segment: that much is shown beyond a window. What else is too much is a window that has shrunk. TCP repeats
+    what waits here: it is kept once."""
     cdef uint32_t end = r.position + r.n
-    return (<int32_t>(f.f.rcv_edge - r.position) >= 0 and end - f.f.rcv_edge <= REST and w.stash.used < STASH // 2
-            and stash_keep(w, f, r, f.f.rcv_edge))
+    cdef uint32_t at = f.f.rcv_edge if <int32_t>(f.f.rcv_edge - r.position) > 0 else r.position
+    at = not_here(f, at)
+    if <int32_t>(end - at) < 0 or (end == at and (not r.flags & DATA_FIN or has_fin(f))):
+        return True
+    return end - f.f.rcv_edge <= REST and w.stash.used < STASH // 2 and stash_keep(w, f, r, at)
 
 
 cdef bint stash_fits(const flow *f) noexcept nogil:

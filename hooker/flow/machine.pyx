@@ -17,6 +17,7 @@ cdef enum:
     LONE_ACKS = 2               # one may be the kernel's answer to a stray
     UNKNOWN_HERE = 1            # REJECT's reason: perhaps only not yet
     MILLISECOND = 1000000
+    MAX_BEYOND = 65536          # bytes behind the window: the longest segment
     WINDOW = 65535 << 14        # the widest that TCP has (RFC 7323 2.3)
 
 cdef struct Cell:
@@ -538,6 +539,8 @@ cdef void on_data(Flow *f, const Message *m, uint64_t now, Outcome *out) noexcep
     else:
         out.actions |= DO_INJECT_PROBE          # what the kernel answers tells the peer of its window
         f.injected_at = now
+        if after(f.rcv_edge + MAX_BEYOND, m.position):
+            out.actions |= DO_KEEP              # its TCP may have been shown a whole segment of a narrow window (8.3)
 
 
 cdef inline void take_acknowledgement(Flow *f) noexcept nogil:
