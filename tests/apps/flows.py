@@ -261,7 +261,10 @@ def pour(args: argparse.Namespace) -> None:
     hashes = []
     while (pouring or len(hashes) < args.flows) and not errors:
         while len(hashes) < args.flows and time.monotonic() >= start + len(hashes) * args.pace:
-            sock, digest = connect(args, wait=False), hashlib.sha256()  # a full queue makes it slower than the pace
+            sock, digest = (
+                connect(args, wait=False),
+                hashlib.sha256(),
+            )  # a full queue makes it slower than the pace
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             pouring[sock.fileno()] = (sock, stream(len(hashes)), digest, [args.size, b""])
             hashes.append(digest)
