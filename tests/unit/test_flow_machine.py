@@ -113,7 +113,8 @@ def test_data_goes_where_the_window_says() -> None:
     assert m.message(message("data", position=end - 2, data=b"ab"), 0) == A.INJECT
     assert m.message(message("data", position=end - 2, data=b"abcd"), 0) == A.INJECT | A.KEEP
     assert m.message(message("data", position=end, data=b"ab"), 0) == A.KEEP
-    assert m.message(message("data", position=end + 500, data=b"ab"), 0) == A.INJECT_PROBE
+    assert m.message(message("data", position=end + 500, data=b"ab"), 0) == A.INJECT_PROBE | A.KEEP
+    assert m.message(message("data", position=end + 65536, data=b"ab"), 0) == A.INJECT_PROBE
     assert m.message(message("data", position=end, flags=1), 0) == A.INJECT
     assert m.message(message("data", position=end + 2**30 + 1, data=b"ab"), 0) == 0
     assert m.message(message("data", position=0, data=b"a"), 0) == A.SEND_ACKED
