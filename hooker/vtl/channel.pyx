@@ -134,14 +134,13 @@ cdef Item *item_split(Item *it, uint32_t n) noexcept nogil:
 
 
 cdef void item_leave(Assoc *a, Item *it) noexcept nogil:
-    cdef bint again = it.channel != NULL and it.list == &it.channel.again
+    if not a.rel.plain and a.rel.ops.gives_up != NULL and is_block(it):
+        note_left(a, it, it.list == &it.channel.again)
     if it.list != NULL:
         item_unlink(it)
     if is_block(it):
         it.channel.waiting -= it.n
         a.waiting -= it.n
-        if a.rel.ops.gives_up != NULL:
-            note_left(a, it, again)
     item_append(&it.channel.flight if it.channel != NULL else &a.words_out, it)
     it.on_way += 1
 

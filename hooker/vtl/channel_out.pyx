@@ -24,7 +24,7 @@ cdef enum:
 # --- control
 
 cdef void leave(Builder *d, Item *it, uint8_t type) noexcept nogil:
-    if d.a.rel.ops.once and it.channel != NULL:
+    if not d.a.rel.plain and d.a.rel.ops.once and it.channel != NULL:
         item_gone(d.a, it)
         return
     item_leave(d.a, it)
@@ -153,7 +153,7 @@ cdef inline bint cuts_segment(const Builder *d, const Item *it) noexcept nogil:
 cdef bint add_block(Builder *d, Channel *c) noexcept nogil:
     """One BLOCK frame; False: no room for one. One that fills the packet needs no length, and is the last."""
     cdef Item **list = &c.again if c.again != NULL else &c.fresh
-    cdef bint again = c.again != NULL, once = d.a.rel.ops.once, last
+    cdef bint again = c.again != NULL, once = not d.a.rel.plain and d.a.rel.ops.once, last
     cdef uint8_t *p
     cdef uint8_t flags = 0
     cdef uint32_t n = 0, k, head, before = d.size
@@ -191,7 +191,7 @@ cdef void add_blocks(Builder *d) noexcept nogil:
         return
     while a.busy.first != NULL and d.a.rec.frame_tail - d.frame0 + MAX_RUN < MAX_PACKET_FRAMES - 8:
         c = a.busy.first
-        if a.rel.ops.gives_up != NULL:
+        if not a.rel.plain and a.rel.ops.gives_up != NULL:
             channel_give_up(c)
         if c.again == NULL and c.fresh == NULL:
             busy_remove(c)

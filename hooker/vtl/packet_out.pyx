@@ -327,10 +327,11 @@ cdef inline bint record_room(Assoc *a) noexcept nogil:
 cdef bint window_open(Assoc *a, uint64_t now) noexcept nogil:
     if a.probes > 0:
         return True
-    if a.rel.ops.once and a.active.first == NULL:   # whoever gave us the blocks sees to it
-        return True
-    if not reliability_may_send(&a.rel, a.rec.outstanding):
-        return False
+    if not a.rel.plain:
+        if a.rel.ops.once and a.active.first == NULL:   # whoever gave us the blocks sees to it
+            return True
+        if not reliability_may_send(&a.rel, a.rec.outstanding):
+            return False
     return a.rec.in_flight + a.max_datagram + pmtu_room(a) <= a.cc.w.cwnd and pacing_ready(a, now)
 
 
@@ -371,10 +372,10 @@ cdef bint build_packet(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
     cdef uint8_t *p
     cdef uint8_t *head = NULL
     cdef uint32_t before
-    cdef bint may
+    cdef bint may, plain = a.rel.plain, once = not plain and a.rel.ops.once
     if not a.ack_now and not has_frames(a):
         return False
-    if a.rel.ops.once and a.rec.next_pn - a.rec.tail >= MAX_BEHIND:
+    if once and a.rec.next_pn - a.rec.tail >= MAX_BEHIND:
         packets_forget(a)
     may = has_frames(a) and record_room(a) and window_open(a, now)
     if not may and not (a.ack_now and record_room(a)):
@@ -383,23 +384,23 @@ cdef bint build_packet(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
         return False
     begin(&d, b, a, packet_limit(a) - keys_overhead(a))
     d.limit -= REPAIR_HEADER if fec_covering(&a.fec) else 0     # its repair is to fit, too
-    d.limit -= a.rel.ops.once           # of the PING
+    d.limit -= once                     # of the PING
     p = put(&d, DATA_HEADER)
     write_short_header(p, PKT_DATA, a.peer_cid, a.rec.next_pn)
-    if a.unacked > 0 or (a.rel.answer_due and a.received.n > 0):
+    if a.unacked > 0 or (not plain and a.rel.answer_due and a.received.n > 0):
         add_ack(&d, now)
-    if a.rel.answer_due:
+    if not plain and a.rel.answer_due:
         add_answer(&d)
     if may:
-        if a.rel.ops.head > 0:
+        if not plain and a.rel.ops.head > 0:
             head = put(&d, a.rel.ops.head)
         before = d.size
         add_control(&d)
         add_messages(&d)
-        if a.rel.ops.once:
+        if once:
             add_pulse(&d, now)
         # a peer that has no room for data answers a PING, and so learns what it misses
-        if (a.probes != 1 or a.rec.pto_count < BARE_PROBE) and not (a.rel.ops.once and a.probes > 0):
+        if (a.probes != 1 or a.rec.pto_count < BARE_PROBE) and not (once and a.probes > 0):
             add_data(&d)
         if a.probes > 0 and not d.eliciting:
             add_ping(&d)

@@ -18,6 +18,7 @@ cdef struct Limits:            # of what it may do, as the host chose them
 
 cdef struct Reliability:       # of one association
     const reliability_ops *ops
+    bint plain                 # there is nothing to ask it while packets are built
     Limits limits
     bint answer_due            # the next datagram has an answer
     uint64_t state[8]          # the function's own

@@ -31,6 +31,7 @@ cdef const reliability_ops *reliability_of(uint8_t code) noexcept nogil:
 cdef void reliability_use(Reliability *r, const reliability_ops *ops, const Limits *limits) noexcept nogil:
     memset(r, 0, sizeof(Reliability))
     r.ops = ops
+    r.plain = not (ops.once or ops.head > 0 or ops.answer > 0 or ops.may_send != NULL or ops.gives_up != NULL)
     r.limits = limits[0]
 
 
