@@ -8,6 +8,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from hooker.engine.peers cimport refuse
 from hooker.engine.record cimport record_numbers, record_read
+from hooker.engine.stamp cimport stamp_seen
 from hooker.engine.worker cimport *
 from hooker.flow.machine cimport flow_injected
 from hooker.flow.messages cimport DATA_FIN, DATA_PSH, DATA_URG, Message
@@ -157,13 +158,6 @@ cdef inline bint is_reached(const flow *f) noexcept nogil:
     return not hk_load32(&f.rec.steered) and (closed == 0 or closed == HK_APP_LINGERS)
 
 
-cdef inline void stamp(flow *f) noexcept nogil:
-    """Segments of the remote TCP that came by the wire have a newer timestamp than the local one has echoed here, perhaps."""
-    cdef uint32_t ts = hk_load32(&f.rec.ts_recent) if f.rec != NULL else 0
-    if ts and f.t.flags & TWIN_TIMESTAMPS:
-        twin_stamp(&f.t, ts)
-
-
 cdef void flush_acks(worker *w) noexcept nogil:
     cdef flow *f
     cdef twin_segment out
@@ -172,7 +166,7 @@ cdef void flush_acks(worker *w) noexcept nogil:
         w.dirty = f.dirty_next
         f.bits &= ~<uint16_t>F_DIRTY
         if f.bits & F_TWIN and twin_wants_ack(&f.t) and is_reached(f):
-            stamp(f)
+            stamp_seen(f)
             twin_ack(&f.t, NULL, &out)
             tun_write(w.tun_fd, &out, &w.tun)
             w.n.acks += 1
@@ -192,7 +186,7 @@ cdef void give_sack(worker *w, flow *f, const Message *m) noexcept nogil:
             x.sacks += 1
     if not x.sacks or not is_reached(f):
         return
-    stamp(f)
+    stamp_seen(f)
     twin_ack(&f.t, &x, &out)
     w.n.acks += 1
     tun_write(w.tun_fd, &out, &w.tun)
@@ -317,7 +311,7 @@ cdef void give(worker *w, flow *f, const stretch *r) noexcept nogil:
     memset(&d, 0, sizeof(d))
     d.position, d.length = widen(r.position, f.t.down_acked), r.n
     d.flags, d.urgent = delivery_flags(r.flags), d.position + r.n
-    stamp(f)
+    stamp_seen(f)
     while is_reached(f) and twin_deliver(&f.t, &d, w.now, &out):
         w.n.injected += 1
         w.n.injected_bytes += out.length

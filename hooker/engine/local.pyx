@@ -13,6 +13,7 @@ from hooker.engine.lane cimport lane_doubt, lane_hear
 from hooker.engine.passed cimport adopt_later, hear_passed
 from hooker.engine.peers cimport peer_say, refuse
 from hooker.engine.record cimport record_numbers, record_read
+from hooker.engine.stamp cimport stamp_echoed
 from hooker.engine.tapped cimport tap_segment
 from hooker.engine.unread cimport queue_empty, queue_read
 from hooker.engine.wire cimport wire_alone, wire_segment
@@ -95,8 +96,7 @@ cdef void pass_handshake(worker *w, flow *f, const Segment *s) noexcept nogil:
     wire_segment(w, f, s)
     if s.options & HAS_TIMESTAMPS:
         f.f.tsval = s.ts_value
-        if is_newer(s.ts_echo, f.ts_recent):
-            f.ts_recent = s.ts_echo
+    stamp_echoed(f, s)
 
 
 cdef inline void repeated(flow *f, const heard *h) noexcept nogil:
@@ -174,8 +174,7 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
     h.what = h.sacks = 0
     seen = f.f.snd_nxt
     flow_segment(&f.f, &w.config, &numbers, w.now, &out)
-    if s.options & HAS_TIMESTAMPS and is_newer(s.ts_echo, f.ts_recent):
-        f.ts_recent = s.ts_echo
+    stamp_echoed(f, &s)
     f.longest = max(f.longest, s.gso_size if s.gso_size else <uint16_t>min(s.length, <uint32_t>0xFFFF))
     if f.bits & F_TWIN and f.f.state == ST_ENGAGED:
         twin_hear(&f.t, &s, w.now, &h)

@@ -16,6 +16,7 @@ from hooker.engine.hk0 cimport is_due
 from hooker.engine.lent cimport lent_for
 from hooker.engine.peers cimport refuse
 from hooker.engine.redirected cimport *
+from hooker.engine.stamp cimport stamp_echoed
 from hooker.engine.tapped cimport tap_bytes
 from hooker.engine.worker cimport *
 from hooker.engine.slab cimport slab
@@ -27,7 +28,7 @@ from hooker.flow.machine cimport Segment as Numbers
 from hooker.includes.bpf cimport hk_prog_run
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport hk_store32, hk_store64
-from hooker.tcp.numbers cimport NOWHERE, is_newer
+from hooker.tcp.numbers cimport NOWHERE
 from hooker.tcp.segment cimport FLAG_ACK, FLAG_FIN, FLAG_RST, HAS_TIMESTAMPS, Segment
 from hooker.tcp.twin cimport *
 
@@ -182,8 +183,7 @@ cdef bint hear_passed(worker *w, flow *f, const Segment *s, slab *memory) noexce
     below = joined_below(&f.r.j, s.seq - f.t.local_isn, s.length, f.f.snd_una)
     machine_hears(w, f, s, below, &h, &numbers)
     flow_segment(&f.f, &w.config, &numbers, w.now, &out)
-    if s.options & HAS_TIMESTAMPS and is_newer(s.ts_echo, f.ts_recent):
-        f.ts_recent = s.ts_echo
+    stamp_echoed(f, s)
     memset(&c, 0, sizeof(c))
     if below:
         cut.length = below

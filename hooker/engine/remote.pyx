@@ -17,13 +17,12 @@ from hooker.engine.greeting cimport peer_hello
 from hooker.engine.lane cimport is_blocked
 from hooker.engine.peers cimport binding_of, early_keep, early_take, peer_answer, peer_of, peer_unknown
 from hooker.engine.redirected cimport redirected_word
+from hooker.engine.stamp cimport stamp_told
 from hooker.engine.trail cimport trail_heard
 from hooker.engine.worker cimport *
 from hooker.flow.machine cimport FL_PINNED, Outcome, ROLE_SERVER, ST_CLOSED, ST_TCP, flow_message
 from hooker.flow.messages cimport *
 from hooker.flow.proof cimport MAX_BINDING, PROOF_ACCEPT, PROOF_OPEN, proven
-from hooker.tcp.numbers cimport is_newer
-from hooker.tcp.twin cimport twin_stamp
 from hooker.transports.vtl cimport message_of_block, message_of_control
 from hooker.vtl.api cimport vtl_assoc, vtl_block
 from hooker.vtl.endpoint cimport vtl_peer
@@ -181,17 +180,10 @@ cdef void about_a_flow(worker *w, peer *who, const Message *m) noexcept nogil:
     if f.r != NULL and m.epoch == f.f.epoch:
         redirected_word(w, f, m)
     if m.type == MSG_ENGAGED and m.tsval:
-        stamp(f, m.tsval)               # what has come by the wire since our TCP said something was newer than it knew
+        stamp_told(f, m.tsval)          # what has come by the wire since our TCP said something was newer than it knew
     act_alone(w, f, &out)
     if m.type == MSG_ACKED and m.blocks and m.epoch == f.f.epoch and f.bits & F_TWIN and f.r == NULL:
         give_sack(w, f, m)                      # also one that was overtaken: what is there stays there
-
-
-cdef inline void stamp(flow *f, uint32_t ts) noexcept nogil:
-    if f.bits & F_TWIN:
-        twin_stamp(&f.t, ts)
-    elif is_newer(ts, f.ts_recent):
-        f.ts_recent = ts
 
 
 cdef bint has_address(const flow *f, const peer *who) noexcept nogil:
