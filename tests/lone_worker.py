@@ -67,15 +67,15 @@ class LoneWorker:
         self.lost = ctypes.c_uint32.from_buffer(self._memory, layout()["hk_attention"]["lost"])
         self.records = (ctypes.c_uint8 * (RECORD[""] * flows))()
         # what the test sends into `device` comes out of hk0, and what goes into hk0 comes out of it
-        self.device, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        for end in (self.device, ours):
+        self.device, self.hk0 = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        for end in (self.device, self.hk0):
             end.setblocking(False)
             stack.enter_context(end)
         fill_free(self.map("slots"), SLOTS)
         self.worker = Worker(
             ring_fd=self.map("hk_events"), ring_size=pages * mmap.PAGESIZE,
             free_fd=self.map("slots"), avoid_fd=self.map("avoid"),
-            tun_fd=ours.fileno(),
+            tun_fd=self.hk0.fileno(),
             records=ctypes.addressof(self.records), attention=ctypes.addressof(self.attention),
             max_flows=flows, port=0, peer_port=1, transport=1, **options,
         )  # fmt: skip
