@@ -11,7 +11,7 @@ from hooker.engine.cells cimport cell, cell_give
 from hooker.engine.channel cimport channel_begin, channel_end, channel_of
 from hooker.engine.cut cimport cut_note, cut_over, cut_try
 from hooker.engine.flows cimport *
-from hooker.engine.hold cimport hold_deadline, hold_engaged, hold_failed, hold_missed, hold_pin
+from hooker.engine.hold cimport hold_deadline, hold_engaged, hold_failed, hold_missed, hold_pin, hold_unanswered
 from hooker.engine.hk0 cimport give, give_probe, give_reset, is_due, twin_begin, twin_told
 from hooker.engine.kept cimport keep, kept_acked, kept_drop
 from hooker.engine.lane cimport blocked_until, is_blocked, lane_doubt
@@ -462,6 +462,7 @@ cdef inline void measure(flow *f) noexcept nogil:
 cdef void hold_due(worker *w, flow *f) noexcept nogil:
     cdef Outcome out
     cdef bint unheard = f.unproven or f.p == NULL or f.p.a == NULL or not vtl_is_up(f.p.a)
+    cdef bint unanswered = hold_unanswered(w, f)
     if not f.bits & F_HELD:
         return
     f.bits &= ~<uint16_t>F_WANTED
@@ -469,7 +470,7 @@ cdef void hold_due(worker *w, flow *f) noexcept nogil:
     flow_local(&f.f, &w.config, EV_STOP, w.now, &out)
     out.actions &= ~<uint32_t>DO_REPORT
     act_alone(w, f, &out)
-    flow_report(w, f, WHY_LANE if hold_missed(w, f) else WHY_HOLD)     # which releases it
+    flow_report(w, f, WHY_LANE if unanswered or hold_missed(w, f) else WHY_HOLD)     # which releases it
     if f.f.role == ROLE_CLIENT:             # the next one does not wait in vain, too
         avoid(w, f, unheard, w.now + w.avoid_for if unheard else hold_failed(w, f))
 

@@ -10,13 +10,16 @@
    twice as long each time until one is engaged.
 4. A pinned client's handshake ends through hk0. Where this host leads it elsewhere (kube-proxy's translation, a firewall) its
    last ACK is lost, and its server waits for it: it is sent again when the flow is given up.
+5. The socket of a flow that is ARMED has been asked at once, and answers through hk0 in a moment, whatever the peer does. Who is
+   given up when it has not for ASKED, is so for this host's sake, not for want of time.
 """
 
 from libc.stdint cimport UINT64_MAX, uint64_t
 from hooker.engine.cut cimport cut_of
 from hooker.engine.hk0 cimport give_nudge, give_probe, is_due
+from hooker.engine.unread cimport is_read, was_full
 from hooker.engine.worker cimport *
-from hooker.flow.machine cimport FL_PINNED, ROLE_CLIENT, ST_BRIDGE, ST_CLOSED
+from hooker.flow.machine cimport FL_PINNED, ROLE_CLIENT, ST_ARMED, ST_BRIDGE, ST_CLOSED
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport hk_load32, hk_store32
 from hooker.tcp.twin cimport TWIN_PROMPT
@@ -25,6 +28,7 @@ cdef enum:
     FIRST = 1000000000         # ns
     MOST = 1000000000          # ns of a round trip
     PAUSES = 6                 # doublings
+    ASKED = 100000000          # ns
 
 
 cdef void hold_begin(worker *w, flow *f) noexcept nogil:
@@ -59,6 +63,11 @@ cdef void hold_release(worker *w, flow *f) noexcept nogil:
 cdef bint hold_missed(const worker *w, const flow *f) noexcept nogil:
     """Rule 4. The routing rule is there: an engine with pinned flows begins with it."""
     return w.pinned and f.f.role == ROLE_CLIENT and not f.heard and f.rec != NULL and hk_load32(&f.rec.marked)
+
+
+cdef bint hold_unanswered(const worker *w, const flow *f) noexcept nogil:
+    """Rule 5."""
+    return f.f.state == ST_ARMED and is_read(w, f.armed_ns + ASKED) and not was_full(w, f.armed_ns)
 
 
 cdef void hold_pin(worker *w, flow *f) noexcept nogil:

@@ -100,6 +100,20 @@ def test_an_engine_behind_such_a_firewall_says_so_and_does_not_start(lab: Lab) -
         lab.a.hooker(*KIND)
 
 
+@pytest.mark.skipif(PLAIN, reason="TCP holds nothing")
+def test_a_held_flow_behind_such_a_firewall_is_counted_as_what_it_is(lab: Lab) -> None:
+    """Its server has been asked, and would have answered through hk0: that nobody is in time is not why."""
+    with Pair.open(lab, kind="messages") as pair:
+        assert pair.server
+        serve(pair.b)
+        echo(pair, pair.b.v4)  # the engines know each other from now on
+        rules(pair.b, FIREWALL)
+        echo(pair, pair.b.v4)
+        told = pair.server.status()["reasons"]
+        assert told["local-path-blocked"] == 1
+        assert "hold-timeout" not in told
+
+
 GREETS = """
 import socket, sys
 listener = socket.create_server(("0.0.0.0", int(sys.argv[1])))
