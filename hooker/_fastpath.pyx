@@ -27,7 +27,7 @@ from hooker.engine.hk0 cimport flush_acks
 from hooker.engine.kernel cimport closes, take_kernel_events
 from hooker.engine.local cimport take_segments
 from hooker.engine.lane cimport (
-    lane_forget, lane_watch, lanes_close, lanes_deadline, lanes_due, lanes_init, lanes_rest, lanes_ruled,
+    lane_forget, lane_restored, lane_watch, lanes_close, lanes_deadline, lanes_due, lanes_init, lanes_rest, lanes_ruled,
 )
 from hooker.engine.lent cimport lent_back
 from hooker.engine.passed cimport flush_senders
@@ -435,6 +435,7 @@ cdef void close_files(worker *w) noexcept nogil:
     close_fd(&w.wake_fd)
     close_fd(&w.notice_fd)
     close_fd(&w.route_fd)
+    close_fd(&w.missed_fd)
 
 
 cdef void let_go(worker *w) noexcept nogil:
@@ -467,7 +468,7 @@ cdef class Worker:
         memset(&self.w, 0, sizeof(worker))
         lock_init(&self.w.lock)
         lanes_init(&self.w)
-        self.w.epoll_fd = self.w.wake_fd = self.w.notice_fd = self.w.route_fd = self.w.tun_fd = -1
+        self.w.epoll_fd = self.w.wake_fd = self.w.notice_fd = self.w.route_fd = self.w.missed_fd = self.w.tun_fd = -1
         self.w.adopt_fd = self.w.redirect_fd = -1
         self.w.udp.fd[0] = self.w.udp.fd[1] = self.w.raw4 = self.w.raw6 = -1
 
@@ -586,6 +587,7 @@ cdef class Worker:
         w.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         w.notice_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         w.route_fd = os.eventfd(0, os.EFD_CLOEXEC)
+        w.missed_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         watch(w, w.wake_fd, TAG_WAKE)
         watch(w, w.ring_fd, TAG_RING)
         watch(w, w.tun_fd, TAG_HK0)
@@ -658,6 +660,21 @@ cdef class Worker:
         if not self.w.ruled_ns:
             self.w.ruled_ns = clock_ns()
         lanes_ruled(&self.w)
+        lock_give(&self.w.lock)
+        write(self.w.wake_fd, &one, sizeof(one))
+
+    def missed_fileno(self):
+        """An eventfd, readable when a look at the lane came to nothing since it was read: a rule or route may be missing."""
+        return self.w.missed_fd
+
+    def route_restored(self, uint8_t version):
+        """What led to hk0 in IP `version` had been taken away, and is back: flows find it again."""
+        cdef uint64_t one = 1
+        with nogil:
+            lock_take(&self.w.lock)
+        if self.w.ruled_ns:
+            self.w.ruled_ns = clock_ns()
+        lane_restored(&self.w, version)
         lock_give(&self.w.lock)
         write(self.w.wake_fd, &one, sizeof(one))
 

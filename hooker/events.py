@@ -14,7 +14,8 @@ class Kind(enum.Enum):
 
     ``transport skipped``: one that was wanted cannot be had here, and another one remains.
     ``lane blocked``: this host keeps marked segments from the engine, so connections of that IP version stay
-    on TCP, until ``lane open``.
+    on TCP, until ``lane open``. ``lane restored``: another program had taken away what leads them there, and
+    it was put back.
     """
 
     FLOW_OPENED = 1
@@ -26,6 +27,10 @@ class Kind(enum.Enum):
     LANE_BLOCKED = 7
     LANE_OPEN = 8
     TRANSPORT_SKIPPED = 9
+    LANE_RESTORED = 10
+
+
+OF_LANES = (Kind.LANE_BLOCKED, Kind.LANE_OPEN, Kind.LANE_RESTORED)
 
 
 class State(enum.Enum):

@@ -216,6 +216,7 @@ class Hooker:
         self._threads = EngineThreads(
             self._worker,
             install=self._lane.install,
+            restore=self._lane.restore,
             take=self._drain,
             deliver=None if self.on_event is None else self._deliver,
             first=[rows.transport_skipped(*skipped) for skipped in self.transports.skipped],

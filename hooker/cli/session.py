@@ -18,7 +18,7 @@ from hooker.control import keyfile
 from hooker.control.policy import Policy
 from hooker.control.status_socket import Snapshot
 from hooker.errors import CarrierError, ConfigurationError
-from hooker.events import Event, Kind, Role
+from hooker.events import OF_LANES, Event, Kind, Role
 from hooker.transports import DEFAULT_PORT
 
 SETTLED = ("released", "closed")  # states of flows that need the engine no more
@@ -160,7 +160,7 @@ def _print_event(event: Event) -> None:
 def describe(event: Event) -> str:
     """One line for people, as in "flow released 10.0.0.1:4000 → 10.0.0.2:80: no-answer, held 300.0 ms"."""
     what = event.kind.name.lower().replace("_", " ")
-    if event.kind in (Kind.LANE_BLOCKED, Kind.LANE_OPEN):
+    if event.kind in OF_LANES:
         return f"{what} for IPv{event.remote.address.version}"
     if event.kind is Kind.TRANSPORT_SKIPPED:
         return f"{what}: {event.reason}"

@@ -38,6 +38,13 @@ def show(snapshots: list[Snapshot], console: Console) -> None:
                 markup=False,
                 soft_wrap=True,
             )
+        if engine.get("route_error"):
+            console.print(
+                f"the way of segments to the engine is not complete: {engine['route_error']}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
         _print(console, "peers", _peers(snapshot.get("peers", [])))
         flows = snapshot.get("flows", [])
         there = sum(snapshot.get("states", {}).values())

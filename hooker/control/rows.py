@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hooker.events import Event, Kind, Role, SocketAddress, State, address
+from hooker.events import OF_LANES, Event, Kind, Role, SocketAddress, State, address
 
 if TYPE_CHECKING:
     from hooker._fastpath import RawEvent, RawFlow
 
 
-WITHOUT_FLOW = (Kind.PEER_UP, Kind.PEER_DOWN, Kind.LANE_BLOCKED, Kind.LANE_OPEN, Kind.TRANSPORT_SKIPPED)
+WITHOUT_FLOW = (Kind.PEER_UP, Kind.PEER_DOWN, Kind.TRANSPORT_SKIPPED, *OF_LANES)
 SHOWN_FLOWS = 1000
 _STATES = {one.value: one.name.lower() for one in State}
 

@@ -3,7 +3,8 @@
 worker   the data path, without the GIL. A tap and controllers in Python run here. It waits in epoll, at most
          until its next deadline.
 route    installs the routing rule when the first candidate comes, and runs no user's code. Flows wait for it
-         no longer than their hold; what it cannot install it tries again, in growing intervals.
+         no longer than their hold; what it cannot install it tries again, in growing intervals. Then it
+         puts back what other programs take away, when the worker finds that its lane leads nowhere.
 events   calls ``on_event``. What it does not take in time is dropped and counted (``notices_lost``).
 
 The end is bounded: what does not come back in STOP_TIMEOUT keeps what it uses. Of what happened last,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 STOP_TIMEOUT = 10.0  # s, for each thread
 LAST_WORDS = 1.0  # s
 FIRST_RETRY, LAST_RETRY = 0.1, 30.0  # s between two attempts at the routing rule; doubles
+IP_VERSIONS = (4, 6)
 
 Deliver = Callable[["RawEvent"], object]
 
@@ -88,25 +90,40 @@ class WorkerThread(threading.Thread):
 
 
 class RouteThread(threading.Thread):
-    """Installs the routing rule for the first candidate. ``error`` is why it is not there, or empty."""
+    """Installs the routing rule for the first candidate, and keeps it and the routes there.
 
-    def __init__(self, worker: Worker, ending: Ending, install: Callable[[], None]) -> None:
+    ``install`` adds the rule. ``restore`` puts back what is missing of one IP version, and says whether
+    anything was. ``error`` is why something is not there, or empty.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        ending: Ending,
+        install: Callable[[], None],
+        restore: Callable[[int], bool],
+    ) -> None:
         super().__init__(name="hooker-route", daemon=True)
         self._worker = worker
         self._ending = ending
         self._install = install
+        self._restore = restore
         self._wanted = ending.watch(worker.route_fileno())
         self._again = ending.watch()
+        self._missed = ending.watch(worker.missed_fileno())
         self.error = ""
 
     def run(self) -> None:
         try:
-            self._run()
+            self._put_in()
+            while not self._ending.wait(self._missed):
+                os.eventfd_read(self._worker.missed_fileno())  # nobody else does
+                self._put_back()
         finally:
-            self._wanted.close()
-            self._again.close()
+            for watch in (self._wanted, self._again, self._missed):
+                watch.close()
 
-    def _run(self) -> None:
+    def _put_in(self) -> None:
         pause = FIRST_RETRY
         ended = self._ending.wait(self._wanted)
         while not ended:
@@ -114,12 +131,27 @@ class RouteThread(threading.Thread):
                 self._install()
                 self.error = ""
             except Exception as error:  # netlink's errors are no OSErrors
-                self.error = str(error) or type(error).__name__
+                self.error = _said(error)
             self._worker.route_installed(not self.error)
             if not self.error:
                 return
             ended = self._ending.wait(self._again, pause)
             pause = min(2 * pause, LAST_RETRY)
+
+    def _put_back(self) -> None:
+        """Asked again by the next look that comes to nothing, so nothing is tried twice here."""
+        errors = []
+        for version in IP_VERSIONS:
+            try:
+                if self._restore(version):
+                    self._worker.route_restored(version)
+            except Exception as error:  # netlink's errors are no OSErrors
+                errors.append(_said(error))
+        self.error = "; ".join(dict.fromkeys(errors))
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 class EventThread(threading.Thread):
@@ -181,14 +213,15 @@ class EventThread(threading.Thread):
 
 
 class EngineThreads:
-    """All of them. ``install`` adds the routing rule, ``take`` empties the notices, ``deliver`` tells one;
-    those in ``first`` come first."""
+    """All of them. ``install`` and ``restore`` are the route thread's; ``take`` empties the notices,
+    ``deliver`` tells one; those in ``first`` come first."""
 
     def __init__(
         self,
         worker: Worker,
         *,
         install: Callable[[], None],
+        restore: Callable[[int], bool],
         take: Callable[[], Iterable[RawEvent]],
         deliver: Deliver | None,
         first: Iterable[RawEvent] = (),
@@ -197,7 +230,7 @@ class EngineThreads:
         self._stopped = False
         self._worker = worker
         self.worker = WorkerThread(worker)
-        self.route = RouteThread(worker, self._ending, install)
+        self.route = RouteThread(worker, self._ending, install, restore)
         self.events = EventThread(worker, self._ending, take, deliver, first)
         for thread in (self.events, self.route, self.worker):
             thread.start()

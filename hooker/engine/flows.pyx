@@ -426,7 +426,7 @@ cdef notice *next_notice(worker *w) noexcept nogil:
     return &w.notices[w.notice_head & (NOTICES - 1)]
 
 
-cdef void tell_lane(worker *w, uint8_t version, bint blocked) noexcept nogil:
+cdef void tell_lane(worker *w, uint8_t version, int kind) noexcept nogil:
     """Which family's it is, the address without a host says."""
     cdef uint8_t nobody[4]
     cdef notice *n = next_notice(w)
@@ -434,8 +434,8 @@ cdef void tell_lane(worker *w, uint8_t version, bint blocked) noexcept nogil:
         return
     memset(nobody, 0, sizeof(nobody))
     memset(n, 0, sizeof(notice))
-    n.kind = N_LANE_BLOCKED if blocked else N_LANE_OPEN
-    n.why = WHY_LANE if blocked else 0
+    n.kind = kind
+    n.why = WHY_LANE if kind == N_LANE_BLOCKED else 0
     if version == 4:
         map_v4(nobody, n.key.remote_ip)
     n.at_ns = w.now

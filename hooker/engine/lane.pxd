@@ -11,6 +11,7 @@ cdef void lanes_ruled(worker *w) noexcept nogil               # it is
 cdef void lane_watch(worker *w, uint8_t version, const uint8_t *address, uint16_t service,
                      int device) noexcept nogil                       # bound to that, or 0: led by the rule
 cdef void lane_forget(worker *w, uint8_t version) noexcept nogil     # looking says nothing
+cdef void lane_restored(worker *w, uint8_t version) noexcept nogil    # what leads to hk0 was missing
 cdef void lane_needed(worker *w, const flow *f) noexcept nogil        # it has a flow
 cdef void lane_doubt(worker *w, const flow *f) noexcept nogil         # its segments do not come, or again
 cdef bint lane_hear(worker *w, const Segment *s) noexcept nogil       # False: not of its connection

@@ -7,17 +7,20 @@ itself, from what the segments say.
 
 1. While there are flows it sends one byte in each half second. The byte must come out of hk0, and its
    acknowledgement arrive.
-2. If not, a new connection is tried, twice: the old one may have lost its address. If that comes to nothing,
-   the lane is blocked: all flows of the family go back to TCP, new ones stay there at once (`blocked` of
-   hk_attention), and people are told.
-3. Then it is tried again, after 1 s, and twice as long each time, up to 64 s. What opens the lane opens it
-   for all flows.
+2. If not, a new connection is tried, twice: the old one may have lost its address, and what leads to hk0
+   may have to be put back (rule 7). If that comes to nothing, the lane is blocked: all flows of the family go
+   back to TCP, new ones stay there at once (`blocked` of hk_attention), and people are told.
+3. Then it is tried again, after 1 s, and twice as long each time, up to 64 s, once each time. What opens the
+   lane opens it for all flows.
 4. A flow whose segments do not come, or come again, asks for a look at once.
 5. What hk0's queue still holds, or had no room for, is not taken for lost on the way (unread.pxd): it is read
    before silence counts, and where the queue may have been full the lane is tried again after a pause, but is
    not said to be blocked.
 6. Until the first candidate brings the routing rule there is no connection: it would go by the wire. Only
    the first look, at the start, may be by a socket that is bound to hk0.
+7. Each connection or byte that comes to nothing has the control plane look after the routing rule and the
+   routes (`missed_fd`): other programs may have taken them away. What was, is put back, and the lane is then
+   tried at once.
 """
 
 from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint32_t, uint64_t
@@ -164,7 +167,7 @@ cdef bint lane_hear(worker *w, const Segment *s) noexcept nogil:
         return True
     if s.flags & FLAG_SYN or s.length > 0:
         answer(w, l, s)
-    elif l.state == LANE_TRYING and (l.tries >= TRIES or l.blocked):
+    elif l.state == LANE_TRYING:
         l.due = w.now          # it has our answer
     return True
 
@@ -193,7 +196,14 @@ cdef void show(worker *w, lane *l, bint blocked) noexcept nogil:
     cdef uint32_t now = hk_load32(&w.ring.attention.blocked)
     l.blocked = blocked
     hk_store32(&w.ring.attention.blocked, now | bit if blocked else now & ~bit)
-    tell_lane(w, l.version, blocked)
+    tell_lane(w, l.version, N_LANE_BLOCKED if blocked else N_LANE_OPEN)
+
+
+cdef void missed(worker *w, const lane *l) noexcept nogil:
+    """Rule 7. A bound socket needs no rule."""
+    cdef uint64_t one = 1
+    if not l.device:
+        write(w.missed_fd, &one, sizeof(one))
 
 
 cdef void pause(worker *w, lane *l) noexcept nogil:
@@ -223,44 +233,50 @@ cdef void rest(worker *w, lane *l) noexcept nogil:
     l.due = w.now + PERIOD if w.live else UINT64_MAX
     if l.blocked:
         show(w, l, False)
+        missed(w, l)           # what was said of it is not true any more
 
 
-cdef bint begin(worker *w, lane *l) noexcept nogil:
+cdef void begin(worker *w, lane *l) noexcept nogil:
     cdef int error = dial(w, l)
     l.heard = False
-    if error == 0:
-        l.state = LANE_TRYING
-        l.tries += 1
-        l.due = w.now + BEGIN
-        return False
     if error in (EMFILE, ENFILE, ENOBUFS, ENOMEM, EAGAIN, EADDRNOTAVAIL, EAFNOSUPPORT):
         pause(w, l)            # that says nothing about the lane
-        return False
-    return failed(w, l)        # a rule before ours leads nowhere
+        return
+    l.state = LANE_TRYING      # also where connect() finds no way, and nobody will answer
+    l.tries += 1
+    l.due = w.now + BEGIN
 
 
-cdef bint ask(worker *w, lane *l) noexcept nogil:
+cdef void ask(worker *w, lane *l) noexcept nogil:
     l.heard = False
     w.n.lane_looks += 1
     if send(l.fd, b"\0", 1, MSG_DONTWAIT | MSG_NOSIGNAL) != 1:
-        return begin(w, l)     # somebody has ended it
+        begin(w, l)            # somebody has ended it
+        return
     l.state = LANE_ASKED
     l.due = w.now + BYTE
+
+
+cdef bint in_vain(worker *w, lane *l) noexcept nogil:
+    missed(w, l)
+    if l.state == LANE_TRYING and (l.tries >= TRIES or l.blocked):
+        return failed(w, l)
+    begin(w, l)
     return False
 
 
 cdef bint conclude(worker *w, lane *l) noexcept nogil:
     if l.state == LANE_OPEN:
-        return ask(w, l)
-    if l.state == LANE_ASKED and l.heard and is_acknowledged(l):
+        ask(w, l)
+    elif l.state == LANE_WAITING or l.state == LANE_RESTING:
+        begin(w, l)
+    elif l.state == LANE_ASKED and l.heard and is_acknowledged(l):
         l.pauses = 0
         rest(w, l)
     elif l.state == LANE_TRYING and l.heard and is_connected(l):
         rest(w, l)
-    elif l.state == LANE_TRYING:
-        return failed(w, l)
     else:
-        return begin(w, l)
+        return in_vain(w, l)
     return False
 
 
@@ -335,6 +351,14 @@ cdef void lanes_ruled(worker *w) noexcept nogil:
             w.lanes[i].state = LANE_RESTING
         if w.lanes[i].state == LANE_RESTING:
             w.lanes[i].due = 0          # begun at once
+
+
+cdef void lane_restored(worker *w, uint8_t version) noexcept nogil:
+    cdef lane *l = lane_of(w, version)
+    w.n.lanes_restored += 1
+    tell_lane(w, version, N_LANE_RESTORED)
+    if l.state == LANE_WAITING and not l.device:
+        l.due = 0
 
 
 cdef void lane_needed(worker *w, const flow *f) noexcept nogil:

@@ -59,6 +59,7 @@ cdef enum notice_kind:
     N_PEER_DOWN = 6
     N_LANE_BLOCKED = 7
     N_LANE_OPEN = 8
+    N_LANE_RESTORED = 10
 
 cdef enum shown_as:            # states, as Python has them (hooker.events.State)
     SHOWN_HELD = 1             # on its way
@@ -293,7 +294,7 @@ cdef struct worker_counters:
     uint64_t blocks, block_bytes, injected, injected_bytes, acks, probes, resets, refused, holes_told, unknown_messages, bad_messages, unproven
     uint64_t channels_rested   # given back by flows that have nothing to say
     uint64_t trails            # flows that the wire is shown
-    uint64_t lane_looks, lanes_blocked, services_cut, held_in_vain
+    uint64_t lane_looks, lanes_blocked, lanes_restored, services_cut, held_in_vain
     uint64_t starts_waited      # flows, for their turn to be engaged
     uint64_t hk0_behind         # times that silence said nothing: hk0's queue had not been read so far, or may have been full
     uint64_t trail_segments    # by so many bare segments
@@ -315,6 +316,7 @@ cdef struct worker:
     int wake_fd                # for the loop: stop
     int notice_fd              # for Python: there are notices
     int route_fd               # for Python: the rule that leads to hk0 is wanted
+    int missed_fd              # and: it may have been taken away, or a route
     # the kernel side
     ring_reader ring
     int ring_fd

@@ -89,9 +89,13 @@ class Device:
             # fq_codel, many systems' default, would drop
             netlink.tc("add", "noqueue", index, parent=ROOT_QDISC)
             self._allow_any_source()
-            netlink.addr("add", index=index, address=NO_ADDRESS, prefixlen=32, scope=SCOPE_HOST)
+            self.add_address(netlink, index)
             netlink.link("set", index=index, state="up")
         return index
+
+    def add_address(self, netlink: Any, index: int) -> None:
+        """Without one, rp_filter lets nothing in, and the kernel keeps no IPv4 route to the device."""
+        netlink.addr("add", index=index, address=NO_ADDRESS, prefixlen=32, scope=SCOPE_HOST)
 
     def admit(self, program: int) -> None:
         """From now on a packet is read only if that socket filter (a descriptor) lets it in.

@@ -94,6 +94,16 @@ class Lane:
             if not self._left:
                 netns.inside(self._namespace, lambda: self._way.install(*versions))
 
+    def restore(self, version: int) -> bool:
+        """Put back what others have taken away, from any thread; whether anything was missing.
+
+        Raises KernelError where it cannot be, as when the device has been set down.
+        """
+        with self._lock:
+            if self._left:
+                return False
+            return netns.inside(self._namespace, lambda: self._way.restore(version))
+
     def withdraw(self) -> None:
         """Remove the rules, until ``install()``."""
         with self._lock:

@@ -2,12 +2,15 @@
 
 When the engine is killed the device goes, and its routes with it: the mark's table is empty, the rule finds
 nothing, and the sockets are on the wire again at their next segment. Only the rule is left to the janitor.
+
+Other programs take such things away (`ip rule flush`; setting the device down): ``restore()`` puts them back.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -21,6 +24,7 @@ BY_KERNEL = 2  # RTPROT_KERNEL: systemd-networkd removes rules and routes of oth
 LAST = 4096  # metric of what is found when the device is gone
 NO_FAMILY = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP)  # a host without IPv6
 GONE = (errno.ENOENT, errno.ESRCH, errno.ENODEV)
+IFF_UP = 1  # linux/if.h
 
 
 class Way:
@@ -60,6 +64,7 @@ class Way:
         self._undos: list[Undo] = []
         self._families: list[int] = []
         self._promised: set[int] = set()  # families whose rule the janitor knows
+        self._ruled: set[int] = set()  # families that have one
 
     def __enter__(self) -> Way:
         self.claim()
@@ -118,11 +123,32 @@ class Way:
                     )
                     self._undos.append(self._keeper.register(rule, netns="/proc/thread-self/ns/net"))
                     self._promised.add(family)
-                try:
-                    netlink.rule("add", **self._rule(family))
-                except Exception as error:
-                    if code(error) != errno.EEXIST:  # from the time before
-                        raise
+                _add(netlink.rule, **self._rule(family))  # may be there from the time before
+                self._ruled.add(family)
+
+    def restore(self, version: int) -> bool:
+        """Put back what others have taken away of that IP version; whether anything was missing.
+
+        In the order in which it was made: a marked socket never finds half of it. A device that was set
+        down stays so, and the kernel keeps no routes to it: KernelError then.
+        """
+        from pyroute2 import IPRoute
+
+        if version not in self._families:
+            return False
+        with IPRoute() as netlink:
+            self._require_up(netlink)
+            back = [version == 4 and _done(self._device.add_address, netlink, self._device.index)]
+            back += [_add(netlink.route, **route) for route in self._routes(version)]
+            if version in self._ruled:
+                back.append(_add(netlink.rule, **self._rule(version)))
+        return any(back)
+
+    def _require_up(self, netlink: Any) -> None:
+        (link,) = netlink.get_links(self._device.index)
+        if not link["flags"] & IFF_UP:
+            name = self._device.name
+            raise KernelError(f"{name} has been set down", remedy=f"ip link set {name} up")
 
     def withdraw(self) -> None:
         """Remove the rule; the routes stay. The janitor removes it, too, if need be."""
@@ -135,6 +161,7 @@ class Way:
                 except Exception as error:  # netlink's errors are no OSErrors
                     if code(error) not in GONE:
                         raise
+                self._ruled.discard(family)
 
     def lift(self) -> None:
         """Remove rule and routes. May be called twice."""
@@ -144,21 +171,25 @@ class Way:
             self._remove(netlink)
 
     def _claim(self, netlink: Any, family: int) -> None:
-        number, everywhere = FAMILIES[family]
         routes = janitor.route_table(family, self.table)  # also refuses the system's own tables
-        if any(netlink.route("dump", family=number, table=self.table)):
+        if any(netlink.route("dump", family=FAMILIES[family][0], table=self.table)):
             remedy = f"ip route show table {self.table}"
             raise KernelError(f"routing table {self.table} is in use", remedy=remedy)
         self._undos.append(self._keeper.register(routes, netns="/proc/thread-self/ns/net"))
+        for route in self._routes(family):
+            netlink.route("add", **route)
+
+    def _routes(self, family: int) -> Iterator[dict[str, Any]]:
+        number, everywhere = FAMILIES[family]
         common: dict[str, Any] = {"family": number, "dst": everywhere, "table": self.table}
         common["proto"] = BY_KERNEL
         if self._pinned:
-            netlink.route("add", type="blackhole", priority=LAST, **common)
+            yield {"type": "blackhole", "priority": LAST, **common}
         if family == 4:
             common["scope"] = SCOPE_LINK
         if self._metrics:
             common["metrics"] = {"attrs": self._metrics}
-        netlink.route("add", oif=self._device.index, **common)
+        yield {"oif": self._device.index, **common}
 
     def _rule(self, family: int) -> dict[str, Any]:
         return {
@@ -183,6 +214,7 @@ class Way:
                         raise
         self._families.clear()
         self._promised.clear()
+        self._ruled.clear()
         while self._undos:
             self._undos.pop().done()
 
@@ -193,6 +225,22 @@ def alias(table: int) -> str:
     The routes do not tell: when the device is set down, the kernel takes them away.
     """
     return f"hooker {table:#x}"
+
+
+def _add(call: Callable[..., object], **what: Any) -> bool:
+    """Whether it was missing."""
+    return _done(call, "add", **what)
+
+
+def _done(call: Callable[..., object], *arguments: Any, **what: Any) -> bool:
+    """False: what it would make is there."""
+    try:
+        call(*arguments, **what)
+    except Exception as error:  # netlink's errors are no OSErrors
+        if code(error) != errno.EEXIST:
+            raise
+        return False
+    return True
 
 
 def code(error: BaseException) -> int:

@@ -316,10 +316,7 @@ def test_a_flow_at_rest_is_on_tcp_before_its_application_speaks_again(lab: Lab) 
 
 def test_a_flow_with_a_key_waits_until_the_lane_is_open(lab: Lab, tmp_path: Path) -> None:
     """It cannot go by TCP. New ones go there, as when the peer's engine is away."""
-    key = tmp_path / "key"
-    key.write_text("vtl-psk-1:" + "0123456789abcdef" * 4 + "\n")
-    key.chmod(0o600)
-    with Pair.open(lab, options=("--key-file", str(key)), kind=KIND) as pair:
+    with Pair.open(lab, options=key_options(tmp_path), kind=KIND) as pair:
         assert pair.client
         serve(pair)
         client = long(pair, "v4", 1000)
@@ -407,6 +404,118 @@ def dropped(host: Host) -> int:
     links = json.loads(host.run(["ip", "-j", "-s", "link"], hooked=False, text=True).stdout)
     (device,) = [one for one in links if one["ifname"].startswith("hk")]
     return int(device["stats64"]["tx"]["dropped"])
+
+
+# ---- what others take away ------------------------------------------------------------------------
+
+TAKEN = {
+    "rules": (
+        "ip {flag} rule flush; ip {flag} rule add pref 32766 lookup main;"
+        "ip {flag} rule add pref 32767 lookup default"
+    ),
+    "routes": "ip {flag} route flush table {table}",
+    "address": "ip addr flush dev {device}",  # and IPv4's routes go with it
+}
+
+
+def of_engine(host: Host) -> tuple[str, str]:
+    """Its device, and the number of its table."""
+    rule = way(host, "-4 rule").splitlines()[1].split()
+    device = next(word for word in way(host, "-br link").split() if word.startswith("hk"))
+    return device, rule[rule.index("lookup") + 1]
+
+
+def way(host: Host, what: str) -> str:
+    return host.run(["ip", *what.split()], hooked=False, text=True).stdout
+
+
+def whole_way(host: Host, device: str, table: str) -> str:
+    looks = (f"{flag} {look} table {table}" for flag in ("-4", "-6") for look in ("rule list", "route show"))
+    return "".join(way(host, look) for look in (*looks, f"-br addr show dev {device}"))
+
+
+def key_options(tmp_path: Path) -> tuple[str, ...]:
+    key = tmp_path / "key"
+    key.write_text("vtl-psk-1:" + "0123456789abcdef" * 4 + "\n")
+    key.chmod(0o600)
+    return ("--key-file", str(key))
+
+
+@pytest.mark.parametrize(
+    ("who", "family", "pinned"), [("a", "v4", False), ("b", "v6", False), ("b", "v4", True)]
+)
+def test_what_others_take_away_is_put_back_and_flows_go_on(
+    lab: Lab, tmp_path: Path, who: str, family: str, pinned: bool
+) -> None:
+    options = ("-v", *(key_options(tmp_path) if pinned else ()))
+    with Pair.open(lab, options=options, kind=KIND) as pair:
+        assert pair.client
+        assert pair.server
+        serve(pair)
+        host, one = (pair.a, pair.client) if who == "a" else (pair.b, pair.server)
+        client = long(pair, family, 1000)
+        eventually(lambda: len(engaged(one)) == 1)
+        device, table = of_engine(host)
+        before = whole_way(host, device, table)
+        taken = [what for what in TAKEN if (what, family) != ("address", "v6")]
+        for done, what in enumerate(taken, 1):
+            commands = TAKEN[what].format(flag=f"-{family[1:]}", table=table, device=device)
+            host.run(["sh", "-c", commands], hooked=False)
+            eventually(lambda: whole_way(host, device, table) == before, timeout=5)
+            eventually(lambda done=done: counts(one.status())["lanes_restored"] == done, timeout=5)
+            eventually(lambda: not one.status()["engine"]["blocked"], timeout=5)
+            eventually(lambda: len(engaged(one)) == 1, timeout=10)
+        assert longest(client) < 3
+        assert said(one, f"lane restored for IP{family}") == len(taken)
+        assert one.status()["engine"]["route_error"] == ""
+
+
+def test_a_device_that_is_set_down_stays_so_and_is_led_to_again_when_it_is_up(lab: Lab) -> None:
+    with Pair.open(lab, kind=KIND) as pair:
+        assert pair.client
+        serve(pair)
+        client = long(pair, "v4", 1000)
+        eventually(lambda: len(engaged(pair.client)) == 1)
+        device, table = of_engine(pair.a)
+        before = whole_way(pair.a, device, table)
+        pair.a.run(["ip", "link", "set", device, "down"], hooked=False)
+        eventually(lambda: pair.client.status()["engine"]["blocked"], timeout=5)
+        assert f"{device} has been set down" in pair.client.status()["engine"]["route_error"]
+        time.sleep(2)
+        assert "UP" not in way(pair.a, f"-br link show dev {device}")
+        pair.a.run(["ip", "link", "set", device, "up"], hooked=False)
+        eventually(lambda: not pair.client.status()["engine"]["blocked"], timeout=10)
+        assert whole_way(pair.a, device, table) == before
+        eventually(lambda: len(engaged(pair.client)) == 1, timeout=10)
+        assert longest(client) < 3
+        assert pair.client.status()["engine"]["route_error"] == ""
+
+
+def test_one_connection_that_fails_says_nothing(lab: Lab) -> None:
+    """It may have begun just before the way was put back."""
+    with Pair.open(lab, kind=KIND) as pair:
+        assert pair.client
+        serve(pair)
+        client = long(pair, "v4", 1000)
+        eventually(lambda: len(engaged(pair.client)) == 1)
+        looks = counts(pair.client.status())["lane_looks"]
+        eventually(lambda: counts(pair.client.status())["lane_looks"] > looks)  # there is a connection
+        rules(
+            pair.a,
+            "add table inet f; add chain inet f o { type filter hook output priority 0; };"
+            'add rule inet f o oifname "hk*" tcp flags & (syn | ack) == syn limit rate 1/hour burst 1 packets'
+            " counter drop",
+        )
+        pair.a.run(["ss", "-4", "-K", "not", "dst", pair.b.v4], hooked=False)  # the engine's own
+        eventually(lambda: "counter packets 1 " in nft(pair.a))
+        looks = counts(pair.client.status())["lane_looks"]
+        eventually(lambda: counts(pair.client.status())["lane_looks"] > looks + 1)  # there is one again
+        assert counts(pair.client.status())["lanes_blocked"] == 0
+        assert longest(client) < 1
+
+
+def nft(host: Host) -> str:
+    return host.run(["nft", "list", "table", "inet", "f"], hooked=False, text=True).stdout
 
 
 # ---- one service --------------------------------------------------------------------------------

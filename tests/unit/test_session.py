@@ -23,6 +23,7 @@ NEAR, FAR = SocketAddress(ip_address("10.0.0.1"), 4000), SocketAddress(ip_addres
     ("event", "said"),
     [
         (Event(Kind.PEER_DOWN, 0.0, FAR), "peer down [fd00::2]:80"),
+        (Event(Kind.LANE_RESTORED, 0.0, SocketAddress(ip_address("0.0.0.0"), 0)), "lane restored for IPv4"),
         (Event(Kind.FLOW_OPENED, 0.0, FAR, NEAR, 1, Role.CLIENT), "flow opened 10.0.0.1:4000 → [fd00::2]:80"),
         (
             Event(Kind.FLOW_RELEASED, 0.0, FAR, NEAR, 1, Role.SERVER, "no-answer", 0.3),
