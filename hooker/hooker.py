@@ -136,7 +136,7 @@ class Hooker:
     ) -> None:
         self.policy = policy or Policy()
         self.intercept = _check_choice("intercept", intercept, INTERCEPT_CHOICES)
-        self.transports = transports.choose(transport)
+        self.transports = self._opened = transports.choose(transport)
         self.congestion = transports.check_congestion(congestion)
         self.fec = fec
         checks.path("key_file", key_file)
@@ -205,7 +205,7 @@ class Hooker:
             self.policy,
             mark=self._lane.mark,
             port=self._worker.port,
-            transports=self.transports.taken,
+            transports=self._opened.taken,
             ipv6=self._ipv6,
             hold=self.hold,
             pinned=self._pinned,
@@ -248,7 +248,9 @@ class Hooker:
         return {f"IPv{version}": lane.pause for version, lane in lanes.items() if lane.blocked}
 
     def _serve(self, keeper: Janitor) -> contextlib.AbstractContextManager[ControlServer | None]:
-        return ControlServer(self.snapshot, janitor=keeper) if self._control else contextlib.nullcontext()
+        if not self._control:
+            return contextlib.nullcontext()
+        return ControlServer(self.snapshot, change=self.set, janitor=keeper)
 
     def _judge_kernel(self) -> str:
         """Why messages are not redirected, or "". Raises KernelError when a required probe fails."""
@@ -293,7 +295,7 @@ class Hooker:
                 max_flows=self.max_flows,
                 port=self.listen_port,
                 peer_port=transports.DEFAULT_PORT if self.listen_port == 0 else self.listen_port,
-                transport=self.transports.taken[0].wire_id,
+                transport=self._opened.taken[0].wire_id,
                 mark=self._lane.mark,
                 datagrams=datagram_sizes(),
                 congestion=self.congestion,
@@ -382,6 +384,23 @@ class Hooker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    # ---- settings ----
+
+    def set(self, *, transport: str | Sequence[str] | None = None) -> None:
+        """Change how connections that begin from now on are moved; those that there are stay as they are.
+
+        :param transport: as for the constructor, of those that the engine was started with.
+
+        All of it, or an exception and nothing: ConfigurationError for a wrong value, UsageError before
+        start() and after close().
+        """
+        if self._stack is None:
+            raise UsageError("this Hooker does not run", remedy="start() it, or use `with`")
+        if transport is not None:
+            choice = transports.choose(transport, self._opened.taken)
+            self._kernel.negotiate(choice.taken)
+            self.transports = choice
 
     # ---- events ----
 

@@ -15,6 +15,7 @@ from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
 
+from hooker import transports
 from hooker.control.janitor import Janitor
 from hooker.control.status_socket import ControlServer
 from hooker.errors import KernelError
@@ -32,7 +33,7 @@ class Hooker:
         self.settings = settings
 
         self.janitor = Janitor()
-        self.control = ControlServer(self.snapshot, janitor=self.janitor)
+        self.control = ControlServer(self.snapshot, change=self.set, janitor=self.janitor)
 
     def start(self) -> None:
         if "FAKE_FAIL" in os.environ:
@@ -57,6 +58,10 @@ class Hooker:
         self.janitor.close()
         log("close")
 
+    def set(self, *, transport: str | None = None) -> None:
+        if transport is not None:
+            self.settings["transport"] = str(transports.choose(transport))
+
     def snapshot(self) -> dict[str, Any]:
         count = int(Path(os.environ["FAKE_FLOWS"]).read_text()) if "FAKE_FLOWS" in os.environ else 0
         flow = {
@@ -75,6 +80,7 @@ class Hooker:
             "cgroup": str(self.settings["cgroup"]),
             "intercept": self.settings["intercept"],
             "transport": self.settings["transport"],
+            "skipped": {},
             "listen_port": self.settings["listen_port"],
             "uptime": 61.0,
         }

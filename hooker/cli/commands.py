@@ -223,6 +223,40 @@ def status(as_json: bool) -> int:
     return 0
 
 
+@cli.command("set")
+@click.option("--transport", metavar="NAMES", help="What new connections are moved onto, first choice first.")
+@click.option(
+    "--pid", metavar="PID", type=Number(1, 2**31 - 1), help="Of which engine; there may be only one else."
+)
+def change(transport: str | None, pid: int | None) -> int:
+    """Change settings of a running engine, for connections that begin from now on."""
+    from hooker.control import status_socket
+
+    require_root("hooker set")
+    settings = {name: value for name, value in (("transport", transport),) if value is not None}
+    if not settings:
+        raise ConfigurationError("nothing is to be set", remedy="hooker set --transport NAMES")
+    engine = status_socket.change(_only_engine() if pid is None else pid, settings)["engine"]
+    print(f"engine {engine['pid']}: {engine['transport']}, from now on")
+    for name, why in engine["skipped"].items():
+        print(f"skipped {name}: {why}")
+    return 0
+
+
+def _only_engine() -> int:
+    """Its pid. Raises ConfigurationError unless there is one."""
+    from hooker.control.status_socket import snapshots
+
+    pids = [int(found["engine"]["pid"]) for found in snapshots()]
+    if not pids:
+        raise ConfigurationError("no engine is running", remedy="hooker up, or hooker run")
+    if len(pids) > 1:
+        raise ConfigurationError(
+            f"{len(pids)} engines are running", remedy=f"--pid {' or '.join(map(str, pids))}"
+        )
+    return pids[0]
+
+
 @cli.command()
 def key() -> int:
     """Make a key for --key-file: hooker key > FILE."""

@@ -83,7 +83,7 @@ class KernelPrograms:
         bcc = import_bcc()
         self.max_flows = max_flows
         self._links: list[int] = []
-        self._counting = threading.Lock()
+        self._using = threading.Lock()
         self._counts: dict[str, int] = {}
         self._closed = False
         self._lib = bcc.lib
@@ -216,10 +216,23 @@ class KernelPrograms:
 
     def refuse_flows(self) -> None:
         """New connections are left to TCP; sockets of flows that exist are still looked after."""
-        table = self._bpf[b"hk_conf"]
-        c = table[ctypes.c_int(0)]
-        c.closing = 1
-        table[ctypes.c_int(0)] = c
+        self._reconfigure(closing=1)
+
+    def negotiate(self, transports: Sequence[Transport]) -> None:
+        """What new connections are offered, and taken for, from now on."""
+        self._reconfigure(offer=offer(transports), transports=bitmap(transports))
+
+    def _reconfigure(self, **changed: int) -> None:
+        """The programs may set `busy` meanwhile; nothing is lost if it is set before."""
+        with self._using:
+            if self._closed:
+                return
+            table = self._bpf[b"hk_conf"]
+            c = table[ctypes.c_int(0)]
+            c.busy = 1
+            for name, value in changed.items():
+                setattr(c, name, value)
+            table[ctypes.c_int(0)] = c
 
     def detach(self) -> None:
         """Nothing is seen any more. May be called twice."""
@@ -228,7 +241,7 @@ class KernelPrograms:
 
     def counters(self) -> dict[str, int]:
         """The programs' counters by name, summed over CPUs; after close() as they were last."""
-        with self._counting:
+        with self._using:
             if not self._closed:
                 sums = self._bpf[b"hk_counters"]
                 self._counts = {text: int(sums.sum(i).value) for i, text in enumerate(counter_names())}
@@ -238,7 +251,7 @@ class KernelPrograms:
         """Let go of programs and maps; the worker has ended. May be called twice."""
         self.detach()
         self.counters()
-        with self._counting:
+        with self._using:
             if self._closed:
                 return
             self._closed = True

@@ -1,7 +1,8 @@
-"""How ``hooker status`` reaches live engines: a socket per engine in the run-time directory.
+"""How ``hooker status`` and ``hooker set`` reach live engines: a socket per engine in the run-time directory.
 
-The engine's side answers every connection with one JSON object, its snapshot, and closes. There are no
-requests and nothing can be changed through it. The socket is its user's alone (0600).
+A client says one line, a JSON object: ``{}`` asks for the snapshot, ``{"set": {...}}`` changes settings.
+The engine answers with one JSON object and closes: its snapshot, or ``error`` and ``remedy``. Who says
+nothing for SILENCE gets the snapshot. The socket is its user's alone (0600).
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ from typing import Any
 from hooker.control import janitor, trust
 from hooker.control.janitor import Janitor, Undo
 from hooker.control.rundir import ENVIRONMENT, run_directory
-from hooker.errors import ConfigurationError
+from hooker.errors import ConfigurationError, HookerError
 
 Snapshot = dict[str, Any]
 
 NAME = re.compile(r"(\d+)(?:-\d+)?\.sock")  # pid, and a number for a process's further engines
 ACCEPT_PAUSE = 0.1  # s, after a connection could not be accepted
+SILENCE = 0.2  # s, until a client that says nothing is answered
+REQUEST_TIMEOUT = 1.0  # s, for all of a request; a client that is slower holds up the others so long
+MAX_REQUEST = 4096  # bytes
 SEND_TIMEOUT = 1.0  # s, for one reply; a client that does not read holds up the others so long
 QUERY_TIMEOUT = 3.0  # s, for an engine to answer
 REPLY_TIMEOUT = 30.0  # s, for all of its answer
@@ -38,12 +42,21 @@ MAX_REPLY = 64 << 20  # bytes
 class ControlServer:
     """Answers with ``snapshot()`` on ``<run directory>/<pid>.sock`` until closed; a context manager.
 
-    ``snapshot`` is called in a thread of the server's own. With a janitor, the socket goes even if the
-    process is killed. It belongs to the process that started it: in a forked child close() does nothing.
+    ``change(**settings)`` is what `hooker set` asks for; it raises HookerError, or TypeError for a setting
+    that there is not. Both are called in a thread of the server's own. With a janitor, the socket goes even
+    if the process is killed. It belongs to the process that started it: in a forked child close() does
+    nothing.
     """
 
-    def __init__(self, snapshot: Callable[[], Snapshot], *, janitor: Janitor | None = None) -> None:
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot],
+        *,
+        change: Callable[..., object] | None = None,
+        janitor: Janitor | None = None,
+    ) -> None:
         self._snapshot = snapshot
+        self._change = change
         self._janitor = janitor
         self._undo: Undo | None = None
         self._thread: threading.Thread | None = None
@@ -124,15 +137,28 @@ class ControlServer:
         self._socket.close()
 
     def _answer(self, connection: socket.socket) -> None:
-        connection.settimeout(SEND_TIMEOUT)
         try:
-            reply = self._snapshot()
+            reply = self._reply(_request(connection))
+        except HookerError as error:
+            reply = {"error": error.message, "remedy": error.remedy}
         except Exception as error:  # an engine that is closing must not end the thread
-            reply = {"error": f"{type(error).__name__}: {error}"}
+            reply = {"error": f"{type(error).__name__}: {error}", "remedy": ""}
         try:
+            connection.settimeout(SEND_TIMEOUT)
             connection.sendall(json.dumps(reply).encode() + b"\n")
         except OSError:
             pass  # the client went away
+
+    def _reply(self, request: Any) -> Snapshot:
+        """Nothing that a client says is trusted to have a shape."""
+        if request == {}:
+            return self._snapshot()
+        if not isinstance(request, dict) or set(request) != {"set"} or not isinstance(request["set"], dict):
+            raise ConfigurationError("this is no request")
+        if self._change is None:
+            raise ConfigurationError("nothing can be changed here")
+        self._change(**request["set"])
+        return self._snapshot()
 
     def __enter__(self) -> ControlServer:
         self.start()
@@ -152,6 +178,48 @@ def snapshots() -> list[Snapshot]:
         if reply is not None and "engine" in reply:
             found.append(reply)
     return found
+
+
+def change(pid: int, settings: dict[str, Any]) -> Snapshot:
+    """Change settings of the first engine of that process; its snapshot afterwards.
+
+    Raises ConfigurationError when it refuses, with its reason, and when it does not answer.
+    """
+    for path in _sockets():
+        match = NAME.fullmatch(path.name)
+        if match is None or int(match[1]) != pid:
+            continue
+        reply = _query(path, {"set": settings})
+        if reply is None:
+            break
+        if "error" in reply:
+            raise ConfigurationError(str(reply["error"]), remedy=str(reply.get("remedy", "")))
+        return reply
+    raise ConfigurationError(f"no engine with pid {pid} answers", remedy="hooker status lists them")
+
+
+def _request(connection: socket.socket) -> Any:
+    """Raises ConfigurationError for anything but one line of JSON, in time."""
+    line = b""
+    until = time.monotonic() + REQUEST_TIMEOUT
+    while not line.endswith(b"\n"):
+        left = until - time.monotonic()
+        if left <= 0 or len(line) > MAX_REQUEST:
+            raise ConfigurationError("the request is too long, or too slow")
+        connection.settimeout(left if line else SILENCE)
+        try:
+            more = connection.recv(MAX_REQUEST + 1)
+        except TimeoutError:
+            more = b""
+            if line:
+                continue
+        if not more:
+            break
+        line += more
+    try:
+        return json.loads(line.decode()) if line.strip() else {}
+    except (ValueError, RecursionError):
+        raise ConfigurationError("the request is not JSON") from None
 
 
 def _sockets() -> Iterator[Path]:
@@ -182,11 +250,12 @@ def _answers(path: Path) -> bool:
     return True
 
 
-def _query(path: Path) -> Snapshot | None:
+def _query(path: Path, request: dict[str, Any] | None = None) -> Snapshot | None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(QUERY_TIMEOUT)
         try:
             client.connect(str(path))
+            client.sendall(json.dumps(request or {}).encode() + b"\n")
             return _read(client)
         except ConnectionRefusedError:
             path.unlink(missing_ok=True)  # nobody listens: its process is dead

@@ -100,23 +100,24 @@ def name_of(wire_id: int) -> str:
     return f"number {wire_id}" if wire_id else ""
 
 
-def choose(wanted: str | Sequence[str]) -> Choice:
+def choose(wanted: str | Sequence[str], among: Sequence[Transport] | None = None) -> Choice:
     """The transports that are offered to peers, and taken from them: names with commas, or a list of names.
 
-    What cannot be had is skipped as long as another one remains. Raises ConfigurationError if none does, with
-    each reason.
+    ``among`` are those that a running engine has; None: it is not there yet. What cannot be had is skipped as
+    long as another one remains. Raises ConfigurationError if none does, with each reason.
     """
     taken: list[Transport] = []
     skipped: list[tuple[str, str]] = []
     for name in _split(wanted):
-        why = _why_not(name, taken)
+        why = _why_not(name, taken, among)
         if why:
             skipped.append((name, why))
         else:
             taken.append(_registry[name])
     if not taken:
         said = "; ".join(f"transport {name!r}: {why}" for name, why in skipped) or "no transport is named"
-        raise ConfigurationError(said, remedy=f"here there are {', '.join(_here())}; see `hooker transports`")
+        there = _here() if among is None else [transport.name for transport in among]
+        raise ConfigurationError(said, remedy=f"here there are {', '.join(there)}; see `hooker transports`")
     return Choice(tuple(taken), tuple(skipped))
 
 
@@ -127,7 +128,7 @@ def _split(wanted: str | Sequence[str]) -> list[str]:
     return [name.strip() for name in names]
 
 
-def _why_not(name: str, taken: list[Transport]) -> str:
+def _why_not(name: str, taken: list[Transport], among: Sequence[Transport] | None) -> str:
     transport = _registry.get(name)
     if transport is None:
         return "there is none of that name"
@@ -135,6 +136,8 @@ def _why_not(name: str, taken: list[Transport]) -> str:
         return "named twice"
     if len(taken) == OFFER_MOST:
         return f"{OFFER_MOST} are the most that are offered"
+    if among is not None:
+        return "" if transport in among else "the engine was started without it"
     return transport.available()[1]
 
 

@@ -179,13 +179,9 @@ class Owner:
     def closing(self) -> None:
         self.kernel.refuse_flows()
 
-    def negotiate(self, offer: list[int], takes: list[int]) -> None:
+    def negotiate(self, ids: list[int]) -> None:
         """What is asked for as a client, in this order, and taken as a server, by HK_TRANSPORT_*."""
-        table = self.kernel._bpf[b"hk_conf"]
-        config = table[ctypes.c_int(0)]
-        config.offer = sum(number << 20 - 4 * at for at, number in enumerate(offer))
-        config.transports = sum(1 << number for number in takes)
-        table[ctypes.c_int(0)] = config
+        self.kernel.negotiate([transports.Transport(str(n), n, "", "", "") for n in ids])
 
     def mark(self) -> int:
         return self.lane.mark

@@ -6,6 +6,7 @@ is one, too, or is made by hand. Whatever is selected, the bytes arrive.
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import time
@@ -16,6 +17,8 @@ from by_hand import ACK, CLIENT, SEGMENTS, SERVER, SYN, Connection, Wire, checks
 from owned import ESTABLISHED, PORT, Bed, connection, engines, hooked_socket
 from support import PLAIN, eventually
 
+from hooker import ConfigurationError, Event, Hooker, Kind, UsageError
+from hooker.control import netns, status_socket
 from hooker.lab import Lab
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(PLAIN, reason="plain TCP has no option")]
@@ -41,8 +44,8 @@ def wire(bed: Bed) -> Iterator[Wire]:
 
 
 def negotiate(bed: Bed, client: tuple[int, ...], server: tuple[int, ...]) -> None:
-    bed.engines["a"].ask("negotiate", client, client)
-    bed.engines["b"].ask("negotiate", server, server)
+    bed.engines["a"].ask("negotiate", client)
+    bed.engines["b"].ask("negotiate", server)
 
 
 def counted(bed: Bed, host: str, name: str) -> int:
@@ -234,7 +237,7 @@ def rest(transport: int) -> bytes:
 def test_an_answer_that_selects_nothing_of_the_list_means_plain_tcp(
     bed: Bed, wire: Wire, transport: int, reason: str
 ) -> None:
-    bed.engines["b"].ask("negotiate", (SCTP, VTL), (SCTP, VTL))
+    bed.engines["b"].ask("negotiate", (SCTP, VTL))
     before = counted(bed, "b", reason)
     begun(bed, "b")
     server = Server(wire)
@@ -251,7 +254,7 @@ def test_an_answer_that_selects_nothing_of_the_list_means_plain_tcp(
 
 
 def test_an_answer_from_the_list_is_what_the_last_ack_repeats_alone(bed: Bed, wire: Wire) -> None:
-    bed.engines["b"].ask("negotiate", (SCTP, VTL), (SCTP, VTL))
+    bed.engines["b"].ask("negotiate", (SCTP, VTL))
     server = Server(wire)
     with hooked_socket(bed.lab.b, 4) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # nothing follows
@@ -263,3 +266,30 @@ def test_an_answer_from_the_list_is_what_the_last_ack_repeats_alone(bed: Bed, wi
         event = bed.engines["b"].event(ESTABLISHED, server.client_port)
         assert bed.engines["b"].ask("record", event["slot"])["transport"] == VTL
     assert header[-16:] == b"\xfd\x10HK" + bytes((SEGMENTS << 4 | CLIENT, VTL << 4, 0, 0)) + nonce
+
+
+# ---- the whole engine -------------------------------------------------------------------------------------
+
+
+def test_what_is_skipped_is_told_and_the_list_may_be_changed_while_it_runs(lab: Lab) -> None:
+    told: list[Event] = []
+
+    def run() -> None:
+        with Hooker(cgroup=lab.b.cgroup, transport=["dodo", "vtl"], on_event=told.append) as engine:
+            eventually(lambda: told)
+            assert (told[0].kind, told[0].reason) == (
+                Kind.TRANSPORT_SKIPPED,
+                "dodo: there is none of that name",
+            )
+            shown = engine.snapshot()["engine"]
+            assert (shown["transport"], list(shown["skipped"])) == ("vtl", ["dodo"])
+            with pytest.raises(ConfigurationError, match="the engine was started without it"):
+                engine.set(transport="tcp")
+            shown = status_socket.change(os.getpid(), {"transport": "owl,vtl"})["engine"]
+            assert (shown["transport"], list(shown["skipped"])) == ("vtl", ["owl"])
+            with pytest.raises(ConfigurationError, match="colour"):
+                status_socket.change(os.getpid(), {"colour": "red"})
+        with pytest.raises(UsageError):
+            engine.set(transport="vtl")
+
+    netns.call(lab.b.netns, run)

@@ -96,7 +96,10 @@ def test_a_key_is_not_written_where_others_could_read_it(tmp_path: Path) -> None
     assert path.read_text() == ""
 
 
-@pytest.mark.parametrize("arguments", [["run", "--", "true"], ["up"], ["status"], ["status", "--json"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["run", "--", "true"], ["up"], ["status"], ["status", "--json"], ["set", "--transport", "vtl"]],
+)
 def test_without_root_it_says_so(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,6 +116,58 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
         cli.main(["--version"])
     assert not caught.value.code
     assert capsys.readouterr().out == f"hooker {hooker.__version__}\n"
+
+
+def engines(monkeypatch: pytest.MonkeyPatch, *pids: int) -> list[tuple[int, dict[str, Any]]]:
+    """Engines that take every setting; which, comes back."""
+    taken: list[tuple[int, dict[str, Any]]] = []
+
+    def change(pid: int, settings: dict[str, Any]) -> dict[str, Any]:
+        taken.append((pid, settings))
+        return {"engine": {"pid": pid, "transport": settings["transport"], "skipped": {"owl": "it sleeps"}}}
+
+    found = [{"engine": {"pid": pid}} for pid in pids]
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("hooker.control.status_socket.snapshots", lambda: found)
+    monkeypatch.setattr("hooker.control.status_socket.change", change)
+    return taken
+
+
+def test_settings_go_to_the_only_engine_or_to_the_one_that_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = engines(monkeypatch, 7)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["set", "--transport", "tcp,vtl"])
+    assert not caught.value.code
+    assert capsys.readouterr().out == "engine 7: tcp,vtl, from now on\nskipped owl: it sleeps\n"
+    with pytest.raises(SystemExit):
+        cli.main(["set", "--transport", "vtl", "--pid", "8"])
+    assert taken == [(7, {"transport": "tcp,vtl"}), (8, {"transport": "vtl"})]
+
+
+@pytest.mark.parametrize(
+    ("pids", "arguments", "says"),
+    [
+        ((), ["--transport", "vtl"], "no engine is running"),
+        ((7, 9), ["--transport", "vtl"], "--pid 7 or 9"),
+        ((7,), [], "nothing is to be set"),
+        ((7,), ["--pid", "0", "--transport", "vtl"], "--pid"),
+    ],
+)
+def test_what_cannot_be_set_is_bad_input(
+    pids: tuple[int, ...],
+    arguments: list[str],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    taken = engines(monkeypatch, *pids)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["set", *arguments])
+    said = capsys.readouterr().err
+    assert (caught.value.code, taken, said.count("\n")) == (2, [], 1)
+    assert says in said
 
 
 def test_status_without_engines_says_so_and_succeeds(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import resource
 import socket
@@ -16,7 +17,8 @@ from typing import Any
 import pytest
 
 from hooker.control import status_socket as control
-from hooker.control.status_socket import ControlServer, snapshots
+from hooker.control.status_socket import ControlServer, change, snapshots
+from hooker.errors import ConfigurationError
 
 
 @pytest.fixture(autouse=True)
@@ -146,6 +148,86 @@ def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch
     ):
         lazy.connect(str(server.path))
         assert len(snapshots()) == 1
+
+
+def said(server: ControlServer, *pieces: bytes, end: bool = False) -> dict[str, Any]:
+    """What the engine answers to that."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(str(server.path))
+        with contextlib.suppress(BrokenPipeError):
+            for piece in pieces:
+                client.sendall(piece)
+        if end:
+            client.shutdown(socket.SHUT_WR)
+        answer = b""
+        with contextlib.suppress(ConnectionResetError):  # it has not read all of this
+            while more := client.recv(1 << 20):
+                answer += more
+    return dict(json.loads(answer)) if answer else {"error": "reset"}
+
+
+def test_settings_are_changed_and_the_snapshot_comes_afterwards() -> None:
+    seen: list[dict[str, Any]] = []
+
+    def take(**settings: Any) -> None:
+        seen.append(settings)
+
+    with ControlServer(lambda: snapshot(changes=len(seen)), change=take):
+        assert change(os.getpid(), {"transport": "vtl"}) == snapshot(changes=1)
+    assert seen == [{"transport": "vtl"}]
+
+
+def test_what_the_engine_refuses_is_said_with_its_remedy() -> None:
+    def refuse(transport: str) -> None:
+        raise ConfigurationError(f"no {transport}", remedy="another one")
+
+    with ControlServer(snapshot, change=refuse):
+        with pytest.raises(ConfigurationError, match="no owl") as caught:
+            change(os.getpid(), {"transport": "owl"})
+        assert caught.value.remedy == "another one"
+        with pytest.raises(ConfigurationError, match="colour"):
+            change(os.getpid(), {"colour": "red"})
+        assert snapshots() == [snapshot()]
+    with pytest.raises(ConfigurationError, match="no engine with pid"):
+        change(os.getpid(), {"transport": "owl"})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"nonsense\n",
+        b"[]\n",
+        b'{"set": []}\n',
+        b'{"set": {}, "more": 1}\n',
+        b"7\n",
+        b"\xff\xfe\n",
+        b"[" * 4000 + b"\n",
+    ],
+)
+def test_what_is_no_request_is_refused(line: bytes) -> None:
+    with ControlServer(snapshot, change=lambda **_: pytest.fail("changed")) as server:
+        assert "engine" not in said(server, line)
+        assert snapshots() == [snapshot()]
+
+
+def test_who_says_nothing_gets_the_snapshot() -> None:
+    with ControlServer(snapshot, change=lambda **_: pytest.fail("changed")) as server:
+        assert (
+            said(server)
+            == said(server, end=True)
+            == said(server, b"\n")
+            == said(server, b"{}\n")
+            == snapshot()
+        )
+
+
+def test_a_request_without_an_end_is_bounded_in_size_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "REQUEST_TIMEOUT", 0.3)
+    with ControlServer(snapshot, change=lambda **_: pytest.fail("changed")) as server:
+        assert "error" in said(server, b"{" * 100_000)
+        assert "error" in said(server, b'{"set"')
+        assert snapshots() == [snapshot()]
 
 
 def test_closing_twice_is_harmless() -> None:

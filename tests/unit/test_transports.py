@@ -177,6 +177,15 @@ def test_what_cannot_be_had_is_skipped_with_a_reason(
     ]
 
 
+def test_of_a_running_engine_only_what_it_has_can_be_chosen(some: None) -> None:
+    opened = transports.choose("t3,t2,t1").taken
+    choice = transports.choose("t1,t4,t3", opened)
+    assert (str(choice), choice.skipped) == ("t1,t3", (("t4", "the engine was started without it"),))
+    with pytest.raises(ConfigurationError, match="'t4': the engine was started without it") as caught:
+        transports.choose("t4", opened)
+    assert "t3, t2, t1" in caught.value.remedy
+
+
 @pytest.mark.parametrize("wanted", ["", ",", "pigeon", "owl,dodo", [], ["pigeon", "pigeon"], 7, None, [7]])
 def test_where_none_remains_it_is_an_error_with_each_reason(some: None, wanted: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
