@@ -83,8 +83,8 @@ class ControlServer:
         if self._thread is None or os.getpid() != self._owner:
             return
         thread, self._thread = self._thread, None
+        os.eventfd_write(self._wake, 1)  # before: it closes that as soon as it sees that we are closing
         self._closing = True
-        os.eventfd_write(self._wake, 1)
         thread.join(2 * SEND_TIMEOUT)  # if it does not end by then, it closes what it uses when it does
         if self.path is not None:
             self.path.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +229,22 @@ def test_a_request_without_an_end_is_bounded_in_size_and_time(monkeypatch: pytes
         assert "error" in said(server, b"{" * 100_000)
         assert "error" in said(server, b'{"set"')
         assert snapshots() == [snapshot()]
+
+
+def test_a_server_may_be_closed_while_it_is_about_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has just answered, and is not in poll()."""
+    write = os.eventfd_write
+
+    def late(descriptor: int, value: int) -> None:
+        assert server.path is not None
+        assert said(server, b"{}\n") == snapshot()
+        time.sleep(0.05)
+        write(descriptor, value)
+
+    server = ControlServer(snapshot)
+    server.start()
+    monkeypatch.setattr(control.os, "eventfd_write", late)
+    server.close()
 
 
 def test_closing_twice_is_harmless() -> None:
