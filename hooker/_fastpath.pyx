@@ -1,7 +1,7 @@
 """The worker: one loop over epoll, without the GIL, that carries all flows of an engine.
 
 A round: wait; take what the kernel programs, hk0 and the network have; let time act; give the local TCPs what has come for
-them, then their acknowledgements; build and send datagrams. Nothing in it allocates per segment, and no flow has a
+them, then their acknowledgements; let the transports send. Nothing in it allocates per segment, and no flow has a
 descriptor, a socket, or a place in a list that is walked.
 """
 
@@ -10,10 +10,9 @@ import os
 from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
-from hooker.carriers.udp cimport udp_close, udp_datagram, udp_error, udp_icmp, udp_open, udp_receive, udp_send, udp_split
 from hooker.engine.frames cimport frame_entry, frames_init
 from hooker.engine.lock cimport lock_give, lock_init, lock_take
-from hooker.engine.polling cimport clock_ns, poll_init, wait_events
+from hooker.engine.polling cimport poll_init, wait_events
 from hooker.engine.ringbuf cimport ring_attach, ring_detach
 from hooker.engine.actions cimport (
     flow_chosen, flow_closed, flow_due,
@@ -33,7 +32,7 @@ from hooker.engine.lent cimport lent_back
 from hooker.engine.passed cimport flush_senders
 from hooker.engine.peers cimport peer_of
 from hooker.engine.redirected cimport redirected_start
-from hooker.engine.remote cimport flush_runs, on_block, on_message, runs_free, runs_init
+from hooker.engine.remote cimport flush_runs, on_message, runs_free, runs_init
 from hooker.engine.trail cimport TRAIL_ALWAYS, TRAIL_AUTO, TRAIL_NEVER, trail_flush
 from hooker.engine.turns cimport turns_due, turns_free, turns_take, walk_begin
 from hooker.engine.unread cimport is_read, queue_empty, queue_share
@@ -43,34 +42,26 @@ from hooker.engine.view cimport (
 from hooker.engine.wire cimport wire_close, wire_open
 from hooker.engine.worker cimport *
 from hooker.engine.slab cimport RESERVE, pool_free, pool_init, pool_trim
+from hooker.includes.clock cimport clock_ns
 from hooker.includes.timers cimport timer_clear, timers_next
 from hooker.flow.machine cimport flow_compose, flow_defaults
 from hooker.flow.messages cimport MSG_ACKED, Message
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport *
 from hooker.engine.tun cimport PACED, QUEUE, SLOT
-from hooker.transports.vtl cimport write_report
-from hooker.vtl.api cimport *
-from hooker.vtl.endpoint cimport *
+from hooker.transports.contract cimport Association, Handle, Sink, Transport, OWN_TAG, down_reason
 
 from hooker.errors import KernelError, UsageError
-from hooker.transports import check_congestion
+from hooker.transports.makers import Settings, make
 
 cdef enum:
     EVENTS = 256               # of one epoll_wait
     READS = 64                 # packets of hk0 in one round, beside answers
     LAST_READS = 4096          # of a round in which a socket has ended
-    LATE_BATCHES = 256         # of datagrams, after a silence
     TIMERS_A_ROUND = 4096
     PROBES_A_ROUND = PACED // 4
     SLAB = 1 << 19             # bytes
     SLABS = 256
-    BUDGET = 192 << 20         # bytes that peers may make the engine hold
-    CHANNEL_QUEUE = 8 << 20    # bytes of one flow's that wait for the network: more than a TCP's window, as a rule
-    DATAGRAMS = 512            # of one batch
-    IOVECS = 4096
-    SCRATCH = 512 * 192        # bytes of headers and control frames in a batch
-    BUILDS = 16                # batches in one round
     SWEEP = 1000000000         # ns
     SWEEP_SHARE = 8            # of all slots, each time
     LEAVING = 150000000        # ns in which, at the end, peers are told and segments that still come are bridged
@@ -81,8 +72,7 @@ cdef enum:
     TAG_WAKE = 1               # epoll tags
     TAG_RING = 2               # only wakes: the ring is looked at in each round
     TAG_HK0 = 3
-    TAG_UDP4 = 4
-    TAG_UDP6 = 5
+    TAG_TRANSPORT = 4          # then which one, and what it calls the descriptor
 
 cdef extern from * nogil:
     """
@@ -97,39 +87,33 @@ cdef extern from "<sys/random.h>" nogil:
     ssize_t getrandom(void *buf, size_t n, unsigned int flags)
 
 
-# ---- what VTL asks of us -----------------------------------------------------------------------------
+# ---- what transports say -----------------------------------------------------------------------------
 
-cdef void cb_random(void *ctx, uint8_t *out, size_t n) noexcept nogil:
-    getrandom(out, n, 0)
-
-
-cdef void cb_assoc_up(void *ctx, vtl_assoc *a) noexcept nogil:
+cdef void cb_assoc_up(void *ctx, Association *a) noexcept nogil:
     peer_up(<worker *>ctx, a)
 
 
-cdef void cb_assoc_down(void *ctx, vtl_assoc *a, uint32_t why) noexcept nogil:
+cdef void cb_assoc_down(void *ctx, Association *a, down_reason why) noexcept nogil:
     peer_down(<worker *>ctx, a, why)
 
 
-cdef void cb_block(void *ctx, vtl_assoc *a, const vtl_block *b, bint stable) noexcept nogil:
-    on_block(<worker *>ctx, a, b, stable)
+cdef void cb_message(void *ctx, Association *a, const Message *m, bint stable) noexcept nogil:
+    on_message(<worker *>ctx, a, m, stable)
 
 
-cdef void cb_message(void *ctx, vtl_assoc *a, const uint8_t *p, size_t n) noexcept nogil:
-    on_message(<worker *>ctx, a, p, n)
+cdef void cb_settle(void *ctx) noexcept nogil:
+    flush_runs(<worker *>ctx)
 
 
-cdef uint32_t cb_report(void *ctx, void *user, uint8_t *out) noexcept nogil:
-    cdef Message m
-    cdef flow *f = <flow *>user
-    flow_compose(&f.f, MSG_ACKED, (<worker *>ctx).now, &m)
-    return write_report(&m, out)
+cdef bint cb_report(void *ctx, void *user, Message *out) noexcept nogil:
+    flow_compose(&(<flow *>user).f, MSG_ACKED, (<worker *>ctx).now, out)
+    return True
 
 
-cdef void cb_channel_down(void *ctx, void *user, uint32_t reason) noexcept nogil:
+cdef void cb_channel_down(void *ctx, void *user) noexcept nogil:
     """Its flow hears of it when its peer's flows have their turn."""
     cdef flow *f = <flow *>user
-    vtl_channel_close(f.channel)
+    f.channel.ops.channel_close(f.channel)
     f.channel = NULL
 
 
@@ -137,40 +121,14 @@ cdef void cb_release(void *ctx, void *owner, size_t n) noexcept nogil:
     lent_back(<worker *>ctx, <lot *>owner, n)
 
 
-cdef void cb_opened(void *ctx, vtl_stream *s, const vtl_open_info *info) noexcept nogil:
-    vtl_reject(s, 1)           # flows have channels
-
-
-cdef void cb_stream(void *ctx, vtl_stream *s) noexcept nogil:
-    pass
-
-
-cdef void cb_stream_code(void *ctx, vtl_stream *s, uint32_t code) noexcept nogil:
-    pass
-
-
-cdef void cb_stream_data(void *ctx, vtl_stream *s, const uint8_t *data, size_t n, bint stable) noexcept nogil:
-    pass
-
-
-cdef void cb_stream_acked(void *ctx, vtl_stream *s, size_t n) noexcept nogil:
-    pass
-
-
-cdef void fill_sink(vtl_sink *s, worker *w) noexcept nogil:
+cdef void fill_sink(Sink *s, worker *w) noexcept nogil:
     s.ctx = w
-    s.random = cb_random
     s.assoc_up = cb_assoc_up
     s.assoc_down = cb_assoc_down
-    s.opened = cb_opened
-    s.accepted = s.confirmed = s.cancelled = s.fin = s.closed = cb_stream
-    s.rejected = s.reset = cb_stream_code
-    s.data = cb_stream_data
-    s.acked = cb_stream_acked
-    s.release = cb_release
-    s.block = cb_block
     s.message = cb_message
+    s.settle = cb_settle
     s.report = cb_report
+    s.release = cb_release
     s.channel_down = cb_channel_down
 
 
@@ -200,40 +158,12 @@ cdef void take_closing(worker *w) noexcept nogil:
 
 # ---- one round ---------------------------------------------------------------------------------------
 
-cdef void take_path_errors(worker *w, int which) noexcept nogil:
-    cdef udp_icmp e
-    cdef int i, err
-    for i in range(16):
-        err = udp_error(&w.udp, which, &e)
-        if err == 0:
-            return
-        if err != EMSGSIZE:
-            vtl_path_error(w.vtl, &e.to, e.quoted, e.size, w.now)
-
-
-cdef int take_datagrams(worker *w, int which) noexcept nogil:
-    """A batch from the network; how many trains. What was gathered points into it until flush_runs."""
-    cdef udp_datagram d
-    cdef uint32_t offset
-    cdef int i
-    cdef int trains = udp_receive(&w.udp, which)
-    for i in range(trains):
-        offset = 0
-        while udp_split(&w.udp, i, &offset, &d):
-            if vtl_recv(w.vtl, d.data, d.size, &d.source, d.ecn, w.now):
-                w.n.datagrams_dropped += 1
-    flush_runs(w)
-    return trains
-
-
 cdef void hear_first(worker *w) noexcept nogil:
     """We have slept, or stood still for so long that peers may have left: what they said comes before what our TCPs want to be
     sent, which would be lost on who has left. Never twice in a row: who floods us, and makes rounds so long, gains no share."""
-    cdef int which, i
-    for which in range(2):
-        for i in range(LATE_BATCHES):
-            if w.udp.fd[which] < 0 or take_datagrams(w, which) <= 0:
-                break
+    cdef uint32_t i
+    for i in range(w.transport_n):
+        w.transports[i].ops.catch_up(w.transports[i], w.now)
 
 
 cdef void device_gone(worker *w) noexcept nogil:
@@ -254,16 +184,16 @@ cdef bint has_hk0(const epoll_event *events, int n) noexcept nogil:
 cdef void dispatch(worker *w, epoll_event *ev) noexcept nogil:
     cdef uint32_t tag = ev.data.u64 >> 32
     cdef uint64_t junk
+    cdef Transport *t
     if tag == TAG_HK0 and ev.events & EPOLLERR:
         device_gone(w)
     elif tag == TAG_HK0:
         take_segments(w, queue_share(w, READS))
     elif tag == TAG_REDIRECT:
         collect(w)
-    elif tag == TAG_UDP4 or tag == TAG_UDP6:
-        if ev.events & EPOLLERR:
-            take_path_errors(w, tag - TAG_UDP4)
-        take_datagrams(w, tag - TAG_UDP4)
+    elif tag == TAG_TRANSPORT:
+        t = w.transports[<uint32_t>ev.data.u64 >> 24]
+        t.ops.ready(t, ev.data.u64 & OWN_TAG, ev.events, w.now)
     elif tag == TAG_WAKE:
         read(w.wake_fd, &junk, sizeof(junk))
 
@@ -280,29 +210,43 @@ cdef void take_timers(worker *w) noexcept nogil:
         flow_due(w, f)
 
 
-cdef void send_datagrams(worker *w) noexcept nogil:
-    cdef int i
-    for i in range(BUILDS):
-        if w.batch_at == w.batch.dgram_len:
-            w.batch.iov_len = w.batch.dgram_len = w.batch.scratch_len = w.batch.sealed_len = 0
-            w.batch_at = 0
-            if vtl_build(w.vtl, &w.batch, w.now) <= 0:
-                return
-        w.batch_at = udp_send(&w.udp, &w.batch, w.batch_at)
-        if w.batch_at < w.batch.dgram_len:
-            return                              # the socket is full: it goes on in the next round
+cdef void transports_on_time(worker *w) noexcept nogil:
+    cdef uint32_t i
+    for i in range(w.transport_n):
+        w.transports[i].ops.on_time(w.transports[i], w.now)
+
+
+cdef void transports_flush(worker *w) noexcept nogil:
+    cdef uint32_t i
+    for i in range(w.transport_n):
+        w.transports[i].ops.flush(w.transports[i], w.now)
+
+
+cdef uint64_t transports_deadline(worker *w) noexcept nogil:
+    cdef uint64_t at = UINT64_MAX
+    cdef uint32_t i
+    for i in range(w.transport_n):
+        at = min(at, w.transports[i].ops.deadline(w.transports[i]))
+    return at
+
+
+cdef uint64_t held_less(worker *w) noexcept nogil:
+    """Bytes that peers make the transports hold, less than they did."""
+    cdef uint64_t n = 0
+    cdef uint32_t i
+    for i in range(w.transport_n):
+        n += w.transports[i].ops.held_less(w.transports[i])
+    return n
 
 
 cdef uint64_t wait_for(worker *w) noexcept nogil:
     """Nanoseconds the loop may sleep."""
-    cdef uint64_t at = min(min(vtl_timer(w.vtl), timers_next(&w.timers)), lanes_deadline(w)), now
-    if w.batch_at < w.batch.dgram_len:
-        return 100000                           # the UDP socket was full
+    cdef uint64_t at = min(min(transports_deadline(w), timers_next(&w.timers)), lanes_deadline(w)), now
     if turns_due(w) or w.unmark_first != NULL or w.closing != NULL or w.ending != NULL:
         return 0
     if w.starved and w.tap != NULL:
         at = min(at, w.now + LET_GO)            # nobody says when a view that was kept goes
-    if w.live or w.stray_n or w.greeting or w.slabs.free_count > RESERVE or vtl_held_less(w.vtl) > TRIM:
+    if w.live or w.stray_n or w.greeting or w.slabs.free_count > RESERVE or held_less(w) > TRIM:
         at = min(at, w.swept + SWEEP)
     if at == UINT64_MAX:
         return at
@@ -319,8 +263,9 @@ cdef void sweep(worker *w) noexcept nogil:
     pool_trim(&w.slabs)
     cells_trim(&w.kept)
     cells_trim(&w.stash)
-    if vtl_held_less(w.vtl) > TRIM or w.n.channels_rested - w.trimmed > RESTED:
-        vtl_held_noted(w.vtl)
+    if held_less(w) > TRIM or w.n.channels_rested - w.trimmed > RESTED:
+        for i in range(w.transport_n):
+            w.transports[i].ops.held_noted(w.transports[i])
         w.trimmed = w.n.channels_rested
         malloc_trim(0)
     if w.greeting:
@@ -357,7 +302,7 @@ cdef void round(worker *w, uint64_t most) noexcept nogil:
     lock_take(&w.lock)
     w.now = clock_ns()
     w.n.loops += 1
-    if n >= 0 and not has_hk0(events, n):       # there are fewer than EVENTS descriptors
+    if 0 <= n < EVENTS and not has_hk0(events, n):       # else there may be more descriptors
         queue_empty(w)
     take_kernel_events(w)
     was_late = w.late
@@ -369,8 +314,7 @@ cdef void round(worker *w, uint64_t most) noexcept nogil:
     if w.unmark_first != NULL:
         take_segments(w, READS)
     take_closing(w)
-    if vtl_timer(w.vtl) <= w.now:
-        vtl_on_timer(w.vtl, w.now)
+    transports_on_time(w)
     take_timers(w)
     if lanes_due(w):
         walk_begin(w)
@@ -380,7 +324,7 @@ cdef void round(worker *w, uint64_t most) noexcept nogil:
     flush_senders(w)
     flush_acks(w)
     trail_flush(w)
-    send_datagrams(w)
+    transports_flush(w)
     flush_acks(w)                               # of flows whose association has just gone down: none is left in the list
     flows_reap(w)
     wake_python(w)
@@ -400,9 +344,9 @@ cdef void run(worker *w) noexcept nogil:
     while w.now < until:
         round(w, LEAVING // 8)
     for i in range(w.peer_count, 0, -1):
-        vtl_close(w.peers[i - 1].a, 0, w.now)   # assoc_down takes it off the list
+        w.peers[i - 1].a.ops.close(w.peers[i - 1].a, w.now)   # assoc_down takes it off the list
     for i in range(4):
-        send_datagrams(w)
+        transports_flush(w)
     flows_reap(w)
     wake_python(w)
     lock_give(&w.lock)
@@ -427,9 +371,12 @@ cdef void close_fd(int *fd) noexcept nogil:
 
 
 cdef void close_files(worker *w) noexcept nogil:
+    cdef int i
     lanes_close(w)
     ring_detach(&w.ring)
-    udp_close(&w.udp)
+    for i in range(TRANSPORTS):
+        if w.transports[i] != NULL:
+            w.transports[i].ops.close_files(w.transports[i])
     wire_close(w)
     close_fd(&w.epoll_fd)
     close_fd(&w.wake_fd)
@@ -439,14 +386,14 @@ cdef void close_files(worker *w) noexcept nogil:
 
 
 cdef void let_go(worker *w) noexcept nogil:
-    """Under the lock. What is freed may call Python: a controller ends with its association."""
-    cdef vtl_endpoint *vtl = w.vtl
-    w.vtl = NULL
+    """Under the lock. What a transport frees may call Python. They stay, for their counts, as long as the worker's object."""
+    cdef uint32_t n = w.transport_n, i
+    w.transport_n = 0
     flows_free(w)              # their channels first
     turns_free(w)
     w.live = w.peer_count = 0
-    if vtl != NULL:
-        vtl_endpoint_free(vtl)
+    for i in range(n):
+        w.transports[i].ops.shut(w.transports[i])
     close_files(w)
 
 
@@ -462,6 +409,7 @@ cdef class Worker:
 
     cdef worker w
     cdef object keep                            # the tap
+    cdef list handles                           # of the transports
     cdef readonly uint16_t port
 
     def __cinit__(self):
@@ -470,7 +418,8 @@ cdef class Worker:
         lanes_init(&self.w)
         self.w.epoll_fd = self.w.wake_fd = self.w.notice_fd = self.w.route_fd = self.w.missed_fd = self.w.tun_fd = -1
         self.w.adopt_fd = self.w.redirect_fd = -1
-        self.w.udp.fd[0] = self.w.udp.fd[1] = self.w.raw4 = self.w.raw6 = -1
+        self.w.raw4 = self.w.raw6 = -1
+        self.handles = []
 
     def __init__(self, *, int ring_fd, int ring_size, int free_fd, int avoid_fd, size_t records, size_t attention,
                  uint32_t max_flows, uint16_t port, uint16_t peer_port, uint8_t transport, int tun_fd, uint32_t tun_queue=QUEUE, int warm_fd=-1, uint32_t mark=0,
@@ -507,76 +456,43 @@ cdef class Worker:
         r = ring_attach(&w.ring, ring_fd, ring_size, <hk_attention *>attention)
         if r < 0:
             raise KernelError(f"cannot map the event ring: {os.strerror(-r)}")
-        r = udp_open(&w.udp, port, &bound)
-        if r < 0:
-            raise OSError(-r, f"cannot open UDP port {port}: {os.strerror(-r)}")
         r = wire_open(w)
         if r < 0:
             raise OSError(-r, f"cannot open a raw socket: {os.strerror(-r)}")
         self.allocate(slabs)
-        self.start_vtl(dead_after, datagrams, congestion, keys, fec)
         self.open_epoll()
+        self.open_transport(transport, Settings(dead_after, datagrams, congestion, keys, fec), port, &bound)
         self.port = w.port = bound
 
     cdef int allocate(self, uint32_t slabs) except -1:
         cdef worker *w = &self.w
         w.notices = <notice *>calloc(NOTICES, sizeof(notice))
-        w.batch.iov = <iovec *>malloc(IOVECS * sizeof(iovec))
-        w.batch.iov_cap = IOVECS
-        w.batch.dgram = <vtl_datagram *>malloc(DATAGRAMS * sizeof(vtl_datagram))
-        w.batch.dgram_cap = DATAGRAMS
-        w.batch.scratch = <uint8_t *>malloc(SCRATCH)
-        w.batch.scratch_cap = SCRATCH
         w.frames = <frame_entry *>malloc(FRAMES * sizeof(frame_entry))
         w.spare = <uint8_t *>malloc(SLOT)
         w.cut = <uint8_t *>malloc(2 * SLOT)
-        cb_random(w, <uint8_t *>w.scatter, sizeof(w.scatter))
-        cb_random(w, <uint8_t *>&w.instance, sizeof(w.instance))
+        getrandom(w.scatter, sizeof(w.scatter), 0)
+        getrandom(&w.instance, sizeof(w.instance), 0)
         w.instance |= 1                         # never 0
         if (flows_init(w) < 0 or runs_init(w) < 0 or cells_init(&w.kept, KEPT) < 0 or cells_init(&w.stash, STASH) < 0
                 or pool_init(&w.slabs, SLAB, slabs) < 0 or w.notices == NULL
-                or w.batch.iov == NULL or w.batch.dgram == NULL or w.batch.scratch == NULL
                 or w.frames == NULL or w.spare == NULL or w.cut == NULL):
             raise MemoryError("engine buffers")
         return 0
 
-    cdef int use_keys(self, vtl_config *c, tuple keys) except -1:
+    cdef int open_transport(self, uint8_t wire_id, object settings, uint16_t port, uint16_t *bound) except -1:
         cdef worker *w = &self.w
-        cdef bytes key
-        for key in keys:
-            memcpy(c.key[c.keys], <const char *>key, VTL_KEY_SIZE)
-            c.keys += 1
-        c.n_versions = vtl_encrypted_versions(c.versions)
-        w.batch.sealed_cap = DATAGRAMS * c.max_datagram
-        w.batch.sealed = <uint8_t *>malloc(w.batch.sealed_cap)
-        if w.batch.sealed == NULL:
-            raise MemoryError("engine buffers")
-        return 0
-
-    cdef int start_vtl(self, double dead_after, tuple datagrams, str congestion, tuple keys, bint fec) except -1:
-        cdef bytes name = check_congestion(congestion).encode()    # it may have been unregistered meanwhile
-        cdef vtl_config c
-        cdef vtl_sink sink
-        memset(&c, 0, sizeof(c))
-        memset(&sink, 0, sizeof(sink))
-        c.versions[0] = c.n_versions = 1
-        c.first_datagram, c.max_datagram = datagrams
-        if keys:
-            self.use_keys(&c, keys)
-        c.stream_window = c.assoc_window = 1 << 16     # nobody has streams
-        c.channel_queue = CHANNEL_QUEUE
-        c.budget = BUDGET
-        c.max_ack_delay = 1000000
-        c.keepalive = 1000000000
-        c.dead_after = <uint64_t>(dead_after * 1e9)
-        c.idle_after = 120000000000
-        c.handshake_timeout = 3000000000
-        c.fec = fec
-        memcpy(c.congestion, <const char *>name, min(len(name), 15))
-        fill_sink(&sink, &self.w)
-        self.w.vtl = vtl_endpoint_new(&c, &sink)
-        if self.w.vtl == NULL:
-            raise MemoryError("VTL endpoint")
+        cdef Handle handle = make(wire_id, settings)
+        cdef Transport *t = handle.t
+        cdef int r
+        t.index, t.tag, t.epoll_fd = w.transport_n, TAG_TRANSPORT, w.epoll_fd
+        fill_sink(&t.sink, w)
+        r = t.ops.open(t, port, bound)
+        if r < 0:
+            raise OSError(-r, f"{handle.name}: cannot open port {port}: {os.strerror(-r)}")
+        handle.used = True                      # freed with the worker, whatever the collector clears before
+        self.handles.append(handle)
+        w.transports[w.transport_n] = t
+        w.transport_n += 1
         return 0
 
     cdef int open_epoll(self) except -1:
@@ -593,9 +509,6 @@ cdef class Worker:
         watch(w, w.tun_fd, TAG_HK0)
         if w.redirect_fd >= 0:
             watch(w, w.redirect_fd, TAG_REDIRECT)
-        watch(w, w.udp.fd[0], TAG_UDP4)
-        if w.udp.fd[1] >= 0:
-            watch(w, w.udp.fd[1], TAG_UDP6)
         return 0
 
     def close(self):
@@ -613,23 +526,23 @@ cdef class Worker:
 
     def __dealloc__(self):
         cdef worker *w = &self.w
+        cdef int i
         let_go(w)                               # nobody runs it: run() would hold a reference
         pool_free(&w.slabs)
         cells_free(&w.kept)
         cells_free(&w.stash)
         runs_free(w)
         free(w.notices)
-        free(w.batch.iov)
-        free(w.batch.dgram)
-        free(w.batch.scratch)
-        free(w.batch.sealed)
         free(w.frames)
         free(w.spare)
         free(w.cut)
+        for i in range(TRANSPORTS):
+            if w.transports[i] != NULL:
+                w.transports[i].ops.free(w.transports[i])
 
     def run(self):
         """The loop; blocks without the GIL until stop(). Raises UsageError when it runs already or is closed."""
-        if self.w.running or self.w.vtl == NULL:
+        if self.w.running or self.w.transport_n == 0:
             raise UsageError("the worker runs already, or is closed")
         self.w.running = True
         with nogil:
@@ -721,11 +634,11 @@ cdef class Worker:
 
     def peers(self):
         """One tuple an association that is up: (ip as 16 bytes, port, statistics by name; *_ns nanoseconds)."""
-        return view_peers(&self.w)
+        return view_peers(&self.w, self.handles)
 
     def counters(self):
         """Counts since the start, by name."""
-        return view_counters(&self.w)
+        return view_counters(&self.w, self.handles)
 
     def reasons(self):
         """How many flows ended, left or stayed on TCP for each reason."""

@@ -16,7 +16,7 @@ from hooker.engine.hk0 cimport give, give_probe, give_reset, is_due, twin_begin,
 from hooker.engine.kept cimport keep, kept_acked, kept_drop
 from hooker.engine.lane cimport blocked_until, is_blocked, lane_doubt
 from hooker.engine.lent cimport lent_for, lent_not, lent_taken
-from hooker.engine.peers cimport binding_of, peer_of, peer_say, refuse
+from hooker.engine.peers cimport binding_of, peer_of, peer_say, reach, refuse
 from hooker.engine.redirected cimport (
     redirected_deadline, redirected_drop, redirected_due, redirected_lives,
 )
@@ -38,11 +38,7 @@ from hooker.includes.hk cimport *
 from hooker.includes.linux cimport hk_load32, hk_store32
 from hooker.tcp.segment cimport FLAG_ACK, FLAG_FIN, FLAG_PSH, FLAG_RST, FLAG_URG, Segment
 from hooker.tcp.twin cimport twin_expired
-from hooker.transports.vtl cimport send_message
-from hooker.vtl.api cimport vtl_addr, vtl_assoc, vtl_channel
-from hooker.vtl.endpoint cimport (
-    vtl_channel_report, vtl_connect, vtl_is_up, vtl_patience,
-)
+from hooker.transports.contract cimport Association, Channel
 
 cdef enum:
     SECOND = 1000000000
@@ -221,12 +217,9 @@ cdef bint waits_for_lane(worker *w, flow *f) noexcept nogil:
 
 
 cdef void flow_wanted(worker *w, flow *f) noexcept nogil:
-    cdef vtl_addr to
-    cdef vtl_assoc *a
+    cdef uint8_t ip[16]
+    cdef Association *a
     cdef peer *p
-    memset(&to, 0, sizeof(to))
-    remote_ip(f, to.ip)
-    to.port = f.peer_port if f.peer_port else w.peer_port
     f.again_at = UINT64_MAX
     if w.leaving or waits_for_lane(w, f):
         return
@@ -234,7 +227,8 @@ cdef void flow_wanted(worker *w, flow *f) noexcept nogil:
         cut_try(w, f)
     f.bits |= F_WANTED
     f.again_at = w.now + WANTED
-    a = vtl_connect(w.vtl, &to, w.now)
+    remote_ip(f, ip)
+    a = reach(w, ip, f.peer_port if f.peer_port else w.peer_port)
     p = peer_of(w, a) if a != NULL else NULL
     if p == NULL:
         f.bits &= ~<uint16_t>F_WANTED
@@ -252,15 +246,13 @@ cdef void flow_wanted(worker *w, flow *f) noexcept nogil:
 cdef void flow_early(worker *w, flow *f) noexcept nogil:
     """The kernel program marks it behind its handshake, or has. Does its peer's engine know us, too?"""
     cdef Outcome out
-    cdef vtl_addr to
-    cdef vtl_assoc *a
+    cdef uint8_t ip[16]
+    cdef Association *a
     cdef peer *p
-    memset(&to, 0, sizeof(to))
-    remote_ip(f, to.ip)
-    to.port = f.peer_port
-    a = vtl_connect(w.vtl, &to, w.now)
+    remote_ip(f, ip)
+    a = reach(w, ip, f.peer_port)
     p = peer_of(w, a) if a != NULL else NULL
-    if p == NULL or not p.instance or p.speaks != f.speaks or not vtl_is_up(p.a):
+    if p == NULL or not p.instance or p.speaks != f.speaks or not p.a.ops.is_up(p.a):
         hk_store32(&f.rec.want, HK_WANT_TCP)
         service_forget(w, f)
         flow_wanted(w, f)
@@ -286,7 +278,7 @@ cdef void flow_turn(worker *w, flow *f) noexcept nogil:
 
 
 cdef bint may_start(worker *w, flow *f) noexcept nogil:
-    if not f.bits & F_WANTED or f.p == NULL or f.p.a == NULL or not f.p.instance or not vtl_is_up(f.p.a) or w.leaving:
+    if not f.bits & F_WANTED or f.p == NULL or f.p.a == NULL or not f.p.instance or not f.p.a.ops.is_up(f.p.a) or w.leaving:
         return False
     if f.f.state == ST_LEFT:                # a segment came marked though it was not asked to be: once it is TCP's again
         f.bits &= ~<uint16_t>F_WANTED
@@ -454,14 +446,14 @@ cdef void flow_closed(worker *w, flow *f) noexcept nogil:
 
 cdef inline void measure(flow *f) noexcept nogil:
     """Twice that is what the transport itself waits for an answer: a path or a peer that is slow, or not even, gets more time."""
-    cdef uint64_t most = vtl_patience(f.p.a) if f.p != NULL and f.p.a != NULL and f.f.state == ST_ENGAGED else 0
+    cdef uint64_t most = f.p.a.ops.patience(f.p.a) if f.p != NULL and f.p.a != NULL and f.f.state == ST_ENGAGED else 0
     if most:
         f.f.rtt_us = <uint32_t>min(most // 2000, <uint64_t>SECOND // 1000)
 
 
 cdef void hold_due(worker *w, flow *f) noexcept nogil:
     cdef Outcome out
-    cdef bint unheard = f.unproven or f.p == NULL or f.p.a == NULL or not vtl_is_up(f.p.a)
+    cdef bint unheard = f.unproven or f.p == NULL or f.p.a == NULL or not f.p.a.ops.is_up(f.p.a)
     cdef bint unanswered = hold_unanswered(w, f)
     if not f.bits & F_HELD:
         return
@@ -555,9 +547,9 @@ cdef void say_all(worker *w, flow *f, const Outcome *out) noexcept nogil:
 
 cdef void say(worker *w, flow *f, message_type kind, uint8_t epoch) noexcept nogil:
     cdef Message m
-    cdef vtl_channel *channel = channel_of(f) if kind == MSG_ACKED else NULL
+    cdef Channel *channel = channel_of(f) if kind == MSG_ACKED else NULL
     if channel != NULL:
-        vtl_channel_report(channel)             # composed when it goes: its serial is that of what was sent
+        channel.ops.report(channel)             # composed when it goes: its serial is that of what was sent
         return
     flow_compose(&f.f, kind, w.now, &m)
     m.epoch = epoch
@@ -630,7 +622,7 @@ cdef void send_bytes(worker *w, flow *f, cause *c, uint32_t position, uint32_t s
                      uint8_t flags) noexcept nogil:
     cdef Message m
     cdef lot *l = NULL
-    cdef vtl_channel *channel
+    cdef Channel *channel
     cdef uint32_t n = end - start
     if n == 0 and not flags & DATA_FIN:
         return
@@ -640,7 +632,7 @@ cdef void send_bytes(worker *w, flow *f, cause *c, uint32_t position, uint32_t s
     channel = channel_of(f)
     if n and channel != NULL:
         l = lent_for(w, f, c.memory, &m.data, n)
-    if channel == NULL or (n and l == NULL) or send_message(channel, &m, l) < 0:
+    if channel == NULL or (n and l == NULL) or channel.ops.send(channel, &m, l) < 0:
         if l != NULL:
             lent_not(w, l)
         w.n.data_not_taken += 1

@@ -7,10 +7,7 @@ somebody relies on it.
 
 from hooker.engine.worker cimport *
 from hooker.flow.machine cimport ST_ENGAGED
-from hooker.vtl.api cimport vtl_channel
-from hooker.vtl.endpoint cimport (
-    vtl_channel_at_rest, vtl_channel_close, vtl_channel_open, vtl_hold, vtl_let_go,
-)
+from hooker.transports.contract cimport Channel
 
 
 cdef inline bint is_up(const flow *f) noexcept nogil:
@@ -19,11 +16,11 @@ cdef inline bint is_up(const flow *f) noexcept nogil:
 
 cdef inline void let_go(flow *f) noexcept nogil:
     if f.rests and is_up(f):
-        vtl_let_go(f.p.a)
+        f.p.a.ops.let_go(f.p.a)
     f.rests = False
 
 
-cdef vtl_channel *channel_of(flow *f) noexcept nogil:
+cdef Channel *channel_of(flow *f) noexcept nogil:
     if f.channel == NULL and f.rests:
         channel_begin(f)
     return f.channel
@@ -32,24 +29,24 @@ cdef vtl_channel *channel_of(flow *f) noexcept nogil:
 cdef void channel_begin(flow *f) noexcept nogil:
     if f.channel != NULL or not is_up(f):
         return
-    f.channel = vtl_channel_open(f.p.a, f)
+    f.channel = f.p.a.ops.channel(f.p.a, f)
     if f.channel != NULL:
         let_go(f)
 
 
 cdef void channel_end(flow *f) noexcept nogil:
-    cdef vtl_channel *c = f.channel
+    cdef Channel *c = f.channel
     f.channel = NULL
     let_go(f)
     if c != NULL:
-        vtl_channel_close(c)
+        c.ops.channel_close(c)
 
 
 cdef void channel_rest(worker *w, flow *f) noexcept nogil:
-    if f.f.state != ST_ENGAGED or f.channel == NULL or not is_up(f) or not vtl_channel_at_rest(f.channel):
+    if f.f.state != ST_ENGAGED or f.channel == NULL or not is_up(f) or not f.channel.ops.at_rest(f.channel):
         return
-    vtl_hold(f.p.a)
-    vtl_channel_close(f.channel)
+    f.p.a.ops.hold(f.p.a)
+    f.channel.ops.channel_close(f.channel)
     f.channel = NULL
     f.rests = True
     w.n.channels_rested += 1

@@ -17,7 +17,7 @@ from libc.string cimport memcmp, memcpy, memset
 from hooker.engine.unread cimport is_read, was_full
 from hooker.engine.worker cimport *
 from hooker.flow.machine cimport ROLE_CLIENT
-from hooker.vtl.siphash cimport siphash24
+from hooker.includes.siphash cimport siphash24
 
 cdef enum:
     FIRST = 8                  # s

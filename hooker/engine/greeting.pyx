@@ -15,21 +15,16 @@ from hooker.flow.messages cimport *
 from hooker.includes.bpf cimport BPF_MAP_DELETE_ELEM, hk_bpf_elem
 from hooker.includes.hk cimport hk_peer
 from hooker.includes.linux cimport hk_load64, hk_store64
-from hooker.transports.vtl cimport say_message
-from hooker.vtl.api cimport VTL_DOWN_KEY, VTL_DOWN_VERSION, vtl_assoc
-from hooker.vtl.endpoint cimport vtl_is_up, vtl_peer, vtl_set_user, vtl_user
+from hooker.transports.contract cimport DOWN_KEY, DOWN_VERSION, Association, PeerAddress, Transport, down_reason
 
 cdef enum:
     LARGEST = 65535            # bytes of a message that we take
-    TRANSPORT_VTL = 2          # bit in HELLO
-    OPTIONS_SIZE = 10
     GREETINGS = 8
     GREET_AGAIN = 1000000000   # ns; doubles
 
-cdef const uint8_t *OPTIONS = b"\x01\x03vtl\x02\x03udp"
-
 
 cdef void tell_peer(worker *w, const peer *p, notice_kind kind) noexcept nogil:
+    cdef const PeerAddress *at = p.a.ops.peer(p.a)
     cdef notice *n
     if w.notice_head - hk_load64(&w.notice_tail) >= NOTICES:
         w.n.notices_lost += 1
@@ -37,8 +32,8 @@ cdef void tell_peer(worker *w, const peer *p, notice_kind kind) noexcept nogil:
     n = &w.notices[w.notice_head & (NOTICES - 1)]
     memset(n, 0, sizeof(notice))
     n.kind = kind
-    memcpy(n.key.remote_ip, vtl_peer(p.a).ip, 16)
-    n.key.remote_port = vtl_peer(p.a).port
+    memcpy(n.key.remote_ip, at.ip, 16)
+    n.key.remote_port = at.port
     n.at_ns = w.now
     hk_store64(&w.notice_head, w.notice_head + 1)
 
@@ -47,16 +42,25 @@ cdef inline bint is_greeted(const peer *p) noexcept nogil:
     return (p.greeted and p.instance) or p.greetings == GREETINGS
 
 
+cdef uint32_t reachable_by(const worker *w) noexcept nogil:
+    """HELLO's bitmap."""
+    cdef uint32_t bits = 0, i
+    for i in range(w.transport_n):
+        bits |= <uint32_t>1 << w.transports[i].wire_id
+    return bits
+
+
 cdef void greet(worker *w, peer *p) noexcept nogil:
     cdef Message m
+    cdef const Transport *t = p.a.t
     p.greet_at = w.now + (<uint64_t>GREET_AGAIN << p.greetings)
     p.greetings += 1
     memset(&m, 0, sizeof(m))
     m.type, m.epoch = MSG_HELLO, FLOW_VERSION
     m.position, m.token, m.own_token = LARGEST, w.instance, p.own_random
-    m.edge = TRANSPORT_VTL
-    m.data, m.data_n = OPTIONS, OPTIONS_SIZE
-    if say_message(p.a, &m) == 0:
+    m.edge = reachable_by(w)
+    m.data, m.data_n = t.options, t.options_n
+    if p.a.ops.say(p.a, &m) == 0:
         p.greeted = True
     w.greeting = True
 
@@ -72,15 +76,15 @@ cdef void greet_again(worker *w) noexcept nogil:
             greet(w, w.peers[i])
 
 
-cdef void ask_again(worker *w, const vtl_assoc *a) noexcept nogil:
+cdef void ask_again(worker *w, const Association *a) noexcept nogil:
     """There is an engine now, whatever is remembered of that host."""
     cdef hk_peer host
     memset(&host, 0, sizeof(host))
-    memcpy(host.ip, vtl_peer(a).ip, 16)
+    memcpy(host.ip, a.ops.peer(a).ip, 16)
     hk_bpf_elem(BPF_MAP_DELETE_ELEM, w.avoid_fd, &host, NULL, 0)
 
 
-cdef void peer_up(worker *w, vtl_assoc *a) noexcept nogil:
+cdef void peer_up(worker *w, Association *a) noexcept nogil:
     cdef peer *p = peer_of(w, a)
     if p == NULL:
         return
@@ -105,23 +109,23 @@ cdef void peer_hello(worker *w, peer *p, const Message *m) noexcept nogil:
     if p.instance or m.token == 0 or m.epoch == 0:
         return
     p.instance, p.random = m.token, m.own_token
-    if vtl_is_up(p.a):
+    if p.a.ops.is_up(p.a):
         start_waiting(w, p)
 
 
-cdef int why_down(const peer *p, uint32_t reason) noexcept nogil:
+cdef int why_down(down_reason reason) noexcept nogil:
     """Why there has never been an association."""
-    if reason == VTL_DOWN_KEY:
+    if reason == DOWN_KEY:
         return WHY_KEY
-    return WHY_VERSION if reason == VTL_DOWN_VERSION else WHY_NO_ENGINE
+    return WHY_VERSION if reason == DOWN_VERSION else WHY_NO_ENGINE
 
 
-cdef void peer_down(worker *w, vtl_assoc *a, uint32_t reason) noexcept nogil:
-    cdef peer *p = <peer *>vtl_user(a)
+cdef void peer_down(worker *w, Association *a, down_reason reason) noexcept nogil:
+    cdef peer *p = <peer *>a.user
     cdef uint32_t i
     if p == NULL:
         return
-    vtl_set_user(a, NULL)
+    a.user = NULL
     for i in range(w.peer_count):
         if w.peers[i] == p:
             w.peer_count -= 1
@@ -131,7 +135,7 @@ cdef void peer_down(worker *w, vtl_assoc *a, uint32_t reason) noexcept nogil:
         tell_peer(w, p, N_PEER_DOWN)
     while p.early != NULL:
         early_free(p.early)
-    p.why = 0 if p.up else why_down(p, reason)
+    p.why = 0 if p.up else why_down(reason)
     lent_end(p)
     p.a = NULL
     peer_turn(w, p)             # its flows hear of it there, and it is freed

@@ -17,7 +17,6 @@ from hooker.includes.linux cimport hk_load32, iovec
 from hooker.tcp.numbers cimport FAR
 from hooker.tcp.segment cimport MAX_HEADERS
 from hooker.tcp.twin cimport *
-from hooker.vtl.endpoint cimport vtl_channel_waiting, vtl_channels_waiting
 from hooker.engine.tun cimport tun_gather, tun_put, tun_write
 
 cdef enum:
@@ -122,7 +121,7 @@ cdef uint64_t shown(const flow *f, uint64_t edge) noexcept nogil:
     cdef uint64_t waiting, all, room
     if f.channel == NULL:
         return edge
-    waiting, all = vtl_channel_waiting(f.channel), vtl_channels_waiting(f.channel)
+    waiting, all = f.channel.ops.waiting(f.channel), f.channel.ops.all_waiting(f.channel)
     room = min(less(QUEUE, waiting), max(less(QUEUES, all), less(LEAST_QUEUE, waiting)))
     return min(edge, max(widen(f.f.snd_nxt, f.t.up_edge) + room, f.t.up_edge))
 

@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 from hooker.engine.worker cimport *
-from hooker.vtl.siphash cimport siphash24
+from hooker.includes.siphash cimport siphash24
 
 cdef enum:
     DEPTH = 32

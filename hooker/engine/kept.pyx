@@ -12,8 +12,7 @@ from libc.string cimport memcpy
 from hooker.engine.cells cimport CELL_BYTES, cell, cell_give, cell_take
 from hooker.engine.worker cimport *
 from hooker.tcp.segment cimport FLAG_FIN, FLAG_PSH
-from hooker.vtl.api cimport VTL_TAKE_KEPT
-from hooker.vtl.endpoint cimport vtl_take, vtl_taken
+from hooker.transports.contract cimport TAKE_KEPT
 
 cdef enum:
     LEFT_SHARE = 2             # times what is left
@@ -21,12 +20,12 @@ cdef enum:
 
 cdef cell *cell_for(worker *w, peer *p) noexcept nogil:
     cdef cell *k
-    if vtl_taken(p.a, VTL_TAKE_KEPT) >= LEFT_SHARE * <uint64_t>(KEPT - w.kept.used):
+    if p.a.ops.taken(p.a, TAKE_KEPT) >= LEFT_SHARE * <uint64_t>(KEPT - w.kept.used):
         return NULL
     k = cell_take(&w.kept)
     if k != NULL:
         k.owner = p
-        vtl_take(p.a, VTL_TAKE_KEPT, 1)
+        p.a.ops.take(p.a, TAKE_KEPT, 1)
     return k
 
 
@@ -56,7 +55,7 @@ cdef void kept_parts(flow *f) noexcept nogil:
     cdef peer *p = <peer *>k.owner if k != NULL else NULL
     if p != NULL:
         if p.a != NULL:
-            vtl_take(p.a, VTL_TAKE_KEPT, -1)
+            p.a.ops.take(p.a, TAKE_KEPT, -1)
         k.owner = NULL
 
 

@@ -1,18 +1,16 @@
 """What the kernel programs say: connections that begin, are there, choose a route of their own, are gone."""
 
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memcpy, memset
 from hooker.engine.ringbuf cimport ring_next, ring_release
 from hooker.engine.actions cimport flow_chosen, flow_cut_off, flow_early, flow_ends, flow_steered, flow_wanted
 from hooker.engine.flows cimport flow_at, flow_by_id, flow_left, flow_new, flow_report, slot_back, slot_strays
 from hooker.engine.lane cimport is_blocked, lane_needed
+from hooker.engine.peers cimport reach
 from hooker.engine.remote cimport meet_early
 from hooker.engine.worker cimport *
 from hooker.flow.machine cimport ROLE_CLIENT, WHY_ENGINE_STOPS
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport hk_store32, write
-from hooker.vtl.api cimport vtl_addr
-from hooker.vtl.endpoint cimport vtl_connect
 
 cdef enum:
     EVENTS_A_ROUND = 4096
@@ -29,11 +27,7 @@ cdef void want_route(worker *w) noexcept nogil:
 
 cdef void on_syn(worker *w, const hk_event *e) noexcept nogil:
     """A candidate connects: its peer's engine is looked for meanwhile."""
-    cdef vtl_addr to
-    memset(&to, 0, sizeof(to))
-    memcpy(to.ip, e.key.remote_ip, 16)
-    to.port = e.peer_port if e.peer_port else w.peer_port
-    vtl_connect(w.vtl, &to, w.now)
+    reach(w, e.key.remote_ip, e.peer_port if e.peer_port else w.peer_port)
 
 
 cdef void on_established(worker *w, const hk_event *e) noexcept nogil:

@@ -60,17 +60,9 @@ cdef extern from "<poll.h>" nogil:
     enum:
         POLLOUT
 
-cdef extern from "<errno.h>" nogil:
-    enum:
-        EINPROGRESS
-
 cdef extern from "<asm/socket.h>" nogil:
     enum:
         SO_BINDTOIFINDEX       # Linux 5.0
-
-cdef extern from "<sys/socket.h>" nogil:
-    enum:
-        SO_ERROR
 
 
 cdef inline lane *lane_of(worker *w, uint8_t version) noexcept nogil:

@@ -1,11 +1,11 @@
 """What the transport has of the local TCPs' bytes, with a share for each peer.
 
 A byte that a peer does not acknowledge keeps its whole slab, whoever else has bytes in it. So what is counted is slabs: a *lot*
-is what one association has in one of them, and a source of peers (vtl/budget.pyx) has so many slabs as it has lots.
+is what one association has in one of them, and a source of peers (the transport knows them) has so many slabs as it has lots.
 
 1. A source may keep twice as many slabs as nobody keeps. One that acknowledges nothing so has two thirds of all, two such four fifths
    together, and there are always some left.
-2. Beyond that its bytes are copied: out of another budget, as that of vtl/budget.pyx, three quarters for whoever asks, the
+2. Beyond that its bytes are copied: out of another budget, three quarters for whoever asks, the
    last divided equally. So flows of others go on when the slabs are with peers that acknowledge nothing, be they many.
 3. What exceeds this is not taken: TCP sends it again, as behind a full queue. Only bytes of the redirect socket have nobody who
    would: they are taken whatever the share, and their flow's credit is kept down meanwhile (redirected.pyx).
@@ -18,8 +18,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from hooker.engine.worker cimport *
 from hooker.engine.slab cimport pool_release, slab
-from hooker.vtl.api cimport VTL_TAKE_COPIES, VTL_TAKE_SLABS, vtl_assoc
-from hooker.vtl.endpoint cimport vtl_sources, vtl_take, vtl_taken
+from hooker.transports.contract cimport TAKE_COPIES, TAKE_SLABS, Association
 
 cdef enum:
     LEFT_SHARE = 2             # times what is left
@@ -59,15 +58,15 @@ cdef lot *lot_new(peer *p, size_t copied) noexcept nogil:
 
 
 cdef void let_go(worker *w, lot *l) noexcept nogil:
-    cdef vtl_assoc *a = l.to.a                  # that which is down has been forgotten with all it had
+    cdef Association *a = l.to.a                # that which is down has been forgotten with all it had
     if l.p != NULL:
         l.p.newest = NULL
     if l.memory == NULL:
         w.copied -= l.copied
     if a != NULL and l.memory != NULL:
-        vtl_take(a, VTL_TAKE_SLABS, -1)
+        a.ops.take(a, TAKE_SLABS, -1)
     elif a != NULL:
-        vtl_take(a, VTL_TAKE_COPIES, -<int64_t>l.copied)
+        a.ops.take(a, TAKE_COPIES, -<int64_t>l.copied)
     account_less(l.to)
     free(l)
 
@@ -85,7 +84,7 @@ cdef void lent_end(peer *p) noexcept nogil:
 # ---- lent, and back ----------------------------------------------------------------------------------
 
 cdef bint lent_room(const worker *w, const peer *p) noexcept nogil:
-    return vtl_taken(p.a, VTL_TAKE_SLABS) < LEFT_SHARE * slabs_left(w)
+    return p.a.ops.taken(p.a, TAKE_SLABS) < LEFT_SHARE * slabs_left(w)
 
 
 cdef lot *lot_in(worker *w, peer *p, slab *memory) noexcept nogil:
@@ -99,13 +98,13 @@ cdef lot *lot_in(worker *w, peer *p, slab *memory) noexcept nogil:
     if p.newest != NULL:
         p.newest.p = NULL
     p.newest = l
-    vtl_take(p.a, VTL_TAKE_SLABS, 1)
+    p.a.ops.take(p.a, TAKE_SLABS, 1)
     return l
 
 
 cdef uint64_t copies_room(const worker *w, const peer *p) noexcept nogil:
     cdef uint64_t most = w.slabs.limit * w.slabs.size // COPIES
-    cdef uint64_t taken = vtl_taken(p.a, VTL_TAKE_COPIES), share = most // 4 // vtl_sources(p.a)
+    cdef uint64_t taken = p.a.ops.taken(p.a, TAKE_COPIES), share = most // 4 // p.a.ops.sources(p.a)
     cdef uint64_t left = most - w.copied if w.copied < most else 0
     if left > most // 4:
         share = max(share, left - most // 4)
@@ -122,7 +121,7 @@ cdef lot *copy_of(worker *w, peer *p, const uint8_t **data, uint32_t n) noexcept
     memcpy(<uint8_t *>l + sizeof(lot), data[0], n)
     data[0] = <uint8_t *>l + sizeof(lot)
     w.copied += n
-    vtl_take(p.a, VTL_TAKE_COPIES, n)
+    p.a.ops.take(p.a, TAKE_COPIES, n)
     return l
 
 

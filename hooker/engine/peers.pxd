@@ -1,10 +1,11 @@
 # Associations: what names them in proofs, OPENs that came too early, answers about flows that nobody knows.
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from hooker.engine.worker cimport early_open, flow, peer, worker
 from hooker.flow.messages cimport Message
-from hooker.vtl.api cimport vtl_assoc
+from hooker.transports.contract cimport Association
 
-cdef peer *peer_of(worker *w, vtl_assoc *a) noexcept nogil    # NULL: no memory
+cdef Association *reach(worker *w, const uint8_t *ip, uint16_t port) noexcept nogil      # an engine; NULL: no memory
+cdef peer *peer_of(worker *w, Association *a) noexcept nogil  # NULL: no memory
 cdef uint32_t binding_of(const worker *w, const peer *p, bint opener_is_here, uint8_t *out) noexcept nogil   # bytes
 cdef void peer_answer(worker *w, peer *p, const Message *m) noexcept nogil    # if the rate allows
 cdef void peer_unknown(worker *w, peer *p, const Message *m) noexcept nogil   # a token that no flow has

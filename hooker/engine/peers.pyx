@@ -5,7 +5,7 @@
 2. Answers about flows that nobody knows cost their sender as much as us, and are limited in rate.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc
 from libc.string cimport memcpy, memset
 from hooker.engine.channel cimport channel_of
@@ -13,10 +13,8 @@ from hooker.engine.worker cimport *
 from hooker.flow.messages cimport *
 from hooker.flow.machine cimport flow_compose, unknown_flow
 from hooker.includes.bytes cimport store64
-from hooker.transports.vtl cimport say_message, send_message
-from hooker.vtl.api cimport vtl_assoc, vtl_channel
-from hooker.vtl.endpoint cimport vtl_set_user, vtl_user
-from hooker.vtl.siphash cimport siphash24
+from hooker.transports.contract cimport Association, Channel, PeerAddress, Transport
+from hooker.includes.siphash cimport siphash24
 
 cdef extern from "<sys/random.h>" nogil:
     ssize_t getrandom(void *buf, size_t n, unsigned int flags)
@@ -29,8 +27,16 @@ cdef enum:
     ANSWER_RATE = 256
 
 
-cdef peer *peer_of(worker *w, vtl_assoc *a) noexcept nogil:
-    cdef peer *p = <peer *>vtl_user(a)
+cdef Association *reach(worker *w, const uint8_t *ip, uint16_t port) noexcept nogil:
+    cdef Transport *t = w.transports[0]
+    cdef PeerAddress to
+    memcpy(to.ip, ip, 16)
+    to.port = port
+    return t.ops.connect(t, &to, w.now)
+
+
+cdef peer *peer_of(worker *w, Association *a) noexcept nogil:
+    cdef peer *p = <peer *>a.user
     if p != NULL:
         return p
     p = <peer *>calloc(1, sizeof(peer))
@@ -39,7 +45,7 @@ cdef peer *peer_of(worker *w, vtl_assoc *a) noexcept nogil:
     p.a = a
     p.answers = ANSWERS
     getrandom(&p.own_random, sizeof(p.own_random), 0)
-    vtl_set_user(a, p)
+    a.user = p
     return p
 
 
@@ -60,14 +66,14 @@ cdef void peer_answer(worker *w, peer *p, const Message *m) noexcept nogil:
     if p.answers < 1:
         return
     p.answers -= 1
-    say_message(p.a, m)
+    p.a.ops.say(p.a, m)
 
 
 cdef void peer_say(worker *w, flow *f, const Message *m) noexcept nogil:
     """By the flow's channel; answers of a flow that has none are limited in rate. What does not go, a timer repeats."""
-    cdef vtl_channel *channel = channel_of(f)
+    cdef Channel *channel = channel_of(f)
     if channel != NULL:
-        send_message(channel, m, NULL)
+        channel.ops.send(channel, m, NULL)
     elif f.p != NULL and f.p.a != NULL:
         peer_answer(w, f.p, m)
 

@@ -1,6 +1,6 @@
 # Waiting for events: sleep, or poll for a moment first.
 from libc.stdint cimport uint64_t
-from hooker.includes.linux cimport CLOCK_MONOTONIC, clock_gettime, epoll_event, timespec
+from hooker.includes.linux cimport epoll_event
 from hooker.engine.ringbuf cimport ring_reader
 
 
@@ -12,12 +12,6 @@ cdef struct poller:
     uint64_t penalty           # ns, of the next such pause
     bint brisk                 # the last sleep was short
     uint64_t hits, misses, crowded
-
-
-cdef inline uint64_t clock_ns() noexcept nogil:
-    cdef timespec t
-    clock_gettime(CLOCK_MONOTONIC, &t)
-    return <uint64_t>t.tv_sec * 1000000000 + t.tv_nsec
 
 
 cdef void poll_init(poller *p, uint64_t most) noexcept nogil

@@ -6,6 +6,7 @@ would not be idle if we slept, so polling gains nothing: it pauses, each time fo
 """
 
 from libc.stdint cimport uint64_t
+from hooker.includes.clock cimport clock_ns
 from hooker.includes.hk cimport HK_ASLEEP, HK_DOZE_NS, HK_DOZING
 from hooker.includes.linux cimport epoll_event, hk_epoll_wait_ns, sched_yield
 from hooker.engine.ringbuf cimport ring_awake, ring_may_sleep, ring_reader, ring_waiting

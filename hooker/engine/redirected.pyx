@@ -22,8 +22,7 @@ from hooker.flow.messages cimport MSG_ACKED, MSG_DATA, MSG_REFUSED, MSG_RESET, M
 from hooker.flow.sender cimport *
 from hooker.includes.hk cimport HK_MODE_REDIRECT
 from hooker.includes.linux cimport hk_load32, hk_load64, hk_store32, hk_store64
-from hooker.transports.vtl cimport send_message
-from hooker.vtl.api cimport vtl_channel
+from hooker.transports.contract cimport Channel
 
 cdef enum:
     AGAIN = 10000000           # ns after which the transport is asked again, if nothing else happens
@@ -152,12 +151,12 @@ cdef void redirected_note(worker *w, flow *f) noexcept nogil:
 
 cdef bint send_piece(worker *w, flow *f, const Piece *p) noexcept nogil:
     cdef Message m
-    cdef vtl_channel *channel
+    cdef Channel *channel
     flow_compose(&f.f, MSG_DATA, w.now, &m)
     m.flags |= p.flags
     m.position, m.data, m.data_n = p.position, p.data, p.n
     channel = channel_of(f)
-    if channel == NULL or send_message(channel, &m, p.owner) < 0:
+    if channel == NULL or channel.ops.send(channel, &m, p.owner) < 0:
         w.n.data_not_taken += 1
         return False
     if p.n:

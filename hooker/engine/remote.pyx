@@ -23,9 +23,7 @@ from hooker.engine.worker cimport *
 from hooker.flow.machine cimport FL_PINNED, Outcome, ROLE_SERVER, ST_CLOSED, ST_TCP, flow_message
 from hooker.flow.messages cimport *
 from hooker.flow.proof cimport MAX_BINDING, PROOF_ACCEPT, PROOF_OPEN, proven
-from hooker.transports.vtl cimport message_of_block, message_of_control
-from hooker.vtl.api cimport vtl_assoc, vtl_block
-from hooker.vtl.endpoint cimport vtl_peer
+from hooker.transports.contract cimport Association
 
 cdef enum:
     REFUSED_HERE = 2           # REJECT's reason
@@ -84,11 +82,11 @@ cdef void flush_runs(worker *w) noexcept nogil:
         r = following
 
 
-cdef stretch *run_for(worker *w, flow *f, const vtl_block *b) noexcept nogil:
+cdef stretch *run_for(worker *w, flow *f, const Message *b) noexcept nogil:
     """One that the block continues."""
     cdef stretch *r = f.gather
     if r != NULL:
-        if (r.position + r.n == b.position and r.count < PARTS and r.n + b.n <= MOST and r.epoch == b.epoch
+        if (r.position + r.n == b.position and r.count < PARTS and r.n + b.data_n <= MOST and r.epoch == b.epoch
                 and not r.flags & ENDS):
             return r
         flush_run(w, r)
@@ -107,31 +105,27 @@ cdef stretch *run_for(worker *w, flow *f, const vtl_block *b) noexcept nogil:
     return r
 
 
-cdef void on_block(worker *w, vtl_assoc *a, const vtl_block *b, bint stable) noexcept nogil:
+cdef void on_block(worker *w, peer *p, const Message *b, bint stable) noexcept nogil:
     cdef flow *f
-    cdef Message m
-    cdef peer *p = peer_of(w, a)
     cdef stretch *r
     w.n.blocks += 1
-    w.n.block_bytes += b.n
+    w.n.block_bytes += b.data_n
     if b.flags & DATA_OPENERS:
-        f = flow_by_peer_token(w, p, b.id) if p != NULL else NULL
+        f = flow_by_peer_token(w, p, <uint32_t>b.token)
         if f == NULL or f.f.role != ROLE_SERVER:
             return                      # its OPEN is not here, or not agreed to; its TCP sends it by the wire in a moment
     else:
-        f = flow_by_token(w, b.id)
-    if f == NULL or f.p == NULL or f.p != p:
-        if p != NULL:
-            message_of_block(b, &m)
-            peer_unknown(w, p, &m)
+        f = flow_by_token(w, <uint32_t>b.token)
+    if f == NULL or f.p != p:
+        peer_unknown(w, p, b)
         return
-    if b.n > MOST:
-        return                          # no datagram is so large
+    if b.data_n > MOST:
+        return                          # no transport's message is so large
     r = run_for(w, f, b)
-    if b.n:
+    if b.data_n:
         r.count += 1
-        r.part[r.count].iov_base, r.part[r.count].iov_len = <void *>b.data, b.n
-    r.n += b.n
+        r.part[r.count].iov_base, r.part[r.count].iov_len = <void *>b.data, b.data_n
+    r.n += b.data_n
     r.flags = b.flags
     if not stable:
         flush_run(w, r)
@@ -139,17 +133,18 @@ cdef void on_block(worker *w, vtl_assoc *a, const vtl_block *b, bint stable) noe
 
 # ---- messages ----------------------------------------------------------------------------------------
 
-cdef void on_message(worker *w, vtl_assoc *a, const uint8_t *p, size_t n) noexcept nogil:
-    cdef Message m
+cdef void on_message(worker *w, Association *a, const Message *m, bint stable) noexcept nogil:
     cdef peer *who = peer_of(w, a)
-    if message_of_control(p, n, &m) != MESSAGE_FINE or who == NULL:
-        w.n.bad_messages += 1
+    if who == NULL:
+        return
+    if m.type == MSG_DATA:
+        on_block(w, who, m, stable)
     elif m.type == MSG_HELLO:
-        peer_hello(w, who, &m)
+        peer_hello(w, who, m)
     elif m.type == MSG_OPEN:
-        on_open(w, who, &m)
+        on_open(w, who, m)
     else:
-        about_a_flow(w, who, &m)
+        about_a_flow(w, who, m)
 
 
 cdef void about_a_flow(worker *w, peer *who, const Message *m) noexcept nogil:
@@ -190,7 +185,7 @@ cdef bint has_address(const flow *f, const peer *who) noexcept nogil:
     """That of the connection. Asked where the server has said no nonce: there a proof takes two initial numbers only."""
     cdef uint8_t ip[16]
     remote_ip(f, ip)
-    return not f.unproven or memcmp(vtl_peer(who.a).ip, ip, 16) == 0
+    return not f.unproven or memcmp(who.a.ops.peer(who.a).ip, ip, 16) == 0
 
 
 cdef bint has_seen(worker *w, const flow *f, const peer *who, const Message *m) noexcept nogil:

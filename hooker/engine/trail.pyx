@@ -24,7 +24,7 @@ from hooker.flow.messages cimport ENGAGED_TRAIL, MSG_ENGAGED, Message
 from hooker.includes.hk cimport hk_key
 from hooker.tcp.segment cimport FLAG_RST
 from hooker.tcp.twin cimport twin_finished
-from hooker.vtl.siphash cimport siphash24
+from hooker.includes.siphash cimport siphash24
 
 
 cdef void put_ends(uint8_t *out, const uint8_t *client, uint16_t client_port, const uint8_t *server,

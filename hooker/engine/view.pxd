@@ -3,8 +3,9 @@ from hooker.engine.worker cimport worker
 
 cdef list view_flows(worker *w)
 cdef dict view_lanes(worker *w)
-cdef list view_peers(worker *w)
-cdef dict view_counters(worker *w)
+# handles: of the worker's transports, in their order
+cdef list view_peers(worker *w, list handles)
+cdef dict view_counters(worker *w, list handles)
 cdef dict view_reasons(worker *w)
 cdef dict view_ended(worker *w)
 cdef list view_notices(worker *w, size_t most)

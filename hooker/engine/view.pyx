@@ -9,16 +9,12 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memset
 from hooker.flow.machine cimport ROLE_CLIENT, ST_CLOSED, ST_ENGAGED
+from hooker.includes.clock cimport clock_ns
 from hooker.includes.hk cimport HK_ROLE_CLIENT, HK_ROLE_SERVER, hk_key
 from hooker.includes.linux cimport hk_load64, hk_store64, read
-from hooker.engine.polling cimport clock_ns
 from hooker.engine.lock cimport LOCK_OWN, LOCK_TAKEN, lock_give, lock_try
-from hooker.vtl.api cimport VTL_DROP_AUTH, vtl_addr, vtl_assoc_stats, vtl_counters
-from hooker.vtl.endpoint cimport (
-    vtl_assoc_get_stats, vtl_channel_unacked, vtl_drops, vtl_get_counters, vtl_peer,
-)
+from hooker.transports.contract cimport ROW_SIZE, Association, Handle, PeerAddress
 from hooker.engine.flows cimport flow_key_of, shown_state
 from hooker.engine.worker cimport *
 
@@ -69,8 +65,9 @@ cdef struct flow_row:
     hk_key key
 
 cdef struct peer_row:
-    vtl_addr address
-    vtl_assoc_stats stats
+    PeerAddress address
+    uint32_t transport         # index
+    uint8_t stats[512]         # ROW_SIZE
 
 
 cdef bytes ip_bytes(const uint8_t *ip):
@@ -102,7 +99,7 @@ cdef void copy_flow(flow_row *row, const flow *f) noexcept nogil:
     flow_key_of(f, &row.key)
     row.bytes_out = f.bytes_out
     row.bytes_in = f.bytes_in
-    row.backlog = vtl_channel_unacked(f.channel) if f.channel != NULL else 0
+    row.backlog = f.channel.ops.unacked(f.channel) if f.channel != NULL else 0
     row.spills = f.r.rec.spills if f.r != NULL and f.r.rec != NULL else 0
     row.ended = f.f.state == ST_CLOSED
 
@@ -152,14 +149,22 @@ cdef list view_flows(worker *w):
 # ---- peers -------------------------------------------------------------------------------------------
 
 cdef uint32_t copy_peers(worker *w, peer_row *rows) noexcept nogil:
+    cdef Association *a
     cdef uint32_t i
     for i in range(w.peer_count):
-        rows[i].address = vtl_peer(w.peers[i].a)[0]
-        vtl_assoc_get_stats(w.peers[i].a, &rows[i].stats)
+        a = w.peers[i].a
+        rows[i].address = a.ops.peer(a)[0]
+        rows[i].transport = a.t.index
+        a.ops.stats(a, rows[i].stats)
     return w.peer_count
 
 
-cdef list view_peers(worker *w):
+cdef tuple peer_tuple(const peer_row *row, list handles):
+    cdef Handle handle = handles[row.transport]
+    return ip_bytes(row.address.ip), row.address.port, handle.row(row.stats)
+
+
+cdef list view_peers(worker *w, list handles):
     cdef peer_row *rows = <peer_row *>calloc(PEERS, sizeof(peer_row))
     cdef uint32_t n, i
     if rows == NULL:
@@ -169,35 +174,33 @@ cdef list view_peers(worker *w):
         with nogil:
             n = copy_peers(w, rows)
             lock_give(&w.lock)
-        return [(ip_bytes(rows[i].address.ip), rows[i].address.port, rows[i].stats) for i in range(n)]
+        return [peer_tuple(&rows[i], handles) for i in range(n)]
     finally:
         free(rows)
 
 
 # ---- counters ----------------------------------------------------------------------------------------
 
-cdef dict view_counters(worker *w):
+cdef dict view_counters(worker *w, list handles):
     cdef worker_counters n
-    cdef vtl_counters core
-    cdef uint64_t forged = 0
-    memset(&core, 0, sizeof(core))
+    cdef Handle handle
+    cdef uint32_t i
     look(w)
     with nogil:
         n = w.n
-        if w.vtl != NULL:
-            vtl_get_counters(w.vtl, &core)
-            forged = vtl_drops(w.vtl, VTL_DROP_AUTH)
+        for i in range(TRANSPORTS):
+            if w.transports[i] != NULL:
+                w.transports[i].ops.note(w.transports[i])
         lock_give(&w.lock)
     out = {k: v for k, v in (<dict>n).items() if k not in ("reasons", "ended")}
     out.update(
         polls_hit=w.poll.hits, polls_missed=w.poll.misses, polls_crowded=w.poll.crowded,
-        udp_send_calls=w.udp.send_calls, udp_recv_calls=w.udp.recv_calls, udp_send_errors=w.udp.send_errors,
-        datagrams_sent=w.udp.datagrams_sent, datagrams_received=w.udp.datagrams_received,
-        gso=int(w.udp.gso), flows=w.live, starting=w.starting, closed_flows=w.closed_n, slabs=w.slabs.made,
-        tun_dropped=w.tun.dropped,
+        flows=w.live, starting=w.starting, closed_flows=w.closed_n, slabs=w.slabs.made,
+        tun_dropped=w.tun.dropped, bad_messages=0,
     )
-    out.update({f"vtl.{name}": count for name, count in (<dict>core).items()})
-    out["vtl.forged"] = forged
+    for handle in handles:
+        out["bad_messages"] += handle.t.bad_messages
+        out.update(handle.counted())
     return out
 
 

@@ -10,13 +10,11 @@ from libc.string cimport memcpy, memset
 from hooker.engine.cells cimport cell
 from hooker.engine.hold cimport is_withheld
 from hooker.engine.worker cimport *
-from hooker.flow.messages cimport DATA_FIN, DATA_PSH, DATA_URG
+from hooker.flow.messages cimport DATA_FIN, DATA_PSH, DATA_URG, Message
 from hooker.includes.hk cimport HK_MARK_OWN, HK_TCP_TIMESTAMPS
 from hooker.includes.addresses cimport fill_end, set_int
 from hooker.includes.linux cimport *
 from hooker.tcp.segment cimport *
-from hooker.vtl.api cimport vtl_block
-from hooker.vtl.endpoint cimport vtl_channel_newest
 
 cdef enum:
     IPV6_HDRINCL_ = 36
@@ -132,14 +130,14 @@ cdef void wire_newest(worker *w, flow *f) noexcept nogil:
     it would wait twice that; but behind this segment the far TCP shows it the hole, by SACK."""
     cdef uint32_t most = path_mss(f), cut
     cdef uint8_t flags
-    cdef vtl_block b
-    if f.channel == NULL or is_withheld(f) or not vtl_channel_newest(f.channel, &b) or b.flags & DATA_URG:
+    cdef Message m
+    if f.channel == NULL or is_withheld(f) or not f.channel.ops.newest(f.channel, &m) or m.flags & DATA_URG:
         return
-    cut = b.n - most if b.n > most else 0
-    if <int32_t>(b.position + cut - f.f.snd_una) < 0 or (f.kept != NULL and f.kept.position == b.position + cut):
+    cut = m.data_n - most if m.data_n > most else 0
+    if <int32_t>(m.position + cut - f.f.snd_una) < 0 or (f.kept != NULL and f.kept.position == m.position + cut):
         return
-    flags = (FLAG_FIN if b.flags & DATA_FIN else 0) | (FLAG_PSH if b.flags & DATA_PSH else 0)
-    wire_bytes(w, f, b.position + cut, b.data + cut, b.n - cut, flags)
+    flags = (FLAG_FIN if m.flags & DATA_FIN else 0) | (FLAG_PSH if m.flags & DATA_PSH else 0)
+    wire_bytes(w, f, m.position + cut, m.data + cut, m.data_n - cut, flags)
 
 
 cdef void send_bare(worker *w, Segment *s) noexcept nogil:

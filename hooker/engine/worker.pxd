@@ -1,7 +1,6 @@
 # The state of one worker, and of its flows. Plain C: the loop runs without the GIL.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from hooker.carriers.udp cimport udp_carrier
 from hooker.engine.frames cimport frame_entry, frame_parser
 from hooker.engine.lock cimport worker_lock
 from hooker.engine.polling cimport poller
@@ -17,7 +16,7 @@ from hooker.includes.hk cimport hk_key, hk_redirect, hk_flow
 from hooker.includes.linux cimport iovec
 from hooker.tcp.twin cimport twin
 from hooker.engine.tun cimport tun_counters
-from hooker.vtl.api cimport vtl_assoc, vtl_batch, vtl_channel, vtl_endpoint
+from hooker.transports.contract cimport Association, Channel, Transport
 
 cdef enum:
     NOTICES = 16384            # events waiting for Python; a power of two
@@ -32,12 +31,13 @@ cdef enum:
     CUTS = 256                 # services that are remembered as cut off
     CLOSED_MOST = 16384        # closed flows that are remembered
     KEPT = 4096                # copies of segments that are under way
+    TRANSPORTS = 16            # of an engine
     FRAMES = 1024              # of the redirect socket that are parsed at a time
 
 cdef enum why:                 # why a flow is on TCP or has ended: flow_reason, and from 32 on what only the engine knows
-    WHY_NO_ENGINE = 32         # nobody answers at the peer's VTL port
+    WHY_NO_ENGINE = 32         # nobody answers at the peer's port
     WHY_KEY                    # one engine has no key, or another one
-    WHY_VERSION                # no version of VTL is common
+    WHY_VERSION                # no version of the transport is common
     WHY_MEMORY
     WHY_STEERED                # the application chooses a route
     WHY_HOLD                   # held for as long as it may be
@@ -132,7 +132,7 @@ cdef struct flow:
     flow *closed_prev          # of the closed ones, or of those that are over
     flow *closed_next
     peer *p                    # the association; NULL: none
-    vtl_channel *channel
+    Channel *channel
     hk_flow *rec
     stretch *gather                # blocks of this batch
     cell *kept                 # a segment under way; NULL: none
@@ -186,7 +186,7 @@ cdef struct redirected:        # of a flow that was adopted
     uint8_t bits               # redirected_bit
 
 cdef struct account:           # for which association it is; lots may outlive that
-    vtl_assoc *a               # NULL: it is down
+    Association *a             # NULL: it is down
     uint32_t lots              # and one while its peer is there
 
 cdef struct lot:               # bytes that the transport, or a sender, has of one peer's flows: in one slab, or one copy
@@ -226,7 +226,7 @@ cdef struct early_open:        # an OPEN that came before its flow
     uint8_t proof[16]
 
 cdef struct peer:              # the engine at the other end of an association
-    vtl_assoc *a               # NULL: it is down, and its flows are on their way out
+    Association *a             # NULL: it is down, and its flows are on their way out
     uint64_t instance          # HELLO's; 0: not here yet
     uint64_t random
     uint64_t own_random
@@ -291,7 +291,7 @@ cdef struct worker_counters:
     uint64_t segments_older     # of a connection with the same ports before
     uint64_t early, early_kept, early_on_wire, services_cooled     # flows, stretches of DATA, flows, times
     uint64_t segments_repeated  # copies of what was under way when a flow left
-    uint64_t blocks, block_bytes, injected, injected_bytes, acks, probes, resets, refused, holes_told, unknown_messages, bad_messages, unproven
+    uint64_t blocks, block_bytes, injected, injected_bytes, acks, probes, resets, refused, holes_told, unknown_messages, unproven
     uint64_t channels_rested   # given back by flows that have nothing to say
     uint64_t trails            # flows that the wire is shown
     uint64_t lane_looks, lanes_blocked, lanes_restored, services_cut, held_in_vain
@@ -302,7 +302,7 @@ cdef struct worker_counters:
     uint64_t passed_bytes, passed_early, passed_holes, passed_not_taken    # bytes, segments of adopted flows' TCPs
     uint64_t adopted, adopt_blocking, adopt_refused, adopt_zerocopy, given_up, tap_errors, tap_missed
     uint64_t undelivered_bytes  # acknowledged to their application here, and brought by nobody any more
-    uint64_t datagrams_dropped, over_share, turns, engaged, left, opened, closed, early_opens, wire_errors, notices_lost, slabs_exhausted
+    uint64_t over_share, turns, engaged, left, opened, closed, early_opens, wire_errors, notices_lost, slabs_exhausted
     uint64_t reasons[64]       # WHYS
     uint64_t ended[64]         # of these, flows that had been engaged
 
@@ -394,9 +394,9 @@ cdef struct worker:
     stretch *run_free
     stretch *run_used              # in the order in which they began
     stretch *run_last
-    # transport
-    udp_carrier udp
-    vtl_endpoint *vtl
+    # transports
+    Transport *transports[16]  # TRANSPORTS
+    uint32_t transport_n       # 0: the worker is closed
     uint64_t instance
     bint routed                # the rule was asked for
     bint device_gone           # hk0 was removed
@@ -408,8 +408,6 @@ cdef struct worker:
     bint greeting              # some HELLO is missing
     peer *peers[4096]          # PEERS: those that are up
     uint32_t peer_count
-    vtl_batch batch
-    uint32_t batch_at          # datagrams of the batch already sent
     uint16_t port              # where we listen
     uint16_t peer_port         # where peers listen unless they say otherwise
     uint64_t avoid_for         # ns

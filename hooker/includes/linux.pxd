@@ -10,6 +10,10 @@ cdef extern from "<errno.h>" nogil:
         EINVAL
         EIO
         EADDRNOTAVAIL
+        EADDRINUSE
+        EINPROGRESS
+        ECONNREFUSED
+        ETIMEDOUT
         EAFNOSUPPORT
         EMFILE
         ENFILE
@@ -70,6 +74,9 @@ cdef extern from "<sys/socket.h>" nogil:
     int socket(int family, int type, int protocol)
     int bind(int fd, const sockaddr *addr, socklen_t n)
     int connect(int fd, const sockaddr *addr, socklen_t n)
+    int listen(int fd, int backlog)
+    int accept4(int fd, sockaddr *addr, socklen_t *n, int flags)
+    int shutdown(int fd, int how)
     int getsockname(int fd, sockaddr *addr, socklen_t *n)
     int setsockopt(int fd, int level, int name, const void *value, socklen_t n)
     int getsockopt(int fd, int level, int name, void *value, socklen_t *n)
@@ -77,6 +84,7 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t send(int fd, const void *buf, size_t n, int flags)
     ssize_t sendto(int fd, const void *buf, size_t n, int flags, const sockaddr *to, socklen_t tolen)
     ssize_t recvmsg(int fd, msghdr *m, int flags)
+    ssize_t sendmsg(int fd, const msghdr *m, int flags)
     int sendmmsg(int fd, mmsghdr *m, unsigned int n, int flags)
     int recvmmsg(int fd, mmsghdr *m, unsigned int n, int flags, timespec *timeout)
     enum:
@@ -89,6 +97,9 @@ cdef extern from "<sys/socket.h>" nogil:
         SOCK_CLOEXEC
         SOL_SOCKET
         SO_MARK
+        SO_ERROR
+        SO_REUSEADDR
+        SHUT_WR
         SO_LINGER
         SO_RCVBUF
         SO_RCVBUFFORCE
@@ -154,7 +165,9 @@ cdef extern from "<sys/epoll.h>" nogil:
         EPOLL_CTL_MOD
         EPOLL_CTL_DEL
         EPOLLIN
+        EPOLLOUT
         EPOLLERR
+        EPOLLHUP
     unsigned int EPOLLET
 
 cdef extern from "<pthread.h>" nogil:

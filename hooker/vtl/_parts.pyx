@@ -10,7 +10,7 @@ cimport hooker.vtl.ranges as rg
 cimport hooker.vtl.reassembly as ra
 cimport hooker.vtl.sendbuf as sb
 cimport hooker.vtl.wire as wire
-from hooker.vtl.siphash cimport siphash24
+from hooker.includes.siphash cimport siphash24
 from hooker.vtl cimport aead
 from hooker.vtl.api cimport iovec
 

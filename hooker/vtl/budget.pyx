@@ -17,7 +17,7 @@ from libc.string cimport memcmp, memcpy, memset
 from hooker.includes.ip cimport is_v4
 from hooker.vtl.api cimport VTL_TAKES
 from hooker.vtl.core cimport *
-from hooker.vtl.siphash cimport siphash24
+from hooker.includes.siphash cimport siphash24
 
 
 cdef void prefix_of(const vtl_addr *peer, uint8_t *out) noexcept nogil:

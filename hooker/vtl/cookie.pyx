@@ -6,7 +6,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport calloc
 from libc.string cimport memcpy, memset
 from hooker.vtl.core cimport *
-from hooker.vtl.siphash cimport siphash24
+from hooker.includes.siphash cimport siphash24
 from hooker.vtl.wire cimport *
 
 cdef enum:

@@ -29,7 +29,7 @@ from hooker.vtl.proof cimport PROOF_OPEN, proof_key, proof_locator, proof_of
 from hooker.vtl.registry cimport *
 from hooker.vtl.reliability.interface cimport reliability_find, reliability_ops
 from hooker.vtl.sendbuf cimport sendbuf_write
-from hooker.vtl.siphash cimport siphash24
+from hooker.includes.siphash cimport siphash24
 from hooker.vtl.stream cimport *
 from hooker.vtl.timers cimport assoc_deadline, assoc_on_timer
 from hooker.vtl.turn cimport turn_build

@@ -6,7 +6,7 @@ association, one stream and one role, so there is nothing in it to replay.
 """
 
 from libc.string cimport memcpy, memset
-from hooker.vtl.siphash cimport siphash24
+from hooker.includes.siphash cimport siphash24
 from hooker.vtl.wire cimport store32, store64
 
 cdef extern from "<endian.h>" nogil:

@@ -19,7 +19,7 @@ from hooker.vtl.pmtu cimport pmtu_first
 from hooker.vtl.ranges cimport ranges_clear
 from hooker.vtl.recovery cimport recovery_free, recovery_init
 from hooker.vtl.reliability.interface cimport reliability_ops, reliability_use
-from hooker.vtl.siphash cimport siphash24
+from hooker.includes.siphash cimport siphash24
 from hooker.vtl.stream cimport stream_destroy
 
 

@@ -49,6 +49,14 @@ def test_nothing_is_imported_from_farther_out(path: Path) -> None:
     assert not outer, f"{name} imports {outer}"
 
 
+@pytest.mark.parametrize("path", [p for p in sources() if p.stem == "_fastpath" or p.parent.name == "engine"],
+                         ids=lambda p: str(p.relative_to(PACKAGE)))  # fmt: skip
+def test_the_engine_knows_transports_by_their_contract_only(path: Path) -> None:
+    """Which there are, and what is below them, it need not know: they are made by number."""
+    named = set(re.findall(r"\bhooker\.((?:vtl|carriers|transports)[\w.]*)", path.read_text()))
+    assert named <= {"transports.contract", "transports.makers"}
+
+
 FOLDERS = sorted({path.parent.relative_to(PACKAGE).parts[0] for path in sources() if path.parent != PACKAGE})
 NAMED = re.compile(
     r"^\s*(?:from|cimport|import) (hooker[\w.]*)(?: c?import (\([^)]*\)|[^\n]*))?", re.MULTILINE

@@ -1,5 +1,6 @@
-"""SipHash-2-4 (Aumasson and Bernstein, 2012): the keyed hash behind the stateless cookie."""
+# SipHash-2-4 (Aumasson and Bernstein, 2012): the keyed hash of tables whose keys peers choose, of cookies.
 
+from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
 
@@ -7,25 +8,26 @@ cdef extern from "<endian.h>" nogil:
     uint64_t le64toh(uint64_t)
 
 
-cdef inline uint64_t rotl(uint64_t x, int b) noexcept nogil:
+cdef inline uint64_t siphash_rotl(uint64_t x, int b) noexcept nogil:
     return (x << b) | (x >> (64 - b))
 
 
-cdef void rounds(uint64_t *v, int n) noexcept nogil:
-    for _ in range(n):
+cdef inline void siphash_rounds(uint64_t *v, int n) noexcept nogil:
+    cdef int i
+    for i in range(n):
         v[0] += v[1]
-        v[1] = rotl(v[1], 13) ^ v[0]
-        v[0] = rotl(v[0], 32)
+        v[1] = siphash_rotl(v[1], 13) ^ v[0]
+        v[0] = siphash_rotl(v[0], 32)
         v[2] += v[3]
-        v[3] = rotl(v[3], 16) ^ v[2]
+        v[3] = siphash_rotl(v[3], 16) ^ v[2]
         v[0] += v[3]
-        v[3] = rotl(v[3], 21) ^ v[0]
+        v[3] = siphash_rotl(v[3], 21) ^ v[0]
         v[2] += v[1]
-        v[1] = rotl(v[1], 17) ^ v[2]
-        v[2] = rotl(v[2], 32)
+        v[1] = siphash_rotl(v[1], 17) ^ v[2]
+        v[2] = siphash_rotl(v[2], 32)
 
 
-cdef uint64_t siphash24(const uint64_t *key, const uint8_t *data, size_t n) noexcept nogil:
+cdef inline uint64_t siphash24(const uint64_t *key, const uint8_t *data, size_t n) noexcept nogil:
     cdef uint64_t v[4]
     cdef uint64_t m
     cdef size_t left = n
@@ -37,7 +39,7 @@ cdef uint64_t siphash24(const uint64_t *key, const uint8_t *data, size_t n) noex
         memcpy(&m, data, 8)
         m = le64toh(m)
         v[3] ^= m
-        rounds(v, 2)
+        siphash_rounds(v, 2)
         v[0] ^= m
         data += 8
         left -= 8
@@ -45,8 +47,8 @@ cdef uint64_t siphash24(const uint64_t *key, const uint8_t *data, size_t n) noex
     memcpy(&m, data, left)
     m = le64toh(m) | (<uint64_t>(n & 255) << 56)
     v[3] ^= m
-    rounds(v, 2)
+    siphash_rounds(v, 2)
     v[0] ^= m
     v[2] ^= 255
-    rounds(v, 4)
+    siphash_rounds(v, 4)
     return v[0] ^ v[1] ^ v[2] ^ v[3]

@@ -1,0 +1,2 @@
+class Handle:
+    name: str

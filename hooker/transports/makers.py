@@ -1,0 +1,40 @@
+"""Which module makes which transport, and what it is told.
+
+A module has ``make(settings)``, which returns a ``Handle`` (``contract.pyx``). It is loaded when wanted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+from hooker.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from hooker.transports.contract import Handle
+
+_MODULES = {1: "hooker.transports.vtl_udp"}  # by the transport's number in the TCP option
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an engine wants of its transports; each takes what concerns it.
+
+    ``dead_after``: seconds of silence after which a peer is given up. ``datagrams``: bytes of the first and
+    of the largest datagram on IPv4. ``congestion``: name of a controller. ``keys``: of 32 bytes each.
+    ``fec``: repairs are sent.
+    """
+
+    dead_after: float = 5.0
+    datagrams: tuple[int, int] = (1472, 1472)
+    congestion: str = "auto"
+    keys: tuple[bytes, ...] = ()
+    fec: bool = True
+
+
+def make(wire_id: int, settings: Settings) -> Handle:
+    """Raises ConfigurationError: there is none with this number, or it cannot be as ``settings`` wants it."""
+    if wire_id not in _MODULES:
+        raise ConfigurationError(f"this engine has no transport with the number {wire_id}")
+    return cast("Handle", import_module(_MODULES[wire_id]).make(settings))
