@@ -49,7 +49,7 @@ from hooker.flow.messages cimport MSG_ACKED, Message
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport *
 from hooker.engine.tun cimport PACED, QUEUE, SLOT
-from hooker.transports.contract cimport Association, Handle, Sink, Transport, OWN_TAG, down_reason
+from hooker.transports.contract cimport OWN_TAG, T_REPAIRS, Association, Handle, Sink, Transport, down_reason
 
 from hooker.errors import KernelError, UsageError
 from hooker.transports.makers import Settings, make
@@ -69,6 +69,7 @@ cdef enum:
     TRIM = 8 << 20             # bytes less than at the peak that are worth a malloc_trim()
     RESTED = 1024              # channels given back that are, too: what their flows said when they began lies between them
     ASK_AGAIN = 5              # s: for so long a host without an engine is remembered
+    PORT_TRIES = 16            # for a port that is free for all transports
     TAG_WAKE = 1               # epoll tags
     TAG_RING = 2               # only wakes: the ring is looked at in each round
     TAG_HK0 = 3
@@ -403,7 +404,8 @@ cdef class Worker:
     `slabs`: of 512 KiB, for what local TCPs have sent and peers have not acknowledged. `redirects`: address of the
     mapped records of redirected flows; `adopt_fd`, `redirect_fd`: the program that adopts, and the socket that
     messages are redirected to. Without them nothing is. `tap(frames, payload)`: see hooker/engine/tap.pyx.
-    `run()` returns after `stop()`; call it in a thread of its own. All times are seconds, all sizes bytes.
+    `transports`: numbers of those that flows may be moved onto, as in the TCP option, the preferred one first; all
+    listen on `port`. `run()` returns after `stop()`; call it in a thread of its own. All times are seconds, all sizes bytes.
     Raises OSError when a socket cannot be made, MemoryError, KernelError for a map that cannot be mapped.
     """
 
@@ -422,7 +424,7 @@ cdef class Worker:
         self.handles = []
 
     def __init__(self, *, int ring_fd, int ring_size, int free_fd, int avoid_fd, size_t records, size_t attention,
-                 uint32_t max_flows, uint16_t port, uint16_t peer_port, uint8_t transport, int tun_fd, uint32_t tun_queue=QUEUE, int warm_fd=-1, uint32_t mark=0,
+                 uint32_t max_flows, uint16_t port, uint16_t peer_port, tuple transports, int tun_fd, uint32_t tun_queue=QUEUE, int warm_fd=-1, uint32_t mark=0,
                  double hold_time=0.0, double avoid_time=60.0, double dead_after=5.0, tuple datagrams=(1472, 1472), congestion="auto",
                  tuple keys=(), bint fec=True, double busy_poll=0.0, bint listening=True, uint32_t slabs=SLABS,
                  str trail="auto", size_t redirects=0, int adopt_fd=-1, int redirect_fd=-1, tap=None):
@@ -447,7 +449,7 @@ cdef class Worker:
         w.listening = listening
         w.trail = {"never": TRAIL_NEVER, "auto": TRAIL_AUTO, "always": TRAIL_ALWAYS}[trail]
         flow_defaults(&w.config)
-        w.config.repairs = True
+        w.config.repairs = True                 # what redirected bytes need of a transport
         redirected_start(w, <uint64_t>slabs * SLAB)
         frames_init(&w.parser)
         w.redirect_armed = True
@@ -461,7 +463,8 @@ cdef class Worker:
             raise OSError(-r, f"cannot open a raw socket: {os.strerror(-r)}")
         self.allocate(slabs)
         self.open_epoll()
-        self.open_transport(transport, Settings(dead_after, datagrams, congestion, keys, fec), port, &bound)
+        self.make_transports(transports, Settings(dead_after, datagrams, congestion, keys, fec))
+        bound = self.open_transports(port)
         self.port = w.port = bound
 
     cdef int allocate(self, uint32_t slabs) except -1:
@@ -479,21 +482,41 @@ cdef class Worker:
             raise MemoryError("engine buffers")
         return 0
 
-    cdef int open_transport(self, uint8_t wire_id, object settings, uint16_t port, uint16_t *bound) except -1:
+    cdef int make_transports(self, tuple ids, object settings) except -1:
         cdef worker *w = &self.w
-        cdef Handle handle = make(wire_id, settings)
-        cdef Transport *t = handle.t
-        cdef int r
-        t.index, t.tag, t.epoll_fd = w.transport_n, TAG_TRANSPORT, w.epoll_fd
-        fill_sink(&t.sink, w)
-        r = t.ops.open(t, port, bound)
-        if r < 0:
-            raise OSError(-r, f"{handle.name}: cannot open port {port}: {os.strerror(-r)}")
-        handle.used = True                      # freed with the worker, whatever the collector clears before
-        self.handles.append(handle)
-        w.transports[w.transport_n] = t
-        w.transport_n += 1
+        cdef Handle handle
+        if not 0 < len(ids) <= TRANSPORTS or len(set(ids)) < len(ids):
+            raise ValueError(f"between one and {TRANSPORTS} transports, each once, not {ids}")
+        for wire_id in ids:
+            handle = make(wire_id, settings)
+            handle.used = True                  # freed with the worker, whatever the collector clears before
+            self.handles.append(handle)
+            w.transports[w.transport_n] = handle.t
+            handle.t.index, handle.t.tag, handle.t.epoll_fd = w.transport_n, TAG_TRANSPORT, w.epoll_fd
+            fill_sink(&handle.t.sink, w)
+            w.configs[w.transport_n] = w.config
+            w.configs[w.transport_n].repairs = handle.t.properties & T_REPAIRS != 0
+            w.transport_n += 1
         return 0
+
+    cdef int open_transports(self, uint16_t port) except -1:
+        """The port; 0: one that is free for all of them."""
+        cdef worker *w = &self.w
+        cdef uint16_t bound = port
+        cdef uint32_t i
+        cdef int r = 0, tries
+        for tries in range(PORT_TRIES if port == 0 else 1):
+            bound = port
+            for i in range(w.transport_n):
+                r = w.transports[i].ops.open(w.transports[i], bound, &bound)
+                if r < 0:
+                    break
+            if r >= 0:
+                return bound
+            name = (<Handle>self.handles[i]).name
+            for i in range(w.transport_n):
+                w.transports[i].ops.close_files(w.transports[i])
+        raise OSError(-r, f"transport {name}: cannot open port {bound}: {os.strerror(-r)}")
 
     cdef int open_epoll(self) except -1:
         cdef worker *w = &self.w
@@ -633,7 +656,7 @@ cdef class Worker:
         return view_flows(&self.w)
 
     def peers(self):
-        """One tuple an association that is up: (ip as 16 bytes, port, statistics by name; *_ns nanoseconds)."""
+        """One tuple an association that is up: (ip as 16 bytes, port, statistics by name; *_ns nanoseconds; `transport`: its name)."""
         return view_peers(&self.w, self.handles)
 
     def counters(self):

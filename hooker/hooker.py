@@ -295,7 +295,7 @@ class Hooker:
                 max_flows=self.max_flows,
                 port=self.listen_port,
                 peer_port=transports.DEFAULT_PORT if self.listen_port == 0 else self.listen_port,
-                transport=self._opened.taken[0].wire_id,
+                transports=tuple(one.wire_id for one in self._opened.taken),
                 mark=self._lane.mark,
                 datagrams=datagram_sizes(),
                 congestion=self.congestion,

@@ -90,7 +90,7 @@ def make_worker(kernel: Any, lane: Any, port: int, wire_id: int) -> Any:
         max_flows=SLOTS,
         port=port,
         peer_port=port,
-        transport=wire_id,
+        transports=(wire_id,),
         tun_fd=lane.descriptor,
         tun_queue=lane.queue_length,
         mark=lane.mark,

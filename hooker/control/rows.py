@@ -75,7 +75,7 @@ def flow(raw: RawFlow) -> dict[str, Any]:
     }
 
 
-def peer(raw: tuple[bytes, int, dict[str, int]]) -> dict[str, Any]:
+def peer(raw: tuple[bytes, int, dict[str, Any]]) -> dict[str, Any]:
     """One association that is up; times in ms."""
     packed, port, stats = raw
     row: dict[str, Any] = {

@@ -197,7 +197,7 @@ cdef void flow_cut_off(worker *w, flow *f) noexcept nogil:
     if f.f.flags & FL_PINNED or f.f.state >= ST_LEFT:
         return
     f.bits &= ~<uint16_t>F_WANTED
-    flow_local(&f.f, &w.config, EV_STOP, w.now, &out)
+    flow_local(&f.f, config_of(w, f), EV_STOP, w.now, &out)
     out.actions &= ~<uint32_t>DO_REPORT
     flow_report(w, f, WHY_LANE)
     f.f.reason = WHY_NOT_THROUGH_HK0
@@ -228,7 +228,7 @@ cdef void flow_wanted(worker *w, flow *f) noexcept nogil:
     f.bits |= F_WANTED
     f.again_at = w.now + WANTED
     remote_ip(f, ip)
-    a = reach(w, ip, f.peer_port if f.peer_port else w.peer_port)
+    a = reach(w, flow_transport(f), ip, f.peer_port if f.peer_port else w.peer_port)
     p = peer_of(w, a) if a != NULL else NULL
     if p == NULL:
         f.bits &= ~<uint16_t>F_WANTED
@@ -250,7 +250,7 @@ cdef void flow_early(worker *w, flow *f) noexcept nogil:
     cdef Association *a
     cdef peer *p
     remote_ip(f, ip)
-    a = reach(w, ip, f.peer_port)
+    a = reach(w, flow_transport(f), ip, f.peer_port)
     p = peer_of(w, a) if a != NULL else NULL
     if p == NULL or not p.instance or p.speaks != f.speaks or not p.a.ops.is_up(p.a):
         hk_store32(&f.rec.want, HK_WANT_TCP)
@@ -260,7 +260,7 @@ cdef void flow_early(worker *w, flow *f) noexcept nogil:
     w.n.early += 1
     f.bits |= F_EARLY
     flow_join(w, f, p)
-    flow_local(&f.f, &w.config, EV_START_EARLY, w.now, &out)
+    flow_local(&f.f, config_of(w, f), EV_START_EARLY, w.now, &out)
     act_alone(w, f, &out)
 
 
@@ -291,7 +291,7 @@ cdef void begin(worker *w, flow *f) noexcept nogil:
     cdef Outcome out
     f.bits &= ~<uint16_t>F_WANTED
     f.again_at = UINT64_MAX
-    flow_local(&f.f, &w.config, EV_START, w.now, &out)
+    flow_local(&f.f, config_of(w, f), EV_START, w.now, &out)
     act_alone(w, f, &out)
 
 
@@ -328,14 +328,14 @@ cdef void flow_lost(worker *w, flow *f, int why) noexcept nogil:
         never_found(w, f, why)
         return
     # the next association would know nothing of it, and so a pinned flow has come to its end
-    flow_local(&f.f, &w.config, EV_PEER_DEAD if f.f.flags & FL_PINNED else EV_DOWN, w.now, &out)
+    flow_local(&f.f, config_of(w, f), EV_PEER_DEAD if f.f.flags & FL_PINNED else EV_DOWN, w.now, &out)
     act_alone(w, f, &out)
 
 
 cdef void flow_gives_up(worker *w, flow *f, int why) noexcept nogil:
     cdef Outcome out
     w.n.given_up += 1
-    flow_local(&f.f, &w.config, EV_PEER_DEAD, w.now, &out)
+    flow_local(&f.f, config_of(w, f), EV_PEER_DEAD, w.now, &out)
     f.f.reason = <uint8_t>why
     if out.was == ST_CLOSED:                    # its application has gone in peace
         out.actions |= DO_SEND_RESET
@@ -349,7 +349,7 @@ cdef void flow_steered(worker *w, flow *f, int why) noexcept nogil:
     f.bits |= F_STEERED
     f.bits &= ~<uint16_t>F_WANTED
     f.again_at = UINT64_MAX
-    flow_local(&f.f, &w.config, EV_STOP, w.now, &out)
+    flow_local(&f.f, config_of(w, f), EV_STOP, w.now, &out)
     if out.actions & DO_REPORT:
         out.actions &= ~<uint32_t>DO_REPORT
         flow_report(w, f, why)
@@ -368,7 +368,7 @@ cdef void flow_doubt(worker *w, flow *f) noexcept nogil:
     """Its peer may repeat on the wire what the transport does not bring, or not acknowledge: it is asked, unless it has been."""
     cdef Outcome out
     if f.f.state == ST_ENGAGED and f.f.wait_at > w.now + w.config.first_try:
-        flow_local(&f.f, &w.config, EV_DOUBT, w.now, &out)
+        flow_local(&f.f, config_of(w, f), EV_DOUBT, w.now, &out)
         act_alone(w, f, &out)
 
 
@@ -379,7 +379,7 @@ cdef void aborted(worker *w, flow *f) noexcept nogil:
     memset(&s, 0, sizeof(s))
     s.position, s.ack, s.window = f.f.snd_nxt, f.f.rcv_ack, f.f.rcv_edge - f.f.rcv_ack
     s.tsval, s.rst = f.f.tsval, True
-    flow_segment(&f.f, &w.config, &s, w.now, &out)
+    flow_segment(&f.f, config_of(w, f), &s, w.now, &out)
     act_alone(w, f, &out)
 
 
@@ -410,7 +410,7 @@ cdef void stays(worker *w, flow *f) noexcept nogil:
 cdef void flow_lingered(worker *w, flow *f) noexcept nogil:
     cdef Outcome out
     trail_end(w, f)
-    flow_local(&f.f, &w.config, EV_CLOSE, w.now, &out)
+    flow_local(&f.f, config_of(w, f), EV_CLOSE, w.now, &out)
     act_alone(w, f, &out)
 
 
@@ -420,7 +420,7 @@ cdef void flow_ends(worker *w, flow *f) noexcept nogil:
     if ST_EARLY <= f.f.state <= ST_ENGAGED and how == HK_APP_ABORTED:
         aborted(w, f)
     trail_end(w, f)
-    flow_local(&f.f, &w.config, EV_CLOSE, w.now, &out)
+    flow_local(&f.f, config_of(w, f), EV_CLOSE, w.now, &out)
     act_alone(w, f, &out)
     if out.was == ST_ENGAGED:
         flow_report(w, f, WHY_RESET_THERE if f.f.flags & FL_RST_TOLD or how == HK_APP_RESET else WHY_CLOSED)
@@ -459,7 +459,7 @@ cdef void hold_due(worker *w, flow *f) noexcept nogil:
         return
     f.bits &= ~<uint16_t>F_WANTED
     f.again_at = UINT64_MAX
-    flow_local(&f.f, &w.config, EV_STOP, w.now, &out)
+    flow_local(&f.f, config_of(w, f), EV_STOP, w.now, &out)
     out.actions &= ~<uint32_t>DO_REPORT
     act_alone(w, f, &out)
     flow_report(w, f, WHY_LANE if unanswered or hold_missed(w, f) else WHY_HOLD)     # which releases it
@@ -492,7 +492,7 @@ cdef void flow_due(worker *w, flow *f) noexcept nogil:
     if redirected_deadline(f) <= w.now:
         sender_is_due(w, f)
     if f.f.state == ST_LEFT and f.rec != NULL and not hk_load32(&f.rec.marked):
-        flow_local(&f.f, &w.config, EV_UNMARKED, w.now, &out)
+        flow_local(&f.f, config_of(w, f), EV_UNMARKED, w.now, &out)
         act_alone(w, f, &out)
     if hold_deadline(w, f) <= w.now:
         hold_due(w, f)
@@ -502,7 +502,7 @@ cdef void flow_due(worker *w, flow *f) noexcept nogil:
             w.n.hk0_behind += 1
             flow_put_off(&f.f, w.now + w.config.local_probe)
         else:
-            flow_timer(&f.f, &w.config, w.now, &out)
+            flow_timer(&f.f, config_of(w, f), w.now, &out)
             act_alone(w, f, &out)
         if f.f.state == ST_ARMED or (f.f.state == ST_EARLY and not f.f.flags & FL_SEEN):
             lane_doubt(w, f)
@@ -694,7 +694,7 @@ cdef void give_stashed(worker *w, flow *f) noexcept nogil:
         following = k.next
         if f.f.state == ST_ENGAGED:
             stash_as_said(f, k, &m, &r)
-            flow_message(&f.f, &w.config, &m, w.now, &out)
+            flow_message(&f.f, config_of(w, f), &m, w.now, &out)
             memset(&c, 0, sizeof(c))
             c.r = &r
             act(w, f, &out, &c)

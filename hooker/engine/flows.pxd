@@ -13,6 +13,7 @@ cdef void slot_back(worker *w, uint64_t id) noexcept nogil
 cdef void flow_socket_gone(worker *w, flow *f) noexcept nogil # its slot goes back; the flow is remembered for a while
 cdef void flow_over(worker *w, flow *f) noexcept nogil        # it is freed between rounds
 cdef void flows_reap(worker *w) noexcept nogil
+cdef uint8_t flow_transport(const flow *f) noexcept nogil      # the number of the one that was selected for it; 0: none
 cdef void flow_join(worker *w, flow *f, peer *p) noexcept nogil
 cdef void flow_part(worker *w, flow *f) noexcept nogil        # from its association; the channel goes
 cdef void flow_reindex(worker *w, flow *f, uint64_t before) noexcept nogil    # its peer's token was `before`

@@ -27,7 +27,7 @@ from hooker.flow.machine cimport (
 from hooker.flow.proof cimport Handshake, flow_key, flow_locator
 from hooker.includes.hk cimport *
 from hooker.includes.ip cimport is_v4, map_v4
-from hooker.includes.linux cimport hk_load64, hk_store32, hk_store64
+from hooker.includes.linux cimport hk_load32, hk_load64, hk_store32, hk_store64
 
 cdef extern from "<sys/random.h>" nogil:
     ssize_t getrandom(void *buf, size_t n, unsigned int flags)
@@ -219,11 +219,15 @@ cdef bint add(worker *w, flow *f) noexcept nogil:
 
 # ---- its peer's engine -------------------------------------------------------------------------------
 
+cdef uint8_t flow_transport(const flow *f) noexcept nogil:
+    return <uint8_t>hk_load32(&f.rec.transport) if f.rec != NULL else 0
+
+
 cdef void flow_join(worker *w, flow *f, peer *p) noexcept nogil:
     if f.p == p:
         return
     flow_part(w, f)
-    f.p = p
+    f.p, f.on = p, <uint8_t>p.a.t.index
     f.peer_prev = NULL
     f.peer_next = p.flows
     if p.flows != NULL:

@@ -173,7 +173,7 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
     numbers_of(f, &s, &numbers)
     h.what = h.sacks = 0
     seen = f.f.snd_nxt
-    flow_segment(&f.f, &w.config, &numbers, w.now, &out)
+    flow_segment(&f.f, config_of(w, f), &numbers, w.now, &out)
     stamp_echoed(f, &s)
     f.longest = max(f.longest, s.gso_size if s.gso_size else <uint16_t>min(s.length, <uint32_t>0xFFFF))
     if f.bits & F_TWIN and f.f.state == ST_ENGAGED:

@@ -182,7 +182,7 @@ cdef bint hear_passed(worker *w, flow *f, const Segment *s, slab *memory) noexce
         twin_hear(&f.t, s, w.now, &h)
     below = joined_below(&f.r.j, s.seq - f.t.local_isn, s.length, f.f.snd_una)
     machine_hears(w, f, s, below, &h, &numbers)
-    flow_segment(&f.f, &w.config, &numbers, w.now, &out)
+    flow_segment(&f.f, config_of(w, f), &numbers, w.now, &out)
     stamp_echoed(f, s)
     memset(&c, 0, sizeof(c))
     if below:

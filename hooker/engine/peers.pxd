@@ -4,7 +4,8 @@ from hooker.engine.worker cimport early_open, flow, peer, worker
 from hooker.flow.messages cimport Message
 from hooker.transports.contract cimport Association
 
-cdef Association *reach(worker *w, const uint8_t *ip, uint16_t port) noexcept nogil      # an engine; NULL: no memory
+# An engine, by the transport with that number; 0: the first. NULL: we have none such, or no memory.
+cdef Association *reach(worker *w, uint8_t wire_id, const uint8_t *ip, uint16_t port) noexcept nogil
 cdef peer *peer_of(worker *w, Association *a) noexcept nogil  # NULL: no memory
 cdef uint32_t binding_of(const worker *w, const peer *p, bint opener_is_here, uint8_t *out) noexcept nogil   # bytes
 cdef void peer_answer(worker *w, peer *p, const Message *m) noexcept nogil    # if the rate allows

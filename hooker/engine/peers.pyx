@@ -27,9 +27,19 @@ cdef enum:
     ANSWER_RATE = 256
 
 
-cdef Association *reach(worker *w, const uint8_t *ip, uint16_t port) noexcept nogil:
-    cdef Transport *t = w.transports[0]
+cdef Transport *transport_with(const worker *w, uint8_t wire_id) noexcept nogil:
+    cdef uint32_t i
+    for i in range(w.transport_n):
+        if wire_id == 0 or w.transports[i].wire_id == wire_id:
+            return w.transports[i]
+    return NULL
+
+
+cdef Association *reach(worker *w, uint8_t wire_id, const uint8_t *ip, uint16_t port) noexcept nogil:
+    cdef Transport *t = transport_with(w, wire_id)
     cdef PeerAddress to
+    if t == NULL:
+        return NULL
     memcpy(to.ip, ip, 16)
     to.port = port
     return t.ops.connect(t, &to, w.now)

@@ -63,7 +63,7 @@ cdef void flush_run(worker *w, stretch *r) noexcept nogil:
     memset(&m, 0, sizeof(m))
     m.type, m.flags, m.epoch, m.position = MSG_DATA, r.flags, r.epoch, r.position
     m.data_n = r.n
-    flow_message(&f.f, &w.config, &m, w.now, &out)
+    flow_message(&f.f, config_of(w, f), &m, w.now, &out)
     memset(&c, 0, sizeof(c))
     c.r = r
     act(w, f, &out, &c)
@@ -170,7 +170,7 @@ cdef void about_a_flow(worker *w, peer *who, const Message *m) noexcept nogil:
     if m.type == MSG_LEAVE and m.epoch == f.f.epoch and not m.flags & LEAVE_QUOTES:
         hold_unpin(w, f)
     before = f.f.peer_token
-    flow_message(&f.f, &w.config, m, w.now, &out)
+    flow_message(&f.f, config_of(w, f), m, w.now, &out)
     flow_reindex(w, f, before)
     if f.r != NULL and m.epoch == f.f.epoch:
         redirected_word(w, f, m)
@@ -243,7 +243,7 @@ cdef void opened(worker *w, flow *f, peer *who, const Message *m) noexcept nogil
         return
     trail_heard(w, f, m)
     before = f.f.peer_token
-    flow_message(&f.f, &w.config, m, w.now, &out)
+    flow_message(&f.f, config_of(w, f), m, w.now, &out)
     flow_reindex(w, f, before)
     act_alone(w, f, &out)
 

@@ -107,7 +107,7 @@ cdef void walk_begin(worker *w) noexcept nogil:
 
 cdef void stop(worker *w, flow *f) noexcept nogil:
     cdef Outcome out
-    flow_local(&f.f, &w.config, EV_STOP, w.now, &out)
+    flow_local(&f.f, config_of(w, f), EV_STOP, w.now, &out)
     act_alone(w, f, &out)
     if not f.why and f.f.state == ST_TCP:
         flow_report(w, f, WHY_ENGINE_STOPS)     # it was about to ask, or to be asked

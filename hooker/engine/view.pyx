@@ -161,7 +161,7 @@ cdef uint32_t copy_peers(worker *w, peer_row *rows) noexcept nogil:
 
 cdef tuple peer_tuple(const peer_row *row, list handles):
     cdef Handle handle = handles[row.transport]
-    return ip_bytes(row.address.ip), row.address.port, handle.row(row.stats)
+    return ip_bytes(row.address.ip), row.address.port, {"transport": handle.name, **handle.row(row.stats)}
 
 
 cdef list view_peers(worker *w, list handles):

@@ -175,6 +175,7 @@ cdef struct flow:
     uint8_t sent               # segments with bytes since it was engaged, as far as they are counted
     uint8_t heard              # a segment has come out of hk0 while it was held
     uint8_t roomy              # its peer's window has been wide, so many acknowledgements ago at most (hk0.pyx)
+    uint8_t on                 # the transport of its association: an index
     uint16_t speaks            # the run of the engine that answered the SYN; 0: none did
 
 cdef struct redirected:        # of a flow that was adopted
@@ -343,7 +344,8 @@ cdef struct worker:
     int raw4                   # for packets with their headers, to the wire
     int raw6
     # flows
-    FlowConfig config
+    FlowConfig config          # what is the same for all transports
+    FlowConfig configs[16]     # TRANSPORTS: and of flows on each of them
     flow **flows               # by slot
     uint32_t live              # have a slot
     uint32_t *given_back       # by slot: the generation that was given back last
@@ -421,3 +423,7 @@ cdef struct worker:
     uint64_t notice_told
     bint listening             # somebody wants to hear of events as they happen
     worker_counters n
+
+
+cdef inline const FlowConfig *config_of(const worker *w, const flow *f) noexcept nogil:
+    return &w.configs[f.on]
