@@ -14,7 +14,11 @@ from hooker.errors import ConfigurationError
 if TYPE_CHECKING:
     from hooker.transports.contract import Handle
 
-_MODULES = {1: "hooker.transports.vtl_udp"}  # by the transport's number in the TCP option
+_MODULES = {  # by the transport's number in the TCP option
+    1: "hooker.transports.vtl_udp",
+    11: "hooker.transports.mptcp",
+    12: "hooker.transports.tcp",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,10 +171,17 @@ for _name, _id, _probe in (
     ("ip", 8, sockets.raw),
 ):
     register(Transport(_name, _id, "one segment a datagram", _name, BY_TCP, _probe, built=False))
-for _name, _id, _summary, _carrier, _probe in (
-    ("sctp", 9, "one association for a pair of hosts", "sctp", sockets.sctp),
-    ("quic", 10, "one connection for a pair of hosts", "udp", sockets.udp),
-    ("mptcp", 11, "one connection for a pair of hosts, over all of their paths", "mptcp", sockets.mptcp),
-    ("tcp", 12, "one connection for a pair of hosts", "tcp", sockets.tcp),
+for _name, _id, _summary, _carrier, _probe, _built in (
+    ("sctp", 9, "one association for a pair of hosts", "sctp", sockets.sctp, False),
+    ("quic", 10, "one connection for a pair of hosts", "udp", sockets.udp, False),
+    (
+        "mptcp",
+        11,
+        "one connection for a pair of hosts, over all of their paths",
+        "mptcp",
+        sockets.mptcp,
+        True,
+    ),
+    ("tcp", 12, "one connection for a pair of hosts", "tcp", sockets.tcp, True),
 ):
-    register(Transport(_name, _id, _summary, _carrier, OWN, _probe, built=False))
+    register(Transport(_name, _id, _summary, _carrier, OWN, _probe, _built))

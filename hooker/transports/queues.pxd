@@ -1,0 +1,105 @@
+# What an association over a byte stream has to send: its channels and control messages, and their frames.
+#
+# A frame is a length of 32 bits, which does not count itself, and a message of the flow protocol.
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from hooker.flow.messages cimport MAX_CONTROL, Message
+from hooker.includes.linux cimport iovec
+from hooker.transports.contract cimport Channel, Sink, TransportOps
+from hooker.transports.sources cimport Source, SourceTable
+
+cdef enum:
+    LENGTH_SIZE = 4
+    CUT = 32 << 10             # bytes of DATA in one frame
+    BATCH_BYTES = 128 << 10    # of one batch, about
+    BATCH_IOV = 256
+    FRAME_ROOM = 104           # bytes of a length and what is not DATA's payload
+    CHANNEL_QUEUE = 8 << 20    # bytes of one flow's that wait: more than a TCP's window, as a rule
+
+cdef struct Item:              # DATA; its bytes are borrowed
+    Item *next
+    const uint8_t *data
+    void *owner
+    uint64_t token
+    uint32_t position
+    uint32_t n
+    uint8_t epoch
+    uint8_t flags
+
+cdef struct Word:              # a control message
+    Word *next
+    uint32_t n
+    uint8_t bytes[104]         # FRAME_ROOM: its frame
+
+cdef struct WordList:
+    Word *first
+    Word *last
+    uint32_t n
+
+cdef struct QueueChannel       # of one flow
+
+cdef struct ChannelList:
+    QueueChannel *first
+    QueueChannel *last
+
+cdef struct QueueChannel:
+    Channel base
+    Outgoing *out              # NULL: its association is down
+    void *user
+    QueueChannel *prev         # of all there are of its association
+    QueueChannel *next
+    QueueChannel *busy_prev    # of those with DATA
+    QueueChannel *busy_next
+    QueueChannel *talk_prev    # of those with control messages, or a report
+    QueueChannel *talk_next
+    bint busy
+    bint talking
+    bint report_due
+    Item *first
+    Item *last
+    WordList words
+    uint64_t waiting           # bytes of DATA
+    uint64_t held              # the same with their items
+
+cdef struct Batch:             # what one sendmsg() is given
+    iovec iov[256]             # BATCH_IOV
+    uint32_t n
+    uint32_t bytes
+    uint32_t used              # of `room`
+    uint8_t room[26624]        # BATCH_IOV frames of FRAME_ROOM
+
+cdef struct QueueShared:       # of a transport
+    Sink *sink
+    const TransportOps *ops
+    SourceTable *sources
+    Item *done                 # DATA whose bytes nobody wants any more
+    Item *spare
+    uint32_t spares
+    Batch batch
+
+cdef struct Outgoing:          # of an association
+    QueueShared *shared
+    Source *source             # NULL: of none, then nothing is accounted
+    QueueChannel *all
+    uint32_t channels
+    ChannelList busy
+    ChannelList talking
+    WordList words             # nobody's channel's
+    uint64_t waiting           # bytes of DATA of all channels
+
+cdef bint out_wants(const Outgoing *o) noexcept nogil                          # there is something to send
+cdef int out_say(Outgoing *o, const Message *m) noexcept nogil                 # 0, or -1: full
+cdef void out_fill(Outgoing *o, Batch *b) noexcept nogil                       # frames, the batch being empty
+cdef void out_down(Outgoing *o) noexcept nogil                                 # channel_down() for each
+cdef void out_end(Outgoing *o) noexcept nogil                                  # what was said is dropped
+cdef void shared_release(QueueShared *s) noexcept nogil                        # the bytes of what was sent
+cdef void shared_end(QueueShared *s) noexcept nogil
+
+cdef Channel *channel_new(Outgoing *o, void *user) noexcept nogil              # NULL: no memory
+cdef void channel_free(Channel *c) noexcept nogil
+cdef int channel_send(Channel *c, const Message *m, void *owner) noexcept nogil
+cdef void channel_report(Channel *c) noexcept nogil
+cdef uint64_t channel_waiting(const Channel *c) noexcept nogil
+cdef uint64_t channel_all_waiting(const Channel *c) noexcept nogil
+cdef bint channel_newest(const Channel *c, Message *out) noexcept nogil
+cdef bint channel_at_rest(const Channel *c) noexcept nogil

@@ -1,0 +1,420 @@
+"""What an association over a byte stream has to send, and how it becomes frames.
+
+1. Control messages go first: those of nobody's channel, then those of channels, each with its report. Then
+   DATA; channels with DATA take turns by bytes (deficit round robin, Shreedhar and Varghese 1996).
+2. DATA is given up when its frame has gone to the kernel, which has a copy then. It goes by shared_release().
+3. What a peer that reads nothing can make long: control messages, of a channel (MAX_SAID) and of the
+   association's own (MAX_OWN), all out of its source's share. DATA is bounded by CHANNEL_QUEUE.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
+from hooker.flow.messages cimport (
+    DATA_OPENERS, FLAG_STAMPS, MAX_HEADER, MSG_ACKED, MSG_DATA, Message, write_message,
+)
+from hooker.includes.bytes cimport store32
+from hooker.transports.contract cimport Channel
+from hooker.transports.sources cimport source_give, source_hold
+
+cdef enum:
+    MAX_SAID = 32              # control messages of a channel that wait
+    MAX_OWN = 256              # of an association's own
+    MAX_SPARE = 4096           # items kept for the next ones
+
+
+cdef inline QueueChannel *Q(const Channel *c) noexcept nogil:
+    return <QueueChannel *>c
+
+
+# ---- words -------------------------------------------------------------------------------------------
+
+cdef int word_add(Outgoing *o, WordList *l, uint32_t most, const Message *m) noexcept nogil:
+    cdef Word *w
+    if l.n >= most or (o.source != NULL and not source_hold(o.shared.sources, o.source, sizeof(Word))):
+        return -1
+    w = <Word *>malloc(sizeof(Word))
+    if w == NULL:
+        if o.source != NULL:
+            source_give(o.shared.sources, o.source, sizeof(Word))
+        return -1
+    w.next = NULL
+    w.n = write_message(w.bytes + LENGTH_SIZE, m)
+    store32(w.bytes, w.n)
+    w.n += LENGTH_SIZE
+    if l.last != NULL:
+        l.last.next = w
+    else:
+        l.first = w
+    l.last = w
+    l.n += 1
+    return 0
+
+
+cdef Word *word_first(WordList *l) noexcept nogil:
+    cdef Word *w = l.first
+    l.first = w.next
+    if l.first == NULL:
+        l.last = NULL
+    l.n -= 1
+    return w
+
+
+cdef void word_free(Outgoing *o, Word *w) noexcept nogil:
+    if o.source != NULL:
+        source_give(o.shared.sources, o.source, sizeof(Word))
+    free(w)
+
+
+cdef int out_say(Outgoing *o, const Message *m) noexcept nogil:
+    return word_add(o, &o.words, MAX_OWN, m)
+
+
+# ---- items -------------------------------------------------------------------------------------------
+
+cdef Item *item_new(QueueShared *s) noexcept nogil:
+    cdef Item *it = s.spare
+    if it == NULL:
+        return <Item *>malloc(sizeof(Item))
+    s.spare = it.next
+    s.spares -= 1
+    return it
+
+
+cdef inline void item_done(QueueShared *s, Item *it) noexcept nogil:
+    it.next = s.done
+    s.done = it
+
+
+cdef void shared_release(QueueShared *s) noexcept nogil:
+    cdef Item *it
+    cdef void *owner
+    cdef size_t n
+    while s.done != NULL:
+        owner, n = s.done.owner, 0
+        while s.done != NULL and s.done.owner == owner:
+            it = s.done
+            s.done = it.next
+            n += it.n
+            if s.spares < MAX_SPARE:
+                it.next = s.spare
+                s.spare = it
+                s.spares += 1
+            else:
+                free(it)
+        if n:
+            s.sink.release(s.sink.ctx, owner, n)
+
+
+cdef void shared_end(QueueShared *s) noexcept nogil:
+    cdef Item *it
+    shared_release(s)
+    while s.spare != NULL:
+        it = s.spare
+        s.spare = it.next
+        free(it)
+    s.spares = 0
+
+
+# ---- channels ----------------------------------------------------------------------------------------
+
+cdef void busy_add(QueueChannel *c) noexcept nogil:
+    cdef ChannelList *l = &c.out.busy
+    c.busy, c.busy_next, c.busy_prev = True, NULL, l.last
+    if l.last != NULL:
+        l.last.busy_next = c
+    else:
+        l.first = c
+    l.last = c
+
+
+cdef void busy_remove(QueueChannel *c) noexcept nogil:
+    cdef ChannelList *l = &c.out.busy
+    if c.busy_prev != NULL:
+        c.busy_prev.busy_next = c.busy_next
+    else:
+        l.first = c.busy_next
+    if c.busy_next != NULL:
+        c.busy_next.busy_prev = c.busy_prev
+    else:
+        l.last = c.busy_prev
+    c.busy = False
+
+
+cdef void talk_add(QueueChannel *c) noexcept nogil:
+    cdef ChannelList *l = &c.out.talking
+    if c.talking:
+        return
+    c.talking, c.talk_next, c.talk_prev = True, NULL, l.last
+    if l.last != NULL:
+        l.last.talk_next = c
+    else:
+        l.first = c
+    l.last = c
+
+
+cdef void talk_remove(QueueChannel *c) noexcept nogil:
+    cdef ChannelList *l = &c.out.talking
+    if c.talk_prev != NULL:
+        c.talk_prev.talk_next = c.talk_next
+    else:
+        l.first = c.talk_next
+    if c.talk_next != NULL:
+        c.talk_next.talk_prev = c.talk_prev
+    else:
+        l.last = c.talk_prev
+    c.talking = False
+
+
+cdef Channel *channel_new(Outgoing *o, void *user) noexcept nogil:
+    cdef QueueChannel *c = <QueueChannel *>calloc(1, sizeof(QueueChannel))
+    if c == NULL:
+        return NULL
+    c.base.ops, c.out, c.user, c.next = o.shared.ops, o, user, o.all
+    if o.all != NULL:
+        o.all.prev = c
+    o.all = c
+    o.channels += 1
+    return &c.base
+
+
+cdef void strip(QueueChannel *c) noexcept nogil:
+    """Its DATA is dropped; what was said is the association's own from now on, if there is room."""
+    cdef Outgoing *o = c.out
+    cdef Item *it
+    cdef Word *w
+    o.waiting -= c.waiting
+    c.waiting = c.held = 0
+    while c.first != NULL:
+        it = c.first
+        c.first = it.next
+        item_done(o.shared, it)
+    c.last = NULL
+    while c.words.first != NULL:
+        w = word_first(&c.words)
+        if o.words.n >= MAX_OWN:
+            word_free(o, w)
+            continue
+        w.next = NULL
+        if o.words.last != NULL:
+            o.words.last.next = w
+        else:
+            o.words.first = w
+        o.words.last = w
+        o.words.n += 1
+
+
+cdef void detach(QueueChannel *c) noexcept nogil:
+    cdef Outgoing *o = c.out
+    if c.busy:
+        busy_remove(c)
+    if c.talking:
+        talk_remove(c)
+    strip(c)
+    if c.prev != NULL:
+        c.prev.next = c.next
+    else:
+        o.all = c.next
+    if c.next != NULL:
+        c.next.prev = c.prev
+    o.channels -= 1
+    c.out = NULL
+
+
+cdef void channel_free(Channel *base) noexcept nogil:
+    cdef QueueChannel *c = Q(base)
+    if c.out != NULL:
+        detach(c)
+    free(c)
+
+
+cdef int channel_data(QueueChannel *c, const Message *m, void *owner) noexcept nogil:
+    """One that is larger than the queue is taken when it is alone: else it could never be sent."""
+    cdef uint64_t cost = m.data_n + sizeof(Item)
+    cdef Item *it
+    if c.held > 0 and c.held + cost > CHANNEL_QUEUE:
+        return -1
+    it = item_new(c.out.shared)
+    if it == NULL:
+        return -1
+    it.next, it.data, it.owner, it.n = NULL, m.data, owner, m.data_n
+    it.token, it.position, it.epoch, it.flags = m.token, m.position, m.epoch, m.flags & ~<uint8_t>FLAG_STAMPS
+    if c.last != NULL:
+        c.last.next = it
+    else:
+        c.first = it
+    c.last = it
+    c.held += cost
+    c.waiting += it.n
+    c.out.waiting += it.n
+    if not c.busy:
+        busy_add(c)
+    return 0
+
+
+cdef int channel_send(Channel *base, const Message *m, void *owner) noexcept nogil:
+    cdef QueueChannel *c = Q(base)
+    if c.out == NULL:
+        return -1
+    if m.type == MSG_DATA:
+        return channel_data(c, m, owner)
+    if m.type == MSG_ACKED and not m.blocks:
+        channel_report(base)
+        return 0
+    if word_add(c.out, &c.words, MAX_SAID, m) < 0:
+        return -1
+    talk_add(c)
+    return 0
+
+
+cdef void channel_report(Channel *base) noexcept nogil:
+    cdef QueueChannel *c = Q(base)
+    if c.out == NULL:
+        return
+    c.report_due = True
+    talk_add(c)
+
+
+cdef uint64_t channel_waiting(const Channel *c) noexcept nogil:
+    return Q(c).waiting
+
+
+cdef uint64_t channel_all_waiting(const Channel *c) noexcept nogil:
+    return Q(c).out.waiting if Q(c).out != NULL else 0
+
+
+cdef bint channel_newest(const Channel *c, Message *out) noexcept nogil:
+    cdef const Item *it = Q(c).last
+    if it == NULL:
+        return False
+    memset(out, 0, sizeof(Message))
+    out.type, out.flags, out.epoch, out.position = MSG_DATA, it.flags, it.epoch, it.position
+    out.token, out.data, out.data_n = it.token, it.data, it.n
+    return True
+
+
+cdef bint channel_at_rest(const Channel *c) noexcept nogil:
+    return not Q(c).busy and not Q(c).talking
+
+
+# ---- frames ------------------------------------------------------------------------------------------
+
+cdef bint out_wants(const Outgoing *o) noexcept nogil:
+    return o.words.first != NULL or o.talking.first != NULL or o.busy.first != NULL
+
+
+cdef inline bint has_room(const Batch *b) noexcept nogil:
+    """For one frame more."""
+    return b.n + 2 <= BATCH_IOV and b.used + FRAME_ROOM <= sizeof(b.room) and b.bytes < BATCH_BYTES
+
+
+cdef void put_part(Batch *b, const void *p, uint32_t n) noexcept nogil:
+    b.iov[b.n].iov_base, b.iov[b.n].iov_len = <void *>p, n
+    b.n += 1
+    b.bytes += n
+
+
+cdef void put_head(Batch *b, const uint8_t *frame, uint32_t n) noexcept nogil:
+    """Behind the one before, in one part with it if nothing is between them."""
+    cdef uint8_t *at = b.room + b.used
+    memcpy(at, frame, n)
+    b.used += n
+    if b.n and <uint8_t *>b.iov[b.n - 1].iov_base + b.iov[b.n - 1].iov_len == at:
+        b.iov[b.n - 1].iov_len += n
+        b.bytes += n
+    else:
+        put_part(b, at, n)
+
+
+cdef void put_words(Outgoing *o, WordList *l, Batch *b) noexcept nogil:
+    cdef Word *w
+    while l.first != NULL and has_room(b):
+        w = word_first(l)
+        put_head(b, w.bytes, w.n)
+        word_free(o, w)
+
+
+cdef void put_report(QueueChannel *c, Batch *b) noexcept nogil:
+    cdef Sink *k = c.out.shared.sink
+    cdef uint8_t frame[FRAME_ROOM]
+    cdef Message m
+    cdef uint32_t n
+    c.report_due = False
+    if k.report(k.ctx, c.user, &m):
+        n = write_message(frame + LENGTH_SIZE, &m)
+        store32(frame, n)
+        put_head(b, frame, LENGTH_SIZE + n)
+
+
+cdef bint put_piece(QueueChannel *c, Batch *b, uint32_t *left) noexcept nogil:
+    """A frame of its first DATA. Flags stay with the end, but one. False: there is no memory."""
+    cdef uint8_t frame[FRAME_ROOM]
+    cdef Item *it = c.first
+    cdef Item *part = it
+    cdef Message m
+    cdef uint32_t head
+    if it.n > CUT:
+        part = item_new(c.out.shared)
+        if part == NULL:
+            return False
+        part[0] = it[0]
+        part.n, part.flags = CUT, it.flags & DATA_OPENERS
+        it.data += CUT
+        it.position += CUT
+        it.n -= CUT
+    else:
+        c.first = it.next
+        if c.first == NULL:
+            c.last = NULL
+        c.held -= sizeof(Item)
+    c.held -= part.n
+    c.waiting -= part.n
+    c.out.waiting -= part.n
+    m.type, m.flags, m.epoch = MSG_DATA, part.flags, part.epoch
+    m.position, m.token = part.position, part.token
+    head = write_message(frame + LENGTH_SIZE, &m)
+    store32(frame, head + part.n)
+    put_head(b, frame, LENGTH_SIZE + head)
+    if part.n:
+        put_part(b, part.data, part.n)
+    left[0] = left[0] - part.n if left[0] > part.n else 0
+    item_done(c.out.shared, part)
+    return True
+
+
+cdef void out_fill(Outgoing *o, Batch *b) noexcept nogil:
+    cdef QueueChannel *c
+    cdef uint32_t left
+    put_words(o, &o.words, b)
+    while o.talking.first != NULL and has_room(b):
+        c = o.talking.first
+        put_words(o, &c.words, b)
+        if c.report_due and has_room(b):
+            put_report(c, b)
+        if c.words.first == NULL and not c.report_due:
+            talk_remove(c)
+    while o.busy.first != NULL and has_room(b):
+        c = o.busy.first
+        left = CUT
+        while c.first != NULL and left and has_room(b):
+            if not put_piece(c, b, &left):
+                return
+        busy_remove(c)
+        if c.first != NULL:
+            busy_add(c)
+
+
+# ---- the end -----------------------------------------------------------------------------------------
+
+cdef void out_down(Outgoing *o) noexcept nogil:
+    cdef Sink *k = o.shared.sink
+    cdef QueueChannel *c
+    while o.all != NULL:
+        c = o.all
+        detach(c)
+        k.channel_down(k.ctx, c.user)
+
+
+cdef void out_end(Outgoing *o) noexcept nogil:
+    while o.words.first != NULL:
+        word_free(o, word_first(&o.words))

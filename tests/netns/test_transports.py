@@ -1,0 +1,108 @@
+"""Unmodified applications over each transport but VTL, which all other tests use.
+
+The bytes arrive, and what fails goes back to TCP.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support import PLAIN, Pair, counts, eventually, peer, result, same
+
+from hooker.lab import Lab
+
+pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(PLAIN, reason="needs engines")]
+MB = 1 << 20
+KIND = "segments"
+
+
+@pytest.fixture(scope="module", params=["tcp", "mptcp"])
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def pair(name: str) -> Iterator[Pair]:
+    with Lab() as lab, Pair.open(lab, options=("--transport", name), kind=KIND) as made:
+        yield made
+
+
+def transfer(pair: Pair, port: int, *steps: str, size: int) -> tuple[Any, Any]:
+    server = peer(pair.b, "serve", "0.0.0.0", port, *steps, "recv-all", "close")
+    return server, peer(pair.a, "connect", pair.b.v4, port, f"send:{size}", "close")
+
+
+def engaged(pair: Pair) -> list[int]:
+    return [counts(engine.status())["engaged"] for engine in pair.engines]
+
+
+def test_a_transfer_is_engaged_and_arrives(pair: Pair, name: str) -> None:
+    before = engaged(pair)
+    server, client = transfer(pair, 7400, size=30 * MB)
+    sent, received = result(client), result(server)
+    same(sent, received)
+    assert received["received"] == 30 * MB
+    assert [after > b for after, b in zip(engaged(pair), before, strict=True)] == [True, True]
+    for engine in pair.engines:
+        status = engine.status()
+        assert {row["transport"] for row in status["peers"]} == {name}
+        assert counts(status)[f"{name}.bytes_received"] > 0
+        assert counts(status)["bad_messages"] == 0
+    assert pair.client
+    assert counts(pair.client.status())[f"{name}.bytes_sent"] > 20 * MB
+
+
+def test_many_small_connections(pair: Pair) -> None:
+    """One connection carries them all; each is its own flow."""
+    for port in range(7500, 7510):
+        server, client = transfer(pair, port, size=10_000)
+        same(result(client), result(server))
+    assert pair.client
+    assert len(pair.client.status()["peers"]) == 1
+
+
+def test_both_directions_at_once(pair: Pair) -> None:
+    server = peer(pair.b, "serve", "0.0.0.0", 7600, f"duplex-blocking:{5 * MB}", "close")
+    client = peer(pair.a, "connect", pair.b.v4, 7600, f"duplex-blocking:{5 * MB}", "close")
+    one, other = result(client), result(server)
+    same(one, other)
+    same(other, one)
+
+
+@pytest.mark.parametrize("who", ["client", "server"])
+def test_an_engine_is_killed_and_tcp_goes_on(name: str, who: str) -> None:
+    with Lab() as lab, Pair.open(lab, options=("--transport", name), kind=KIND) as pair:
+        server, client = transfer(pair, 7400, *(["recv:1000000", "sleep:0.1"] * 20), size=40 * MB)
+        eventually(lambda: all(engaged(pair)))
+        time.sleep(0.5)
+        engine = pair.client if who == "client" else pair.server
+        assert engine
+        engine.kill9()
+        sent, received = result(client, 45), result(server, 45)
+        assert (sent["error"], received["error"]) == (None, None)
+        same(sent, received)
+        other = pair.server if who == "client" else pair.client
+        assert other
+        eventually(lambda: not other.status()["peers"])
+
+
+def test_the_first_of_two_that_both_have_is_taken() -> None:
+    with Lab() as lab:
+        a = lab.a.hooker("--intercept", KIND, "--transport", "tcp,vtl")
+        b = lab.b.hooker("--intercept", KIND, "--transport", "vtl")
+        try:
+            pair = Pair(lab, a, b, KIND)
+            server, client = transfer(pair, 7400, *(["recv:1000000", "sleep:0.1"] * 3), size=8 * MB)
+            same(result(client), result(server))
+            assert all(engaged(pair))
+            assert [row["transport"] for row in a.status()["peers"]] == ["vtl"]
+        finally:
+            for engine in (a, b):
+                try:
+                    engine.stop()
+                except subprocess.TimeoutExpired:
+                    engine.kill9()
