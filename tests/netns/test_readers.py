@@ -41,7 +41,7 @@ soak = pytest.mark.soak
     ("way", "number", "trickle", "stopped"),
     [
         ("plain", 16, 0, STOPPED),
-        pytest.param("plain", 2000, 500, SOAKED, marks=soak),
+        pytest.param("plain", 2000, 100, SOAKED, marks=soak),
         *(
             pytest.param(way, *rest, marks=marks)
             for way in HOOKED
@@ -53,7 +53,7 @@ soak = pytest.mark.soak
                 ((16, 500, SOAKED), [soak]),
                 ((200, 500, SOAKED), [soak]),
                 ((2000, 0, SOAKED), [soak]),
-                ((2000, 500, SOAKED), [soak]),
+                ((2000, 100, SOAKED), [soak]),
             )
         ),
     ],
