@@ -5,7 +5,7 @@ import numpy as np
 
 Tap = Callable[[np.ndarray[Any, np.dtype[np.void]], memoryview], object]
 RawEvent = tuple[int, str, int, int, int, bytes, int, bytes, int, int, int, float, float]
-RawFlow = tuple[int, int, int, str, bytes, int, bytes, int, int, int, int, int, bool]
+RawFlow = tuple[int, int, int, str, bytes, int, bytes, int, int, int, int, int, bool, int]
 
 class LaneRow(NamedTuple):
     watched: bool

@@ -424,11 +424,12 @@ class Hooker:
         return self._worker
 
     def flows(self) -> list[dict[str, Any]]:
-        """Flows in the table: id, role, addresses, state, reason, bytes, backlog (bytes), spills."""
+        """Flows in the table: id, role, addresses, transport (what its handshake selected, "" if that is not
+        known), state, reason, bytes, backlog (bytes), spills."""
         return [rows.flow(raw) for raw in self._running_worker().flows()]
 
     def peers(self) -> list[dict[str, Any]]:
-        """Associations that are up: address, port, flows, round-trip times (ms), windows and bytes."""
+        """Associations that are up: address, port, transport, flows, round trips (ms), windows and bytes."""
         return [rows.peer(raw) for raw in self._running_worker().peers()]
 
     def counters(self) -> dict[str, int]:

@@ -78,11 +78,12 @@ def _table(*columns: str) -> _Rows:
 
 
 def _peers(peers: Iterable[dict[str, Any]]) -> _Rows:
-    table = _table("peer", "state", "srtt", "flows", "sent", "received")
+    table = _table("peer", "over", "state", "srtt", "flows", "sent", "received")
     for peer in peers:
         srtt = peer.get("srtt_ms")
         table.add(
             f"{_host(str(peer['address']))}:{peer['port']}",
+            str(peer.get("transport", "")),
             str(peer["state"]),
             "-" if srtt is None else f"{srtt:.2f} ms",
             str(peer["flows"]),
@@ -93,13 +94,14 @@ def _peers(peers: Iterable[dict[str, Any]]) -> _Rows:
 
 
 def _flows(flows: Iterable[dict[str, Any]]) -> _Rows:
-    table = _table("flow", "role", "local", "remote", "state", "reason", "sent", "received")
+    table = _table("flow", "role", "local", "remote", "over", "state", "reason", "sent", "received")
     for flow in flows:
         table.add(
             f"{flow['flow_id']:x}" if isinstance(flow["flow_id"], int) else str(flow["flow_id"]),
             str(flow["role"]),
             str(flow["local"]),
             str(flow["remote"]),
+            str(flow.get("transport", "")),
             str(flow["state"]),
             str(flow["reason"] or ""),
             size(flow["bytes_sent"]),

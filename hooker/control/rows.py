@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hooker.events import OF_LANES, Event, Kind, Role, SocketAddress, State, address
+from hooker.transports import name_of
 
 if TYPE_CHECKING:
     from hooker._fastpath import RawEvent, RawFlow
@@ -60,6 +61,7 @@ def flow(raw: RawFlow) -> dict[str, Any]:
         backlog,
         spills,
         _,
+        transport,
     ) = raw
     return {
         "flow_id": flow_id,
@@ -72,6 +74,7 @@ def flow(raw: RawFlow) -> dict[str, Any]:
         "bytes_received": into,
         "backlog": backlog,
         "spills": spills,
+        "transport": name_of(transport),
     }
 
 

@@ -15,7 +15,7 @@ from hooker.includes.hk cimport HK_ROLE_CLIENT, HK_ROLE_SERVER, hk_key
 from hooker.includes.linux cimport hk_load64, hk_store64, read
 from hooker.engine.lock cimport LOCK_OWN, LOCK_TAKEN, lock_give, lock_try
 from hooker.transports.contract cimport ROW_SIZE, Association, Handle, PeerAddress
-from hooker.engine.flows cimport flow_key_of, shown_state
+from hooker.engine.flows cimport flow_key_of, flow_transport, shown_state
 from hooker.engine.worker cimport *
 
 from typing import NamedTuple
@@ -60,7 +60,7 @@ class LaneRow(NamedTuple):
 
 cdef struct flow_row:
     uint64_t id, bytes_out, bytes_in, backlog, spills
-    uint8_t role, state, why
+    uint8_t role, state, why, transport
     bint ended
     hk_key key
 
@@ -96,6 +96,7 @@ cdef void copy_flow(flow_row *row, const flow *f) noexcept nogil:
     row.role = HK_ROLE_CLIENT if f.f.role == ROLE_CLIENT else HK_ROLE_SERVER
     row.state = SHOWN_ENGAGED if f.f.state == ST_ENGAGED else shown_state(f)     # with the transport, socket or not
     row.why = f.why
+    row.transport = f.p.a.t.wire_id if f.p != NULL and f.p.a != NULL else flow_transport(f)
     flow_key_of(f, &row.key)
     row.bytes_out = f.bytes_out
     row.bytes_in = f.bytes_in
@@ -119,7 +120,8 @@ cdef size_t copy_flows(worker *w, flow_row *rows, size_t room) noexcept nogil:
 
 cdef tuple flow_tuple(const flow_row *r):
     return (r.id, r.role, r.state, REASONS[r.why], ip_bytes(r.key.local_ip), r.key.local_port,
-            ip_bytes(r.key.remote_ip), r.key.remote_port, r.bytes_out, r.bytes_in, r.backlog, r.spills, bool(r.ended))
+            ip_bytes(r.key.remote_ip), r.key.remote_port, r.bytes_out, r.bytes_in, r.backlog, r.spills, bool(r.ended),
+            r.transport)
 
 
 cdef list some_flows(worker *w, size_t room, size_t *n):

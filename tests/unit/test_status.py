@@ -23,6 +23,7 @@ ENGINE = {
 PEER = {
     "address": "fd00::2",
     "port": 6253,
+    "transport": "quic",
     "state": "up",
     "srtt_ms": 1.234,
     "flows": 2,
@@ -34,6 +35,7 @@ FLOW = {
     "role": "client",
     "local": "10.0.0.1:4000",
     "remote": "10.0.0.2:80",
+    "transport": "sctp",
     "state": "released",
     "reason": "no answer [3]",
     "bytes_sent": 1500,
@@ -62,6 +64,8 @@ def test_engine_peers_flows_and_reasons_are_shown() -> None:
         "1.23 ms",
         "104.9 MB",
         "10.0.0.2:80",
+        "quic",
+        "sctp",
         "released",
     ):
         assert part in shown
@@ -78,11 +82,13 @@ def test_of_many_flows_some_are_shown_and_all_counted() -> None:
 
 def test_a_snapshot_counts_all_flows_and_has_a_thousand() -> None:
     ip = bytes(10) + b"\xff\xff\x0a\0\0\1"
-    raws = [(n, 1, 2, "", ip, 80, ip, n % 65536, 5, 6, 0, 0, n % 50 == 0) for n in range(50_000)]
+    rest = (5, 6, 0, 0)
+    raws = [(n, 1, 2, "", ip, 80, ip, n % 65536, *rest, n % 50 == 0, 12 * (n % 2)) for n in range(50_000)]
     states, shown = rows.table(raws)
     assert states == {"engaged": 49_000, "closed": 1000}
     assert [row["flow_id"] for row in shown] == list(range(1000))
     assert [row["state"] for row in shown[:2]] == ["closed", "engaged"]
+    assert [row["transport"] for row in shown[:2]] == ["", "tcp"]
 
 
 def test_flows_that_ran_over_the_transport_are_not_left_on_tcp() -> None:
