@@ -87,13 +87,14 @@ static __always_inline int hk_is_beyond_us(void *tp)
 	return 0;
 }
 
-static __always_inline void hk_emit_syn(struct hk_key *k)
+static __always_inline void hk_emit_syn(struct hk_config *c, struct hk_key *k)
 {
 	struct hk_event *e = hk_event_new(HK_EVENT_SYN);
 
 	if (!e)
 		return;			/* only a warm-up is lost */
 	e->key = *k;
+	e->transport = c->offer >> 20;
 	hk_submit(e, 0);
 }
 
@@ -124,7 +125,7 @@ static __always_inline void hk_connect(struct bpf_sock_ops *s, struct hk_config 
 	hk_count(HK_C_CANDIDATE);
 	c->busy = 1;
 	hk_cb_flags(s, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
-	hk_emit_syn(&k);
+	hk_emit_syn(c, &k);
 }
 
 static __always_inline void hk_listen(struct bpf_sock_ops *s, struct hk_config *c, struct bpf_sock *sk)

@@ -236,7 +236,8 @@ struct hk_event {
 	__u8 tcp_options;		/* HK_TCP_* */
 	__u8 early;			/* the service is warm, the socket is marked behind the handshake */
 	__u8 cooled;			/* of its hk_warm */
-	__u8 pad_event[2];
+	__u8 transport;			/* SYN: what is asked for first, HK_TRANSPORT_* */
+	__u8 pad_event;
 };
 
 #define HK_TCP_SACK 1

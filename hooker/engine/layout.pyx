@@ -47,7 +47,7 @@ def layout():
             "ts_recent": <size_t>&e.ts_recent, "peer_port": <size_t>&e.peer_port, "mss": <size_t>&e.mss, "role": <size_t>&e.role,
             "snd_wscale": <size_t>&e.snd_wscale, "rcv_wscale": <size_t>&e.rcv_wscale,
             "tcp_options": <size_t>&e.tcp_options, "early": <size_t>&e.early,
-            "cooled": <size_t>&e.cooled,
+            "cooled": <size_t>&e.cooled, "transport": <size_t>&e.transport,
         },
         "hk_key": {
             "": sizeof(hk_key), "local_ip": <size_t>&k.local_ip, "remote_ip": <size_t>&k.remote_ip,

@@ -129,3 +129,4 @@ cdef extern from "hooker_kern_user.h" nogil:
         uint8_t tcp_options
         uint8_t early
         uint8_t cooled
+        uint8_t transport

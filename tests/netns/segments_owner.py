@@ -46,6 +46,7 @@ WIDTH = {
     "peer_port": "H",
     "mss": "H",
     "role": "B",
+    "transport": "B",
 }
 WIDTH |= {"snd_wscale": "B", "rcv_wscale": "B", "tcp_options": "B"}
 KEY = layout()["hk_key"]

@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(PLAIN, reason="plain T
 
 VTL, UDPLITE, SCTP, TCP = 1, 6, 9, 12  # HK_TRANSPORT_*
 NONE, OTHERS = 0, 255
+ASKS = 1  # HK_EVENT_SYN
 NOBODYS = (14, 15)
 LISTENS = 6253
 _ports = iter(range(20000, 60000))
@@ -251,6 +252,19 @@ def test_an_answer_that_selects_nothing_of_the_list_means_plain_tcp(
         assert not server.has_option()
         eventually(lambda: counted(bed, "b", reason) == before + 1)
     assert not begun(bed, "b")
+
+
+def test_the_engine_is_told_what_is_asked_for_first(bed: Bed, wire: Wire) -> None:
+    """It looks for the peer's engine there while the handshake goes on."""
+    bed.engines["b"].ask("negotiate", (SCTP, VTL))
+    bed.engines["b"].ask("take", "events")
+    server = Server(wire)
+    with hooked_socket(bed.lab.b, 4) as client:
+        client.setblocking(False)
+        client.connect_ex((server.address, PORT))
+        server.syn()
+    found = [event for event in bed.engines["b"].ask("take", "events") if event["type"] == ASKS]
+    assert [event["transport"] for event in found] == [SCTP]
 
 
 def test_an_answer_from_the_list_is_what_the_last_ack_repeats_alone(bed: Bed, wire: Wire) -> None:
