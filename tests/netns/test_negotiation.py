@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from by_hand import ACK, CLIENT, SEGMENTS, SERVER, SYN, Connection, Wire, checksum, option
 from owned import ESTABLISHED, PORT, Bed, connection, engines, hooked_socket
-from support import PLAIN, eventually
+from support import PLAIN, eventually, peer, result, same
 
 from hooker import ConfigurationError, Event, Hooker, Kind, UsageError
 from hooker.control import netns, status_socket
@@ -307,3 +307,23 @@ def test_what_is_skipped_is_told_and_the_list_may_be_changed_while_it_runs(lab: 
             engine.set(transport="vtl")
 
     netns.call(lab.b.netns, run)
+
+
+def test_flows_go_by_the_clients_list_as_it_is_now(lab: Lab) -> None:
+    client, server = lab.a.hooker("--transport", "tcp,vtl"), lab.b.hooker("--transport", "vtl,tcp")
+
+    def shown() -> list[str]:
+        flows = [flow for engine in (client, server) for flow in engine.status()["flows"]]
+        return [flow["transport"] for flow in flows if flow["state"] == "engaged"]
+
+    for port, chosen in ((PORT, "tcp"), (PORT + 1, "vtl")):
+        go = lab.tmp / chosen
+        status_socket.change(client.pid, {"transport": "tcp,vtl" if chosen == "tcp" else "vtl,tcp"})
+        reader = peer(lab.b, "serve", "0.0.0.0", port, "recv-all", "close")
+        writer = peer(lab.a, "connect", lab.b.v4, port, "send:300000", f"wait-file:{go}", "close")
+        eventually(lambda chosen=chosen: shown() == [chosen, chosen])
+        go.touch()
+        same(result(writer), result(reader))
+        eventually(lambda: not shown())
+    assert {p["transport"] for p in client.status()["peers"]} == {"tcp", "vtl"}
+    assert [engine.stop() for engine in (client, server)] == [0, 0]
