@@ -186,7 +186,7 @@ cdef void fail(StreamAssociation *a, down_reason why) noexcept nogil:
     if a.state == STREAM_DEAD:
         return
     known(a)
-    if a.state == STREAM_CONNECTING:
+    if a.state == STREAM_CONNECTING and why == DOWN_UNREACHABLE:
         t.n.connects_failed += 1
         note_failure(t, &a.peer, True)
     if why == DOWN_PROTOCOL:

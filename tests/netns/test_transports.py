@@ -20,7 +20,7 @@ MB = 1 << 20
 KIND = "segments"
 
 
-@pytest.fixture(scope="module", params=["tcp", "mptcp"])
+@pytest.fixture(scope="module", params=["tcp", pytest.param("mptcp", marks=pytest.mark.soak)])
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -73,7 +73,7 @@ def test_both_directions_at_once(pair: Pair) -> None:
     same(other, one)
 
 
-@pytest.mark.parametrize("who", ["client", "server"])
+@pytest.mark.parametrize("who", ["client", pytest.param("server", marks=pytest.mark.soak)])
 def test_an_engine_is_killed_and_tcp_goes_on(name: str, who: str) -> None:
     with Lab() as lab, Pair.open(lab, options=("--transport", name), kind=KIND) as pair:
         server, client = transfer(pair, 7400, *(["recv:1000000", "sleep:0.1"] * 20), size=40 * MB)
