@@ -301,8 +301,8 @@ static __always_inline void hk_passive(struct bpf_sock_ops *s, struct hk_config 
 	hk_cb_flags(s, 0);
 	hk_addresses(s, &k);
 	if (hk_option_load(s, &o, 0) || hk_option_role(&o) != HK_ROLE_CLIENT || !o.nonce) {
-		if (!hk_is_local(&k) && hk_prefix_listed(c, &k))
-			hk_count(HK_C_NOT_ASKED);
+		if (!hk_is_local(&k) && hk_prefix_listed(c, &k) && hk_refused.delete(&k))
+			hk_count(HK_C_NOT_ASKED);	/* who was told no does not ask again */
 		return;
 	}
 	if (hk_excluded(s, c, sk) || hk_is_mptcp(sk))
@@ -379,12 +379,16 @@ static __always_inline void hk_answer(struct bpf_sock_ops *s, struct hk_config *
 {
 	u32 transport = hk_select(hk_option_offer(asked), c->transports);
 	struct hk_key k = {};
+	u8 yes = 1;
 
 	hk_addresses(s, &k);
 	if (!transport) {
-		hk_count(HK_C_NO_COMMON);
+		if (!hk_refused.insert(&k, &yes))	/* no SYN-ACK sent again */
+			hk_count(HK_C_NO_COMMON);
 		hk_option_answer(s, c, HK_TRANSPORT_OTHERS, 0);
 	} else if (!hk_can_serve(s->local_port, &k)) {
+		if (hk_serves(s->local_port))
+			hk_refused.update(&k, &yes);
 		hk_option_answer(s, c, HK_TRANSPORT_NONE, 0);
 	} else {
 		hk_option_answer(s, c, transport, hk_server_nonce(c, &k, asked->nonce));

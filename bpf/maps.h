@@ -40,6 +40,7 @@ BPF_STACK(hk_free, u64, HK_MAX_FLOWS);	/* free flow ids: next generation << 32 |
 BPF_ARRAY(hk_conf, struct hk_config, 1);
 BPF_HASH(hk_ports, u16, u8, 65536);
 BPF_LPM_TRIE(hk_prefixes, struct hk_prefix, u8, 4096);
+BPF_TABLE("lru_hash", struct hk_key, u8, hk_refused, 1024);	/* handshakes whose SYN-ACK says no, for a counted reason */
 BPF_TABLE("lru_hash", struct hk_peer, u64, hk_avoid, 4096);	/* until (ktime ns) */
 BPF_TABLE("lru_hash", struct hk_peer, struct hk_warm, hk_warm, 4096);	/* the engine's */
 BPF_TABLE("lru_hash", struct hk_peer, u32, hk_known, 4096);	/* of hosts, HK_ANSWERED or the port of a service whose path seems to drop the option */

@@ -86,6 +86,7 @@ def test_both_ends_have_the_first_of_the_clients_list_that_the_server_takes(
 def test_without_a_common_one_it_is_tcp_and_both_have_counted_it(bed: Bed) -> None:
     negotiate(bed, (TCP, SCTP), (VTL,))
     before = [counted(bed, host, "no-common-transport") for host in "ab"]
+    not_asked = counted(bed, "b", "peer-did-not-ask")
     for host in "ab":
         begun(bed, host)
     with hooked_socket(bed.lab.b, 4) as listener, hooked_socket(bed.lab.a, 4) as client:
@@ -100,6 +101,7 @@ def test_without_a_common_one_it_is_tcp_and_both_have_counted_it(bed: Bed) -> No
             assert server.recv(100) == b"a word"
     after = [counted(bed, host, "no-common-transport") for host in "ab"]
     assert [now - then for now, then in zip(after, before, strict=True)] == [1, 1]
+    assert counted(bed, "b", "peer-did-not-ask") == not_asked  # one connection, one reason
     assert not any(begun(bed, host) for host in "ab")
 
 
