@@ -16,6 +16,7 @@ class LaneRow(NamedTuple):
 
 class Worker:
     port: int
+    skipped: dict[int, str]
 
     def __init__(
         self,

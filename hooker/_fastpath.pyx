@@ -51,7 +51,7 @@ from hooker.includes.linux cimport *
 from hooker.engine.tun cimport PACED, QUEUE, SLOT
 from hooker.transports.contract cimport OWN_TAG, T_REPAIRS, Association, Handle, Sink, Transport, down_reason
 
-from hooker.errors import KernelError, UsageError
+from hooker.errors import ConfigurationError, KernelError, UsageError
 from hooker.transports.makers import Settings, make
 
 cdef enum:
@@ -405,14 +405,17 @@ cdef class Worker:
     mapped records of redirected flows; `adopt_fd`, `redirect_fd`: the program that adopts, and the socket that
     messages are redirected to. Without them nothing is. `tap(frames, payload)`: see hooker/engine/tap.pyx.
     `transports`: numbers of those that flows may be moved onto, as in the TCP option, the preferred one first; all
-    listen on `port`. `run()` returns after `stop()`; call it in a thread of its own. All times are seconds, all sizes bytes.
-    Raises OSError when a socket cannot be made, MemoryError, KernelError for a map that cannot be mapped.
+    listen on `port`. What the settings exclude, and what cannot have that port, is left out as long as another one remains:
+    `skipped` has the reasons, by number. `run()` returns after `stop()`; call it in a thread of its own. All times are seconds, all sizes bytes.
+    Raises OSError when a socket cannot be made, ConfigurationError when the settings leave no transport, MemoryError,
+    KernelError for a map that cannot be mapped.
     """
 
     cdef worker w
     cdef object keep                            # the tap
     cdef list handles                           # of the transports
     cdef readonly uint16_t port
+    cdef readonly dict skipped
 
     def __cinit__(self):
         memset(&self.w, 0, sizeof(worker))
@@ -422,6 +425,7 @@ cdef class Worker:
         self.w.adopt_fd = self.w.redirect_fd = -1
         self.w.raw4 = self.w.raw6 = -1
         self.handles = []
+        self.skipped = {}
 
     def __init__(self, *, int ring_fd, int ring_size, int free_fd, int avoid_fd, size_t records, size_t attention,
                  uint32_t max_flows, uint16_t port, uint16_t peer_port, tuple transports, int tun_fd, uint32_t tun_queue=QUEUE, int warm_fd=-1, uint32_t mark=0,
@@ -483,14 +487,27 @@ cdef class Worker:
         return 0
 
     cdef int make_transports(self, tuple ids, object settings) except -1:
-        cdef worker *w = &self.w
-        cdef Handle handle
+        """What the settings exclude is left out as long as another one remains."""
         if not 0 < len(ids) <= TRANSPORTS or len(set(ids)) < len(ids):
             raise ValueError(f"between one and {TRANSPORTS} transports, each once, not {ids}")
         for wire_id in ids:
-            handle = make(wire_id, settings)
+            try:
+                self.handles.append(make(wire_id, settings))
+            except ConfigurationError as error:
+                self.skipped[wire_id] = error.message
+                remedy = error.remedy
+        if not self.handles:
+            raise ConfigurationError("; ".join(self.skipped.values()), remedy=remedy)
+        self.place_transports()
+        return 0
+
+    cdef int place_transports(self) except -1:
+        cdef worker *w = &self.w
+        cdef Handle handle
+        memset(w.transports, 0, sizeof(w.transports))
+        w.transport_n = 0
+        for handle in self.handles:
             handle.used = True                  # freed with the worker, whatever the collector clears before
-            self.handles.append(handle)
             w.transports[w.transport_n] = handle.t
             handle.t.index, handle.t.tag, handle.t.epoll_fd = w.transport_n, TAG_TRANSPORT, w.epoll_fd
             fill_sink(&handle.t.sink, w)
@@ -500,23 +517,36 @@ cdef class Worker:
         return 0
 
     cdef int open_transports(self, uint16_t port) except -1:
-        """The port; 0: one that is free for all of them."""
+        """The port; 0: one that is free for all of them. What cannot have it is left out as long as another one remains."""
         cdef worker *w = &self.w
         cdef uint16_t bound = port
         cdef uint32_t i
-        cdef int r = 0, tries
-        for tries in range(PORT_TRIES if port == 0 else 1):
-            bound = port
+        cdef int r, tries = PORT_TRIES if port == 0 else 1
+        while True:
+            bound, r = port, 0
             for i in range(w.transport_n):
                 r = w.transports[i].ops.open(w.transports[i], bound, &bound)
                 if r < 0:
                     break
             if r >= 0:
                 return bound
-            name = (<Handle>self.handles[i]).name
+            failed = i
             for i in range(w.transport_n):
                 w.transports[i].ops.close_files(w.transports[i])
-        raise OSError(-r, f"transport {name}: cannot open port {bound}: {os.strerror(-r)}")
+            tries -= 1
+            if tries <= 0:
+                self.leave_out(failed, -r, bound)
+
+    cdef int leave_out(self, uint32_t at, int error, uint16_t port) except -1:
+        """One that could not be opened. Raises OSError with each reason when it is the last one."""
+        cdef Handle handle = self.handles[at]
+        self.skipped[handle.t.wire_id] = f"transport {handle.name}: cannot open port {port}: {os.strerror(error)}"
+        if len(self.handles) == 1:
+            raise OSError(error, "; ".join(self.skipped.values()))
+        del self.handles[at]
+        self.place_transports()
+        handle.used = False                     # freed with its handle, now
+        return 0
 
     cdef int open_epoll(self) except -1:
         cdef worker *w = &self.w

@@ -77,8 +77,9 @@ class Hooker:
         back: it ends with its engine, or its peer's. Engines of different kinds leave each other's
         connections to TCP.
     :param transport: what to move onto: names in the registry of transports, with commas or as a list, in
-        order of preference. A connection goes to the first that its server has, too. What this machine lacks
-        is skipped (the event TRANSPORT_SKIPPED) as long as another one remains.
+        order of preference. A connection goes to the first that its server has, too. What this machine lacks,
+        what a key excludes and whose port another program has is skipped (the event TRANSPORT_SKIPPED) as
+        long as another one remains.
     :param key_file: encrypt, with the pre-shared key in this file (``hooker.control.keyfile``); flows to
         peers without it stay on TCP. None: no encryption. A flow that has been engaged ends with its engine,
         or its peer's.
@@ -136,7 +137,7 @@ class Hooker:
     ) -> None:
         self.policy = policy or Policy()
         self.intercept = _check_choice("intercept", intercept, INTERCEPT_CHOICES)
-        self.transports = self._opened = transports.choose(transport)
+        self.transports = self._opened = self._chosen = transports.choose(transport)
         self.congestion = transports.check_congestion(congestion)
         self.fec = fec
         checks.path("key_file", key_file)
@@ -201,6 +202,7 @@ class Hooker:
         self._lane = stack.enter_context(Lane(keeper, entrance=self._kernel.entrance, pinned=self._pinned))
         self._worker = self._make_worker(stack)
         stack.callback(self._worker.close)
+        self.transports = self._opened = self._chosen.without(self._worker.skipped)
         self._kernel.configure(
             self.policy,
             mark=self._lane.mark,
@@ -295,7 +297,7 @@ class Hooker:
                 max_flows=self.max_flows,
                 port=self.listen_port,
                 peer_port=transports.DEFAULT_PORT if self.listen_port == 0 else self.listen_port,
-                transports=tuple(one.wire_id for one in self._opened.taken),
+                transports=tuple(one.wire_id for one in self._chosen.taken),
                 mark=self._lane.mark,
                 datagrams=datagram_sizes(),
                 congestion=self.congestion,

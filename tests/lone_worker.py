@@ -77,9 +77,9 @@ class LoneWorker:
             free_fd=self.map("slots"), avoid_fd=self.map("avoid"),
             tun_fd=self.hk0.fileno(),
             records=ctypes.addressof(self.records), attention=ctypes.addressof(self.attention),
-            max_flows=flows, port=0, peer_port=1, transports=(1,), **options,
+            max_flows=flows, peer_port=1, **{"port": 0, "transports": (1,)} | options,
         )  # fmt: skip
-        stack.callback(self.worker.close)
+        stack.callback(lambda: self.worker.close())  # until then what it reads stays, too
         self._stack = stack
         if not asleep:
             self.begin()

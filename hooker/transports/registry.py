@@ -13,6 +13,7 @@ from hooker.transports.sockets import Probe
 OFFER_MOST = 6  # that an option's list has room for: HK_OFFER_MOST
 WIRE_IDS = (1, 15)
 NOT_BUILT = "this version of Hooker does not have it"
+TCP_PORTS = {"tcp", "mptcp"}  # carriers whose listeners take each other's ports
 SELECTIVE_REPEAT, BY_TCP, OWN = "selective-repeat", "none", "its own"
 
 
@@ -56,6 +57,12 @@ class Choice:
 
     def __str__(self) -> str:
         return ",".join(transport.name for transport in self.taken)
+
+    def without(self, skipped: dict[int, str]) -> Choice:
+        """What remains when these, by their numbers and for these reasons, are skipped, too."""
+        more = tuple((one.name, skipped[one.wire_id]) for one in self.taken if one.wire_id in skipped)
+        taken = tuple(one for one in self.taken if one.wire_id not in skipped)
+        return Choice(taken, self.skipped + more)
 
 
 _registry: dict[str, Transport] = {}
@@ -136,6 +143,9 @@ def _why_not(name: str, taken: list[Transport], among: Sequence[Transport] | Non
         return "named twice"
     if len(taken) == OFFER_MOST:
         return f"{OFFER_MOST} are the most that are offered"
+    before = next((one.name for one in taken if {one.carrier, transport.carrier} == TCP_PORTS), "")
+    if before:
+        return f"{before}, which is named before it, has the TCP port"
     if among is not None:
         return "" if transport in among else "the engine was started without it"
     return transport.available()[1]

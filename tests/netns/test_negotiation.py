@@ -11,6 +11,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from by_hand import ACK, CLIENT, SEGMENTS, SERVER, SYN, Connection, Wire, checksum, option
@@ -18,7 +19,7 @@ from owned import ESTABLISHED, PORT, Bed, connection, engines, hooked_socket
 from support import PLAIN, eventually, peer, result, same
 
 from hooker import ConfigurationError, Event, Hooker, Kind, UsageError
-from hooker.control import netns, status_socket
+from hooker.control import keyfile, netns, status_socket
 from hooker.lab import Lab
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(PLAIN, reason="plain TCP has no option")]
@@ -307,6 +308,38 @@ def test_what_is_skipped_is_told_and_the_list_may_be_changed_while_it_runs(lab: 
                 status_socket.change(os.getpid(), {"colour": "red"})
         with pytest.raises(UsageError):
             engine.set(transport="vtl")
+
+    netns.call(lab.b.netns, run)
+
+
+def test_what_the_key_or_the_port_excludes_is_skipped_with_its_reason(lab: Lab, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.touch(0o600)
+    key.write_text(keyfile.make() + "\n")
+
+    def skipped(engine: Hooker) -> str:
+        shown = engine.snapshot()["engine"]
+        assert (shown["transport"], list(shown["skipped"])) == ("vtl", ["tcp"])
+        assert shown["listen_port"] == LISTENS
+        return str(shown["skipped"]["tcp"])
+
+    def run() -> None:
+        told: list[Event] = []
+        with Hooker(cgroup=lab.b.cgroup, transport="tcp,vtl", key_file=key, on_event=told.append) as keyed:
+            assert "does not encrypt" in skipped(keyed)
+            eventually(lambda: [event.kind for event in told][:1] == [Kind.TRANSPORT_SKIPPED])
+            with pytest.raises(ConfigurationError, match="started without it"):
+                keyed.set(transport="tcp")
+            with pytest.raises(ConnectionRefusedError):  # nobody listens
+                socket.create_connection(("127.0.0.1", LISTENS), 5)
+        plain = Hooker(cgroup=lab.b.cgroup, transport="tcp,vtl")
+        with socket.socket() as other:
+            other.bind(("", LISTENS))
+            other.listen()
+            with plain:
+                assert f"port {LISTENS}: Address already in use" in skipped(plain)
+        with plain:  # the port is free again
+            assert plain.snapshot()["engine"]["transport"] == "tcp,vtl"
 
     netns.call(lab.b.netns, run)
 

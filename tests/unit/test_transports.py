@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,23 @@ def test_what_is_offered_is_a_list_in_the_clients_order() -> None:
     assert transports.bitmap(chosen) == 1 << 12 | 1 << 1 | 1 << 15
     assert [selected(transports.offer(chosen), 1 << number) for number in (12, 1, 15, 2)] == [12, 1, 15, 0]
     assert is_offered(transports.offer(chosen), 15)
+
+
+@pytest.mark.parametrize(("first", "second"), [("tcp", "mptcp"), ("mptcp", "tcp")])
+def test_of_two_that_want_the_tcp_port_the_later_one_is_skipped(
+    monkeypatch: pytest.MonkeyPatch, first: str, second: str
+) -> None:
+    for name in (first, second):
+        monkeypatch.setitem(registry._registry, name, replace(transports.get(name), probe=there))
+    choice = transports.choose(f"{first},vtl,{second}")
+    assert [one.name for one in choice.taken] == [first, "vtl"]
+    assert choice.skipped == ((second, f"{first}, which is named before it, has the TCP port"),)
+
+
+def test_what_the_engine_leaves_out_is_skipped_too(some: None) -> None:
+    choice = transports.choose("t3,owl,t1").without({3: "a key"})
+    assert str(choice) == "t1"
+    assert choice.skipped == (("owl", registry.NOT_BUILT), ("t3", "a key"))
 
 
 # ---- this machine -----------------------------------------------------------------------------------------
