@@ -21,6 +21,9 @@ DESCRIBING = {"egg_info", "dist_info", "sdist"}  # commands that compile nothing
 PACKAGES = [*find_packages(str(ROOT), include=["hooker", "hooker.*"]), "hooker.bpf"]
 ENGINE = [
     "_fastpath",
+    "carriers.contract",
+    "carriers.datagrams",
+    "carriers.face",
     "carriers.udp",
     "engine.actions",
     "engine.cells",
@@ -74,7 +77,7 @@ ENGINE = [
     "transports.sources",
     "transports.stream",
     "transports.vtl",
-    "transports.vtl_udp",
+    "transports.vtl_over",
     "vtl._loopback",
     "vtl._parts",
     "vtl.aead",

@@ -23,8 +23,7 @@ fuzz/option.pyx
 fuzz/packets.pyx
 fuzz/side.pxd
 hooker/_fastpath.pyx 191
-hooker/carriers/udp.pxd 145
-hooker/carriers/udp.pyx
+hooker/carriers/datagrams.pyx
 hooker/engine/actions.pxd
 hooker/engine/actions.pyx
 hooker/engine/destroy.pyx 131

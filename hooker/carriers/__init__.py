@@ -1,0 +1,1 @@
+"""Carriers: what moves VTL's datagrams between two hosts."""

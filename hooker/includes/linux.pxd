@@ -90,6 +90,7 @@ cdef extern from "<sys/socket.h>" nogil:
     enum:
         AF_INET
         AF_INET6
+        AF_UNIX
         SOCK_STREAM
         SOCK_DGRAM
         SOCK_RAW

@@ -5,7 +5,8 @@ A module has ``make(settings)``, which returns a ``Handle`` (``contract.pyx``). 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
@@ -27,7 +28,7 @@ class Settings:
 
     ``dead_after``: seconds of silence after which a peer is given up. ``datagrams``: bytes of the first and
     of the largest datagram on IPv4. ``congestion``: name of a controller. ``keys``: of 32 bytes each.
-    ``fec``: repairs are sent.
+    ``fec``: repairs are sent. ``parameters``: by the transport's number, those that a user has given.
     """
 
     dead_after: float = 5.0
@@ -35,6 +36,10 @@ class Settings:
     congestion: str = "auto"
     keys: tuple[bytes, ...] = ()
     fec: bool = True
+    parameters: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+
+    def given(self, wire_id: int) -> Mapping[str, int]:
+        return self.parameters.get(wire_id, {})
 
 
 def make(wire_id: int, settings: Settings) -> Handle:

@@ -109,7 +109,8 @@ cdef enum:
 cdef struct vtl_config:
     uint32_t versions[VTL_MAX_VERSIONS]    # spoken, the preferred one first
     uint32_t n_versions
-    uint32_t max_datagram      # UDP payload bytes to search up to on IPv4; 20 fewer on IPv6
+    uint32_t overhead          # bytes of IPv4's header and of the carrier's; 0: UDP's. IPv6: 20 more
+    uint32_t max_datagram      # bytes of a datagram to search up to on IPv4; 20 fewer on IPv6
     uint32_t first_datagram    # what handshakes try first, counted the same; 0: max_datagram
     uint64_t stream_window     # bytes a peer may send ahead of vtl_consumed, one stream
     uint64_t assoc_window      # the same, all streams of an association

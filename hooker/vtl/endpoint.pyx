@@ -40,6 +40,7 @@ from hooker.vtl import reliability as _reliability  # noqa: F401  so do the func
 
 cdef enum:
     MIN_SEND_TARGET = 128 << 10    # bytes
+    HEADERS_UDP = 28               # bytes: IPv4 and UDP
     MAX_LATE = 1000000000          # ns after its deadline; a busy engine is never that late
 
 
@@ -85,6 +86,8 @@ cdef vtl_endpoint *vtl_endpoint_new(const vtl_config *cfg, const vtl_sink *sink)
         return NULL
     ep.channels.size = (sizeof(Channel) + 7) & ~<size_t>7
     ep.cfg = cfg[0]
+    if ep.cfg.overhead == 0:
+        ep.cfg.overhead = HEADERS_UDP
     ep.sink = sink[0]
     ep.congestion = congestion
     ep.reliability = reliability

@@ -29,8 +29,7 @@ cdef enum:
     MAX_PROBES = 3             # RFC 8899 5.1.2
     RAISE = 600                # s, PMTU_RAISE_TIMER, RFC 8899 5.1.1
     NANOSECONDS = 1000000000
-    HEADERS4 = 28              # bytes of IPv4 and UDP
-    HEADERS6 = 48              # bytes of IPv6 and UDP
+    MORE6 = 20                 # bytes by which IPv6's header is larger than IPv4's
     ETHERNET = 1500            # bytes; RFC 894
     STEP = 16                  # bytes; a smaller gain is worth no more probes
     JUMBO_STEP = 4             # above Ethernet: this part of the size
@@ -41,16 +40,16 @@ cdef uint32_t[LINKS] LINK_MTU = [1280, 1400, 1420, 1440, 1450, 1460, 1480, 1492,
 
 
 cdef inline uint32_t headers(const Assoc *a) noexcept nogil:
-    return HEADERS4 if is_v4(a.peer.ip) else HEADERS6
+    return a.ep.cfg.overhead if is_v4(a.peer.ip) else a.ep.cfg.overhead + MORE6
 
 
 cdef inline uint32_t largest(const Assoc *a) noexcept nogil:
-    return a.ep.cfg.max_datagram + HEADERS4 - headers(a)
+    return a.ep.cfg.max_datagram + a.ep.cfg.overhead - headers(a)
 
 
 cdef uint32_t pmtu_first(const Assoc *a) noexcept nogil:
     cdef uint32_t first = a.ep.cfg.first_datagram
-    return min(first + HEADERS4 - headers(a), largest(a)) if first > 0 else largest(a)
+    return min(first + a.ep.cfg.overhead - headers(a), largest(a)) if first > 0 else largest(a)
 
 
 cdef void use(Assoc *a, uint32_t size) noexcept nogil:

@@ -1,9 +1,9 @@
-"""VTL over UDP as a transport: one VTL endpoint, the sockets of its datagrams, and their batches."""
+"""VTL over a carrier as a transport: one VTL endpoint, the carrier of its datagrams, and their batches."""
 
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
-from hooker.carriers.udp cimport *
+from hooker.carriers.contract cimport *
 from hooker.flow.messages cimport MESSAGE_FINE, Message
 from hooker.includes.clock cimport clock_ns
 from hooker.includes.linux cimport EMSGSIZE, EPOLLERR, EPOLLIN, errno
@@ -18,7 +18,6 @@ from hooker.vtl.pages cimport pages, pages_free, pages_give, pages_take
 from hooker.transports import check_congestion
 
 cdef enum:
-    WIRE_ID = 1
     BUDGET = 192 << 20         # bytes that peers may make the engine hold
     CHANNEL_QUEUE = 8 << 20    # bytes of one flow's that wait: more than a TCP's window, as a rule
     STREAM_WINDOW = 1 << 16    # bytes: nobody has streams
@@ -27,27 +26,30 @@ cdef enum:
     IDLE_AFTER = 120000000000
     HANDSHAKE_TIMEOUT = 3000000000
     DATAGRAMS = 512            # of one batch
-    IOVECS = 4096
     SCRATCH = 512 * 192        # bytes of headers and control frames in a batch
     BUILDS = 16                # batches in one round
     FULL_PAUSE = 100000        # ns until a full socket is tried again
     PATH_ERRORS = 16           # in one round
     LATE_BATCHES = 256         # of datagrams, after a silence
 
-cdef const uint8_t *OPTIONS = b"\x01\x03vtl\x02\x03udp"
+    HEADERS = 28               # bytes of IPv4 and UDP: Settings.datagrams are what is left of links by these
+    OPTIONS = 64               # bytes
+    OPTION_TRANSPORT = 1
+    OPTION_CARRIER = 2
 
 cdef extern from "<sys/random.h>" nogil:
     ssize_t getrandom(void *buf, size_t n, unsigned int flags)
 
 cdef struct VtlCounts:
     vtl_counters core
-    uint64_t forged, datagrams_dropped, send_calls, recv_calls, send_errors, sent, received
-    bint gso
+    uint64_t forged, datagrams_dropped, send_calls, recv_calls, send_errors, sent, received, damaged
+    bint trains
 
 cdef struct VtlTransport:
     Transport base
     vtl_endpoint *vtl          # NULL: shut
-    udp_carrier udp
+    Carrier *carrier
+    uint8_t options[OPTIONS]
     vtl_batch batch
     uint32_t batch_at          # datagrams of the batch already sent
     VtlAssociation *all
@@ -215,21 +217,22 @@ cdef void fill_sink(vtl_sink *s, VtlTransport *t) noexcept nogil:
 # ---- datagrams ---------------------------------------------------------------------------------------
 
 cdef int vu_open(Transport *t, uint16_t port, uint16_t *bound) noexcept nogil:
-    cdef udp_carrier *udp = &T(t).udp
-    cdef int r = udp_open(udp, port, bound), which
-    for which in range(2 if r == 0 else 0):
-        if udp.fd[which] >= 0 and watch_file(t, udp.fd[which], EPOLLIN, which) < 0:
+    cdef Carrier *c = T(t).carrier
+    cdef int r = c.ops.open(c, port, bound), which, fd
+    for which in range(C_DESCRIPTORS if r == 0 else 0):
+        fd = c.ops.descriptor(c, which)
+        if fd >= 0 and watch_file(t, fd, EPOLLIN, which) < 0:
             r = -errno
-            udp_close(udp)
+            c.ops.close(c)
             return r
     return r
 
 
 cdef void take_path_errors(VtlTransport *t, int which, uint64_t now) noexcept nogil:
-    cdef udp_icmp e
+    cdef PathError e
     cdef int i, err
     for i in range(PATH_ERRORS):
-        err = udp_error(&t.udp, which, &e)
+        err = t.carrier.ops.error(t.carrier, which, &e)
         if err == 0:
             return
         if err != EMSGSIZE:
@@ -238,13 +241,14 @@ cdef void take_path_errors(VtlTransport *t, int which, uint64_t now) noexcept no
 
 cdef int take_datagrams(VtlTransport *t, int which, uint64_t now) noexcept nogil:
     """A batch from the network; how many trains. Messages point into it until they are settled."""
-    cdef udp_datagram d
+    cdef Carrier *c = t.carrier
+    cdef Datagram d
     cdef uint32_t offset
     cdef int i
-    cdef int trains = udp_receive(&t.udp, which)
+    cdef int trains = c.ops.receive(c, which)
     for i in range(trains):
         offset = 0
-        while udp_split(&t.udp, i, &offset, &d):
+        while c.ops.split(c, i, &offset, &d):
             if vtl_recv(t.vtl, d.data, d.size, &d.source, d.ecn, now):
                 t.datagrams_dropped += 1
     t.base.sink.settle(t.base.sink.ctx)
@@ -259,9 +263,10 @@ cdef void vu_ready(Transport *t, uint32_t own, uint32_t events, uint64_t now) no
 
 cdef void vu_catch_up(Transport *t, uint64_t now) noexcept nogil:
     cdef int which, i
-    for which in range(2):
+    cdef Carrier *c = T(t).carrier
+    for which in range(C_DESCRIPTORS):
         for i in range(LATE_BATCHES):
-            if T(t).udp.fd[which] < 0 or take_datagrams(T(t), which, now) <= 0:
+            if c.ops.descriptor(c, which) < 0 or take_datagrams(T(t), which, now) <= 0:
                 break
 
 
@@ -279,7 +284,7 @@ cdef void vu_flush(Transport *base, uint64_t now) noexcept nogil:
             t.batch_at = 0
             if vtl_build(t.vtl, &t.batch, now) <= 0:
                 return
-        t.batch_at = udp_send(&t.udp, &t.batch, t.batch_at)
+        t.batch_at = t.carrier.ops.send(t.carrier, &t.batch, t.batch_at)
         if is_full(t):
             return                              # it goes on in the next round
 
@@ -312,12 +317,13 @@ cdef void vu_note(Transport *base) noexcept nogil:
         vtl_get_counters(t.vtl, &n.core)
         n.forged = vtl_drops(t.vtl, VTL_DROP_AUTH)
     n.datagrams_dropped = t.datagrams_dropped
-    n.send_calls, n.recv_calls, n.send_errors = t.udp.send_calls, t.udp.recv_calls, t.udp.send_errors
-    n.sent, n.received, n.gso = t.udp.datagrams_sent, t.udp.datagrams_received, t.udp.gso
+    n.send_calls, n.recv_calls = t.carrier.send_calls, t.carrier.recv_calls
+    n.send_errors, n.damaged = t.carrier.send_errors, t.carrier.damaged
+    n.sent, n.received, n.trains = t.carrier.sent, t.carrier.received, t.carrier.trains
 
 
 cdef void vu_close_files(Transport *t) noexcept nogil:
-    udp_close(&T(t).udp)
+    T(t).carrier.ops.close(T(t).carrier)
 
 
 cdef void vu_shut(Transport *base) noexcept nogil:
@@ -330,7 +336,7 @@ cdef void vu_shut(Transport *base) noexcept nogil:
     while t.all != NULL:
         forget(t, t.all)
     pages_free(&t.channels)
-    udp_close(&t.udp)
+    t.carrier.ops.close(t.carrier)
 
 
 cdef void vu_free(Transport *base) noexcept nogil:
@@ -340,6 +346,7 @@ cdef void vu_free(Transport *base) noexcept nogil:
     free(t.batch.dgram)
     free(t.batch.scratch)
     free(t.batch.sealed)
+    t.carrier.ops.free(t.carrier)
     free(t)
 
 
@@ -350,7 +357,8 @@ cdef Association *vu_connect(Transport *t, const PeerAddress *to, uint64_t now) 
     cdef vtl_assoc *a
     memset(&address, 0, sizeof(address))
     memcpy(address.ip, to.ip, 16)
-    address.port = to.port
+    if T(t).carrier.properties & C_PORTS:
+        address.port = to.port
     a = vtl_connect(T(t).vtl, &address, now)
     return <Association *>known(T(t), a) if a != NULL else NULL
 
@@ -488,17 +496,25 @@ OPS.at_rest = vu_at_rest
 
 # ---- made --------------------------------------------------------------------------------------------
 
-cdef class VtlOverUdp(Handle):
+cdef class VtlOver(Handle):
     """See contract.pyx."""
 
     cdef dict counted(self):
-        cdef VtlCounts *n = &T(self.t).noted
-        out = {
-            "udp_send_calls": n.send_calls, "udp_recv_calls": n.recv_calls, "udp_send_errors": n.send_errors,
-            "datagrams_sent": n.sent, "datagrams_received": n.received, "gso": int(n.gso),
-            "datagrams_dropped": n.datagrams_dropped, "vtl.forged": n.forged,
+        cdef VtlTransport *t = T(self.t)
+        cdef VtlCounts *n = &t.noted
+        cdef str carrier = (<bytes>t.options[7:7 + t.options[6]]).decode()
+        cdef str own = "" if self.name == "vtl" else f"{self.name}."    # an engine may have several
+        cdef dict out = {
+            f"{own}{carrier}_send_calls": n.send_calls, f"{own}{carrier}_recv_calls": n.recv_calls,
+            f"{own}{carrier}_send_errors": n.send_errors,
+            f"{own}datagrams_sent": n.sent, f"{own}datagrams_received": n.received,
+            f"{own}datagrams_dropped": n.datagrams_dropped, f"{self.name}.forged": n.forged,
         }
-        out.update({f"vtl.{name}": count for name, count in (<dict>n.core).items()})
+        if t.carrier.properties & C_TRAINS:
+            out[f"{own}gso"] = int(n.trains)
+        if not t.carrier.properties & C_CHECKED:
+            out[f"{own}datagrams_damaged"] = n.damaged
+        out.update({f"{self.name}.{name}": count for name, count in (<dict>n.core).items()})
         return out
 
     cdef dict row(self, const uint8_t *row):
@@ -507,8 +523,8 @@ cdef class VtlOverUdp(Handle):
 
 cdef int allocate(VtlTransport *t, size_t sealed) except -1:
     t.channels.size = (sizeof(VtlChannel) + 7) & ~<size_t>7
-    t.batch.iov = <iovec *>malloc(IOVECS * sizeof(iovec))
-    t.batch.iov_cap = IOVECS
+    t.batch.iov = <iovec *>malloc(MOST_PARTS * sizeof(iovec))
+    t.batch.iov_cap = MOST_PARTS
     t.batch.dgram = <vtl_datagram *>malloc(DATAGRAMS * sizeof(vtl_datagram))
     t.batch.dgram_cap = DATAGRAMS
     t.batch.scratch = <uint8_t *>malloc(SCRATCH)
@@ -521,12 +537,13 @@ cdef int allocate(VtlTransport *t, size_t sealed) except -1:
     return 0
 
 
-cdef int configure(vtl_config *c, settings) except -1:
+cdef int configure(vtl_config *c, uint32_t overhead, settings) except -1:
     cdef bytes name = check_congestion(settings.congestion).encode()    # perhaps unregistered meanwhile
     cdef bytes key
     memset(c, 0, sizeof(vtl_config))
     c.versions[0] = c.n_versions = 1
-    c.first_datagram, c.max_datagram = settings.datagrams
+    c.first_datagram, c.max_datagram = [size + HEADERS - overhead for size in settings.datagrams]
+    c.overhead = overhead
     for key in settings.keys:
         memcpy(c.key[c.keys], <const char *>key, VTL_KEY_SIZE)
         c.keys += 1
@@ -545,22 +562,39 @@ cdef int configure(vtl_config *c, settings) except -1:
     return 0
 
 
-def make(settings):
-    """VTL over UDP. Raises MemoryError, ConfigurationError for an unknown congestion controller."""
-    cdef VtlOverUdp handle = VtlOverUdp.__new__(VtlOverUdp)
-    cdef VtlTransport *t = <VtlTransport *>calloc(1, sizeof(VtlTransport))
+cdef int say_names(VtlTransport *t, bytes carrier) except -1:
+    """HELLO's options: what it is, and over what."""
+    cdef bytes options = bytes([OPTION_TRANSPORT, 3]) + b"vtl"
+    options += bytes([OPTION_CARRIER, len(carrier)]) + carrier
+    if len(options) > OPTIONS:
+        raise ValueError(f"a carrier's name of {len(carrier)} bytes")
+    memcpy(t.options, <const char *>options, len(options))
+    t.base.options, t.base.options_n = t.options, <uint32_t>len(options)
+    return 0
+
+
+def make(str name not None, uint8_t wire_id, CarrierHandle carrier not None, settings):
+    """VTL over that carrier, which is used up.
+
+    Raises MemoryError, ConfigurationError for an unknown congestion controller.
+    """
+    cdef VtlOver handle = VtlOver.__new__(VtlOver)
+    cdef VtlTransport *t
     cdef vtl_config c
     cdef vtl_sink sink
+    if carrier.used:
+        raise ValueError("a carrier goes into one transport")
+    t = <VtlTransport *>calloc(1, sizeof(VtlTransport))
     if t == NULL:
         raise MemoryError("VTL endpoint")
     t.base.ops = &OPS
-    t.udp.fd[0] = t.udp.fd[1] = -1
+    t.carrier, carrier.used = carrier.c, True
     handle.t = &t.base                              # which frees it
-    handle.name = "vtl"
+    handle.name = name
     t.base.properties = T_REPAIRS | T_INTEGRITY | T_CONGESTION | (T_PATH_BOUND if settings.keys else 0)
-    t.base.wire_id = WIRE_ID
-    t.base.options, t.base.options_n = OPTIONS, 10
-    configure(&c, settings)
+    t.base.wire_id = wire_id
+    say_names(t, carrier.name.encode())
+    configure(&c, t.carrier.overhead, settings)
     allocate(t, DATAGRAMS * <size_t>c.max_datagram if c.keys else 0)
     memset(&sink, 0, sizeof(sink))
     fill_sink(&sink, t)

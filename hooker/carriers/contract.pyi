@@ -1,0 +1,2 @@
+class CarrierHandle:
+    name: str
