@@ -405,7 +405,7 @@ cdef class Worker:
     mapped records of redirected flows; `adopt_fd`, `redirect_fd`: the program that adopts, and the socket that
     messages are redirected to. Without them nothing is. `tap(frames, payload)`: see hooker/engine/tap.pyx.
     `transports`: numbers of those that flows may be moved onto, as in the TCP option, the preferred one first; all
-    listen on `port`. What the settings exclude, and what cannot have that port, is left out as long as another one remains:
+    listen on `port`; `parameters`: of each, by number, where a user has given any. What the settings exclude, and what cannot have that port, is left out as long as another one remains:
     `skipped` has the reasons, by number. `run()` returns after `stop()`; call it in a thread of its own. All times are seconds, all sizes bytes.
     Raises OSError when a socket cannot be made, ConfigurationError when the settings leave no transport, MemoryError,
     KernelError for a map that cannot be mapped.
@@ -431,7 +431,8 @@ cdef class Worker:
                  uint32_t max_flows, uint16_t port, uint16_t peer_port, tuple transports, int tun_fd, uint32_t tun_queue=QUEUE, int warm_fd=-1, uint32_t mark=0,
                  double hold_time=0.0, double avoid_time=60.0, double dead_after=5.0, tuple datagrams=(1472, 1472), congestion="auto",
                  tuple keys=(), bint fec=True, double busy_poll=0.0, bint listening=True, uint32_t slabs=SLABS,
-                 str trail="auto", size_t redirects=0, int adopt_fd=-1, int redirect_fd=-1, tap=None):
+                 str trail="auto", size_t redirects=0, int adopt_fd=-1, int redirect_fd=-1, tap=None,
+                 dict parameters={}):
         cdef worker *w = &self.w
         cdef uint16_t bound = 0
         cdef int r
@@ -467,7 +468,7 @@ cdef class Worker:
             raise OSError(-r, f"cannot open a raw socket: {os.strerror(-r)}")
         self.allocate(slabs)
         self.open_epoll()
-        self.make_transports(transports, Settings(dead_after, datagrams, congestion, keys, fec))
+        self.make_transports(transports, Settings(dead_after, datagrams, congestion, keys, fec, parameters))
         bound = self.open_transports(port)
         self.port = w.port = bound
 

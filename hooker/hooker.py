@@ -298,6 +298,7 @@ class Hooker:
                 port=self.listen_port,
                 peer_port=transports.DEFAULT_PORT if self.listen_port == 0 else self.listen_port,
                 transports=tuple(one.wire_id for one in self._chosen.taken),
+                parameters={one.wire_id: dict(one.given) for one in self._chosen.taken},
                 mark=self._lane.mark,
                 datagrams=datagram_sizes(),
                 congestion=self.congestion,

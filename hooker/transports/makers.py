@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _MODULES = {  # by the transport's number in the TCP option
     1: "hooker.transports.vtl_udp",
+    2: "hooker.transports.vtl_udplite",
+    4: "hooker.transports.vtl_ip",
     11: "hooker.transports.mptcp",
     12: "hooker.transports.tcp",
 }

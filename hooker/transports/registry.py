@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hooker import checks
 from hooker.errors import ConfigurationError, HookerError
@@ -12,6 +12,7 @@ from hooker.transports.sockets import Probe
 
 OFFER_MOST = 6  # that an option's list has room for: HK_OFFER_MOST
 WIRE_IDS = (1, 15)
+LEAST_DATAGRAM = 1200  # bytes, that each path of VTL's carries
 NOT_BUILT = "this version of Hooker does not have it"
 TCP_PORTS = {"tcp", "mptcp"}  # carriers whose listeners take each other's ports
 SELECTIVE_REPEAT, BY_TCP, OWN = "selective-repeat", "none", "its own"
@@ -24,7 +25,8 @@ class Transport:
     ``wire_id`` stands for it in the TCP option and in HELLO. ``carrier``: what its packets or messages ride
     on, whose ports it listens on. ``reliability``: what repairs losses, a function of VTL's, "none" (the
     applications' TCPs do) or "its own". ``probe`` raises HookerError if this machine lacks what it needs;
-    ``built``: there is code for it.
+    ``built``: there is code for it. ``takes``: names of parameters, with the least and the greatest number
+    that each may be; ``given``: those that a user has written behind the name.
     """
 
     name: str
@@ -34,6 +36,12 @@ class Transport:
     reliability: str
     probe: Probe = sockets.udp
     built: bool = True
+    takes: tuple[tuple[str, int, int], ...] = ()
+    given: tuple[tuple[str, int], ...] = ()
+
+    def __str__(self) -> str:
+        """As users write it."""
+        return ":".join([self.name, *(f"{name}={value}" for name, value in self.given)])
 
     def available(self) -> tuple[bool, str]:
         """Whether flows can be moved onto it here, and why not."""
@@ -56,7 +64,7 @@ class Choice:
     skipped: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        return ",".join(transport.name for transport in self.taken)
+        return ",".join(map(str, self.taken))
 
     def without(self, skipped: dict[int, str]) -> Choice:
         """What remains when these, by their numbers and for these reasons, are skipped, too."""
@@ -70,8 +78,8 @@ _registry: dict[str, Transport] = {}
 
 def register(transport: Transport) -> Transport:
     """Raises ConfigurationError when the name or the number is taken or does not fit."""
-    if not transport.name or "," in transport.name:
-        raise ConfigurationError(f"transport {transport.name!r}: a name has a letter and no comma")
+    if not transport.name or set(",:") & set(transport.name):
+        raise ConfigurationError(f"transport {transport.name!r}: a name has a letter, no comma and no colon")
     checks.integer(f"transport {transport.name!r}: wire id", transport.wire_id, *WIRE_IDS)
     for known in _registry.values():
         if known.name == transport.name or known.wire_id == transport.wire_id:
@@ -108,7 +116,8 @@ def name_of(wire_id: int) -> str:
 
 
 def choose(wanted: str | Sequence[str], among: Sequence[Transport] | None = None) -> Choice:
-    """The transports that are offered to peers, and taken from them: names with commas, or a list of names.
+    """The transports that are offered to peers, and taken from them: names with commas, or a list of names,
+    each with parameters if it takes any (``vtl+udplite:coverage=40``).
 
     ``among`` are those that a running engine has; None: it is not there yet. What cannot be had is skipped as
     long as another one remains. Raises ConfigurationError if none does, with each reason.
@@ -116,11 +125,13 @@ def choose(wanted: str | Sequence[str], among: Sequence[Transport] | None = None
     taken: list[Transport] = []
     skipped: list[tuple[str, str]] = []
     for name in _split(wanted):
-        why = _why_not(name, taken, among)
-        if why:
+        transport, why = _meant(name)
+        if transport is not None:
+            why = _why_not(transport, taken, among)
+        if transport is None or why:
             skipped.append((name, why))
         else:
-            taken.append(_registry[name])
+            taken.append(transport)
     if not taken:
         said = "; ".join(f"transport {name!r}: {why}" for name, why in skipped) or "no transport is named"
         there = _here() if among is None else [transport.name for transport in among]
@@ -135,11 +146,29 @@ def _split(wanted: str | Sequence[str]) -> list[str]:
     return [name.strip() for name in names]
 
 
-def _why_not(name: str, taken: list[Transport], among: Sequence[Transport] | None) -> str:
+def _meant(text: str) -> tuple[Transport | None, str]:
+    """The transport with the parameters that are behind its name; or None, and why not."""
+    name, *parameters = text.split(":")
     transport = _registry.get(name)
     if transport is None:
-        return "there is none of that name"
-    if transport in taken:
+        return None, "there is none of that name"
+    given: dict[str, int] = {}
+    for parameter in parameters:
+        key, _, value = parameter.partition("=")
+        ranges = {known: (least, most) for known, least, most in transport.takes}
+        if key not in ranges:
+            return None, f"it takes no {key!r}" + (f", but {', '.join(ranges)}" if ranges else "")
+        least, most = ranges[key]
+        if key in given or not (value.isascii() and value.isdigit() and len(value) <= len(str(most))):
+            return None, f"{key} is one number from {least} to {most}"
+        if not least <= int(value) <= most:
+            return None, f"{key} is from {least} to {most}, not {value}"
+        given[key] = int(value)
+    return replace(transport, given=tuple(given.items())), ""
+
+
+def _why_not(transport: Transport, taken: list[Transport], among: Sequence[Transport] | None) -> str:
+    if any(transport.wire_id == one.wire_id for one in taken):
         return "named twice"
     if len(taken) == OFFER_MOST:
         return f"{OFFER_MOST} are the most that are offered"
@@ -147,7 +176,10 @@ def _why_not(name: str, taken: list[Transport], among: Sequence[Transport] | Non
     if before:
         return f"{before}, which is named before it, has the TCP port"
     if among is not None:
-        return "" if transport in among else "the engine was started without it"
+        opened = [one for one in among if one.wire_id == transport.wire_id]
+        if not opened:
+            return "the engine was started without it"
+        return "" if transport.given in ((), opened[0].given) else f"the engine was started with {opened[0]}"
     return transport.available()[1]
 
 
@@ -168,12 +200,21 @@ def bitmap(chosen: Sequence[Transport]) -> int:
 VTL = register(
     Transport("vtl", 1, "datagrams of our own: BBR or CUBIC, FEC, encryption", "udp", SELECTIVE_REPEAT)
 )
-for _name, _id, _carrier, _probe in (
-    ("vtl+udplite", 2, "udplite", sockets.udplite),
-    ("vtl+dccp", 3, "dccp", sockets.dccp),
-    ("vtl+ip", 4, "ip", sockets.raw),
-):
-    register(Transport(_name, _id, f"vtl over {_carrier}", _carrier, SELECTIVE_REPEAT, _probe, built=False))
+register(
+    Transport(
+        "vtl+udplite",
+        2,
+        "vtl over udplite: how much the kernel's checksum covers can be set",
+        "udplite",
+        SELECTIVE_REPEAT,
+        sockets.udplite,
+        takes=(("coverage", 0, LEAST_DATAGRAM),),
+    )
+)
+register(Transport("vtl+dccp", 3, "vtl over dccp", "dccp", SELECTIVE_REPEAT, sockets.dccp, built=False))
+register(
+    Transport("vtl+ip", 4, "vtl over IP itself, protocol 253: no ports", "ip", SELECTIVE_REPEAT, sockets.raw)
+)
 for _name, _id, _probe in (
     ("udp", 5, sockets.udp),
     ("udplite", 6, sockets.udplite),

@@ -20,7 +20,7 @@ from hooker.flow.messages import decode, encode
 from hooker.transports.face import Lone
 from hooker.transports.makers import Settings, make
 
-IDS = {"vtl": 1, "mptcp": 11, "tcp": 12}
+IDS = {"vtl": 1, "vtl+udplite": 2, "mptcp": 11, "tcp": 12}
 STREAMS = ["mptcp", "tcp"]
 HOME = bytes(10) + b"\xff\xff\x7f\x00\x00\x01"
 TOKEN = 0x1122334455667788
@@ -221,10 +221,10 @@ def test_loans_come_back_when_an_association_ends(pair: Pair) -> None:
 
 def test_nobody_there(name: str) -> None:
     a = lone(name)
-    probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM if name == "vtl" else socket.SOCK_STREAM)
+    probe = socket.socket(socket.AF_INET, socket.SOCK_STREAM if name in STREAMS else socket.SOCK_DGRAM)
     probe.bind(("127.0.0.1", 0))  # not listening
     port = probe.getsockname()[1]
-    if name == "vtl":
+    if name not in STREAMS:
         probe.close()
     there = a.connect(HOME, port)
     end = time.monotonic() + 6
@@ -288,8 +288,8 @@ def test_one_that_was_never_opened_is_freed(name: str) -> None:
 def test_an_unknown_number_and_a_key_where_none_goes(name: str) -> None:
     with pytest.raises(ConfigurationError, match="number 99"):
         make(99, Settings())
-    if name == "vtl":
-        assert make(1, Settings(keys=(bytes(32),))).name == "vtl"
+    if name not in STREAMS:
+        assert make(IDS[name], Settings(keys=(bytes(32),))).name == name
     else:
         with pytest.raises(ConfigurationError, match="does not encrypt"):
             make(IDS[name], Settings(keys=(bytes(32),)))

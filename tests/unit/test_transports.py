@@ -73,7 +73,8 @@ def test_a_registered_transport_is_found_and_listed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "wire_id"), [("vtl", 13), ("other", 1), ("big", 16), ("none", 0), ("", 13), ("a,b", 13)]
+    ("name", "wire_id"),
+    [("vtl", 13), ("other", 1), ("big", 16), ("none", 0), ("", 13), ("a,b", 13), ("a:b", 13)],
 )
 def test_a_name_or_number_cannot_be_taken_twice_and_must_fit(name: str, wire_id: int) -> None:
     with pytest.raises(ConfigurationError):
@@ -193,6 +194,53 @@ def test_what_cannot_be_had_is_skipped_with_a_reason(
     assert [(e.kind, e.reason) for e in events] == [
         (Kind.TRANSPORT_SKIPPED, f"{name}: {why}") for name, why in skipped.items()
     ]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "given", "why"),
+    [
+        ("t:x=0", (("x", 0),), ""),
+        ("t:x=10:y=3", (("x", 10), ("y", 3)), ""),
+        ("t", (), ""),
+        ("t:x=11", None, "x is from 0 to 10, not 11"),
+        ("t:x=100", None, "x is one number from 0 to 10"),
+        ("t:x=-1", None, "x is one number from 0 to 10"),
+        ("t:x=\u0663", None, "x is one number from 0 to 10"),
+        ("t:x", None, "x is one number from 0 to 10"),
+        ("t:x=1:x=2", None, "x is one number from 0 to 10"),
+        ("t:y=1", None, "y is from 2 to 3, not 1"),
+        ("t:ccid=9", None, "it takes no 'ccid', but x, y"),
+        ("t:", None, "it takes no '', but x, y"),
+        ("plain:x=1", None, "it takes no 'x'"),
+    ],
+)
+def test_parameters_are_behind_the_name_and_within_their_range(
+    some: None, wanted: str, given: tuple[tuple[str, int], ...] | None, why: str
+) -> None:
+    takes = (("x", 0, 10), ("y", 2, 3))
+    transports.register(Transport("t", 13, "with parameters", "udp", "its own", there, takes=takes))
+    transports.register(made("plain", 14))
+    choice = transports.choose([wanted, "t1"])
+    if given is None:
+        assert (str(choice), choice.skipped) == ("t1", ((wanted, why),))
+    else:
+        assert (str(choice), choice.taken[0].given) == (f"{wanted},t1", given)
+
+
+def test_a_running_engine_keeps_its_parameters(some: None) -> None:
+    takes = (("x", 0, 10),)
+    transports.register(Transport("t", 13, "with parameters", "udp", "its own", there, takes=takes))
+    opened = transports.choose("t:x=5,t1").taken
+    assert str(transports.choose("t1,t", opened)) == "t1,t"
+    assert str(transports.choose("t:x=5", opened)) == "t:x=5"
+    assert transports.choose("t1,t:x=6", opened).skipped == (("t:x=6", "the engine was started with t:x=5"),)
+
+
+def test_udplite_takes_a_coverage_within_the_least_datagram() -> None:
+    if transports.get("vtl+udplite").available()[0]:
+        assert transports.choose("vtl+udplite:coverage=1200").taken[0].given == (("coverage", 1200),)
+    with pytest.raises(ConfigurationError, match="coverage is from 0 to 1200, not 1201"):
+        transports.choose("vtl+udplite:coverage=1201")
 
 
 def test_of_a_running_engine_only_what_it_has_can_be_chosen(some: None) -> None:

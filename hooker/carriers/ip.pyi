@@ -1,0 +1,3 @@
+from hooker.carriers.contract import CarrierHandle
+
+def make() -> CarrierHandle: ...

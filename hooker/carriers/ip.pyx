@@ -1,0 +1,92 @@
+"""IP itself as a carrier: protocol 253, for experiments and testing (RFC 3692), by raw sockets.
+
+There are no ports, so what comes for the protocol comes to whoever has a socket of it: a network namespace
+has one engine with this carrier, which a name in the abstract namespace of UNIX sockets (unix(7)) sees to.
+Where there is none the kernel answers with ICMP: protocol unreachable (RFC 1122 3.2.2.1), or unrecognized
+next header (RFC 4443 3.4).
+"""
+
+from libc.stdint cimport uint16_t
+from libc.string cimport memcpy, memset
+from hooker.carriers.contract cimport *
+from hooker.carriers.datagrams cimport *
+from hooker.includes.linux cimport (
+    AF_UNIX, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_RAW, bind, close, errno, sockaddr, sockaddr_storage, socket,
+)
+
+cdef enum:
+    PROTOCOL = 253
+    LOCK_NAME = 16             # bytes
+    PORT_FIRST = 0x8000        # of those that are nobody's (RFC 6335: of private use from 49,152 on)
+
+cdef const char *LOCK = b"\0hooker-proto253"
+
+cdef extern from "<sys/random.h>" nogil:
+    ssize_t getrandom(void *buf, size_t n, unsigned int flags)
+
+cdef struct Ip:
+    Sockets sockets
+    int lock                   # -1: not open
+
+
+cdef int open_family(Carrier *c, int family, uint16_t port) noexcept nogil:
+    return open_socket(SOCK_RAW, PROTOCOL, family)
+
+
+cdef int take_lock() noexcept nogil:
+    """A descriptor, or -errno: EADDRINUSE when another engine here has it."""
+    cdef sockaddr_storage a
+    cdef int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)
+    cdef int err
+    if fd < 0:
+        return -errno
+    memset(&a, 0, sizeof(a))
+    a.ss_family = AF_UNIX
+    memcpy(<char *>&a + sizeof(a.ss_family), LOCK, LOCK_NAME)
+    if bind(fd, <sockaddr *>&a, sizeof(a.ss_family) + LOCK_NAME) < 0:
+        err = errno
+        close(fd)
+        return -err
+    return fd
+
+
+cdef void ip_close(Carrier *c) noexcept nogil:
+    sockets_close(c)
+    if (<Ip *>c).lock >= 0:
+        close((<Ip *>c).lock)
+    (<Ip *>c).lock = -1
+
+
+cdef void ip_free(Carrier *c) noexcept nogil:
+    ip_close(c)
+    sockets_free(c)
+
+
+cdef int ip_open(Carrier *c, uint16_t port, uint16_t *bound) noexcept nogil:
+    cdef int r = take_lock()
+    if r < 0:
+        return r
+    (<Ip *>c).lock = r
+    if port == 0:
+        getrandom(&port, sizeof(port), 0)
+        port |= PORT_FIRST
+    r = sockets_open(<Sockets *>c, open_family, port, bound)
+    if r < 0:
+        ip_close(c)
+    return r
+
+
+cdef CarrierOps OPS
+OPS.open, OPS.close, OPS.free = ip_open, ip_close, ip_free
+OPS.descriptor, OPS.receive, OPS.split = sockets_descriptor, sockets_receive, sockets_split
+OPS.send, OPS.error = sockets_send, sockets_error
+
+
+def make():
+    """Raises MemoryError."""
+    cdef CarrierHandle handle = CarrierHandle.__new__(CarrierHandle)
+    cdef Carrier *c = <Carrier *>sockets_new(&OPS, C_ECN, 0, sizeof(Ip))
+    handle.hold("ip", c)
+    (<Sockets *>c).headers = True
+    (<Ip *>c).lock = -1
+    return handle
