@@ -207,19 +207,19 @@ def transports(as_json: bool) -> int:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, on the last line.")
 def status(as_json: bool) -> int:
     """Show the live engines with their peers and flows."""
-    from hooker.control.status_socket import snapshots
+    from hooker.control import status_socket
 
-    found = snapshots()
-    if not found:
+    found, silent = status_socket.answers()
+    if not found and not silent:
         require_root("hooker status")  # engines are root's, and answer nobody else
     if as_json:
-        print(json.dumps({"engines": found}))
+        print(json.dumps({"engines": found, "silent": silent}))
     else:
         from rich.console import Console
 
         from hooker.cli.status import show
 
-        show(found, Console())
+        show(found, Console(), silent)
     return 0
 
 
@@ -245,9 +245,10 @@ def change(transport: str | None, pid: int | None) -> int:
 
 def _only_engine() -> int:
     """Its pid. Raises ConfigurationError unless there is one."""
-    from hooker.control.status_socket import snapshots
+    from hooker.control import status_socket
 
-    pids = [int(found["engine"]["pid"]) for found in snapshots()]
+    found, silent = status_socket.answers()
+    pids = [int(snapshot["engine"]["pid"]) for snapshot in found] + list(silent)
     if not pids:
         raise ConfigurationError("no engine is running", remedy="hooker up, or hooker run")
     if len(pids) > 1:

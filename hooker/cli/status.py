@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -14,11 +14,16 @@ from hooker.control.status_socket import Snapshot
 NONE = "no engine is running"
 
 
-def show(snapshots: list[Snapshot], console: Console) -> None:
-    """Tables of engines, peers, flows, and the reasons of flows left to TCP and of those that have ended."""
-    if not snapshots:
+def show(snapshots: list[Snapshot], console: Console, silent: Mapping[int, str] = {}) -> None:
+    """Tables of engines, peers, flows, and the reasons of flows left to TCP and of those that have ended.
+
+    ``silent``: of engines that have given no snapshot, why, by pid.
+    """
+    if not snapshots and not silent:
         console.print(NONE)
         return
+    for pid, why in silent.items():
+        console.print(f"engine {pid} does not answer: {why}", highlight=False, markup=False, soft_wrap=True)
     for snapshot in snapshots:
         engine = snapshot["engine"]
         console.print(

@@ -7,6 +7,7 @@ nothing for SILENCE gets the snapshot. The socket is its user's alone (0600).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -35,6 +36,7 @@ REQUEST_TIMEOUT = 1.0  # s, for all of a request; a client that is slower holds 
 MAX_REQUEST = 4096  # bytes
 SEND_TIMEOUT = 1.0  # s, for one reply; a client that does not read holds up the others so long
 QUERY_TIMEOUT = 3.0  # s, for an engine to answer
+LAST_MOMENT = 0.05  # s that each has, whatever the others took
 REPLY_TIMEOUT = 30.0  # s, for all of its answer
 MAX_REPLY = 64 << 20  # bytes
 
@@ -170,14 +172,35 @@ class ControlServer:
         self.close()
 
 
+def answers() -> tuple[list[Snapshot], dict[int, str]]:
+    """The snapshots of all live engines of this user, by pid; of those that give none, why, by pid.
+
+    All are asked at once. Sockets of dead ones are removed.
+    """
+    found: list[Snapshot] = []
+    silent: dict[int, str] = {}
+    until = time.monotonic() + QUERY_TIMEOUT
+    with contextlib.ExitStack() as stack:
+        asked = []
+        for pid, path in _sockets():
+            client = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            asked.append((pid, path, client, _asked(client, path, {}, until)))
+        for pid, path, client, error in asked:
+            reply = error or _reply_to(client, until)
+            if isinstance(reply, ConnectionRefusedError):
+                path.unlink(missing_ok=True)  # nobody listens: its process is dead
+            elif isinstance(reply, Exception):
+                silent[pid] = _why(reply)
+            elif "engine" in reply:
+                found.append(reply)
+            else:
+                silent[pid] = str(reply.get("error", "it gives no snapshot"))
+    return found, silent
+
+
 def snapshots() -> list[Snapshot]:
-    """The snapshots of all live engines of this user, by pid. Sockets of dead ones are removed."""
-    found = []
-    for path in _sockets():
-        reply = _query(path)
-        if reply is not None and "engine" in reply:
-            found.append(reply)
-    return found
+    """The snapshots of all live engines of this user that answer, by pid."""
+    return answers()[0]
 
 
 def change(pid: int, settings: dict[str, Any]) -> Snapshot:
@@ -185,12 +208,13 @@ def change(pid: int, settings: dict[str, Any]) -> Snapshot:
 
     Raises ConfigurationError when it refuses, with its reason, and when it does not answer.
     """
-    for path in _sockets():
-        match = NAME.fullmatch(path.name)
-        if match is None or int(match[1]) != pid:
+    for found, path in _sockets():
+        if found != pid:
             continue
-        reply = _query(path, {"set": settings})
-        if reply is None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            until = time.monotonic() + QUERY_TIMEOUT
+            reply = _asked(client, path, {"set": settings}, until) or _reply_to(client, until)
+        if isinstance(reply, Exception):
             break
         if "error" in reply:
             raise ConfigurationError(str(reply["error"]), remedy=str(reply.get("remedy", "")))
@@ -222,14 +246,14 @@ def _request(connection: socket.socket) -> Any:
         raise ConfigurationError("the request is not JSON") from None
 
 
-def _sockets() -> Iterator[Path]:
+def _sockets() -> Iterator[tuple[int, Path]]:
     by_pid = []
     for path in run_directory().glob("*.sock"):
         match = NAME.fullmatch(path.name)
         if match is not None and _is_own_socket(path):
             by_pid.append((int(match[1]), path.name, path))
-    for _, _, path in sorted(by_pid):
-        yield path
+    for pid, _, path in sorted(by_pid):
+        yield pid, path
 
 
 def _is_own_socket(path: Path) -> bool:
@@ -250,30 +274,54 @@ def _answers(path: Path) -> bool:
     return True
 
 
-def _query(path: Path, request: dict[str, Any] | None = None) -> Snapshot | None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(QUERY_TIMEOUT)
+def _asked(client: socket.socket, path: Path, request: dict[str, Any], until: float) -> OSError | None:
+    """What went wrong. Where many ask at a time there is room in a moment."""
+    while True:
         try:
+            client.settimeout(max(LAST_MOMENT, until - time.monotonic()))
             client.connect(str(path))
-            client.sendall(json.dumps(request or {}).encode() + b"\n")
-            return _read(client)
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)  # nobody listens: its process is dead
-        except (OSError, ValueError):
-            pass  # it is closing, or does not answer
-    return None
+            client.sendall(json.dumps(request).encode() + b"\n")
+        except BlockingIOError as error:
+            if time.monotonic() > until:
+                return error
+            time.sleep(LAST_MOMENT)
+        except OSError as error:
+            return error
+        else:
+            return None
 
 
-def _read(client: socket.socket) -> Snapshot | None:
+def _reply_to(client: socket.socket, until: float) -> Snapshot | Exception:
+    """It begins until then, or not at all."""
+    try:
+        client.settimeout(max(LAST_MOMENT, until - time.monotonic()))
+        return _read(client)
+    except (OSError, ValueError) as error:
+        return error
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"it is busy: no answer within {QUERY_TIMEOUT:g} s"
+    if isinstance(error, BlockingIOError):
+        return "it is busy: too many ask"
+    return "it is closing, or its answer cannot be read"
+
+
+def _read(client: socket.socket) -> Snapshot:
+    """Raises OSError, ValueError."""
     parts: list[bytes] = []
     size = 0
     until = time.monotonic() + REPLY_TIMEOUT
     while chunk := client.recv(65536):
+        client.settimeout(QUERY_TIMEOUT)
         if time.monotonic() > until:
-            return None
+            raise TimeoutError
         parts.append(chunk)
         size += len(chunk)
         if size > MAX_REPLY:
-            return None
+            raise ValueError("too long")
     reply = json.loads(b"".join(parts))
-    return reply if isinstance(reply, dict) else None
+    if not isinstance(reply, dict):
+        raise ValueError("no object")
+    return reply

@@ -104,7 +104,7 @@ def test_without_root_it_says_so(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    monkeypatch.setattr("hooker.control.status_socket.snapshots", list)
+    monkeypatch.setattr("hooker.control.status_socket.answers", lambda: ([], {}))
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)
     assert caught.value.code == 2
@@ -128,7 +128,7 @@ def engines(monkeypatch: pytest.MonkeyPatch, *pids: int) -> list[tuple[int, dict
 
     found = [{"engine": {"pid": pid}} for pid in pids]
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    monkeypatch.setattr("hooker.control.status_socket.snapshots", lambda: found)
+    monkeypatch.setattr("hooker.control.status_socket.answers", lambda: (found, {}))
     monkeypatch.setattr("hooker.control.status_socket.change", change)
     return taken
 
@@ -175,7 +175,7 @@ def test_status_without_engines_says_so_and_succeeds(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "no engine is running\n", "")
     done = call("status", "--json", run_dir=tmp_path / "run")
     assert done.returncode == 0
-    assert json.loads(done.stdout.splitlines()[-1]) == {"engines": []}
+    assert json.loads(done.stdout.splitlines()[-1]) == {"engines": [], "silent": {}}
 
 
 def test_output_that_cannot_be_written_is_no_traceback() -> None:

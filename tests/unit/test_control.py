@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,37 @@ def test_an_engine_that_cannot_answer_does_not_hide_the_others(
         mute.bind(str(run_dir / "1.sock"))
         mute.listen()
         assert snapshots() == [snapshot()]
+        found, silent = control.answers()
+        assert (found, list(silent)) == ([snapshot()], [1])
+        assert "busy" in silent[1]
+
+
+def test_engines_are_asked_at_once(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever one takes, it takes only once; who has all its askers waiting is named as well."""
+    monkeypatch.setattr(control, "QUERY_TIMEOUT", 0.5)
+    run_dir.mkdir()
+    with contextlib.ExitStack() as stack:
+        for pid in range(1, 9):
+            mute = stack.enter_context(socket.socket(socket.AF_UNIX))
+            mute.bind(str(run_dir / f"{pid}.sock"))
+            mute.listen(0 if pid == 1 else 8)
+        stack.enter_context(socket.socket(socket.AF_UNIX)).connect(str(run_dir / "1.sock"))
+        began = time.monotonic()
+        found, silent = control.answers()
+        assert time.monotonic() - began < 2
+    assert (found, list(silent)) == ([], list(range(1, 9)))
+    assert silent[1] == "it is busy: too many ask"
+
+
+def test_many_askers_are_all_answered() -> None:
+    """More than wait at a time, of an engine that takes its time."""
+
+    def slow() -> dict[str, Any]:
+        time.sleep(0.01)
+        return snapshot()
+
+    with ControlServer(slow), ThreadPoolExecutor(40) as pool:
+        assert list(pool.map(lambda _: snapshots(), range(40))) == [[snapshot()]] * 40
 
 
 @pytest.mark.timeout(30)
@@ -137,8 +169,8 @@ def test_a_failing_snapshot_does_not_end_the_server() -> None:
         return answer
 
     with ControlServer(flaky):
-        assert snapshots() == []
-        assert snapshots() == [snapshot()]
+        assert control.answers() == ([], {os.getpid(): "RuntimeError: closing"})
+        assert control.answers() == ([snapshot()], {})
 
 
 def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

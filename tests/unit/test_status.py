@@ -54,6 +54,13 @@ def test_no_engine_is_said() -> None:
     assert text() == "no engine is running\n"
 
 
+def test_an_engine_that_does_not_answer_is_named() -> None:
+    console = Console(file=io.StringIO(), width=140)
+    status.show([], console, {77: "it is busy"})
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue() == "engine 77 does not answer: it is busy\n"
+
+
 def test_engine_peers_flows_and_reasons_are_shown() -> None:
     shown = text({"engine": ENGINE, "peers": [PEER], "flows": [FLOW], "reasons": {"no answer": 3, "none": 0}})
     for part in (
