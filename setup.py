@@ -38,6 +38,7 @@ ENGINE = [
     "engine.greeting",
     "engine.hk0",
     "engine.hold",
+    "engine.holes",
     "engine.index",
     "engine.kept",
     "engine.kernel",

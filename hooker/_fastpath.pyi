@@ -3,6 +3,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hooker.transports.makers import Function
+
 Tap = Callable[[np.ndarray[Any, np.dtype[np.void]], memoryview], object]
 RawEvent = tuple[int, str, int, int, int, bytes, int, bytes, int, int, int, float, float]
 RawFlow = tuple[int, int, int, str, bytes, int, bytes, int, int, int, int, int, bool, int]
@@ -41,6 +43,7 @@ class Worker:
         datagrams: tuple[int, int] = (1472, 1472),
         keys: tuple[bytes, ...] = (),
         congestion: str = "auto",
+        reliability: Function = ...,
         fec: bool = True,
         busy_poll: float = 0.0,
         listening: bool = True,

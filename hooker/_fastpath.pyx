@@ -23,6 +23,7 @@ from hooker.engine.collected cimport TAG_REDIRECT, collect, collect_arm
 from hooker.engine.flows cimport *
 from hooker.engine.greeting cimport greet_again, peer_down, peer_up
 from hooker.engine.hk0 cimport flush_acks
+from hooker.engine.holes cimport on_hole
 from hooker.engine.kernel cimport closes, take_kernel_events
 from hooker.engine.local cimport take_segments
 from hooker.engine.lane cimport (
@@ -52,7 +53,7 @@ from hooker.engine.tun cimport PACED, QUEUE, SLOT
 from hooker.transports.contract cimport OWN_TAG, T_REPAIRS, Association, Handle, Sink, Transport, down_reason
 
 from hooker.errors import ConfigurationError, KernelError, UsageError
-from hooker.transports.makers import Settings, make
+from hooker.transports.makers import Function, Settings, make
 
 cdef enum:
     EVENTS = 256               # of one epoll_wait
@@ -102,6 +103,10 @@ cdef void cb_message(void *ctx, Association *a, const Message *m, bint stable) n
     on_message(<worker *>ctx, a, m, stable)
 
 
+cdef void cb_hole(void *ctx, Association *a, const Message *m) noexcept nogil:
+    on_hole(<worker *>ctx, a, m)
+
+
 cdef void cb_settle(void *ctx) noexcept nogil:
     flush_runs(<worker *>ctx)
 
@@ -127,6 +132,7 @@ cdef void fill_sink(Sink *s, worker *w) noexcept nogil:
     s.assoc_up = cb_assoc_up
     s.assoc_down = cb_assoc_down
     s.message = cb_message
+    s.hole = cb_hole
     s.settle = cb_settle
     s.report = cb_report
     s.release = cb_release
@@ -430,6 +436,7 @@ cdef class Worker:
     def __init__(self, *, int ring_fd, int ring_size, int free_fd, int avoid_fd, size_t records, size_t attention,
                  uint32_t max_flows, uint16_t port, uint16_t peer_port, tuple transports, int tun_fd, uint32_t tun_queue=QUEUE, int warm_fd=-1, uint32_t mark=0,
                  double hold_time=0.0, double avoid_time=60.0, double dead_after=5.0, tuple datagrams=(1472, 1472), congestion="auto",
+                 reliability=Function(),
                  tuple keys=(), bint fec=True, double busy_poll=0.0, bint listening=True, uint32_t slabs=SLABS,
                  str trail="auto", size_t redirects=0, int adopt_fd=-1, int redirect_fd=-1, tap=None,
                  dict parameters={}):
@@ -468,7 +475,9 @@ cdef class Worker:
             raise OSError(-r, f"cannot open a raw socket: {os.strerror(-r)}")
         self.allocate(slabs)
         self.open_epoll()
-        self.make_transports(transports, Settings(dead_after, datagrams, congestion, keys, fec, parameters))
+        self.make_transports(
+            transports, Settings(dead_after, datagrams, congestion, keys, fec, parameters, reliability, redirects == 0)
+        )
         bound = self.open_transports(port)
         self.port = w.port = bound
 
@@ -514,6 +523,8 @@ cdef class Worker:
             fill_sink(&handle.t.sink, w)
             w.configs[w.transport_n] = w.config
             w.configs[w.transport_n].repairs = handle.t.properties & T_REPAIRS != 0
+            w.configs[TRANSPORTS + w.transport_n] = w.config
+            w.configs[TRANSPORTS + w.transport_n].repairs = False
             w.transport_n += 1
         return 0
 

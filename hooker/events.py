@@ -15,7 +15,8 @@ class Kind(enum.Enum):
     ``transport skipped``: one that was wanted cannot be had here, and another one remains.
     ``lane blocked``: this host keeps marked segments from the engine, so connections of that IP version stay
     on TCP, until ``lane open``. ``lane restored``: another program had taken away what leads them there, and
-    it was put back.
+    it was put back. ``hole``: bytes that the peer has given up are zeros now (``partial``); at most 100 in a
+    second are told, all are counted (``holes_filled``, ``bytes_zeroed``).
     """
 
     FLOW_OPENED = 1
@@ -28,6 +29,7 @@ class Kind(enum.Enum):
     LANE_OPEN = 8
     TRANSPORT_SKIPPED = 9
     LANE_RESTORED = 10
+    HOLE = 11
 
 
 OF_LANES = (Kind.LANE_BLOCKED, Kind.LANE_OPEN, Kind.LANE_RESTORED)
@@ -62,7 +64,9 @@ class Event:
     it, and ``time`` do.
 
     ``reason`` says why, or is empty; ``time`` is on the monotonic clock, seconds;
-    ``held`` is how long the flow was held, seconds; bytes are the application's, out and in.
+    ``held`` is how long the flow was held, seconds; bytes are the application's, out and in. Of a hole
+    ``position`` says how many bytes of the stream are before it (modulo 2^32 if more had come when the flow
+    was engaged), ``length`` how many it has.
     """
 
     kind: Kind
@@ -75,6 +79,8 @@ class Event:
     held: float = 0.0
     bytes_sent: int = 0
     bytes_received: int = 0
+    position: int = 0
+    length: int = 0
 
 
 def address(packed: bytes) -> Address:

@@ -35,6 +35,7 @@ from hooker.engine.layout import MARK_OWN
 from hooker.engine.slots import fill_free
 from hooker.errors import CarrierError, ConfigurationError, KernelError, UsageError, require_root
 from hooker.events import Event, Kind
+from hooker.transports import functions
 from hooker.tun import Lane, check_device, require_open
 
 if TYPE_CHECKING:
@@ -84,6 +85,10 @@ class Hooker:
         peers without it stay on TCP. None: no encryption. A flow that has been engaged ends with its engine,
         or its peer's.
     :param congestion: congestion control: "auto", or a name of ``hooker.vtl.congestion.names()``.
+    :param reliability: what VTL does about packets that the path loses: a name of
+        ``hooker.vtl.reliability.names()``, with limits as in "go-back-n:window=64" or
+        "partial:deadline=200ms,repeats=2" (docs/transports.md, 3). Each host begins associations with its
+        own, and takes its peers'; "partial" only where both name it.
     :param fec: forward error correction of what this engine sends, where the path loses packets (REPAIR
         frames, docs/vtl.md).
     :param listen_port: UDP port of this engine, and where peers are expected.
@@ -121,6 +126,7 @@ class Hooker:
         intercept: str = "segments",
         transport: str | Sequence[str] = "vtl",
         congestion: str = "auto",
+        reliability: str = "selective-repeat",
         fec: bool = True,
         key_file: str | Path | None = None,
         listen_port: int = transports.DEFAULT_PORT,
@@ -139,6 +145,7 @@ class Hooker:
         self.intercept = _check_choice("intercept", intercept, INTERCEPT_CHOICES)
         self.transports = self._opened = self._chosen = transports.choose(transport)
         self.congestion = transports.check_congestion(congestion)
+        self.reliability = functions.parse(reliability)
         self.fec = fec
         checks.path("key_file", key_file)
         checks.path("cgroup", cgroup)
@@ -161,6 +168,11 @@ class Hooker:
         elif trail == "always":
             raise ConfigurationError(
                 "a trail does not go with messages", remedy='leave it out, or give intercept "segments"'
+            )
+        elif not functions.repairs(self.reliability):
+            raise ConfigurationError(
+                f"reliability {self.reliability.name!r} does not go with messages, which TCP does not repair",
+                remedy='choose another function, or give intercept "segments"',
             )
         self._stack: ExitStack | None = None
         self._worker: Worker
@@ -302,6 +314,7 @@ class Hooker:
                 mark=self._lane.mark,
                 datagrams=datagram_sizes(),
                 congestion=self.congestion,
+                reliability=self.reliability,
                 fec=self.fec,
                 keys=self._keys,
                 busy_poll=self.busy_poll,
@@ -471,6 +484,7 @@ class Hooker:
                 "transport": str(self.transports),
                 "skipped": dict(self.transports.skipped),
                 "congestion": self.congestion,
+                "reliability": str(self.reliability),
                 "fec": self.fec,
                 "encrypted": bool(self._keys),
                 "listen_port": self._worker.port,

@@ -92,6 +92,13 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--congestion", metavar="NAME", default="auto", show_default=True, help="Congestion control."
         ),
         click.option(
+            "--reliability",
+            metavar="NAME",
+            default="selective-repeat",
+            show_default=True,
+            help="What becomes of lost packets, as in go-back-n:window=64 or partial:deadline=200ms.",
+        ),
+        click.option(
             "--fec/--no-fec", default=True, help="Forward error correction where the path loses packets."
         ),
         click.option(
@@ -283,6 +290,7 @@ def _options(
     hold: bool,
     transport: str,
     congestion: str,
+    reliability: str,
     fec: bool,
     key_file: str | None,
     listen_port: int | None,
@@ -299,6 +307,7 @@ def _options(
         hold=hold,
         transport=transport,
         congestion=congestion,
+        reliability=reliability,
         fec=fec,
         key_file=key_file,
         listen_port=default_port if listen_port is None else listen_port,

@@ -19,7 +19,7 @@ from hooker.control.policy import Policy
 from hooker.control.status_socket import Snapshot
 from hooker.errors import CarrierError, ConfigurationError
 from hooker.events import OF_LANES, Event, Kind, Role
-from hooker.transports import DEFAULT_PORT
+from hooker.transports import DEFAULT_PORT, functions
 
 SETTLED = ("released", "closed")  # states of flows that need the engine no more
 POLL_INTERVAL = 0.02  # s
@@ -48,6 +48,7 @@ class Options:
     transport: str = "vtl"
     listen_port: int | None = DEFAULT_PORT
     congestion: str = "auto"
+    reliability: str = "selective-repeat"
     fec: bool = True
     key_file: str | None = None
     redirect: str = "auto"
@@ -61,6 +62,7 @@ class Options:
         object.__setattr__(self, "busy_poll", checks.real("busy_poll", self.busy_poll, 0, 0.01, unit="s"))
         transports.choose(self.transport)
         transports.check_congestion(self.congestion)
+        functions.parse(self.reliability)
         if self.key_file is not None:
             keyfile.read(self.key_file)
 
@@ -85,6 +87,7 @@ def make_engine(options: Options, cgroup: Path, port: int) -> Engine:
         transport=options.transport,
         listen_port=port,
         congestion=options.congestion,
+        reliability=options.reliability,
         fec=options.fec,
         key_file=options.key_file,
         redirect=options.redirect,
@@ -170,6 +173,8 @@ def describe(event: Event) -> str:
     text = f"{what} {ends[0]} → {ends[1]}" + (f": {event.reason}" if event.reason else "")
     if event.kind in (Kind.FLOW_ENGAGED, Kind.FLOW_RELEASED):
         text += f", held {event.held * 1000:.1f} ms"
+    if event.kind is Kind.HOLE:
+        text += f", {event.length} B are zeros behind {event.position} B"
     if event.kind is Kind.FLOW_CLOSED:
         text += f", {event.bytes_sent} B sent, {event.bytes_received} B received"
     return text

@@ -88,7 +88,7 @@ def _peers(peers: Iterable[dict[str, Any]]) -> _Rows:
         srtt = peer.get("srtt_ms")
         table.add(
             f"{_host(str(peer['address']))}:{peer['port']}",
-            str(peer.get("transport", "")),
+            _over(peer),
             str(peer["state"]),
             "-" if srtt is None else f"{srtt:.2f} ms",
             str(peer["flows"]),
@@ -96,6 +96,11 @@ def _peers(peers: Iterable[dict[str, Any]]) -> _Rows:
             size(peer["bytes_received"]),
         )
     return table
+
+
+def _over(peer: dict[str, Any]) -> str:
+    """As in "vtl, go-back-n"; where the transport has one function only, or none of ours, its name."""
+    return ", ".join(str(peer[key]) for key in ("transport", "reliability") if peer.get(key))
 
 
 def _flows(flows: Iterable[dict[str, Any]]) -> _Rows:

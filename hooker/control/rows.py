@@ -26,6 +26,10 @@ def event(raw: RawEvent) -> Event:
     if Kind(kind) in WITHOUT_FLOW:
         return Event(Kind(kind), at, remote, reason=reason)
     local = SocketAddress(address(local_ip), local_port)
+    if Kind(kind) is Kind.HOLE:
+        return Event(
+            Kind.HOLE, at, remote, local, flow_id, Role(role), reason, held, position=out, length=into
+        )
     return Event(Kind(kind), at, remote, local, flow_id, Role(role), reason, held, out, into)
 
 

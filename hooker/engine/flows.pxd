@@ -25,5 +25,7 @@ cdef void remote_ip(const flow *f, uint8_t *out) noexcept nogil
 cdef void flow_key_of(const flow *f, hk_key *out) noexcept nogil
 cdef shown_as shown_state(const flow *f) noexcept nogil
 cdef void tell(worker *w, flow *f, int kind) noexcept nogil
+# of bytes that came as zeros; position: in 64 bits, as the twin has it
+cdef void tell_hole(worker *w, flow *f, uint64_t position, uint64_t n) noexcept nogil
 cdef void tell_lane(worker *w, uint8_t version, int kind) noexcept nogil
 cdef void abort_socket(const flow *f) noexcept nogil           # its application's

@@ -32,6 +32,15 @@ from hooker.includes.linux cimport hk_load32, hk_load64, hk_store32, hk_store64
 cdef extern from "<sys/random.h>" nogil:
     ssize_t getrandom(void *buf, size_t n, unsigned int flags)
 
+cdef enum:
+    HOLES_TOLD = 100           # events of holes at once, and in a second
+
+cdef extern from *:
+    """
+    #define HK_FIRST (((uint64_t)1 << 32) + 1)
+    """
+    const uint64_t FIRST "HK_FIRST"     # the position of a connection's first byte, as the twin counts (hk0.pyx)
+
 
 cdef int flows_init(worker *w) noexcept nogil:
     w.flows = <flow **>calloc(w.max_flows, sizeof(flow *))
@@ -446,6 +455,23 @@ cdef void tell_lane(worker *w, uint8_t version, int kind) noexcept nogil:
     hk_store64(&w.notice_head, w.notice_head + 1)
 
 
+cdef void tell_hole(worker *w, flow *f, uint64_t position, uint64_t n) noexcept nogil:
+    """Limited in rate: a path that loses much must not push other events out."""
+    cdef notice *said
+    if not w.listening:
+        return
+    w.hole_tokens = min(<double>HOLES_TOLD, w.hole_tokens + (w.now - w.hole_at) * 1e-9 * HOLES_TOLD)
+    w.hole_at = w.now
+    said = next_notice(w) if w.hole_tokens >= 1 else NULL
+    if said == NULL:
+        w.n.holes_untold += 1
+        return
+    w.hole_tokens -= 1
+    fill_notice(w, f, N_HOLE, said)
+    said.bytes_out, said.bytes_in = position - FIRST, n
+    hk_store64(&w.notice_head, w.notice_head + 1)
+
+
 cdef void tell(worker *w, flow *f, int kind) noexcept nogil:
     cdef notice *n
     if not w.listening and (kind == N_OPENED or kind == N_ENGAGED):
@@ -453,6 +479,11 @@ cdef void tell(worker *w, flow *f, int kind) noexcept nogil:
     n = next_notice(w)
     if n == NULL:
         return
+    fill_notice(w, f, kind, n)
+    hk_store64(&w.notice_head, w.notice_head + 1)
+
+
+cdef void fill_notice(worker *w, flow *f, int kind, notice *n) noexcept nogil:
     n.kind = kind
     n.why = f.why
     n.role = HK_ROLE_CLIENT if f.f.role == ROLE_CLIENT else HK_ROLE_SERVER
@@ -463,4 +494,3 @@ cdef void tell(worker *w, flow *f, int kind) noexcept nogil:
     n.bytes_in = f.bytes_in
     n.at_ns = w.now
     n.waited_ns = w.now - f.opened_ns
-    hk_store64(&w.notice_head, w.notice_head + 1)

@@ -15,7 +15,9 @@ from hooker.flow.messages cimport *
 from hooker.includes.bpf cimport BPF_MAP_DELETE_ELEM, hk_bpf_elem
 from hooker.includes.hk cimport hk_peer
 from hooker.includes.linux cimport hk_load64, hk_store64
-from hooker.transports.contract cimport DOWN_KEY, DOWN_VERSION, Association, PeerAddress, Transport, down_reason
+from hooker.transports.contract cimport (
+    DOWN_KEY, DOWN_VERSION, T_REPAIRS, Association, PeerAddress, Transport, down_reason,
+)
 
 cdef enum:
     LARGEST = 65535            # bytes of a message that we take
@@ -88,7 +90,7 @@ cdef void peer_up(worker *w, Association *a) noexcept nogil:
     cdef peer *p = peer_of(w, a)
     if p == NULL:
         return
-    p.up = True
+    p.up, p.unrepaired = True, a.lacks & T_REPAIRS != 0
     ask_again(w, a)
     if w.peer_count < PEERS:
         w.peers[w.peer_count] = p

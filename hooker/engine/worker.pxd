@@ -60,6 +60,7 @@ cdef enum notice_kind:
     N_LANE_BLOCKED = 7
     N_LANE_OPEN = 8
     N_LANE_RESTORED = 10
+    N_HOLE = 11                # bytes_out: its position, bytes_in: its length
 
 cdef enum shown_as:            # states, as Python has them (hooker.events.State)
     SHOWN_HELD = 1             # on its way
@@ -239,6 +240,7 @@ cdef struct peer:              # the engine at the other end of an association
     uint32_t n
     int why                    # it was never up
     bint queued                # for turns
+    bint unrepaired            # what is lost there is not sent again by the transport
     bint greeted               # the transport has our HELLO
     uint8_t greetings          # tries
     uint64_t greet_at          # ns: the next one
@@ -304,6 +306,7 @@ cdef struct worker_counters:
     uint64_t adopted, adopt_blocking, adopt_refused, adopt_zerocopy, given_up, tap_errors, tap_missed
     uint64_t undelivered_bytes  # acknowledged to their application here, and brought by nobody any more
     uint64_t over_share, turns, engaged, left, opened, closed, early_opens, wire_errors, notices_lost, slabs_exhausted
+    uint64_t holes_filled, bytes_zeroed, holes_untold   # of bytes that peers gave up; events that were too many
     uint64_t reasons[64]       # WHYS
     uint64_t ended[64]         # of these, flows that had been engaged
 
@@ -345,7 +348,7 @@ cdef struct worker:
     int raw6
     # flows
     FlowConfig config          # what is the same for all transports
-    FlowConfig configs[16]     # TRANSPORTS: and of flows on each of them
+    FlowConfig configs[32]     # 2 · TRANSPORTS: and of flows on each of them, then where losses are TCP's to repair
     flow **flows               # by slot
     uint32_t live              # have a slot
     uint32_t *given_back       # by slot: the generation that was given back last
@@ -422,8 +425,10 @@ cdef struct worker:
     uint64_t notice_tail
     uint64_t notice_told
     bint listening             # somebody wants to hear of events as they happen
+    double hole_tokens         # rate of events of holes
+    uint64_t hole_at
     worker_counters n
 
 
 cdef inline const FlowConfig *config_of(const worker *w, const flow *f) noexcept nogil:
-    return &w.configs[f.on]
+    return &w.configs[f.on + (TRANSPORTS if f.p != NULL and f.p.unrepaired else 0)]

@@ -303,7 +303,7 @@ cdef void engaged_segment(Flow *f, const FlowConfig *c, const Segment *s, bint f
     if after(f.peer_acked, f.snd_una):
         take_acknowledgement(f)
         out.actions |= DO_INJECT_ACK
-    if s.holes and lacks_wire(f):
+    if s.holes and (not c.repairs or lacks_wire(f)):
         missing(f, c, now, out)
     count_lone(f, c, s, same, now, out)
 
@@ -314,8 +314,9 @@ cdef inline bint lacks_wire(const Flow *f) noexcept nogil:
 
 
 cdef void missing(Flow *f, const FlowConfig *c, uint64_t now, Outcome *out) noexcept nogil:
-    """They may be lost, and only the peer's TCP can tell, by SACK. Not at once: the transport may have overtaken the wire."""
-    if now - f.edge_moved >= interval(f, c, 0):
+    """They may be lost, and only the peer's TCP can tell, by SACK. Where the transport repairs not at once: it may have overtaken
+    the wire."""
+    if not c.repairs or now - f.edge_moved >= interval(f, c, 0):
         out.actions |= DO_SEND_SACK
     f.wait_at = min(f.wait_at, now + interval(f, c, f.backoff))
 

@@ -54,6 +54,9 @@ cdef struct Sink:              # what a transport tells the engine; `ctx` comes 
     # Messages in whatever order, perhaps twice; DATA may have been cut anywhere, and of its token only the
     # lower half is there. stable: its bytes stay where they are until settle(); else they do during the call.
     void (*message)(void *ctx, Association *a, const Message *m, bint stable) noexcept nogil
+    # The peer has given up data_n bytes of DATA (data: NULL), and sent some behind them. Only where both
+    # hosts have chosen that. Like DATA it may come twice, and be untrue.
+    void (*hole)(void *ctx, Association *a, const Message *m) noexcept nogil
     void (*settle)(void *ctx) noexcept nogil
     # The newest ACKED of a channel's owner, composed now; False: none after all. It calls nothing here.
     bint (*report)(void *ctx, void *user, Message *out) noexcept nogil
@@ -127,6 +130,7 @@ cdef struct Transport:         # each transport's own structure begins with this
 cdef struct Association:       # and each association
     const TransportOps *ops
     Transport *t
+    uint32_t lacks             # of the transport's properties, those it has not; holds from assoc_up() on
     void *user                 # the engine's
 
 cdef struct Channel:           # and each channel

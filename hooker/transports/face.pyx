@@ -59,6 +59,10 @@ cdef void cb_channel_down(void *ctx, void *user) noexcept with gil:
     (<Lone>ctx).heard.append(("channel_down", <uint64_t>user))
 
 
+cdef void cb_hole(void *ctx, Association *a, const Message *m) noexcept nogil:
+    pass
+
+
 cdef void nobody_cares(void *ctx, void *owner, size_t n) noexcept nogil:
     pass
 
@@ -94,6 +98,7 @@ cdef class Lone:
         self.t.tag, self.t.epoll_fd = TAG, self.epoll_fd
         self.t.sink.ctx = <void *>self
         self.t.sink.assoc_up, self.t.sink.assoc_down = cb_assoc_up, cb_assoc_down
+        self.t.sink.hole = cb_hole
         self.t.sink.message, self.t.sink.settle, self.t.sink.report = cb_message, cb_settle, cb_report
         self.t.sink.release, self.t.sink.channel_down = cb_release, cb_channel_down
         r = self.t.ops.open(self.t, port, &self.port)

@@ -11,9 +11,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from hooker.errors import ConfigurationError
+from hooker.transports.functions import Function
 
 if TYPE_CHECKING:
     from hooker.transports.contract import Handle
+
+__all__ = ["Function", "Settings", "make"]
 
 _MODULES = {  # by the transport's number in the TCP option
     1: "hooker.transports.vtl_udp",
@@ -31,6 +34,8 @@ class Settings:
     ``dead_after``: seconds of silence after which a peer is given up. ``datagrams``: bytes of the first and
     of the largest datagram on IPv4. ``congestion``: name of a controller. ``keys``: of 32 bytes each.
     ``fec``: repairs are sent. ``parameters``: by the transport's number, those that a user has given.
+    ``reliability``: of associations that this engine begins; ``unrepaired``: peers may begin such as leave
+    losses to the applications' TCPs.
     """
 
     dead_after: float = 5.0
@@ -39,6 +44,8 @@ class Settings:
     keys: tuple[bytes, ...] = ()
     fec: bool = True
     parameters: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    reliability: Function = field(default_factory=Function)
+    unrepaired: bool = True
 
     def given(self, wire_id: int) -> Mapping[str, int]:
         return self.parameters.get(wire_id, {})

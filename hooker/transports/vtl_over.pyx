@@ -14,8 +14,10 @@ from hooker.transports.vtl cimport (
 from hooker.vtl.api cimport *
 from hooker.vtl.endpoint cimport *
 from hooker.vtl.pages cimport pages, pages_free, pages_give, pages_take
+from hooker.vtl.reliability.interface cimport ACCEPTABLE, reliability_of
 
 from hooker.transports import check_congestion
+from hooker.vtl.reliability import known as reliability_known
 
 cdef enum:
     BUDGET = 192 << 20         # bytes that peers may make the engine hold
@@ -114,6 +116,7 @@ cdef void cb_assoc_up(void *ctx, vtl_assoc *a) noexcept nogil:
     cdef VtlTransport *t = <VtlTransport *>ctx
     cdef VtlAssociation *k = known(t, a)
     if k != NULL:
+        k.base.lacks = 0 if vtl_repairs(a) else T_REPAIRS | T_CONGESTION
         t.base.sink.assoc_up(t.base.sink.ctx, &k.base)
 
 
@@ -149,6 +152,16 @@ cdef void cb_block(void *ctx, vtl_assoc *a, const vtl_block *b, bint stable) noe
         return
     message_of_block(b, &m)
     t.base.sink.message(t.base.sink.ctx, &k.base, &m, stable)
+
+
+cdef void cb_hole(void *ctx, vtl_assoc *a, const vtl_block *b) noexcept nogil:
+    cdef VtlTransport *t = <VtlTransport *>ctx
+    cdef VtlAssociation *k = known(t, a)
+    cdef Message m
+    if k == NULL:
+        return
+    message_of_block(b, &m)
+    t.base.sink.hole(t.base.sink.ctx, &k.base, &m)
 
 
 cdef void cb_message(void *ctx, vtl_assoc *a, const uint8_t *p, size_t n) noexcept nogil:
@@ -209,6 +222,7 @@ cdef void fill_sink(vtl_sink *s, VtlTransport *t) noexcept nogil:
     s.acked = cb_stream_acked
     s.release = cb_release
     s.block = cb_block
+    s.hole = cb_hole
     s.message = cb_message
     s.report = cb_report
     s.channel_down = cb_channel_down
@@ -518,7 +532,10 @@ cdef class VtlOver(Handle):
         return out
 
     cdef dict row(self, const uint8_t *row):
-        return (<const vtl_assoc_stats *>row)[0]
+        cdef const vtl_assoc_stats *stats = <const vtl_assoc_stats *>row
+        cdef dict out = stats[0]
+        out["reliability"] = reliability_of(<uint8_t>stats.reliability).name.decode()
+        return out
 
 
 cdef int allocate(VtlTransport *t, size_t sealed) except -1:
@@ -559,6 +576,18 @@ cdef int configure(vtl_config *c, uint32_t overhead, settings) except -1:
     c.handshake_timeout = HANDSHAKE_TIMEOUT
     c.fec = settings.fec
     memcpy(c.congestion, <const char *>name, min(len(name), 15))
+    use_function(c, settings.reliability, settings.unrepaired)
+    return 0
+
+
+cdef int use_function(vtl_config *c, function, bint unrepaired) except -1:
+    """Peers may begin what loses no byte; what does only where this host has chosen it, too."""
+    cdef bytes name = function.name.encode()
+    memcpy(c.reliability, <const char *>name, min(len(name), 23))
+    c.window, c.repeats, c.deadline = function.window, function.repeats, <uint64_t>(function.deadline * 1e9)
+    for known in reliability_known().values():
+        if known.complete and (known.repairs or unrepaired) and known.code < ACCEPTABLE:
+            c.accepts |= <uint32_t>1 << <uint32_t>known.code
     return 0
 
 

@@ -24,6 +24,8 @@ from hooker import ConfigurationError, Hooker
         ({"intercept": "messages", "trail": "always"}, "trail does not go with messages"),
         ({"intercept": "segments", "tap": print}, "tap does not go with segments"),
         ({"transport": "pigeon"}, "pigeon"),
+        ({"reliability": "carrier-pigeon"}, "carrier-pigeon"),
+        ({"intercept": "messages", "reliability": "none"}, "'none' does not go with messages"),
     ],
 )
 def test_a_wrong_argument_is_named(arguments: dict[str, Any], says: str) -> None:

@@ -321,6 +321,15 @@ def test_a_hole_in_what_went_by_the_wire_is_told_the_peers_tcp() -> None:
     assert m.timer(m.deadline) == A.SEND_PING
 
 
+def test_where_the_transport_repairs_nothing_each_hole_is_told_at_once() -> None:
+    for repairs in (True, False):
+        m = engaged(repairs=repairs)
+        assert m.message(message("data", position=101, data=bytes(100)), 0) & A.INJECT
+        m.injected(201, 0)
+        assert bool(m.segment(1, 0, 1, WINDOW, 0.001, holes=True) & A.SEND_SACK) is not repairs
+        assert not m.segment(1, 0, 1, WINDOW, 0.001) & A.SEND_SACK
+
+
 def test_all_that_had_been_sent_when_it_was_refused_passes_once_more() -> None:
     """Each piece at its first repetition: TCP would wait for a timeout before the second."""
     m = engaged(repairs=True)

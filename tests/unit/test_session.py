@@ -30,6 +30,10 @@ NEAR, FAR = SocketAddress(ip_address("10.0.0.1"), 4000), SocketAddress(ip_addres
             "flow released [fd00::2]:80 → 10.0.0.1:4000: no-answer, held 300.0 ms",
         ),
         (
+            Event(Kind.HOLE, 0.0, FAR, NEAR, 1, Role.SERVER, position=70000, length=1240),
+            "hole [fd00::2]:80 → 10.0.0.1:4000, 1240 B are zeros behind 70000 B",
+        ),
+        (
             Event(Kind.FLOW_CLOSED, 0.0, FAR, NEAR, 1, Role.CLIENT, "", 0.1, 5, 7),
             "flow closed 10.0.0.1:4000 → [fd00::2]:80, 5 B sent, 7 B received",
         ),

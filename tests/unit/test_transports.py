@@ -17,7 +17,7 @@ from hooker.cli import commands as cli
 from hooker.control import rows
 from hooker.errors import ConfigurationError, KernelError
 from hooker.events import Kind
-from hooker.transports import Transport, registry, sockets
+from hooker.transports import Transport, functions, registry, sockets
 
 ROOT = Path(__file__).parents[2]
 
@@ -296,6 +296,47 @@ def test_the_command_lists_all_with_reasons(some: None, capsys: pytest.CaptureFi
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "✓ t1      forty lines"
     assert lines[7] == "– pigeon  this kernel has no pigeons (feed them)"
+
+
+def test_a_reliability_function_has_a_name_and_limits() -> None:
+    assert functions.parse("selective-repeat") == functions.Function()
+    assert functions.parse("go-back-n:window=64") == functions.Function("go-back-n", window=64)
+    assert functions.parse("partial:deadline=200ms") == functions.Function("partial", deadline=0.2)
+    assert functions.parse("partial:repeats=0,deadline=1.5s") == functions.Function("partial", 0, 0, 1.5)
+    for text in ("none", "go-back-n", "go-back-n:window=64", "partial:repeats=2,deadline=200ms"):
+        assert str(functions.parse(text)) == text
+    assert not functions.repairs(functions.parse("none"))
+    assert functions.repairs(functions.parse("go-back-n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "unknown reliability function ''"),
+        ("pigeon", "unknown reliability function 'pigeon'.*known: go-back-n, none"),
+        ("go-back-n:", "no limit ''"),
+        ("go-back-n:window", "no limit 'window'"),
+        ("go-back-n:windows=3", "no limit 'windows=3'"),
+        ("go-back-n:window=0", "window 0 is out of range"),
+        ("go-back-n:window=65536", "out of range"),
+        ("go-back-n:window=-1", "is no number"),
+        ("go-back-n:window=١", "is no number"),
+        ("go-back-n:window=99999999999999", "is no number"),
+        ("go-back-n:window=1,window=2", "window is given twice"),
+        ("none:window=3", "no limit 'window=3'.*leave it out"),
+        ("partial", "needs a limit"),
+        ("partial:repeats=255", "out of range"),
+        ("partial:deadline=200", "deadline '200' is no time"),
+        ("partial:deadline=nanms", "is no time"),
+        ("partial:deadline=0.1ms", "out of range"),
+        ("partial:deadline=61s", "out of range"),
+    ],
+)
+def test_what_is_no_reliability_function_is_one_clear_line(text: str, says: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        functions.parse(text)
+    assert re.search(says, f"{caught.value.message}: {caught.value.remedy}")
+    assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_congestion_controller_raises_and_lists_the_known_ones() -> None:

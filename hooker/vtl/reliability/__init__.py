@@ -10,6 +10,6 @@ from hooker.vtl.reliability import (  # type: ignore[attr-defined]
     selective_repeat,  # noqa: F401
     stop_and_wait,  # noqa: F401
 )
-from hooker.vtl.reliability.interface import codes, names
+from hooker.vtl.reliability.interface import Known, codes, known, names
 
-__all__ = ["codes", "names"]
+__all__ = ["Known", "codes", "known", "names"]

@@ -9,7 +9,9 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
-from hooker.vtl.reliability.interface cimport Reliability, Rewind, reliability_fill, reliability_ops
+from hooker.vtl.reliability.interface cimport (
+    LIMIT_WINDOW, Reliability, Rewind, reliability_fill, reliability_ops,
+)
 from hooker.vtl.wire cimport (
     FR_GO_BACK, FR_ORDER, GO_BACK_FRAME, ORDER_FRAME, load32, load64, store32, store64, write_prefix,
 )
@@ -89,6 +91,7 @@ cdef void write_answer(Reliability *r, uint8_t *out) noexcept nogil:
 
 cdef reliability_ops OPS
 memset(&OPS, 0, sizeof(OPS))
+OPS.limits = LIMIT_WINDOW
 OPS.repairs = True
 OPS.may_send = may_send
 OPS.head = ORDER_FRAME

@@ -9,6 +9,11 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 cdef enum:
     MANY = 255                 # repetitions, or more: no limit
 
+cdef enum limit:               # which of them a function looks at
+    LIMIT_WINDOW = 1
+    LIMIT_REPEATS = 2
+    LIMIT_DEADLINE = 4
+
 
 cdef struct Limits:            # of what it may do, as the host chose them
     uint32_t window            # packets on their way; 0: the function's own
@@ -32,6 +37,7 @@ cdef struct Rewind:            # what an answer of the receiver's means
 cdef struct reliability_ops:
     char name[24]
     uint8_t code               # in the handshake
+    uint8_t limits             # limit
     bint repairs               # what is lost is sent again
     bint fec                   # REPAIR is sent, and looked at
     bint once                  # a block is given back as it leaves, one a datagram; no window, no pacing

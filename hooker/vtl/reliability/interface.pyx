@@ -2,9 +2,21 @@
 
 from libc.string cimport memset, strncmp
 
+from typing import NamedTuple
+
 cdef enum:
     PROBES = 2                 # RFC 9002 6.2.4
     ACK_EVERY = 2              # RFC 9000 13.2.2
+
+
+class Known(NamedTuple):
+    """`repairs`: what is lost is sent again; `complete`: nothing is given up; `limits` that it has."""
+
+    code: int
+    repairs: bool
+    complete: bool
+    limits: tuple[str, ...]
+
 
 cdef const reliability_ops *functions[MAX_FUNCTIONS]
 cdef int function_count = 0
@@ -59,6 +71,19 @@ cdef int reliability_fill(reliability_ops *ops, bytes name, uint8_t code) except
 def names() -> list[str]:
     """The registered functions."""
     return [functions[i].name.decode() for i in range(function_count)]
+
+
+def known() -> dict[str, Known]:
+    """The same, with what users and peers must know of each."""
+    return {functions[i].name.decode(): known_of(functions[i]) for i in range(function_count)}
+
+
+cdef object known_of(const reliability_ops *ops):
+    return Known(ops.code, bool(ops.repairs), ops.gives_up == NULL, tuple([
+        name for name, bit in
+        (("window", LIMIT_WINDOW), ("repeats", LIMIT_REPEATS), ("deadline", LIMIT_DEADLINE))
+        if ops.limits & bit
+    ]))
 
 
 def codes() -> dict[str, int]:

@@ -5,7 +5,9 @@ Given up is only what lies below bytes that have arrived, so there is always som
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
-from hooker.vtl.reliability.interface cimport MANY, Reliability, reliability_fill, reliability_ops
+from hooker.vtl.reliability.interface cimport (
+    LIMIT_DEADLINE, LIMIT_REPEATS, MANY, Reliability, reliability_fill, reliability_ops,
+)
 
 
 cdef bint gives_up(const Reliability *r, uint32_t repeats, uint64_t age) noexcept nogil:
@@ -16,6 +18,7 @@ cdef bint gives_up(const Reliability *r, uint32_t repeats, uint64_t age) noexcep
 
 cdef reliability_ops OPS
 memset(&OPS, 0, sizeof(OPS))
+OPS.limits = LIMIT_REPEATS | LIMIT_DEADLINE
 OPS.repairs = True
 OPS.fec = True
 OPS.gives_up = gives_up
