@@ -240,9 +240,11 @@ cdef void up(StreamAssociation *a) noexcept nogil:
     known(a)
     a.state, a.announced, a.heard, a.idle_since = STREAM_UP, True, t.now, t.now
     a.due = UINT64_MAX
-    set_due(a, t.now + (KEEPALIVE if in_use(a) else IDLE_AFTER))
     if in_use(a):
         a.idle_since = 0
+        set_due(a, t.now + KEEPALIVE)
+    else:
+        set_due(a, t.now + IDLE_AFTER)
     if fell_back(t, a.fd):
         t.n.fallbacks += 1
     t.base.sink.assoc_up(t.base.sink.ctx, &a.base)
@@ -447,24 +449,41 @@ cdef void take_frame(StreamAssociation *a, const uint8_t *p, uint32_t n) noexcep
         t.base.sink.message(t.base.sink.ctx, &a.base, &m, True)
 
 
-cdef void keep_rest(StreamAssociation *a, const uint8_t *p, uint32_t n) noexcept nogil:
-    """A frame's beginning, until the rest comes."""
+cdef bint keep_room(StreamAssociation *a, uint32_t n) noexcept nogil:
+    """For so much of a frame. False: it has failed."""
     cdef StreamTransport *t = of(a)
     cdef uint8_t *room
-    if n > a.partial_room:
-        if not source_hold(&t.sources, a.source, n - a.partial_room):
-            t.n.over_budget += 1
-            fail(a, DOWN_MEMORY)
-            return
-        room = <uint8_t *>realloc(a.partial, n)
-        if room == NULL:
-            source_give(&t.sources, a.source, n - a.partial_room)
-            fail(a, DOWN_MEMORY)
-            return
-        a.partial, a.partial_room = room, n
-        t.held_peak = max(t.held_peak, t.sources.held)
-    memcpy(a.partial, p, n)
-    a.partial_n = n
+    if n <= a.partial_room:
+        return True
+    if not source_hold(&t.sources, a.source, n - a.partial_room):
+        t.n.over_budget += 1
+        fail(a, DOWN_MEMORY)
+        return False
+    room = <uint8_t *>realloc(a.partial, n)
+    if room == NULL:
+        source_give(&t.sources, a.source, n - a.partial_room)
+        fail(a, DOWN_MEMORY)
+        return False
+    a.partial, a.partial_room = room, n
+    t.held_peak = max(t.held_peak, t.sources.held)
+    return True
+
+
+cdef void keep_rest(StreamAssociation *a, const uint8_t *p, uint32_t n) noexcept nogil:
+    """A frame's beginning, until the rest comes."""
+    if keep_room(a, n):
+        memcpy(a.partial, p, n)
+        a.partial_n = n
+
+
+cdef bint is_more(StreamAssociation *a, const uint8_t *p, uint32_t n) noexcept nogil:
+    """Whether the frame that has begun is still not whole. It grows by what has come, and is not copied."""
+    if a.partial_n < LENGTH_SIZE or a.partial_n + n >= LENGTH_SIZE + load32(a.partial):
+        return False
+    if keep_room(a, a.partial_n + n):
+        memcpy(a.partial + a.partial_n, p, n)
+        a.partial_n += n
+    return True
 
 
 cdef void no_rest(StreamAssociation *a) noexcept nogil:
@@ -498,8 +517,6 @@ cdef bint read_some(StreamAssociation *a) noexcept nogil:
     cdef StreamTransport *t = of(a)
     cdef uint32_t before = a.partial_n
     cdef ssize_t n
-    if before:
-        memcpy(t.rx, a.partial, before)
     n = recv(a.fd, t.rx + before, RX_SIZE, MSG_DONTWAIT)
     t.n.recv_calls += 1
     if n <= 0:
@@ -508,9 +525,14 @@ cdef bint read_some(StreamAssociation *a) noexcept nogil:
         elif errno != EAGAIN and errno != EINTR:
             fail(a, why_of(errno))
         return False
-    a.heard, a.asked, a.partial_n = t.now, 0, 0
+    a.heard, a.asked = t.now, 0
     a.bytes_received += n
     t.n.bytes_received += n
+    if is_more(a, t.rx + before, <uint32_t>n):
+        return n == RX_SIZE and a.state != STREAM_DEAD
+    if before:
+        memcpy(t.rx, a.partial, before)
+    a.partial_n = 0
     take_bytes(a, t.rx, before + <uint32_t>n)
     t.base.sink.settle(t.base.sink.ctx)
     return n == RX_SIZE and a.state != STREAM_DEAD

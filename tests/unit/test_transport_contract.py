@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import random
+import resource
 import socket
+import statistics
 import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -301,9 +305,9 @@ def test_an_unknown_number_and_a_key_where_none_goes(name: str) -> None:
 class Stranger:
     """A socket that has connected to one, and what it does to it."""
 
-    def __init__(self, who: Lone) -> None:
+    def __init__(self, who: Lone, source: int = 1) -> None:
         self.who = who
-        self.sock = socket.create_connection(("127.0.0.1", who.port))
+        self.sock = socket.create_connection(("127.0.0.1", who.port), 5, (f"127.0.1.{source}", 0))
         self.sock.settimeout(0.01)
 
     def send(self, text: bytes) -> None:
@@ -466,6 +470,162 @@ def test_a_peer_that_asks_and_reads_nothing_costs_little(tcp: Lone) -> None:
     stranger.sock.close()
 
 
+@contextlib.contextmanager
+def descriptors(many: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(many, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_long_frame_by_single_bytes_costs_no_more_than_a_short_one(tcp: Lone) -> None:
+    """What has come of it is not copied with each byte: that is about half of a turn's time more."""
+    payload = random.Random(1).randbytes(65000)
+    whole = frame(HELLO) + frame(data(1, payload))
+    ends = {at: Stranger(tcp) for at in (1000, len(whole) - 3000)}
+    for at, end in ends.items():
+        end.send(whole[:at])
+    for _ in range(20):
+        tcp.turn(0.01)
+    took: dict[int, list[int]] = {at: [] for at in ends}
+    for n in range(2000):
+        for at, end in ends.items():
+            end.send(whole[at + n : at + n + 1])
+            began = time.thread_time_ns()
+            tcp.turn()
+            took[at].append(time.thread_time_ns() - began)
+    assert not messages(tcp, "data")
+    for at, end in ends.items():
+        end.send(whole[at + 2000 :])
+    until = time.monotonic() + 5
+    while len(messages(tcp, "data")) < 2 and time.monotonic() < until:
+        tcp.turn(0.01)
+    assert [m["data"] for m in messages(tcp, "data")] == [payload] * 2
+    assert tcp.counters()["tcp.held"] == 0
+    short, long = (statistics.median(took[at]) for at in ends)
+    assert long < 1.25 * short, (short, long)
+    for end in ends.values():
+        end.sock.close()
+
+
+def test_strangers_of_many_sources_make_room_for_each_other(tcp: Lone) -> None:
+    some = []
+    for n in range(400):
+        some.append(Stranger(tcp, 1 + n // 15))
+        tcp.turn()
+    counts = tcp.counters()
+    assert counts["tcp.associations"] <= 256
+    assert counts["tcp.evicted"] >= 400 - 256
+    pair_up(tcp)
+    for one in some:
+        one.sock.close()
+
+
+def test_one_source_has_so_many_associations_and_others_have_theirs(tcp: Lone) -> None:
+    some = []
+    for _ in range(80):
+        some.append(Stranger(tcp))
+        with contextlib.suppress(OSError):
+            some[-1].send(frame(HELLO))
+        tcp.turn(0.005)
+        tcp.turn(0.005)
+    assert tcp.counters()["tcp.associations"] == 64
+    assert tcp.counters()["tcp.refused"] == 16
+    pair_up(tcp)
+    for one in some:
+        one.sock.close()
+
+
+def test_half_frames_of_many_sources_leave_something_for_others(tcp: Lone) -> None:
+    """1,088 connections want 70 MB."""
+    half = frame(HELLO) + struct.pack("!I", 65535) + bytes(65000)
+    with descriptors(4096), contextlib.ExitStack() as stack:
+        for n in range(17 * 64):
+            one = Stranger(tcp, 2 + n // 64)
+            stack.enter_context(one.sock)
+            with contextlib.suppress(OSError):
+                one.send(half)
+            tcp.turn(0.001)
+        for _ in range(30):
+            tcp.turn(0.001)
+        counts = tcp.counters()
+        assert counts["tcp.over_budget"] > 0
+        assert 40 << 20 < counts["tcp.held"] < 64 << 20
+        assert {one[2] for one in told(tcp, "down")} == {"memory"}
+        stranger = Stranger(tcp)
+        stranger.send(frame(HELLO) + frame(data(1, bytes(60000)))[:-1])
+        for _ in range(20):
+            tcp.turn(0.001)
+        stranger.send(b"\0")
+        end = time.monotonic() + 5
+        while not messages(tcp, "data") and time.monotonic() < end:
+            tcp.turn(0.01)
+        assert messages(tcp, "data")
+        stranger.sock.close()
+    end = time.monotonic() + 5
+    while tcp.counters()["tcp.held"] and time.monotonic() < end:
+        tcp.turn(0.001)
+    assert tcp.counters()["tcp.held"] == 0
+
+
+def test_ten_thousand_connections_leave_nothing(tcp: Lone) -> None:
+    before, rss = (
+        len(list(Path("/proc/self/fd").iterdir())),
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+    )
+    pending: list[Stranger] = []
+    for n in range(10_000):
+        pending.append(Stranger(tcp, 1 + n % 250))
+        if n % 3 == 0:
+            pending[-1].send(frame(HELLO)[: n % 40])
+        tcp.turn()
+        if len(pending) > 300:
+            pending.pop(0).sock.close()
+    assert tcp.counters()["tcp.associations"] <= 256 + 64
+    pair_up(tcp)
+    for one in pending:
+        one.sock.close()
+    end = time.monotonic() + 5
+    while tcp.counters()["tcp.associations"] and time.monotonic() < end:
+        tcp.turn(0.01)
+    assert tcp.counters()["tcp.associations"] == 0
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - rss < 20_000  # KB
+
+
+def test_a_peer_that_never_reads_holds_up_nobody_else(tcp: Lone) -> None:
+    stranger = Stranger(tcp)
+    stranger.send(frame(HELLO))
+    end = time.monotonic() + 5
+    while not told(tcp, "up") and time.monotonic() < end:
+        tcp.turn(0.01)
+    channel = tcp.channel(told(tcp, "up")[0][1])
+    taken = 0
+    until = time.monotonic() + 0.5
+    while time.monotonic() < until:
+        taken += bool(tcp.send(channel, data(1, bytes(60000))))
+        tcp.turn(0.001)
+    assert 60 < taken < 1000
+    said = sum(bool(tcp.send(channel, encode("leave", epoch=1, token=TOKEN))) for _ in range(100))
+    assert said <= 32
+    pair_up(tcp)
+    tcp.channel_close(channel)
+    stranger.sock.close()
+
+
+def test_one_that_is_quiet_and_there_stays(tcp: Lone) -> None:
+    """It is asked, and answers."""
+    pair = Pair("tcp", dead_after=1.0)
+    pair.a.channel(pair.there)
+    pair.rest(3.5)
+    assert not told(pair.a, "down")
+    assert not told(pair.b, "down")
+    pair.a.shut()
+    pair.b.shut()
+
+
 def test_where_nobody_answers_the_next_try_waits() -> None:
     a = lone("tcp")
     with socket.socket() as probe:
@@ -487,8 +647,6 @@ def test_where_nobody_answers_the_next_try_waits() -> None:
 
 def test_no_descriptor_for_one_more(tcp: Lone) -> None:
     """It goes on, and listens again in a moment."""
-    import resource
-
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     clients = [socket.socket() for _ in range(3)]
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(one.fileno() for one in clients) + 1, hard))
