@@ -76,7 +76,13 @@ def test_every_number_of_the_command_line_takes_the_one_check() -> None:
             assert not isinstance(option.type, click.types.IntParamType | click.types.FloatParamType), (
                 option.name
             )
-    assert {name for _, name, _ in CASES} == {"--listen-port", "--busy-poll", "--linger", "--ready-fd"}
+    assert {name for _, name, _ in CASES} == {
+        "--listen-port",
+        "--busy-poll",
+        "--linger",
+        "--ready-fd",
+        "--pid",
+    }
 
 
 @given(case=st.sampled_from(CASES), word=WORDS)
