@@ -401,7 +401,9 @@ cdef int sockets_error(Carrier *c, int which, PathError *out) noexcept nogil:
     out.to.port = read_address(&name, out.to.ip)
     cm = CMSG_FIRSTHDR(&m)
     while cm != NULL:
-        if cm.cmsg_level == IPPROTO_IP or cm.cmsg_level == IPPROTO_IPV6:
+        # of the others (TOS, packet info) what would be the origin lies behind their end
+        if ((cm.cmsg_level == IPPROTO_IP and cm.cmsg_type == IP_RECVERR)
+                or (cm.cmsg_level == IPPROTO_IPV6 and cm.cmsg_type == IPV6_RECVERR)):
             ee = <sock_extended_err *>CMSG_DATA(cm)
             if ee.ee_origin == EE_ORIGIN_ICMP or ee.ee_origin == EE_ORIGIN_ICMP6:
                 return ee.ee_errno
