@@ -65,6 +65,7 @@ def transfer(source: Host, sink: Host, size: int, port: int = PORT) -> None:
     same(sent, received)
 
 
+@pytest.mark.soak
 def test_each_engine_takes_the_function_of_its_clients_engine() -> None:
     """Over a path that loses packets every byte arrives, and over the transport."""
     with hooked("go-back-n:window=64", "stop-and-wait", more=("--hold",)) as pair:
@@ -97,6 +98,7 @@ def test_with_none_tcp_repairs_and_goes_on_when_an_engine_is_killed() -> None:
         same(sent, received)
 
 
+@pytest.mark.soak
 def test_what_partial_gives_up_is_zeros_where_the_events_say() -> None:
     size = 3 * MB
     with hooked("partial:repeats=0", more=("-v",)) as pair:

@@ -442,7 +442,12 @@ def key_options(tmp_path: Path) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(
-    ("who", "family", "pinned"), [("a", "v4", False), ("b", "v6", False), ("b", "v4", True)]
+    ("who", "family", "pinned"),
+    [
+        pytest.param("a", "v4", False, marks=pytest.mark.soak),
+        pytest.param("b", "v6", False, marks=pytest.mark.soak),
+        ("b", "v4", True),
+    ],
 )
 def test_what_others_take_away_is_put_back_and_flows_go_on(
     lab: Lab, tmp_path: Path, who: str, family: str, pinned: bool

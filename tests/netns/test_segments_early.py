@@ -182,7 +182,7 @@ def test_a_warm_service_saves_round_trips() -> None:
         assert best < 2.5, f"{best:.2f} round trips"
 
 
-@pytest.mark.parametrize("loss", [0.01, 0.08])
+@pytest.mark.parametrize("loss", [0.01, pytest.param(0.08, marks=pytest.mark.soak)])
 def test_losses_are_repaired(loss: float) -> None:
     with Lab(link=Link(delay=0.002)) as lab, engines(lab.a, lab.b) as both:
         bed = Bed(lab, both)

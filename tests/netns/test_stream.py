@@ -23,6 +23,7 @@ def test_bytes_arrive_once_and_in_order(pair: Pair, family: str, size: int) -> N
     assert received["error"] is None
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(300)
 def test_more_bytes_than_32_bits_count(pair: Pair) -> None:
     size = (1 << 32) + 100 * MB

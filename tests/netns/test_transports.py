@@ -62,6 +62,7 @@ def test_a_transfer_is_engaged_and_arrives(pair: Pair, name: str) -> None:
     assert sum(row["bytes_sent"] for row in pair.client.status()["peers"]) > 20 * MB
 
 
+@pytest.mark.soak
 def test_many_small_connections(pair: Pair) -> None:
     """One connection carries them all; each is its own flow."""
     for port in range(7500, 7510):
@@ -71,6 +72,7 @@ def test_many_small_connections(pair: Pair) -> None:
     assert len(pair.client.status()["peers"]) == 1
 
 
+@pytest.mark.soak
 def test_both_directions_at_once(pair: Pair) -> None:
     server = peer(pair.b, "serve", "0.0.0.0", 7600, f"duplex-blocking:{5 * MB}", "close")
     client = peer(pair.a, "connect", pair.b.v4, 7600, f"duplex-blocking:{5 * MB}", "close")
@@ -96,6 +98,7 @@ def test_an_engine_is_killed_and_tcp_goes_on(name: str, who: str) -> None:
         eventually(lambda: not other.status()["peers"])
 
 
+@pytest.mark.soak
 def test_the_first_of_two_that_both_have_is_taken() -> None:
     with Lab() as lab:
         a = lab.a.hooker("--intercept", KIND, "--transport", "tcp,vtl")
