@@ -120,16 +120,17 @@ def choose(wanted: str | Sequence[str], among: Sequence[Transport] | None = None
     each with parameters if it takes any (``vtl+udplite:coverage=40``).
 
     ``among`` are those that a running engine has; None: it is not there yet. What cannot be had is skipped as
-    long as another one remains. Raises ConfigurationError if none does, with each reason.
+    long as another one remains. Raises ConfigurationError if none does, with each reason, and for a list
+    that is a mistake wherever it is given: a name that there is not, or twice, a parameter that does not
+    fit, more than OFFER_MOST.
     """
     taken: list[Transport] = []
     skipped: list[tuple[str, str]] = []
-    for name in _split(wanted):
-        transport, why = _meant(name)
-        if transport is not None:
-            why = _why_not(transport, taken, among)
-        if transport is None or why:
-            skipped.append((name, why))
+    meant = [_meant(name) for name in _split(wanted)]
+    _require_distinct(meant)
+    for transport in meant:
+        if why := _why_not(transport, taken, among):
+            skipped.append((str(transport), why))
         else:
             taken.append(transport)
     if not taken:
@@ -146,32 +147,40 @@ def _split(wanted: str | Sequence[str]) -> list[str]:
     return [name.strip() for name in names]
 
 
-def _meant(text: str) -> tuple[Transport | None, str]:
-    """The transport with the parameters that are behind its name; or None, and why not."""
+def _require_distinct(meant: Sequence[Transport]) -> None:
+    for at, transport in enumerate(meant):
+        if any(transport.wire_id == before.wire_id for before in meant[:at]):
+            raise ConfigurationError(f"transport {transport.name!r} is named twice")
+    if len(meant) > OFFER_MOST:
+        raise ConfigurationError(
+            f"{len(meant)} transports are named, {OFFER_MOST} are the most that are offered"
+        )
+
+
+def _meant(text: str) -> Transport:
+    """The transport with the parameters that are behind its name. Raises ConfigurationError."""
     name, *parameters = text.split(":")
-    transport = _registry.get(name)
-    if transport is None:
-        return None, "there is none of that name"
+    transport = get(name)
     given: dict[str, int] = {}
     for parameter in parameters:
         key, _, value = parameter.partition("=")
         ranges = {known: (least, most) for known, least, most in transport.takes}
         if key not in ranges:
-            return None, f"it takes no {key!r}" + (f", but {', '.join(ranges)}" if ranges else "")
+            raise _wrong(name, f"it takes no {key!r}" + (f", but {', '.join(ranges)}" if ranges else ""))
         least, most = ranges[key]
         if key in given or not (value.isascii() and value.isdigit() and len(value) <= len(str(most))):
-            return None, f"{key} is one number from {least} to {most}"
+            raise _wrong(name, f"{key} is one number from {least} to {most}")
         if not least <= int(value) <= most:
-            return None, f"{key} is from {least} to {most}, not {value}"
+            raise _wrong(name, f"{key} is from {least} to {most}, not {value}")
         given[key] = int(value)
-    return replace(transport, given=tuple(given.items())), ""
+    return replace(transport, given=tuple(given.items()))
+
+
+def _wrong(name: str, why: str) -> ConfigurationError:
+    return ConfigurationError(f"transport {name!r}: {why}")
 
 
 def _why_not(transport: Transport, taken: list[Transport], among: Sequence[Transport] | None) -> str:
-    if any(transport.wire_id == one.wire_id for one in taken):
-        return "named twice"
-    if len(taken) == OFFER_MOST:
-        return f"{OFFER_MOST} are the most that are offered"
     before = next((one.name for one in taken if {one.carrier, transport.carrier} == TCP_PORTS), "")
     if before:
         return f"{before}, which is named before it, has the TCP port"
