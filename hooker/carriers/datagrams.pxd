@@ -1,9 +1,8 @@
 # What carriers of datagrams have in common: one socket for each family, and batches out and in.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from hooker.carriers.contract cimport Carrier, CarrierOps, Datagram, PathError
+from hooker.carriers.contract cimport Carrier, CarrierOps
 from hooker.includes.linux cimport iovec, mmsghdr, sockaddr_storage
-from hooker.vtl.api cimport vtl_batch
 
 cdef enum:
     RX_BUFFERS = 32              # datagram trains of one recvmmsg
@@ -18,6 +17,7 @@ ctypedef int (*open_one)(Carrier *c, int family, uint16_t port) noexcept nogil
 
 cdef struct Sockets:
     Carrier base
+    open_one one
     int fd[2]                    # IPv4, IPv6
     bint headers                 # what comes by IPv4 begins with its header
     bint blocked                 # the last send found the socket full
@@ -36,17 +36,13 @@ cdef struct Sockets:
     uint32_t tx_sums[TX_TRAINS]
 
 # `size` bytes, zeroed behind what all have; `header`: bytes of the protocol's own. NULL: no memory.
-cdef Sockets *sockets_new(const CarrierOps *ops, uint32_t properties, uint32_t header,
+cdef Sockets *sockets_new(const CarrierOps *ops, open_one one, uint32_t properties, uint32_t header,
                           size_t size) noexcept nogil
-cdef int sockets_open(Sockets *s, open_one one, uint16_t port, uint16_t *bound) noexcept nogil
+cdef void sockets_ops(CarrierOps *ops) noexcept nogil                           # all of the contract's
 cdef int open_socket(int kind, int protocol, int family) noexcept nogil         # or -errno
 cdef int bind_socket(int fd, int family, uint16_t port) noexcept nogil        # fd, or -errno: closed
 
-# The contract's.
+# Of these, what a carrier with more to open has to call, too.
+cdef int sockets_open(Carrier *c, uint16_t port, uint16_t *bound) noexcept nogil
 cdef void sockets_close(Carrier *c) noexcept nogil
 cdef void sockets_free(Carrier *c) noexcept nogil
-cdef int sockets_descriptor(const Carrier *c, int which) noexcept nogil
-cdef int sockets_receive(Carrier *c, int which) noexcept nogil
-cdef bint sockets_split(Carrier *c, int train, uint32_t *offset, Datagram *out) noexcept nogil
-cdef uint32_t sockets_send(Carrier *c, vtl_batch *b, uint32_t first) noexcept nogil
-cdef int sockets_error(Carrier *c, int which, PathError *out) noexcept nogil

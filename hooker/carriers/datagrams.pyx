@@ -46,11 +46,13 @@ cdef inline Sockets *S(Carrier *c) noexcept nogil:
     return <Sockets *>c
 
 
-cdef Sockets *sockets_new(const CarrierOps *ops, uint32_t properties, uint32_t header, size_t size) noexcept nogil:
+cdef Sockets *sockets_new(const CarrierOps *ops, open_one one, uint32_t properties, uint32_t header,
+                          size_t size) noexcept nogil:
     cdef Sockets *s = <Sockets *>calloc(1, size)
     if s == NULL:
         return NULL
     s.base.ops, s.base.properties, s.base.overhead = ops, properties, IPV4_HEADER + header
+    s.one = one
     s.base.trains = properties & C_TRAINS != 0
     s.fd[0] = s.fd[1] = -1
     if not properties & C_CHECKED:
@@ -96,18 +98,19 @@ cdef int bind_socket(int fd, int family, uint16_t port) noexcept nogil:
     return fd
 
 
-cdef int sockets_open(Sockets *s, open_one one, uint16_t port, uint16_t *bound) noexcept nogil:
+cdef int sockets_open(Carrier *c, uint16_t port, uint16_t *bound) noexcept nogil:
+    cdef Sockets *s = S(c)
     cdef int i, err = 0
     if s.rx_memory == NULL:
         s.rx_memory = <uint8_t *>malloc(RX_BUFFERS * RX_SIZE)
     if s.rx_memory == NULL:
         return -ENOBUFS
     for i in range(PORT_TRIES if port == 0 else 1):
-        s.fd[0] = one(&s.base, AF_INET, port)
+        s.fd[0] = s.one(c, AF_INET, port)
         if s.fd[0] < 0:
             return s.fd[0]
         bound[0] = port_of(s.fd[0]) if s.base.properties & C_PORTS else port
-        s.fd[1] = one(&s.base, AF_INET6, bound[0])
+        s.fd[1] = s.one(c, AF_INET6, bound[0])
         if s.fd[1] >= 0 or s.fd[1] == -EAFNOSUPPORT:     # a host without IPv6
             return 0
         err = s.fd[1]                               # the port is free in one family only, or worse
@@ -409,3 +412,9 @@ cdef int sockets_error(Carrier *c, int which, PathError *out) noexcept nogil:
                 return ee.ee_errno
         cm = CMSG_NXTHDR(&m, cm)
     return EMSGSIZE              # our own link's answer: the sender has seen it
+
+
+cdef void sockets_ops(CarrierOps *ops) noexcept nogil:
+    ops.open, ops.close, ops.free, ops.descriptor = sockets_open, sockets_close, sockets_free, sockets_descriptor
+    ops.receive, ops.split = sockets_receive, sockets_split
+    ops.send, ops.error = sockets_send, sockets_error

@@ -70,22 +70,21 @@ cdef int ip_open(Carrier *c, uint16_t port, uint16_t *bound) noexcept nogil:
     if port == 0:
         getrandom(&port, sizeof(port), 0)
         port |= PORT_FIRST
-    r = sockets_open(<Sockets *>c, open_family, port, bound)
+    r = sockets_open(c, port, bound)
     if r < 0:
         ip_close(c)
     return r
 
 
 cdef CarrierOps OPS
+sockets_ops(&OPS)
 OPS.open, OPS.close, OPS.free = ip_open, ip_close, ip_free
-OPS.descriptor, OPS.receive, OPS.split = sockets_descriptor, sockets_receive, sockets_split
-OPS.send, OPS.error = sockets_send, sockets_error
 
 
 def make():
     """Raises MemoryError."""
     cdef CarrierHandle handle = CarrierHandle.__new__(CarrierHandle)
-    cdef Carrier *c = <Carrier *>sockets_new(&OPS, C_ECN, 0, sizeof(Ip))
+    cdef Carrier *c = <Carrier *>sockets_new(&OPS, open_family, C_ECN, 0, sizeof(Ip))
     handle.hold("ip", c)
     (<Sockets *>c).headers = True
     (<Ip *>c).lock = -1

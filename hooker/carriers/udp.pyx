@@ -18,20 +18,13 @@ cdef int open_family(Carrier *c, int family, uint16_t port) noexcept nogil:
     return bind_socket(fd, family, port)
 
 
-cdef int udp_open(Carrier *c, uint16_t port, uint16_t *bound) noexcept nogil:
-    return sockets_open(<Sockets *>c, open_family, port, bound)
-
-
 cdef CarrierOps OPS
-OPS.open = udp_open
-OPS.close, OPS.free, OPS.descriptor = sockets_close, sockets_free, sockets_descriptor
-OPS.receive, OPS.split = sockets_receive, sockets_split
-OPS.send, OPS.error = sockets_send, sockets_error
+sockets_ops(&OPS)
 
 
 def make():
     """Raises MemoryError."""
     cdef CarrierHandle handle = CarrierHandle.__new__(CarrierHandle)
     cdef uint32_t properties = C_ECN | C_TRAINS | C_CHECKED | C_PORTS
-    handle.hold("udp", <Carrier *>sockets_new(&OPS, properties, HEADER, sizeof(Sockets)))
+    handle.hold("udp", <Carrier *>sockets_new(&OPS, open_family, properties, HEADER, sizeof(Sockets)))
     return handle

@@ -33,21 +33,14 @@ cdef int open_family(Carrier *c, int family, uint16_t port) noexcept nogil:
     return bind_socket(fd, family, port)
 
 
-cdef int udplite_open(Carrier *c, uint16_t port, uint16_t *bound) noexcept nogil:
-    return sockets_open(<Sockets *>c, open_family, port, bound)
-
-
 cdef CarrierOps OPS
-OPS.open = udplite_open
-OPS.close, OPS.free, OPS.descriptor = sockets_close, sockets_free, sockets_descriptor
-OPS.receive, OPS.split = sockets_receive, sockets_split
-OPS.send, OPS.error = sockets_send, sockets_error
+sockets_ops(&OPS)
 
 
 def make(uint16_t coverage):
     """`coverage`: bytes of each of VTL's datagrams that the kernel's checksum covers. Raises MemoryError."""
     cdef CarrierHandle handle = CarrierHandle.__new__(CarrierHandle)
-    cdef Carrier *c = <Carrier *>sockets_new(&OPS, C_ECN | C_COVERAGE | C_PORTS, HEADER, sizeof(UdpLite))
+    cdef Carrier *c = <Carrier *>sockets_new(&OPS, open_family, C_ECN | C_COVERAGE | C_PORTS, HEADER, sizeof(UdpLite))
     handle.hold("udplite", c)
     (<UdpLite *>c).coverage = HEADER + coverage
     return handle
