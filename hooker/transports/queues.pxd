@@ -4,6 +4,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from hooker.flow.messages cimport MAX_CONTROL, Message
+from hooker.includes.links cimport Link, LinkList
 from hooker.includes.linux cimport iovec
 from hooker.transports.contract cimport Channel, Sink, TransportOps
 from hooker.transports.sources cimport Source, SourceTable
@@ -36,24 +37,15 @@ cdef struct WordList:
     Word *last
     uint32_t n
 
-cdef struct QueueChannel       # of one flow
+cdef struct Outgoing
 
-cdef struct ChannelList:
-    QueueChannel *first
-    QueueChannel *last
-
-cdef struct QueueChannel:
+cdef struct QueueChannel:      # of one flow
     Channel base
     Outgoing *out              # NULL: its association is down
     void *user
-    QueueChannel *prev         # of all there are of its association
-    QueueChannel *next
-    QueueChannel *busy_prev    # of those with DATA
-    QueueChannel *busy_next
-    QueueChannel *talk_prev    # of those with control messages, or a report
-    QueueChannel *talk_next
-    bint busy
-    bint talking
+    Link one                   # of all there are of its association
+    Link busy                  # of those with DATA
+    Link talking               # of those with control messages, or a report
     bint report_due
     Item *first
     Item *last
@@ -80,10 +72,10 @@ cdef struct QueueShared:       # of a transport
 cdef struct Outgoing:          # of an association
     QueueShared *shared
     Source *source             # NULL: of none, then nothing is accounted
-    QueueChannel *all
+    LinkList all               # channels
     uint32_t channels
-    ChannelList busy
-    ChannelList talking
+    LinkList busy
+    LinkList talking
     WordList words             # nobody's channel's
     uint64_t waiting           # bytes of DATA of all channels
 

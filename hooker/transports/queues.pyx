@@ -14,6 +14,7 @@ from hooker.flow.messages cimport (
     DATA_OPENERS, FLAG_STAMPS, MAX_HEADER, MSG_ACKED, MSG_DATA, Message, write_message,
 )
 from hooker.includes.bytes cimport store32
+from hooker.includes.links cimport LinkList, link_append, link_prepend, link_remove
 from hooker.transports.contract cimport Channel
 from hooker.transports.sources cimport source_give, source_hold
 
@@ -118,62 +119,21 @@ cdef void shared_end(QueueShared *s) noexcept nogil:
 
 # ---- channels ----------------------------------------------------------------------------------------
 
-cdef void busy_add(QueueChannel *c) noexcept nogil:
-    cdef ChannelList *l = &c.out.busy
-    c.busy, c.busy_next, c.busy_prev = True, NULL, l.last
-    if l.last != NULL:
-        l.last.busy_next = c
-    else:
-        l.first = c
-    l.last = c
+cdef inline QueueChannel *first_of(const LinkList *l) noexcept nogil:
+    return <QueueChannel *>l.first.owner
 
 
-cdef void busy_remove(QueueChannel *c) noexcept nogil:
-    cdef ChannelList *l = &c.out.busy
-    if c.busy_prev != NULL:
-        c.busy_prev.busy_next = c.busy_next
-    else:
-        l.first = c.busy_next
-    if c.busy_next != NULL:
-        c.busy_next.busy_prev = c.busy_prev
-    else:
-        l.last = c.busy_prev
-    c.busy = False
-
-
-cdef void talk_add(QueueChannel *c) noexcept nogil:
-    cdef ChannelList *l = &c.out.talking
-    if c.talking:
-        return
-    c.talking, c.talk_next, c.talk_prev = True, NULL, l.last
-    if l.last != NULL:
-        l.last.talk_next = c
-    else:
-        l.first = c
-    l.last = c
-
-
-cdef void talk_remove(QueueChannel *c) noexcept nogil:
-    cdef ChannelList *l = &c.out.talking
-    if c.talk_prev != NULL:
-        c.talk_prev.talk_next = c.talk_next
-    else:
-        l.first = c.talk_next
-    if c.talk_next != NULL:
-        c.talk_next.talk_prev = c.talk_prev
-    else:
-        l.last = c.talk_prev
-    c.talking = False
+cdef void talk(QueueChannel *c) noexcept nogil:
+    if not c.talking.inside:
+        link_append(&c.out.talking, &c.talking, c)
 
 
 cdef Channel *channel_new(Outgoing *o, void *user) noexcept nogil:
     cdef QueueChannel *c = <QueueChannel *>calloc(1, sizeof(QueueChannel))
     if c == NULL:
         return NULL
-    c.base.ops, c.out, c.user, c.next = o.shared.ops, o, user, o.all
-    if o.all != NULL:
-        o.all.prev = c
-    o.all = c
+    c.base.ops, c.out, c.user = o.shared.ops, o, user
+    link_prepend(&o.all, &c.one, c)
     o.channels += 1
     return &c.base
 
@@ -206,17 +166,12 @@ cdef void strip(QueueChannel *c) noexcept nogil:
 
 cdef void detach(QueueChannel *c) noexcept nogil:
     cdef Outgoing *o = c.out
-    if c.busy:
-        busy_remove(c)
-    if c.talking:
-        talk_remove(c)
+    if c.busy.inside:
+        link_remove(&o.busy, &c.busy)
+    if c.talking.inside:
+        link_remove(&o.talking, &c.talking)
     strip(c)
-    if c.prev != NULL:
-        c.prev.next = c.next
-    else:
-        o.all = c.next
-    if c.next != NULL:
-        c.next.prev = c.prev
+    link_remove(&o.all, &c.one)
     o.channels -= 1
     c.out = NULL
 
@@ -247,8 +202,8 @@ cdef int channel_data(QueueChannel *c, const Message *m, void *owner) noexcept n
     c.held += cost
     c.waiting += it.n
     c.out.waiting += it.n
-    if not c.busy:
-        busy_add(c)
+    if not c.busy.inside:
+        link_append(&c.out.busy, &c.busy, c)
     return 0
 
 
@@ -263,7 +218,7 @@ cdef int channel_send(Channel *base, const Message *m, void *owner) noexcept nog
         return 0
     if word_add(c.out, &c.words, MAX_SAID, m) < 0:
         return -1
-    talk_add(c)
+    talk(c)
     return 0
 
 
@@ -272,7 +227,7 @@ cdef void channel_report(Channel *base) noexcept nogil:
     if c.out == NULL:
         return
     c.report_due = True
-    talk_add(c)
+    talk(c)
 
 
 cdef uint64_t channel_waiting(const Channel *c) noexcept nogil:
@@ -294,7 +249,7 @@ cdef bint channel_newest(const Channel *c, Message *out) noexcept nogil:
 
 
 cdef bint channel_at_rest(const Channel *c) noexcept nogil:
-    return not Q(c).busy and not Q(c).talking
+    return not Q(c).busy.inside and not Q(c).talking.inside
 
 
 # ---- frames ------------------------------------------------------------------------------------------
@@ -387,21 +342,21 @@ cdef void out_fill(Outgoing *o, Batch *b) noexcept nogil:
     cdef uint32_t left
     put_words(o, &o.words, b)
     while o.talking.first != NULL and has_room(b):
-        c = o.talking.first
+        c = first_of(&o.talking)
         put_words(o, &c.words, b)
         if c.report_due and has_room(b):
             put_report(c, b)
         if c.words.first == NULL and not c.report_due:
-            talk_remove(c)
+            link_remove(&o.talking, &c.talking)
     while o.busy.first != NULL and has_room(b):
-        c = o.busy.first
+        c = first_of(&o.busy)
         left = CUT
         while c.first != NULL and left and has_room(b):
             if not put_piece(c, b, &left):
                 return
-        busy_remove(c)
+        link_remove(&o.busy, &c.busy)
         if c.first != NULL:
-            busy_add(c)
+            link_append(&o.busy, &c.busy, c)
 
 
 # ---- the end -----------------------------------------------------------------------------------------
@@ -409,8 +364,8 @@ cdef void out_fill(Outgoing *o, Batch *b) noexcept nogil:
 cdef void out_down(Outgoing *o) noexcept nogil:
     cdef Sink *k = o.shared.sink
     cdef QueueChannel *c
-    while o.all != NULL:
-        c = o.all
+    while o.all.first != NULL:
+        c = first_of(&o.all)
         detach(c)
         k.channel_down(k.ctx, c.user)
 
