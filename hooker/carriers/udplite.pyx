@@ -3,7 +3,7 @@
 What is damaged behind that still reaches this host, and is dropped by the carrier's own checksum.
 """
 
-from libc.stdint cimport uint16_t
+from libc.stdint cimport uint16_t, uint32_t
 from hooker.carriers.contract cimport *
 from hooker.carriers.datagrams cimport *
 from hooker.includes.addresses cimport set_int
@@ -40,7 +40,8 @@ sockets_ops(&OPS)
 def make(uint16_t coverage):
     """`coverage`: bytes of each of VTL's datagrams that the kernel's checksum covers. Raises MemoryError."""
     cdef CarrierHandle handle = CarrierHandle.__new__(CarrierHandle)
-    cdef Carrier *c = <Carrier *>sockets_new(&OPS, open_family, C_ECN | C_COVERAGE | C_PORTS, HEADER, sizeof(UdpLite))
+    cdef uint32_t properties = C_ECN | C_COVERAGE | C_PORTS
+    cdef Carrier *c = <Carrier *>sockets_new(&OPS, open_family, properties, HEADER, sizeof(UdpLite))
     handle.hold("udplite", c)
     (<UdpLite *>c).coverage = HEADER + coverage
     return handle

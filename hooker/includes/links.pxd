@@ -1,4 +1,4 @@
-# Lists whose members carry their own links: nothing is allocated, and a member leaves without being searched for.
+# Lists whose members carry their own links: nothing is allocated, and a member leaves without a search.
 
 cdef struct Link:              # zeroed: in no list
     Link *prev

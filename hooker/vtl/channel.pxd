@@ -1,8 +1,9 @@
 # Channels and what they send: see channel.pyx.
 
 from libc.stdint cimport uint8_t, uint32_t
+from hooker.includes.links cimport LinkList, link_append, link_remove
 from hooker.vtl.api cimport VTL_MAX_MESSAGE, vtl_block
-from hooker.vtl.core cimport Assoc, Channel, ChannelList, Endpoint, Item, assoc_ready
+from hooker.vtl.core cimport Assoc, Channel, Endpoint, Item, assoc_ready
 
 cdef enum:
     TURN = 16384               # bytes a channel sends before the next one has its turn
@@ -46,40 +47,17 @@ cdef inline void item_unlink(Item *it) noexcept nogil:
 
 # --- lists of channels
 
+cdef inline Channel *first_of(const LinkList *l) noexcept nogil:
+    return <Channel *>l.first.owner
+
 cdef inline void busy_add(Channel *c) noexcept nogil:
-    cdef ChannelList *l = &c.assoc.busy
-    c.next_busy = NULL
-    c.prev_busy = l.last
-    if l.last == NULL:
-        l.first = c
-    else:
-        l.last.next_busy = c
-    l.last = c
-    c.busy = True
+    link_append(&c.assoc.busy, &c.busy, c)
 
 cdef inline void busy_remove(Channel *c) noexcept nogil:
-    cdef ChannelList *l = &c.assoc.busy
-    if c.prev_busy != NULL:
-        c.prev_busy.next_busy = c.next_busy
-    else:
-        l.first = c.next_busy
-    if c.next_busy != NULL:
-        c.next_busy.prev_busy = c.prev_busy
-    else:
-        l.last = c.prev_busy
-    c.busy = False
+    link_remove(&c.assoc.busy, &c.busy)
 
 cdef inline void talking_remove(Channel *c) noexcept nogil:
-    cdef ChannelList *l = &c.assoc.talking
-    if c.prev_talking != NULL:
-        c.prev_talking.next_talking = c.next_talking
-    else:
-        l.first = c.next_talking
-    if c.next_talking != NULL:
-        c.next_talking.prev_talking = c.prev_talking
-    else:
-        l.last = c.prev_talking
-    c.talking = False
+    link_remove(&c.assoc.talking, &c.talking)
 
 
 # --- what the engine asks for

@@ -18,6 +18,7 @@
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
+from hooker.includes.links cimport link_append, link_prepend
 from hooker.vtl.api cimport VTL_BLOCK_EVERY, VTL_BLOCK_FLAGS, vtl_sink
 from hooker.vtl.budget cimport budget_hold, budget_let_go, budget_room, stranger_known
 from hooker.vtl.core cimport *
@@ -279,7 +280,7 @@ cdef void unlink(Channel **all, Channel *c) noexcept nogil:
 
 
 cdef void make_busy(Channel *c) noexcept nogil:
-    if not c.busy:
+    if not c.busy.inside:
         c.credit = TURN
         busy_add(c)
     assoc_ready(c.assoc)
@@ -287,31 +288,14 @@ cdef void make_busy(Channel *c) noexcept nogil:
 
 cdef void hurry(Channel *c) noexcept nogil:
     """Its turn is next: a probe is to carry what it has."""
-    cdef ChannelList *l = &c.assoc.busy
     busy_remove(c)
-    c.prev_busy = NULL
-    c.next_busy = l.first
-    if l.first != NULL:
-        l.first.prev_busy = c
-    else:
-        l.last = c
-    l.first = c
-    c.busy = True
+    link_prepend(&c.assoc.busy, &c.busy, c)
 
 
 cdef void channel_talk(Channel *c) noexcept nogil:
-    cdef ChannelList *l = &c.assoc.talking
     assoc_ready(c.assoc)
-    if c.talking:
-        return
-    c.next_talking = NULL
-    c.prev_talking = l.last
-    if l.last == NULL:
-        l.first = c
-    else:
-        l.last.next_talking = c
-    l.last = c
-    c.talking = True
+    if not c.talking.inside:
+        link_append(&c.assoc.talking, &c.talking, c)
 
 
 cdef inline uint32_t queue_limit(const Endpoint *ep) noexcept nogil:
@@ -543,7 +527,7 @@ cdef void perhaps_idle(Assoc *a) noexcept nogil:
 
 
 cdef bint channel_at_rest(const Channel *c) noexcept nogil:
-    return not c.busy and not c.talking and c.flight == NULL
+    return not c.busy.inside and not c.talking.inside and c.flight == NULL
 
 
 cdef void assoc_hold(Assoc *a) noexcept nogil:
@@ -560,9 +544,9 @@ cdef void assoc_let_go(Assoc *a) noexcept nogil:
 cdef void detach(Channel *c) noexcept nogil:
     """Out of its association, with nothing left to send."""
     cdef Assoc *a = c.assoc
-    if c.busy:
+    if c.busy.inside:
         busy_remove(c)
-    if c.talking:
+    if c.talking.inside:
         talking_remove(c)
     strip(a, &c.again)
     strip(a, &c.fresh)

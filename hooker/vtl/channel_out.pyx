@@ -10,7 +10,7 @@ from libc.string cimport memcpy
 from hooker.vtl.api cimport VTL_MAX_MESSAGE, vtl_sink
 from hooker.vtl.builder cimport *
 from hooker.vtl.channel cimport (
-    TURN, busy_add, busy_remove, channel_give_up, item_gone, item_leave, item_new, item_spare, item_split,
+    TURN, busy_add, busy_remove, channel_give_up, first_of, item_gone, item_leave, item_new, item_spare, item_split,
     talking_remove,
 )
 from hooker.vtl.core cimport *
@@ -94,8 +94,8 @@ cdef void add_messages(Builder *d) noexcept nogil:
     while a.words != NULL:
         if not has_frame_room(d) or not add_word(d, a.words):
             return
-    while a.talking.first != NULL and add_words_of(d, a.talking.first):
-        talking_remove(a.talking.first)
+    while a.talking.first != NULL and add_words_of(d, first_of(&a.talking)):
+        talking_remove(first_of(&a.talking))
 
 
 # --- blocks
@@ -190,7 +190,7 @@ cdef void add_blocks(Builder *d) noexcept nogil:
     if a.state != A_UP:
         return
     while a.busy.first != NULL and d.a.rec.frame_tail - d.frame0 + MAX_RUN < MAX_PACKET_FRAMES - 8:
-        c = a.busy.first
+        c = first_of(&a.busy)
         if not a.rel.plain and a.rel.ops.gives_up != NULL:
             channel_give_up(c)
         if c.again == NULL and c.fresh == NULL:

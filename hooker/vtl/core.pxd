@@ -7,6 +7,7 @@
 # finished goes to Endpoint.dead or Assoc.finished, and lifecycle.reap() frees it in the next vtl_build.
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from hooker.includes.links cimport Link, LinkList
 from hooker.includes.timers cimport timer, timer_heap
 from hooker.vtl.aead cimport EVP_CIPHER_CTX, IV_SIZE, SECRET_SIZE, TAG_SIZE
 from hooker.vtl.api cimport VTL_MAX_KEYS, vtl_addr, vtl_config, vtl_counters, vtl_sink
@@ -136,10 +137,8 @@ cdef struct Channel:
     Assoc *assoc               # NULL: it is down
     Channel *prev              # all of the association; those that are down, of the endpoint
     Channel *next
-    Channel *prev_busy         # it has blocks to send
-    Channel *next_busy
-    Channel *prev_talking      # it has control messages or a report to send
-    Channel *next_talking
+    Link busy                  # in its association's list: it has blocks to send
+    Link talking               # it has control messages or a report to send
     Channel **down_at          # while it is down, the list it is in
     void *user
     Item *again                # lost blocks, by position
@@ -151,14 +150,9 @@ cdef struct Channel:
     int32_t credit             # bytes left in its turn
     uint32_t reports           # composed so far
     uint16_t said              # control messages not acknowledged
-    uint8_t busy, talking, report_due
+    uint8_t report_due
     uint8_t has_top, top_epoch # where blocks are given up:
     uint32_t top_id, top       # the position behind the highest byte that the peer has, of such blocks
-
-
-cdef struct ChannelList:
-    Channel *first
-    Channel *last
 
 
 cdef struct OtherPath:         # an address of the peer's beside the one in use; port 0: none
@@ -320,7 +314,7 @@ cdef struct Assoc:
     Channel *channels
     uint32_t n_channels
     uint32_t holds             # flows of the engine's that rely on it and have no channel now
-    ChannelList busy, talking
+    LinkList busy, talking
     Item *words                # its own control messages to send
     Item *words_out            # on their way
     uint32_t said              # of both
