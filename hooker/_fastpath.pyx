@@ -53,7 +53,7 @@ from hooker.engine.tun cimport PACED, QUEUE, SLOT
 from hooker.transports.contract cimport OWN_TAG, T_REPAIRS, Association, Handle, Sink, Transport, down_reason
 
 from hooker.errors import ConfigurationError, KernelError, UsageError
-from hooker.transports.makers import Function, Settings, make
+from hooker.transports.makers import BUDGET, Function, Settings, make
 
 cdef enum:
     EVENTS = 256               # of one epoll_wait
@@ -476,7 +476,11 @@ cdef class Worker:
         self.allocate(slabs)
         self.open_epoll()
         self.make_transports(
-            transports, Settings(dead_after, datagrams, congestion, keys, fec, parameters, reliability, redirects == 0)
+            transports,
+            Settings(
+                dead_after, datagrams, congestion, keys, fec, parameters, reliability, redirects == 0,
+                BUDGET // max(1, len(transports)),  # a peer may come by each of them
+            ),
         )
         bound = self.open_transports(port)
         self.port = w.port = bound

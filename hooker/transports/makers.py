@@ -26,6 +26,8 @@ _MODULES = {  # by the transport's number in the TCP option
     12: "hooker.transports.tcp",
 }
 
+BUDGET = 192 << 20  # bytes that peers may make an engine hold
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -35,7 +37,7 @@ class Settings:
     of the largest datagram on IPv4. ``congestion``: name of a controller. ``keys``: of 32 bytes each.
     ``fec``: repairs are sent. ``parameters``: by the transport's number, those that a user has given.
     ``reliability``: of associations that this engine begins; ``unrepaired``: peers may begin such as leave
-    losses to the applications' TCPs.
+    losses to the applications' TCPs. ``budget``: bytes that peers may make each transport hold, at most.
     """
 
     dead_after: float = 5.0
@@ -46,6 +48,7 @@ class Settings:
     parameters: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     reliability: Function = field(default_factory=Function)
     unrepaired: bool = True
+    budget: int = BUDGET
 
     def given(self, wire_id: int) -> Mapping[str, int]:
         return self.parameters.get(wire_id, {})

@@ -69,7 +69,7 @@ cdef enum:
     MAX_STRANGERS = 256
     SOURCE_STRANGERS = 16
     SOURCE_ASSOCS = 64
-    BUDGET = 64 << 20          # bytes that peers may make us hold
+    BUDGET = 64 << 20          # bytes that peers may make us hold, if the engine's own is not less
     LISTENERS = 0xFFFFF0       # own tags of theirs
     MS = 1000000               # ns, as all times
     CONNECT_TIME = 3000000000  # not as a product: it would be an int's
@@ -1057,7 +1057,7 @@ def make(str name, uint8_t wire_id, int protocol, settings):
     t.dead_after = <uint64_t>(settings.dead_after * 1e9)
     t.next_due = t.listen_again = UINT64_MAX
     t.shared.sink, t.shared.ops, t.shared.sources = &t.base.sink, &OPS, &t.sources
-    sources_init(&t.sources, BUDGET)
+    sources_init(&t.sources, min(<uint64_t>BUDGET, <uint64_t>settings.budget))
     getrandom(t.key, sizeof(t.key), 0)
     t.rx = <uint8_t *>malloc(LENGTH_SIZE + MAX_FRAME + RX_SIZE)     # the rest of the read before is first
     if t.rx == NULL:

@@ -20,7 +20,6 @@ from hooker.transports import check_congestion
 from hooker.vtl.reliability import known as reliability_known
 
 cdef enum:
-    BUDGET = 192 << 20         # bytes that peers may make the engine hold
     CHANNEL_QUEUE = 8 << 20    # bytes of one flow's that wait: more than a TCP's window, as a rule
     STREAM_WINDOW = 1 << 16    # bytes: nobody has streams
     MAX_ACK_DELAY = 1000000    # ns, as those below
@@ -568,7 +567,7 @@ cdef int configure(vtl_config *c, uint32_t overhead, settings) except -1:
         c.n_versions = vtl_encrypted_versions(c.versions)
     c.stream_window = c.assoc_window = STREAM_WINDOW
     c.channel_queue = CHANNEL_QUEUE
-    c.budget = BUDGET
+    c.budget = settings.budget
     c.max_ack_delay = MAX_ACK_DELAY
     c.keepalive = KEEPALIVE
     c.dead_after = <uint64_t>(settings.dead_after * 1e9)

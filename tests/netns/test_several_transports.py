@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from lone_worker import LoneWorker
 
-from hooker import ConfigurationError
+from hooker import ConfigurationError, _fastpath
+from hooker.transports import makers
 
 pytestmark = pytest.mark.timeout(60)
 VTL, TCP = 1, 12
@@ -47,6 +49,22 @@ def test_all_of_them_have_the_same_port(stack: contextlib.ExitStack) -> None:
     assert listens(lone.worker.port)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other, pytest.raises(OSError, match="in use"):
         other.bind(("", lone.worker.port))
+
+
+@pytest.mark.parametrize("ids", [(VTL,), (VTL, TCP)])
+def test_what_peers_may_make_an_engine_hold_is_not_more_with_more_transports(
+    stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch, ids: tuple[int, ...]
+) -> None:
+    made: list[int] = []
+
+    def make(wire_id: int, settings: makers.Settings) -> Any:
+        made.append(settings.budget)
+        return makers.make(wire_id, settings)
+
+    monkeypatch.setattr(_fastpath, "make", make)
+    LoneWorker(stack, transports=ids)
+    assert len(made) == len(ids)
+    assert sum(made) <= makers.BUDGET
 
 
 @pytest.mark.parametrize("ids", [(TCP, VTL), (VTL, TCP)])

@@ -538,6 +538,24 @@ def test_one_source_has_so_many_associations_and_others_have_theirs(tcp: Lone) -
         one.sock.close()
 
 
+def test_a_smaller_budget_holds_less() -> None:
+    half = frame(HELLO) + struct.pack("!I", 65535) + bytes(65000)
+    tcp = lone("tcp", budget=1 << 20)
+    with contextlib.ExitStack() as stack:
+        stack.callback(tcp.shut)
+        for n in range(64):
+            one = Stranger(tcp, 2 + n // 8)
+            stack.enter_context(one.sock)
+            with contextlib.suppress(OSError):
+                one.send(half)
+            tcp.turn(0.001)
+        for _ in range(30):
+            tcp.turn(0.001)
+        counts = tcp.counters()
+        assert counts["tcp.over_budget"] > 0
+        assert 0 < counts["tcp.held"] < 1 << 20
+
+
 def test_half_frames_of_many_sources_leave_something_for_others(tcp: Lone) -> None:
     """1,088 connections want 70 MB."""
     half = frame(HELLO) + struct.pack("!I", 65535) + bytes(65000)
