@@ -211,7 +211,15 @@ class Hooker:
         keeper = stack.enter_context(Janitor())
         self._kernel = stack.enter_context(KernelPrograms(self.max_flows, self.intercept))
         fill_free(self._kernel.free, self.max_flows)
-        self._lane = stack.enter_context(Lane(keeper, entrance=self._kernel.entrance, pinned=self._pinned))
+        self._lane = stack.enter_context(
+            Lane(
+                keeper,
+                entrance=self._kernel.entrance,
+                pinned=self._pinned,
+                mtu=transports.segment_mtu(self._chosen.taken, datagram_sizes()[0]),
+                repairs=transports.repairs(self._chosen.taken),
+            )
+        )
         self._worker = self._make_worker(stack)
         stack.callback(self._worker.close)
         self.transports = self._opened = self._chosen.without(self._worker.skipped)

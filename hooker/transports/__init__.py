@@ -14,6 +14,8 @@ from hooker.transports.registry import (
     names,
     offer,
     register,
+    repairs,
+    segment_mtu,
 )
 
 __all__ = [
@@ -29,6 +31,8 @@ __all__ = [
     "names",
     "offer",
     "register",
+    "repairs",
+    "segment_mtu",
 ]
 
 DEFAULT_PORT = 6253  # where engines listen: of UDP, and of each transport's own kind of ports

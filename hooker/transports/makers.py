@@ -22,6 +22,9 @@ _MODULES = {  # by the transport's number in the TCP option
     1: "hooker.transports.vtl_udp",
     2: "hooker.transports.vtl_udplite",
     4: "hooker.transports.vtl_ip",
+    5: "hooker.transports.bare_udp",
+    6: "hooker.transports.bare_udplite",
+    8: "hooker.transports.bare_ip",
     11: "hooker.transports.mptcp",
     12: "hooker.transports.tcp",
 }

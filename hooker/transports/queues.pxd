@@ -1,6 +1,5 @@
-# What an association over a byte stream has to send: its channels and control messages, and their frames.
-#
-# A frame is a length of 32 bits, which does not count itself, and a message of the flow protocol.
+# What an association has to send: its channels and control messages. Over a byte stream they go in frames, a
+# length of 32 bits, which does not count itself, and a message of the flow protocol; else one by one.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from hooker.flow.messages cimport MAX_CONTROL, Message
@@ -78,12 +77,18 @@ cdef struct Outgoing:          # of an association
     LinkList talking
     WordList words             # nobody's channel's
     uint64_t waiting           # bytes of DATA of all channels
+    uint32_t turn              # bytes that are left to the first of `busy`; 0: it has had none
 
 cdef bint out_wants(const Outgoing *o) noexcept nogil                          # there is something to send
 cdef int out_say(Outgoing *o, const Message *m) noexcept nogil                 # 0, or -1: full
 cdef void out_fill(Outgoing *o, Batch *b) noexcept nogil                       # frames, the batch being empty
+# Without frames: control messages that fit into n bytes, one behind the other; the bytes they are.
+cdef uint32_t out_words(Outgoing *o, uint8_t *room, uint32_t n) noexcept nogil
+cdef uint32_t out_next(const Outgoing *o) noexcept nogil                      # the next DATA's bytes; 0: none
+# Of that `most` bytes at most. NULL: none, or no memory. Its bytes stay until shared_release().
+cdef const Item *out_piece(Outgoing *o, uint32_t most) noexcept nogil
 cdef void out_down(Outgoing *o) noexcept nogil                                 # channel_down() for each
-cdef void out_end(Outgoing *o) noexcept nogil                                  # what was said is dropped
+cdef void out_end(Outgoing *o) noexcept nogil                                  # the same without a word
 cdef void shared_release(QueueShared *s) noexcept nogil                        # the bytes of what was sent
 cdef void shared_end(QueueShared *s) noexcept nogil
 

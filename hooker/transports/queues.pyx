@@ -1,4 +1,4 @@
-"""What an association over a byte stream has to send, and how it becomes frames.
+"""What an association has to send, and how it becomes frames, or pieces for datagrams.
 
 1. Control messages go first: those of nobody's channel, then those of channels, each with its report. Then
    DATA; channels with DATA take turns by bytes (deficit round robin, Shreedhar and Varghese 1996).
@@ -301,22 +301,19 @@ cdef void put_report(QueueChannel *c, Batch *b) noexcept nogil:
         put_head(b, frame, LENGTH_SIZE + n)
 
 
-cdef bint put_piece(QueueChannel *c, Batch *b, uint32_t *left) noexcept nogil:
-    """A frame of its first DATA. Flags stay with the end, but one. False: there is no memory."""
-    cdef uint8_t frame[FRAME_ROOM]
+cdef Item *cut(QueueChannel *c, uint32_t most) noexcept nogil:
+    """A piece of its first DATA, which is done with. Flags stay with the end, but one. NULL: no memory."""
     cdef Item *it = c.first
     cdef Item *part = it
-    cdef Message m
-    cdef uint32_t head
-    if it.n > CUT:
+    if it.n > most:
         part = item_new(c.out.shared)
         if part == NULL:
-            return False
+            return NULL
         part[0] = it[0]
-        part.n, part.flags = CUT, it.flags & DATA_OPENERS
-        it.data += CUT
-        it.position += CUT
-        it.n -= CUT
+        part.n, part.flags = most, it.flags & DATA_OPENERS
+        it.data += most
+        it.position += most
+        it.n -= most
     else:
         c.first = it.next
         if c.first == NULL:
@@ -325,6 +322,18 @@ cdef bint put_piece(QueueChannel *c, Batch *b, uint32_t *left) noexcept nogil:
     c.held -= part.n
     c.waiting -= part.n
     c.out.waiting -= part.n
+    item_done(c.out.shared, part)
+    return part
+
+
+cdef bint put_piece(QueueChannel *c, Batch *b, uint32_t *left) noexcept nogil:
+    """A frame of its first DATA. False: there is no memory."""
+    cdef uint8_t frame[FRAME_ROOM]
+    cdef const Item *part = cut(c, CUT)
+    cdef Message m
+    cdef uint32_t head
+    if part == NULL:
+        return False
     m.type, m.flags, m.epoch = MSG_DATA, part.flags, part.epoch
     m.position, m.token = part.position, part.token
     head = write_message(frame + LENGTH_SIZE, &m)
@@ -333,7 +342,6 @@ cdef bint put_piece(QueueChannel *c, Batch *b, uint32_t *left) noexcept nogil:
     if part.n:
         put_part(b, part.data, part.n)
     left[0] = left[0] - part.n if left[0] > part.n else 0
-    item_done(c.out.shared, part)
     return True
 
 
@@ -359,6 +367,63 @@ cdef void out_fill(Outgoing *o, Batch *b) noexcept nogil:
             link_append(&o.busy, &c.busy, c)
 
 
+# ---- without frames ----------------------------------------------------------------------------------
+
+cdef uint32_t out_list(Outgoing *o, WordList *l, uint8_t *room, uint32_t n) noexcept nogil:
+    cdef uint32_t used = 0
+    cdef Word *w
+    while l.first != NULL and used + l.first.n - LENGTH_SIZE <= n:
+        w = word_first(l)
+        memcpy(room + used, w.bytes + LENGTH_SIZE, w.n - LENGTH_SIZE)
+        used += w.n - LENGTH_SIZE
+        word_free(o, w)
+    return used
+
+
+cdef uint32_t out_report(QueueChannel *c, uint8_t *room) noexcept nogil:
+    cdef Sink *k = c.out.shared.sink
+    cdef Message m
+    c.report_due = False
+    return write_message(room, &m) if k.report(k.ctx, c.user, &m) else 0
+
+
+cdef uint32_t out_words(Outgoing *o, uint8_t *room, uint32_t n) noexcept nogil:
+    cdef uint32_t used = out_list(o, &o.words, room, n)
+    cdef QueueChannel *c
+    while o.talking.first != NULL:
+        c = first_of(&o.talking)
+        used += out_list(o, &c.words, room + used, n - used)
+        if c.report_due and n - used >= MAX_CONTROL:
+            used += out_report(c, room + used)
+        if c.words.first != NULL or c.report_due:
+            return used
+        link_remove(&o.talking, &c.talking)
+    return used
+
+
+cdef uint32_t out_next(const Outgoing *o) noexcept nogil:
+    return max(first_of(&o.busy).first.n, <uint32_t>1) if o.busy.first != NULL else 0
+
+
+cdef const Item *out_piece(Outgoing *o, uint32_t most) noexcept nogil:
+    cdef QueueChannel *c
+    cdef const Item *part
+    if o.busy.first == NULL:
+        return NULL
+    c = first_of(&o.busy)
+    part = cut(c, most)
+    if part == NULL:
+        return NULL
+    o.turn = o.turn if o.turn else <uint32_t>CUT
+    o.turn = o.turn - part.n if o.turn > part.n else 0
+    if c.first == NULL or o.turn == 0:
+        o.turn = 0
+        link_remove(&o.busy, &c.busy)
+        if c.first != NULL:
+            link_append(&o.busy, &c.busy, c)
+    return part
+
+
 # ---- the end -----------------------------------------------------------------------------------------
 
 cdef void out_down(Outgoing *o) noexcept nogil:
@@ -371,5 +436,7 @@ cdef void out_down(Outgoing *o) noexcept nogil:
 
 
 cdef void out_end(Outgoing *o) noexcept nogil:
+    while o.all.first != NULL:
+        detach(first_of(&o.all))
     while o.words.first != NULL:
         word_free(o, word_first(&o.words))

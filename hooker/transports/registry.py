@@ -14,7 +14,17 @@ OFFER_MOST = 6  # that an option's list has room for: HK_OFFER_MOST
 WIRE_IDS = (1, 15)
 LEAST_DATAGRAM = 1200  # bytes, that each path of VTL's carries
 NOT_BUILT = "this version of Hooker does not have it"
-TCP_PORTS = {"tcp", "mptcp"}  # carriers whose listeners take each other's ports
+NEXT_PORT = {"quic"}  # transports that listen on the number behind the engine's
+SPACES = {  # what only one of those over these carriers can have
+    "tcp": "the TCP port",
+    "mptcp": "the TCP port",
+    "udp": "the UDP port",
+    "udplite": "the UDP-Lite port",
+    "dccp": "the DCCP port",
+    "ip": "IP protocol 253",
+}
+SEGMENT_OVERHEAD = {"udp": 52, "udplite": 56, "ip": 48}  # bytes in an IPv4 packet beside a segment's payload
+UDP_HEADERS, TCP_HEADERS = 28, 40  # bytes, IPv4's included
 SELECTIVE_REPEAT, BY_TCP, OWN = "selective-repeat", "none", "its own"
 
 
@@ -181,15 +191,20 @@ def _wrong(name: str, why: str) -> ConfigurationError:
 
 
 def _why_not(transport: Transport, taken: list[Transport], among: Sequence[Transport] | None) -> str:
-    before = next((one.name for one in taken if {one.carrier, transport.carrier} == TCP_PORTS), "")
+    space = _space(transport)
+    before = next((one.name for one in taken if space and _space(one) == space), "")
     if before:
-        return f"{before}, which is named before it, has the TCP port"
+        return f"{before}, which is named before it, has {space}"
     if among is not None:
         opened = [one for one in among if one.wire_id == transport.wire_id]
         if not opened:
             return "the engine was started without it"
         return "" if transport.given in ((), opened[0].given) else f"the engine was started with {opened[0]}"
     return transport.available()[1]
+
+
+def _space(transport: Transport) -> str:
+    return "" if transport.name in NEXT_PORT else SPACES.get(transport.carrier, "")
 
 
 def _here() -> list[str]:
@@ -204,6 +219,20 @@ def offer(chosen: Sequence[Transport]) -> int:
 def bitmap(chosen: Sequence[Transport]) -> int:
     """A bit ``1 << wire_id`` for each."""
     return sum({1 << transport.wire_id for transport in chosen})
+
+
+def repairs(chosen: Sequence[Transport]) -> bool:
+    """Whether one of them sends again what is lost."""
+    return any(transport.reliability != BY_TCP for transport in chosen)
+
+
+def segment_mtu(chosen: Sequence[Transport], datagram: int) -> int:
+    """Bytes of a TCP packet, so that each transport that puts one segment into a datagram has room for it.
+
+    ``datagram``: bytes of UDP's payload over IPv4 that the links carry. 0: none of them does that.
+    """
+    more = [SEGMENT_OVERHEAD[one.carrier] for one in chosen if one.reliability == BY_TCP]
+    return datagram + UDP_HEADERS - max(more) + TCP_HEADERS if more else 0
 
 
 VTL = register(
@@ -224,13 +253,14 @@ register(Transport("vtl+dccp", 3, "vtl over dccp", "dccp", SELECTIVE_REPEAT, soc
 register(
     Transport("vtl+ip", 4, "vtl over IP itself, protocol 253: no ports", "ip", SELECTIVE_REPEAT, sockets.raw)
 )
-for _name, _id, _probe in (
-    ("udp", 5, sockets.udp),
-    ("udplite", 6, sockets.udplite),
-    ("dccp", 7, sockets.dccp),
-    ("ip", 8, sockets.raw),
+for _name, _id, _probe, _built in (
+    ("udp", 5, sockets.udp, True),
+    ("udplite", 6, sockets.udplite, True),
+    ("dccp", 7, sockets.dccp, False),
+    ("ip", 8, sockets.raw, True),
 ):
-    register(Transport(_name, _id, "one segment a datagram", _name, BY_TCP, _probe, built=False))
+    _takes = (("coverage", 0, LEAST_DATAGRAM),) if _name == "udplite" else ()
+    register(Transport(_name, _id, "one segment a datagram", _name, BY_TCP, _probe, _built, _takes))
 for _name, _id, _summary, _carrier, _probe, _built in (
     ("sctp", 9, "one association for a pair of hosts", "sctp", sockets.sctp, False),
     ("quic", 10, "one connection for a pair of hosts", "udp", sockets.udp, False),

@@ -25,6 +25,8 @@ class Lane:
 
     ``pinned``: what marked sockets send is discarded when the device is gone, and the janitor ends them.
     ``entrance``: the program that lets only marked sockets' packets in; any local user may send to a device.
+    ``mtu``: bytes of a packet with one segment; 0: the device's. ``repairs``: some transport repeats what is
+    lost; else the sockets' timers are the kernel's.
 
     It belongs to the process that made it: a forked child calls ``forget()``.
 
@@ -33,8 +35,11 @@ class Lane:
         ConfigurationError: no permission, or no run-time directory.
     """
 
-    def __init__(self, keeper: Janitor, *, entrance: int, pinned: bool = False) -> None:
+    def __init__(
+        self, keeper: Janitor, *, entrance: int, pinned: bool = False, mtu: int = 0, repairs: bool = True
+    ) -> None:
         self._keeper, self._pinned, self._entrance = keeper, pinned, entrance
+        self._mtu, self._rto_min = mtu, RTO_MIN if repairs else 0
         self._owner = os.getpid()
         self._lock = threading.Lock()
         self._left = False
@@ -77,7 +82,8 @@ class Lane:
                 mark=self.mark,
                 table=table,
                 priority=PRIORITY,
-                rto_min=RTO_MIN,
+                rto_min=self._rto_min,
+                mtu=self._mtu,
                 pinned=self._pinned,
             )
             try:

@@ -38,6 +38,7 @@ class Way:
         rto_min: ms, the least retransmission timeout of sockets on the device; 0: the kernel's. While the
             transport repairs, TCP should not; it also bounds the silence after a kill.
         initcwnd: segments, the window at the beginning and after an idle time; 0: the kernel's.
+        mtu: bytes of a packet with one segment; 0: the device's.
         pinned: such flows never go to the wire: without the device their segments are discarded.
 
     Raises:
@@ -54,11 +55,12 @@ class Way:
         priority: int,
         rto_min: int = 0,
         initcwnd: int = 0,
+        mtu: int = 0,
         pinned: bool = False,
     ) -> None:
         self._keeper, self._device = keeper, device
         self.mark, self.table, self.priority = mark, table, priority
-        metrics = [("RTAX_RTO_MIN", rto_min), ("RTAX_INITCWND", initcwnd)]
+        metrics = [("RTAX_RTO_MIN", rto_min), ("RTAX_INITCWND", initcwnd), ("RTAX_MTU", mtu)]
         self._metrics = [(name, value) for name, value in metrics if value]
         self._pinned = pinned
         self._undos: list[Undo] = []

@@ -21,11 +21,12 @@ KIND = "segments"
 
 
 SOAK = pytest.mark.soak
+OTHERS = ("mptcp", "vtl+ip", "vtl+udplite", "udp", "udplite", "ip")
 
 
 @pytest.fixture(
     scope="module",
-    params=["tcp", *(pytest.param(name, marks=SOAK) for name in ("mptcp", "vtl+ip", "vtl+udplite"))],
+    params=["tcp", *(pytest.param(name, marks=SOAK) for name in OTHERS)],
 )
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)

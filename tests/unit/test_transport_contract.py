@@ -24,8 +24,9 @@ from hooker.flow.messages import decode, encode
 from hooker.transports.face import Lone
 from hooker.transports.makers import Settings, make
 
-IDS = {"vtl": 1, "vtl+udplite": 2, "mptcp": 11, "tcp": 12}
+IDS = {"vtl": 1, "vtl+udplite": 2, "udp": 5, "udplite": 6, "mptcp": 11, "tcp": 12}
 STREAMS = ["mptcp", "tcp"]
+UNENCRYPTED = ["udp", "udplite", *STREAMS]
 HOME = bytes(10) + b"\xff\xff\x7f\x00\x00\x01"
 TOKEN = 0x1122334455667788
 HELLO = encode("hello", epoch=1, position=65535, token=7, own_token=8)
@@ -292,7 +293,7 @@ def test_one_that_was_never_opened_is_freed(name: str) -> None:
 def test_an_unknown_number_and_a_key_where_none_goes(name: str) -> None:
     with pytest.raises(ConfigurationError, match="number 99"):
         make(99, Settings())
-    if name not in STREAMS:
+    if name not in UNENCRYPTED:
         assert make(IDS[name], Settings(keys=(bytes(32),))).name == name
     else:
         with pytest.raises(ConfigurationError, match="does not encrypt"):

@@ -31,7 +31,7 @@ def there() -> None:
 
 
 def made(name: str, wire_id: int, probe: sockets.Probe = there, built: bool = True) -> Transport:
-    return Transport(name, wire_id, "forty lines", "udp", "its own", probe, built)
+    return Transport(name, wire_id, "forty lines", name, "its own", probe, built)
 
 
 @pytest.fixture(autouse=True)
@@ -98,15 +98,30 @@ def test_what_is_offered_is_a_list_in_the_clients_order() -> None:
     assert is_offered(transports.offer(chosen), 15)
 
 
-@pytest.mark.parametrize(("first", "second"), [("tcp", "mptcp"), ("mptcp", "tcp")])
-def test_of_two_that_want_the_tcp_port_the_later_one_is_skipped(
-    monkeypatch: pytest.MonkeyPatch, first: str, second: str
+@pytest.mark.parametrize(
+    ("first", "second", "what"),
+    [
+        ("tcp", "mptcp", "the TCP port"),
+        ("mptcp", "tcp", "the TCP port"),
+        ("vtl", "udp", "the UDP port"),
+        ("udplite", "vtl+udplite", "the UDP-Lite port"),
+        ("ip", "vtl+ip", "IP protocol 253"),
+    ],
+)
+def test_of_two_that_want_the_same_port_the_later_one_is_skipped(
+    monkeypatch: pytest.MonkeyPatch, first: str, second: str, what: str
 ) -> None:
     for name in (first, second):
         monkeypatch.setitem(registry._registry, name, replace(transports.get(name), probe=there))
-    choice = transports.choose(f"{first},vtl,{second}")
-    assert [one.name for one in choice.taken] == [first, "vtl"]
-    assert choice.skipped == ((second, f"{first}, which is named before it, has the TCP port"),)
+    other = transports.register(made("other", 13)).name
+    choice = transports.choose(f"{first},{other},{second}")
+    assert [one.name for one in choice.taken] == [first, other]
+    assert choice.skipped == ((second, f"{first}, which is named before it, has {what}"),)
+
+
+def test_one_on_the_next_port_goes_beside_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry._registry, "quic", replace(transports.get("quic"), probe=there, built=True))
+    assert transports.choose("quic,vtl").skipped == ()
 
 
 def test_what_the_engine_leaves_out_is_skipped_too(some: None) -> None:
@@ -297,7 +312,7 @@ def test_the_command_lists_all_with_reasons(some: None, capsys: pytest.CaptureFi
         "name": "t1",
         "available": True,
         "reason": "",
-        "carrier": "udp",
+        "carrier": "t1",
         "reliability": "its own",
     }
     assert (rows[7]["available"], rows[7]["reason"]) == (False, "this kernel has no pigeons (feed them)")
