@@ -153,9 +153,9 @@ class Connection:
 class ByHand:
     """An engine at some address: VTL for real, over the wire by hand."""
 
-    def __init__(self, wire: Wire, address: str, port: int = CLIENT_UDP) -> None:
+    def __init__(self, wire: Wire, address: str, port: int = CLIENT_UDP, **config: Any) -> None:
         self.wire, self.address, self.port = wire, address, port
-        self.endpoint = Endpoint(seed=random.getrandbits(64))
+        self.endpoint = Endpoint(seed=random.getrandbits(64), **config)
         self.events: list[Any] = []
         self.sent: list[bytes] = []
         self.assoc = self.endpoint.connect((wire.server, wire.lab.vtl_port), self.now())
@@ -199,8 +199,8 @@ def hello(instance: int, random_number: int) -> bytes:
 class Engine(ByHand):
     """An engine that takes segments, by hand: it greets, and says OPEN for flows that it has, or has not."""
 
-    def __init__(self, wire: Wire, address: str, port: int = CLIENT_UDP) -> None:
-        super().__init__(wire, address, port)
+    def __init__(self, wire: Wire, address: str, port: int = CLIENT_UDP, **config: Any) -> None:
+        super().__init__(wire, address, port, **config)
         self.greeting = (random.getrandbits(64) | 1, random.getrandbits(64))
         assert self.endpoint.say(self.assoc, hello(*self.greeting))
         self.run(lambda: self.heard("hello"))
