@@ -18,7 +18,7 @@ from hooker.vtl.keys cimport keys_free
 from hooker.vtl.pmtu cimport pmtu_first
 from hooker.vtl.ranges cimport ranges_clear
 from hooker.vtl.recovery cimport recovery_free, recovery_init
-from hooker.vtl.reliability.interface cimport reliability_ops, reliability_use
+from hooker.vtl.reliability.interface cimport reliability_end, reliability_ops, reliability_use
 from hooker.includes.siphash cimport siphash24
 from hooker.vtl.stream cimport stream_destroy
 
@@ -206,6 +206,7 @@ cdef void assoc_free(Assoc *a) noexcept nogil:
     keys_free(a)
     recovery_free(&a.rec)
     congestion_free(&a.cc)
+    reliability_end(&a.rel)
     fec_free(&a.fec)
     ranges_clear(&a.received)
     ranges_clear(&a.used_ids)

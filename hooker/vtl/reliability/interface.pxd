@@ -62,6 +62,7 @@ cdef struct reliability_ops:
     void (*accepted)(Reliability *r, uint64_t pn) noexcept nogil    # nothing else was wrong with it
     uint8_t answer             # bytes of an answer
     void (*write_answer)(Reliability *r, uint8_t *out) noexcept nogil
+    void (*release)(Reliability *r) noexcept nogil         # the association ends, or has another function
 
 
 cdef enum:
@@ -71,6 +72,9 @@ cdef enum:
 cdef const reliability_ops *reliability_find(const char *name) noexcept nogil    # "": code 0; NULL: unknown
 cdef const reliability_ops *reliability_of(uint8_t code) noexcept nogil          # NULL: unknown
 cdef void reliability_use(Reliability *r, const reliability_ops *ops, const Limits *limits) noexcept nogil
+cdef void reliability_end(Reliability *r) noexcept nogil
+# its name is free again; associations that have it keep it
+cdef void reliability_remove(const reliability_ops *ops) noexcept nogil
 # names it, and registers it
 cdef int reliability_fill(reliability_ops *ops, bytes name, uint8_t code) except -1
 

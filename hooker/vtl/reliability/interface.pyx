@@ -40,7 +40,13 @@ cdef const reliability_ops *reliability_of(uint8_t code) noexcept nogil:
     return NULL
 
 
+cdef void reliability_end(Reliability *r) noexcept nogil:
+    if r.ops != NULL and r.ops.release != NULL:
+        r.ops.release(r)
+
+
 cdef void reliability_use(Reliability *r, const reliability_ops *ops, const Limits *limits) noexcept nogil:
+    reliability_end(r)
     memset(r, 0, sizeof(Reliability))
     r.ops = ops
     r.plain = not (ops.once or ops.head > 0 or ops.answer > 0 or ops.may_send != NULL or ops.gives_up != NULL)
@@ -66,6 +72,16 @@ cdef int reliability_fill(reliability_ops *ops, bytes name, uint8_t code) except
     functions[function_count] = ops
     function_count += 1
     return 0
+
+
+cdef void reliability_remove(const reliability_ops *ops) noexcept nogil:
+    global function_count
+    cdef int i, kept = 0
+    for i in range(function_count):
+        if functions[i] != ops:
+            functions[kept] = functions[i]
+            kept += 1
+    function_count = kept
 
 
 def names() -> list[str]:

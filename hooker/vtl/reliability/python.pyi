@@ -1,0 +1,6 @@
+from hooker.vtl.reliability.base import Reliability
+
+factories: dict[int, type[Reliability]]
+
+def register(name: str, code: int, function: type[Reliability]) -> None: ...
+def unregister(name: str) -> None: ...
