@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     )
     from hooker.events import Event, Kind, Role, State
     from hooker.hooker import Hooker
+    from hooker.prototype.transport import Transport
+    from hooker.vtl.reliability.base import Reliability
 
 __version__ = "0.1.0"
 __all__ = [
@@ -30,8 +32,10 @@ __all__ = [
     "KernelError",
     "Kind",
     "Policy",
+    "Reliability",
     "Role",
     "State",
+    "Transport",
     "UsageError",
 ]
 
@@ -40,8 +44,10 @@ _HOME = {
     "Policy": "control.policy",
     "Event": "events",
     "Kind": "events",
+    "Reliability": "vtl.reliability.base",
     "Role": "events",
     "State": "events",
+    "Transport": "prototype.transport",
 }
 _MODULES = ("errors", "events")
 

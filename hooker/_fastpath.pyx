@@ -21,7 +21,7 @@ from hooker.engine.cells cimport cells_free, cells_init, cells_trim
 from hooker.engine.channel cimport channel_rest
 from hooker.engine.collected cimport TAG_REDIRECT, collect, collect_arm
 from hooker.engine.flows cimport *
-from hooker.engine.greeting cimport greet_again, peer_down, peer_up
+from hooker.engine.greeting cimport greet_again, peer_down, peer_up, tell_transport
 from hooker.engine.hk0 cimport flush_acks
 from hooker.engine.holes cimport on_hole
 from hooker.engine.kernel cimport closes, take_kernel_events
@@ -53,7 +53,7 @@ from hooker.engine.tun cimport PACED, QUEUE, SLOT
 from hooker.transports.contract cimport OWN_TAG, T_REPAIRS, Association, Handle, Sink, Transport, down_reason
 
 from hooker.errors import ConfigurationError, KernelError, UsageError
-from hooker.transports.makers import BUDGET, Function, Settings, make
+from hooker.transports.makers import BUDGET, Function, PrototypeError, Settings, make
 
 cdef enum:
     EVENTS = 256               # of one epoll_wait
@@ -127,6 +127,10 @@ cdef void cb_release(void *ctx, void *owner, size_t n) noexcept nogil:
     lent_back(<worker *>ctx, <lot *>owner, n)
 
 
+cdef void cb_failed(void *ctx, Transport *t) noexcept nogil:
+    tell_transport(<worker *>ctx, t)
+
+
 cdef void fill_sink(Sink *s, worker *w) noexcept nogil:
     s.ctx = w
     s.assoc_up = cb_assoc_up
@@ -137,6 +141,7 @@ cdef void fill_sink(Sink *s, worker *w) noexcept nogil:
     s.report = cb_report
     s.release = cb_release
     s.channel_down = cb_channel_down
+    s.failed = cb_failed
 
 
 # ---- sockets that are gone --------------------------------------------------------------------------
@@ -411,7 +416,8 @@ cdef class Worker:
     mapped records of redirected flows; `adopt_fd`, `redirect_fd`: the program that adopts, and the socket that
     messages are redirected to. Without them nothing is. `tap(frames, payload)`: see hooker/engine/tap.pyx.
     `transports`: numbers of those that flows may be moved onto, as in the TCP option, the preferred one first; all
-    listen on `port`; `parameters`: of each, by number, where a user has given any. What the settings exclude, and what cannot have that port, is left out as long as another one remains:
+    listen on `port`; `parameters`: of each, by number, where a user has given any; `prototype`: name and place of a user's class that is one.
+    What the settings exclude, and what cannot have that port, is left out as long as another one remains:
     `skipped` has the reasons, by number. `run()` returns after `stop()`; call it in a thread of its own. All times are seconds, all sizes bytes.
     Raises OSError when a socket cannot be made, ConfigurationError when the settings leave no transport, MemoryError,
     KernelError for a map that cannot be mapped.
@@ -439,7 +445,7 @@ cdef class Worker:
                  reliability=Function(),
                  tuple keys=(), bint fec=True, double busy_poll=0.0, bint listening=True, uint32_t slabs=SLABS,
                  str trail="auto", size_t redirects=0, int adopt_fd=-1, int redirect_fd=-1, tap=None,
-                 dict parameters={}):
+                 dict parameters={}, tuple prototype=("", "")):
         cdef worker *w = &self.w
         cdef uint16_t bound = 0
         cdef int r
@@ -480,6 +486,7 @@ cdef class Worker:
             Settings(
                 dead_after, datagrams, congestion, keys, fec, parameters, reliability, redirects == 0,
                 BUDGET // max(1, len(transports)),  # a peer may come by each of them
+                prototype,
             ),
         )
         bound = self.open_transports(port)
@@ -507,6 +514,8 @@ cdef class Worker:
         for wire_id in ids:
             try:
                 self.handles.append(make(wire_id, settings))
+            except PrototypeError:
+                raise                           # a mistake, whatever else there is
             except ConfigurationError as error:
                 self.skipped[wire_id] = error.message
                 remedy = error.remedy
@@ -556,7 +565,9 @@ cdef class Worker:
     cdef int leave_out(self, uint32_t at, int error, uint16_t port) except -1:
         """One that could not be opened. Raises OSError with each reason when it is the last one."""
         cdef Handle handle = self.handles[at]
-        self.skipped[handle.t.wire_id] = f"transport {handle.name}: cannot open port {port}: {os.strerror(error)}"
+        self.skipped[handle.t.wire_id] = (
+            handle.failure() or f"transport {handle.name}: cannot open port {port}: {os.strerror(error)}"
+        )
         if len(self.handles) == 1:
             raise OSError(error, "; ".join(self.skipped.values()))
         del self.handles[at]
@@ -694,7 +705,7 @@ cdef class Worker:
     def events(self, size_t most=NOTICES):
         """Events since the last call, the last `most` of them: list of (kind, reason, role, state, flow_id, local_ip, local_port,
         remote_ip, remote_port, bytes_out, bytes_in, time, age): addresses as 16 bytes, times in seconds."""
-        return view_notices(&self.w, most)
+        return view_notices(&self.w, most, self.handles)
 
     def flows(self):
         """One tuple a flow: (flow_id, role, state, reason, local_ip, local_port, remote_ip, remote_port,
@@ -712,6 +723,15 @@ cdef class Worker:
     def reasons(self):
         """How many flows ended, left or stayed on TCP for each reason."""
         return view_reasons(&self.w)
+
+    def failures(self):
+        """Why transports carry nothing any more, by their names."""
+        cdef Handle handle
+        found = {}
+        for handle in self.handles:
+            if handle.failure():
+                found[handle.name] = handle.failure()
+        return found
 
     def ended(self):
         """Of these, how many had been engaged."""

@@ -13,6 +13,8 @@ class Kind(enum.Enum):
     """``released`` is final: the flow stays on TCP. ``engaged`` is, too: it ends with ``closed``.
 
     ``transport skipped``: one that was wanted cannot be had here, and another one remains.
+    ``transport failed``: the class of a user's that makes it has, and ``reason`` says how; it carries nothing
+    any more.
     ``lane blocked``: this host keeps marked segments from the engine, so connections of that IP version stay
     on TCP, until ``lane open``. ``lane restored``: another program had taken away what leads them there, and
     it was put back. ``hole``: bytes that the peer has given up are zeros now (``partial``); at most 100 in a
@@ -30,6 +32,7 @@ class Kind(enum.Enum):
     TRANSPORT_SKIPPED = 9
     LANE_RESTORED = 10
     HOLE = 11
+    TRANSPORT_FAILED = 12
 
 
 OF_LANES = (Kind.LANE_BLOCKED, Kind.LANE_OPEN, Kind.LANE_RESTORED)
@@ -60,8 +63,8 @@ class SocketAddress:
 @dataclass(frozen=True, slots=True)
 class Event:
     """One event. For peers and lanes only ``kind``, ``remote``, ``reason`` and ``time`` mean something; the
-    lane of IPv4 is 0.0.0.0, that of IPv6 ``::``. Of a transport that is skipped only ``reason``, which names
-    it, and ``time`` do.
+    lane of IPv4 is 0.0.0.0, that of IPv6 ``::``. Of a transport that is skipped or has failed only
+    ``reason``, which names it, and ``time`` do.
 
     ``reason`` says why, or is empty; ``time`` is on the monotonic clock, seconds;
     ``held`` is how long the flow was held, seconds; bytes are the application's, out and in. Of a hole

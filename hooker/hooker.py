@@ -35,7 +35,7 @@ from hooker.engine.layout import MARK_OWN
 from hooker.engine.slots import fill_free
 from hooker.errors import CarrierError, ConfigurationError, KernelError, UsageError, require_root
 from hooker.events import Event, Kind
-from hooker.transports import functions
+from hooker.transports import classes, functions
 from hooker.tun import Lane, check_device, require_open
 
 if TYPE_CHECKING:
@@ -78,13 +78,16 @@ class Hooker:
         back: it ends with its engine, or its peer's. Engines of different kinds leave each other's
         connections to TCP.
     :param transport: what to move onto: names in the registry of transports, with commas or as a list, in
-        order of preference. A connection goes to the first that its server has, too. What this machine lacks,
+        order of preference; one of them may be ``module:Class``, a ``hooker.Transport`` of yours, which both
+        hosts call by the same name (docs/prototypes.md). A connection goes to the first that its server has,
+        too. What this machine lacks,
         what a key excludes and whose port another program has is skipped (the event TRANSPORT_SKIPPED) as
         long as another one remains.
     :param key_file: encrypt, with the pre-shared key in this file (``hooker.control.keyfile``); flows to
         peers without it stay on TCP. None: no encryption. A flow that has been engaged ends with its engine,
         or its peer's.
-    :param congestion: congestion control: "auto", or a name of ``hooker.vtl.congestion.names()``.
+    :param congestion: congestion control: "auto", a name of ``hooker.vtl.congestion.names()``, or
+        ``module:Class``, a class of yours: VTL then runs in a process of its own (docs/prototypes.md).
     :param reliability: what VTL does about packets that the path loses: a name of
         ``hooker.vtl.reliability.names()``, with limits as in "go-back-n:window=64" or
         "partial:deadline=200ms,repeats=2" (docs/transports.md, 3). Each host begins associations with its
@@ -163,6 +166,8 @@ class Hooker:
         self.busy_poll = checks.real("busy_poll", busy_poll, 0, 0.01, unit="s; 0 always sleeps")
         self.trail = _check_choice("trail", trail, TRAIL_CHOICES)
         self._probe = probe
+        if intercept == "messages":
+            _refuse_classes(self._chosen.taken, self.congestion)
         if intercept == "segments":
             _refuse_with_segments(tap=tap, redirect=redirect == "always")
         elif trail == "always":
@@ -182,6 +187,7 @@ class Hooker:
         self._recent: deque[RawEvent] = deque(maxlen=RECENT)
         self._draining = threading.Lock()
         self._closing = threading.RLock()
+        self._choosing = threading.Lock()
 
     # ---- life ----
 
@@ -319,6 +325,7 @@ class Hooker:
                 peer_port=transports.DEFAULT_PORT if self.listen_port == 0 else self.listen_port,
                 transports=tuple(one.wire_id for one in self._chosen.taken),
                 parameters={one.wire_id: dict(one.given) for one in self._chosen.taken},
+                prototype=next(((one.name, one.place) for one in self._chosen.taken if one.place), ("", "")),
                 mark=self._lane.mark,
                 datagrams=datagram_sizes(),
                 congestion=self.congestion,
@@ -423,8 +430,9 @@ class Hooker:
             raise UsageError("this Hooker does not run", remedy="start() it, or use `with`")
         if transport is not None:
             choice = transports.choose(transport, self._opened.taken)
-            self._kernel.negotiate(choice.taken)
-            self.transports = choice
+            with self._choosing:
+                self._kernel.negotiate(choice.taken)
+                self.transports = choice
 
     # ---- events ----
 
@@ -437,7 +445,19 @@ class Hooker:
         with self._draining:
             events = self._worker.events() if self.on_event else self._worker.events(RECENT)
             self._recent.extend(raw for raw in events if raw[0] in ENDS)
+        if any(raw[0] == Kind.TRANSPORT_FAILED.value for raw in events):
+            self._leave_out_failed()
         return events
+
+    def _leave_out_failed(self) -> None:
+        """New connections go to another one, if there is one; else they have their reason."""
+        failed = self._worker.failures()
+        skipped = {one.wire_id: failed[one.name] for one in self._opened.taken if one.name in failed}
+        with self._choosing:
+            left = self.transports.without(skipped)
+            if left.taken and left.taken != self.transports.taken:
+                self._kernel.negotiate(left.taken)
+                self.transports = left
 
     # ---- what is going on ----
 
@@ -481,6 +501,7 @@ class Hooker:
         ended that had run over the transport.
         """
         states, flows = rows.table(self._running_worker().flows())
+        counters = self.counters()
         if self.on_event is None:
             self._drain()
         return {
@@ -491,6 +512,8 @@ class Hooker:
                 "intercept": self.intercept,
                 "transport": str(self.transports),
                 "skipped": dict(self.transports.skipped),
+                "failed": self._worker.failures(),
+                "troubled": self._troubles(counters),
                 "congestion": self.congestion,
                 "reliability": str(self.reliability),
                 "fec": self.fec,
@@ -507,8 +530,17 @@ class Hooker:
             "recent": [rows.recent(rows.event(raw)) for raw in list(self._recent)],
             "reasons": self.reasons(),
             "ended": self._worker.ended(),
-            "counters": self.counters(),
+            "counters": counters,
         }
+
+    def _troubles(self, counters: dict[str, int]) -> dict[str, str]:
+        """What is seen of classes of the user's that carry badly, without having failed."""
+        found = {}
+        for name in (one.name for one in self._opened.taken if one.place):
+            damaged, silent = counters.get(f"{name}.damaged", 0), counters.get(f"{name}.silent", 0)
+            if damaged or silent:
+                found[name] = f"{damaged} messages came damaged, {silent} peers fell silent"
+        return found
 
 
 STAYED_ON_TCP = (
@@ -536,6 +568,17 @@ def _refuse_with_segments(**given: object) -> None:
             raise ConfigurationError(
                 f"{name} does not go with segments", remedy='leave it out, or give intercept "messages"'
             )
+
+
+def _refuse_classes(chosen: Sequence[transports.Transport], congestion: str) -> None:
+    named = [one.name for one in chosen if one.place]
+    if classes.place_of("congestion", congestion):
+        named.append(congestion)
+    if named:
+        raise ConfigurationError(
+            f"{named[0]} is a class of yours, which does not go with messages: TCP could not repair",
+            remedy='give intercept "segments"',
+        )
 
 
 @contextlib.contextmanager

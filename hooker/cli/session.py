@@ -165,7 +165,7 @@ def describe(event: Event) -> str:
     what = event.kind.name.lower().replace("_", " ")
     if event.kind in OF_LANES:
         return f"{what} for IPv{event.remote.address.version}"
-    if event.kind is Kind.TRANSPORT_SKIPPED:
+    if event.kind in (Kind.TRANSPORT_SKIPPED, Kind.TRANSPORT_FAILED):
         return f"{what}: {event.reason}"
     if event.local is None or event.role is None:
         return f"{what} {event.remote}"

@@ -35,6 +35,10 @@ def show(snapshots: list[Snapshot], console: Console, silent: Mapping[int, str] 
         )
         for name, why in engine.get("skipped", {}).items():
             console.print(f"skipped {name}: {why}", highlight=False, markup=False, soft_wrap=True)
+        for why in engine.get("failed", {}).values():
+            console.print(f"failed {why}", highlight=False, markup=False, soft_wrap=True)
+        for name, what in engine.get("troubled", {}).items():
+            console.print(f"troubled {name}: {what}", highlight=False, markup=False, soft_wrap=True)
         for family, pause in engine.get("blocked", {}).items():
             console.print(
                 f"{family}: this host's firewall or routing keeps segments from the engine; "

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 
-from hooker.transports import Transport, known
+from hooker.transports import Transport, installed, known
 
 
 def show(*, as_json: bool) -> None:
     """One line a transport: ``✓`` connections can be moved onto it here, ``–`` they cannot."""
-    rows = [(transport, *transport.available()) for transport in known()]
+    rows = [(transport, *transport.available()) for transport in [*known(), *installed()]]
     if as_json:
         print(json.dumps({"transports": [_row(*row) for row in rows]}))
         return

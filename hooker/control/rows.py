@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hooker._fastpath import RawEvent, RawFlow
 
 
-WITHOUT_FLOW = (Kind.PEER_UP, Kind.PEER_DOWN, Kind.TRANSPORT_SKIPPED, *OF_LANES)
+WITHOUT_FLOW = (Kind.PEER_UP, Kind.PEER_DOWN, Kind.TRANSPORT_SKIPPED, Kind.TRANSPORT_FAILED, *OF_LANES)
 SHOWN_FLOWS = 1000
 _STATES = {one.value: one.name.lower() for one in State}
 

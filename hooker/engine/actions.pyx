@@ -304,6 +304,11 @@ cdef void avoid(worker *w, flow *f, bint whole_host, uint64_t until) noexcept no
     hk_bpf_elem(BPF_MAP_UPDATE_ELEM, w.avoid_fd, &p, &until, 0)
 
 
+cdef inline bint nothing_changes(int why) noexcept nogil:
+    """Another try would come to the same."""
+    return why == WHY_KEY or why == WHY_VERSION or why == WHY_PROTOTYPE or why == WHY_NAME
+
+
 cdef void never_found(worker *w, flow *f, int why) noexcept nogil:
     """Nobody answers for its peer, or does not greet. Where an engine has spoken in the SYN-ACK, it may be there another time;
     but who is held would wait for that."""
@@ -314,7 +319,7 @@ cdef void never_found(worker *w, flow *f, int why) noexcept nogil:
         flow_report(w, f, why)
     if why and (f.unproven or w.hold_for):
         avoid(w, f, True, w.now + w.avoid_for)
-    if not (why and f.unproven) and why != WHY_KEY and why != WHY_VERSION:
+    if not (why and f.unproven) and not nothing_changes(why):
         f.f.reason = WHY_TRANSPORT_DOWN
         try_again(w, f)
         flow_touch(w, f)
@@ -329,6 +334,9 @@ cdef void flow_lost(worker *w, flow *f, int why) noexcept nogil:
         return
     # the next association would know nothing of it, and so a pinned flow has come to its end
     flow_local(&f.f, config_of(w, f), EV_PEER_DEAD if f.f.flags & FL_PINNED else EV_DOWN, w.now, &out)
+    if why == WHY_PROTOTYPE and out.actions & DO_REPORT:    # more is known than that it is down
+        out.actions &= ~<uint32_t>DO_REPORT
+        flow_report(w, f, why)
     act_alone(w, f, &out)
 
 

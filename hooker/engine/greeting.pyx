@@ -14,9 +14,9 @@ from hooker.engine.worker cimport *
 from hooker.flow.messages cimport *
 from hooker.includes.bpf cimport BPF_MAP_DELETE_ELEM, hk_bpf_elem
 from hooker.includes.hk cimport hk_peer
-from hooker.includes.linux cimport hk_load64, hk_store64
+from hooker.includes.linux cimport hk_load64, hk_store64, write
 from hooker.transports.contract cimport (
-    DOWN_KEY, DOWN_VERSION, T_REPAIRS, Association, PeerAddress, Transport, down_reason,
+    DOWN_KEY, DOWN_NAME, DOWN_PROTOTYPE, DOWN_VERSION, T_REPAIRS, Association, PeerAddress, Transport, down_reason,
 )
 
 cdef enum:
@@ -38,6 +38,19 @@ cdef void tell_peer(worker *w, const peer *p, notice_kind kind) noexcept nogil:
     n.key.remote_port = at.port
     n.at_ns = w.now
     hk_store64(&w.notice_head, w.notice_head + 1)
+
+
+cdef void tell_transport(worker *w, const Transport *t) noexcept nogil:
+    cdef uint64_t one = 1
+    cdef notice *n
+    if w.notice_head - hk_load64(&w.notice_tail) >= NOTICES:
+        w.n.notices_lost += 1
+        return
+    n = &w.notices[w.notice_head & (NOTICES - 1)]
+    memset(n, 0, sizeof(notice))
+    n.kind, n.state, n.at_ns = N_TRANSPORT_FAILED, <uint8_t>t.index, w.now
+    hk_store64(&w.notice_head, w.notice_head + 1)
+    write(w.notice_fd, &one, sizeof(one))       # whoever listens: it is offered no more
 
 
 cdef inline bint is_greeted(const peer *p) noexcept nogil:
@@ -119,6 +132,8 @@ cdef int why_down(down_reason reason) noexcept nogil:
     """Why there has never been an association."""
     if reason == DOWN_KEY:
         return WHY_KEY
+    if reason == DOWN_NAME:
+        return WHY_NAME
     return WHY_VERSION if reason == DOWN_VERSION else WHY_NO_ENGINE
 
 
@@ -137,7 +152,10 @@ cdef void peer_down(worker *w, Association *a, down_reason reason) noexcept nogi
         tell_peer(w, p, N_PEER_DOWN)
     while p.early != NULL:
         early_free(p.early)
-    p.why = 0 if p.up else why_down(reason)
+    if reason == DOWN_PROTOTYPE:
+        p.why = WHY_PROTOTYPE
+    else:
+        p.why = 0 if p.up else why_down(reason)
     lent_end(p)
     p.a = NULL
     peer_turn(w, p)             # its flows hear of it there, and it is freed

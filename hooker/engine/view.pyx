@@ -35,6 +35,7 @@ _ENGINES = {                    # beside the protocol's, by `why` of worker.pxd
     WHY_HOLD: "hold-timeout", WHY_DEVICE: "device-gone", WHY_FRAMES: "protocol-error",
     WHY_LANE: "local-path-blocked", WHY_SIGNED: "tcp-signed", WHY_REPAIR: "tcp-repair",
     WHY_ADDRESS: "peer-at-another-address", WHY_ENDED: "ended-before-engaged",
+    WHY_PROTOTYPE: "prototype-failed", WHY_NAME: "another-prototype",
 }
 _KNOWN = {                      # the protocol's that have had a name before
     Reason.NONE: "", Reason.REJECTED: "rejected-by-peer", Reason.ENGINE_STOPS: "engine-stopped",
@@ -258,13 +259,21 @@ cdef size_t take_notices(worker *w, uint64_t head, notice *rows, size_t most) no
     return n
 
 
-cdef tuple notice_tuple(const notice *n):
-    return (n.kind, REASONS[n.why], n.role, n.state, n.flow_id, ip_bytes(n.key.local_ip), n.key.local_port,
+cdef str reason_of(const notice *n, list handles):
+    cdef Handle handle
+    if n.kind != N_TRANSPORT_FAILED:
+        return REASONS[n.why]
+    handle = handles[n.state]
+    return handle.failure()
+
+
+cdef tuple notice_tuple(const notice *n, list handles):
+    return (n.kind, reason_of(n, handles), n.role, n.state, n.flow_id, ip_bytes(n.key.local_ip), n.key.local_port,
             ip_bytes(n.key.remote_ip), n.key.remote_port, n.bytes_out, n.bytes_in, n.at_ns * NANOSECOND,
             n.waited_ns * NANOSECOND)
 
 
-cdef list view_notices(worker *w, size_t most):
+cdef list view_notices(worker *w, size_t most, list handles):
     """No lock but the GIL: the ring has one reader at a time, and the worker adds to it meanwhile."""
     cdef uint64_t head = woken_for(w)
     cdef size_t room = min(<size_t>(head - w.notice_tail), most), n, i
@@ -273,6 +282,6 @@ cdef list view_notices(worker *w, size_t most):
         raise MemoryError("rows of notices")
     try:
         n = take_notices(w, head, rows, room)
-        return [notice_tuple(&rows[i]) for i in range(n)]
+        return [notice_tuple(&rows[i], handles) for i in range(n)]
     finally:
         free(rows)

@@ -48,6 +48,8 @@ cdef enum why:                 # why a flow is on TCP or has ended: flow_reason,
     WHY_REPAIR                 # its socket is taken apart
     WHY_ADDRESS                # its client asks from an address that is not the connection's, where that matters
     WHY_ENDED                  # closed or reset, by either end, before both engines had agreed
+    WHY_PROTOTYPE              # a user's class that carried it, or would have, has failed
+    WHY_NAME                   # the peer's engine has another class of a user's
     WHYS
 
 cdef enum notice_kind:
@@ -60,6 +62,7 @@ cdef enum notice_kind:
     N_LANE_BLOCKED = 7
     N_LANE_OPEN = 8
     N_LANE_RESTORED = 10
+    N_TRANSPORT_FAILED = 12    # `state`: its index
     N_HOLE = 11                # bytes_out: its position, bytes_in: its length
 
 cdef enum shown_as:            # states, as Python has them (hooker.events.State)

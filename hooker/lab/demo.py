@@ -24,10 +24,12 @@ from hooker.errors import HookerError
 from hooker.lab import Host, Lab
 from hooker.lab.apps import HTTP_PORT, sha256, start_nginx, write_random
 from hooker.lab.engine import EngineProcess
+from hooker.transports.classes import DIRECTORIES
 
 MAX_SIZE = 16 << 30  # bytes
 QUIET_TCP = 1024  # bytes of TCP payload that a hooked fetch may show on the wire
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+CHOICES = ("transport", "reliability", "congestion")
 EXPECTED = {"tcp": "tcp", "hooked": "engaged", "fallback": "released"}
 
 
@@ -89,8 +91,9 @@ def outcome(engine: EngineProcess | None, port: int) -> tuple[str, str]:
 class Demo:
     """The three fetches, in one lab."""
 
-    def __init__(self, lab: Lab, directory: Path, size: int) -> None:
+    def __init__(self, lab: Lab, directory: Path, size: int, options: Sequence[str] = ()) -> None:
         self.lab = lab
+        self.options = options
         self.directory = directory
         self.size = size
         (directory / "www").mkdir(parents=True)
@@ -107,7 +110,7 @@ class Demo:
 
     @contextlib.contextmanager
     def _engines(self, *hosts: Host) -> Iterator[list[EngineProcess]]:
-        engines = [host.hooker("--hold") for host in hosts]  # no payload at all on TCP
+        engines = [host.hooker("--hold", *self.options) for host in hosts]  # no payload at all on TCP
         try:
             yield engines
         finally:
@@ -158,10 +161,10 @@ def show(cases: Sequence[Case]) -> None:
     Console(width=None if sys.stdout.isatty() else 132).print(table)
 
 
-def run(size: int) -> list[Case]:
-    """Run the demo and return its cases."""
+def run(size: int, options: Sequence[str] = ()) -> list[Case]:
+    """Run the demo, its engines with these options, and return its cases."""
     with Lab() as lab:
-        return list(Demo(lab, lab.tmp / "demo", size).cases())
+        return list(Demo(lab, lab.tmp / "demo", size, options).cases())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -169,7 +172,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="demo", description=__doc__.splitlines()[0])
     parser.add_argument("--size", default="100M", help="of the file (default: 100M)")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    for name in CHOICES:
+        parser.add_argument(f"--{name}", help="of the engines; classes of yours are looked for where you are")
     args = parser.parse_args(argv)
+    os.environ.setdefault(DIRECTORIES, str(Path.cwd()))
+    options = [word for name in CHOICES if vars(args)[name] for word in (f"--{name}", vars(args)[name])]
     try:
         size = parse_size(args.size)
     except ValueError as exc:
@@ -179,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("demo: needs root (network namespaces and BPF)", file=sys.stderr)
         return 2
     try:
-        cases = run(size)
+        cases = run(size, options)
     except KeyboardInterrupt:
         print("demo: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from hooker.errors import ConfigurationError
+from hooker.transports import classes
 from hooker.transports.registry import (
     Choice,
     Transport,
     bitmap,
     choose,
     get,
+    installed,
     known,
     name_of,
     names,
@@ -26,6 +28,7 @@ __all__ = [
     "check_congestion",
     "choose",
     "get",
+    "installed",
     "known",
     "name_of",
     "names",
@@ -39,12 +42,14 @@ DEFAULT_PORT = 6253  # where engines listen: of UDP, and of each transport's own
 
 
 def check_congestion(name: str) -> str:
-    """The name of a congestion controller, if there is one; ConfigurationError lists those there are."""
+    """The name of a congestion controller, or of a user's class; ConfigurationError lists those there are."""
     try:
         from hooker.vtl.congestion import names as controllers
     except ImportError as error:
         raise ConfigurationError(f"the engine is not built: {error}", remedy="./dev build") from None
-    if name not in controllers():
+    if name not in controllers() and not classes.place_of("congestion", name):
         listed = ", ".join(sorted(controllers()))
-        raise ConfigurationError(f"unknown congestion controller {name!r}", remedy=f"known: {listed}")
+        raise ConfigurationError(
+            f"unknown congestion controller {name!r}", remedy=f"known: {listed}; or module:Class of your own"
+        )
     return name

@@ -25,6 +25,8 @@ cdef enum down_reason:         # why an association is down
     DOWN_VERSION               # nothing that both speak
     DOWN_PROTOCOL              # the peer broke the transport's rules
     DOWN_MEMORY
+    DOWN_PROTOTYPE             # a user's class has failed: Handle.failure() says how
+    DOWN_NAME                  # another class of a user's is there
 
 cdef enum take_kind:           # what the engine holds for a peer of what its own applications have sent
     TAKE_SLABS                 # of which the peer has not acknowledged some byte
@@ -63,6 +65,8 @@ cdef struct Sink:              # what a transport tells the engine; `ctx` comes 
     void (*release)(void *ctx, void *owner, size_t n) noexcept nogil        # n borrowed bytes of DATA
     # Its association is down: to be closed by the engine.
     void (*channel_down)(void *ctx, void *user) noexcept nogil
+    # It will carry nothing any more: Handle.failure() says why. Its associations go down, too.
+    void (*failed)(void *ctx, Transport *t) noexcept nogil
 
 
 cdef struct TransportOps:
@@ -151,3 +155,4 @@ cdef class Handle:             # a transport, for Python: made by hooker.transpo
     cdef bint used             # a worker frees the transport
     cdef dict counted(self)    # what note() copied, by name
     cdef dict row(self, const uint8_t *row)                 # what stats() wrote, by name
+    cdef str failure(self)     # why it carries nothing any more, or cannot be opened; "": nothing is known

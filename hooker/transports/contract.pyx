@@ -15,6 +15,9 @@ cdef class Handle:
     cdef dict row(self, const uint8_t *row):
         return {}
 
+    cdef str failure(self):
+        return ""
+
     def __dealloc__(self):
         if self.t != NULL and not self.used:
             self.t.ops.free(self.t)

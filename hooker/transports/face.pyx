@@ -3,7 +3,7 @@
 Messages are the flow protocol's, as bytes (hooker.flow.messages). Associations and channels are numbers.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from hooker.flow.messages cimport MESSAGE_FINE, MSG_DATA, Message, message_bytes, read_message
 from hooker.includes.clock cimport clock_ns
@@ -59,22 +59,30 @@ cdef void cb_channel_down(void *ctx, void *user) noexcept with gil:
     (<Lone>ctx).heard.append(("channel_down", <uint64_t>user))
 
 
-cdef void cb_hole(void *ctx, Association *a, const Message *m) noexcept nogil:
-    pass
+cdef void cb_hole(void *ctx, Association *a, const Message *m) noexcept with gil:
+    cdef Message head = m[0]
+    head.data_n = 0
+    (<Lone>ctx).heard.append(("hole", (<Lone>ctx).number_of(a), message_bytes(&head, False), m.data_n))
+
+
+cdef void cb_failed(void *ctx, Transport *t) noexcept with gil:
+    (<Lone>ctx).heard.append(("failed", (<Lone>ctx).handle.failure()))
 
 
 cdef void nobody_cares(void *ctx, void *owner, size_t n) noexcept nogil:
     pass
 
 
-REASONS = ("closed", "unreachable", "silent", "replaced", "key", "version", "protocol", "memory")
+REASONS = ("closed", "unreachable", "silent", "replaced", "key", "version", "protocol", "memory",
+           "prototype", "name")
 
 
 cdef class Lone:
     """`handle`: of hooker.transports.makers.make(); it is used up. `port` 0: any. Raises OSError.
 
     `heard` is what it has said, in order: ("up", association), ("down", association, reason), ("message",
-    association, bytes), ("release", number of a loan, bytes), ("channel_down", channel). `settled`: batches.
+    association, bytes), ("release", number of a loan, bytes), ("channel_down", channel),
+    ("failed", why), ("hole", association, the head of its DATA, bytes). `settled`: batches.
     """
 
     cdef Handle handle
@@ -101,6 +109,7 @@ cdef class Lone:
         self.t.sink.hole = cb_hole
         self.t.sink.message, self.t.sink.settle, self.t.sink.report = cb_message, cb_settle, cb_report
         self.t.sink.release, self.t.sink.channel_down = cb_release, cb_channel_down
+        self.t.sink.failed = cb_failed
         r = self.t.ops.open(self.t, port, &self.port)
         if r < 0:
             raise OSError(-r, os.strerror(-r))
@@ -160,6 +169,26 @@ cdef class Lone:
         if a == NULL:
             raise MemoryError("an association")
         return self.number_of(a)
+
+    def peer(self, number):
+        """Of an association that is there: address (16 bytes) and port."""
+        cdef Association *a = self.association(number)
+        cdef const PeerAddress *at = a.ops.peer(a)
+        return (<const char *>at.ip)[:16], at.port
+
+    def repairs(self, number):
+        """Whether what it loses is sent again."""
+        cdef Association *a = self.association(number)
+        return bool(self.t.properties & ~a.lacks & T_REPAIRS)
+
+    def fileno(self):
+        """Readable when turn() has something to do."""
+        return self.epoll_fd
+
+    def deadline(self):
+        """Seconds until turn() has something to do anyway; None: never."""
+        cdef uint64_t now = clock_ns(), at = self.t.ops.deadline(self.t)
+        return None if at == UINT64_MAX else (at - now) * 1e-9 if at > now else 0.0
 
     def is_up(self, number):
         cdef Association *a = <Association *><uint64_t>self.assocs[number]

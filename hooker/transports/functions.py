@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hooker import checks
 from hooker.errors import ConfigurationError
+from hooker.transports.classes import place_of
 
 if TYPE_CHECKING:
     from hooker.vtl.reliability import Known
@@ -41,12 +42,14 @@ class Function:
 
 
 def parse(text: str) -> Function:
-    """As in "none", "go-back-n:window=64", "partial:deadline=200ms,repeats=2".
+    """As in "none", "go-back-n:window=64", "partial:deadline=200ms,repeats=2"; or a user's class.
 
     Raises ConfigurationError, which lists the known names, or the limits of the one that is named.
     """
     if not isinstance(text, str):
         raise ConfigurationError(f"reliability {text!r} is no text", remedy='give a name, as "go-back-n"')
+    if _is_class(text):
+        return Function(text)
     name, colon, rest = text.partition(":")
     limits = _known(name).limits
     given: dict[str, float] = {}
@@ -68,19 +71,28 @@ def parse(text: str) -> Function:
 
 
 def repairs(function: Function) -> bool:
-    """Whether what the path loses is sent again; else by the applications' TCPs only."""
-    return _known(function.name).repairs
+    """Whether what the path loses is sent again; else, or perhaps, by the applications' TCPs only."""
+    return not _is_class(function.name) and _known(function.name).repairs
 
 
-def _known(name: str) -> Known:
+def _is_class(text: str) -> bool:
+    return text.partition(":")[0] not in _functions() and bool(place_of("reliability", text))
+
+
+def _functions() -> dict[str, Known]:
     try:
         from hooker.vtl.reliability import known
     except ImportError as error:
         raise ConfigurationError(f"the engine is not built: {error}", remedy="./dev build") from None
-    functions = known()
+    return known()
+
+
+def _known(name: str) -> Known:
+    functions = _functions()
     if name not in functions:
         raise ConfigurationError(
-            f"unknown reliability function {name!r}", remedy=f"known: {', '.join(sorted(functions))}"
+            f"unknown reliability function {name!r}",
+            remedy=f"known: {', '.join(sorted(functions))}; or module:Class of your own",
         )
     return functions[name]
 

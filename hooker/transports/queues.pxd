@@ -1,5 +1,6 @@
 # What an association has to send: its channels and control messages. Over a byte stream they go in frames, a
 # length of 32 bits, which does not count itself, and a message of the flow protocol; else one by one.
+# Signed, a message has a CRC32C behind it, which the length counts.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from hooker.flow.messages cimport MAX_CONTROL, Message
@@ -10,7 +11,7 @@ from hooker.transports.sources cimport Source, SourceTable
 
 cdef enum:
     LENGTH_SIZE = 4
-    CUT = 32 << 10             # bytes of DATA in one frame
+    CUT = 32 << 10             # bytes of DATA in one frame, as a rule
     BATCH_BYTES = 128 << 10    # of one batch, about
     BATCH_IOV = 256
     FRAME_ROOM = 104           # bytes of a length and what is not DATA's payload
@@ -63,6 +64,8 @@ cdef struct QueueShared:       # of a transport
     Sink *sink
     const TransportOps *ops
     SourceTable *sources
+    uint32_t cut               # bytes of DATA in one frame
+    bint signed                # every message ends with a CRC32C
     Item *done                 # DATA whose bytes nobody wants any more
     Item *spare
     uint32_t spares
@@ -81,7 +84,7 @@ cdef struct Outgoing:          # of an association
 
 cdef bint out_wants(const Outgoing *o) noexcept nogil                          # there is something to send
 cdef int out_say(Outgoing *o, const Message *m) noexcept nogil                 # 0, or -1: full
-cdef void out_fill(Outgoing *o, Batch *b) noexcept nogil                       # frames, the batch being empty
+cdef void out_fill(Outgoing *o, Batch *b) noexcept nogil                       # frames, behind what is in it
 # Without frames: control messages that fit into n bytes, one behind the other; the bytes they are.
 cdef uint32_t out_words(Outgoing *o, uint8_t *room, uint32_t n) noexcept nogil
 cdef uint32_t out_next(const Outgoing *o) noexcept nogil                      # the next DATA's bytes; 0: none

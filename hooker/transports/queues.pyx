@@ -11,7 +11,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 from hooker.flow.messages cimport (
-    DATA_OPENERS, FLAG_STAMPS, MAX_HEADER, MSG_ACKED, MSG_DATA, Message, write_message,
+    CRC_SIZE, DATA_OPENERS, FLAG_STAMPS, MSG_ACKED, MSG_DATA, Message, crc32c, sign_message, write_message,
 )
 from hooker.includes.bytes cimport store32
 from hooker.includes.links cimport LinkList, link_append, link_prepend, link_remove
@@ -30,6 +30,15 @@ cdef inline QueueChannel *Q(const Channel *c) noexcept nogil:
 
 # ---- words -------------------------------------------------------------------------------------------
 
+cdef uint32_t write_frame(const QueueShared *s, uint8_t *frame, const Message *m) noexcept nogil:
+    """Of a control message; its bytes."""
+    cdef uint32_t n = write_message(frame + LENGTH_SIZE, m)
+    if s.signed:
+        n = sign_message(frame + LENGTH_SIZE, n)
+    store32(frame, n)
+    return LENGTH_SIZE + n
+
+
 cdef int word_add(Outgoing *o, WordList *l, uint32_t most, const Message *m) noexcept nogil:
     cdef Word *w
     if l.n >= most or (o.source != NULL and not source_hold(o.shared.sources, o.source, sizeof(Word))):
@@ -40,9 +49,7 @@ cdef int word_add(Outgoing *o, WordList *l, uint32_t most, const Message *m) noe
             source_give(o.shared.sources, o.source, sizeof(Word))
         return -1
     w.next = NULL
-    w.n = write_message(w.bytes + LENGTH_SIZE, m)
-    store32(w.bytes, w.n)
-    w.n += LENGTH_SIZE
+    w.n = write_frame(o.shared, w.bytes, m)
     if l.last != NULL:
         l.last.next = w
     else:
@@ -260,7 +267,7 @@ cdef bint out_wants(const Outgoing *o) noexcept nogil:
 
 cdef inline bint has_room(const Batch *b) noexcept nogil:
     """For one frame more."""
-    return b.n + 2 <= BATCH_IOV and b.used + FRAME_ROOM <= sizeof(b.room) and b.bytes < BATCH_BYTES
+    return b.n + 3 <= BATCH_IOV and b.used + FRAME_ROOM <= sizeof(b.room) and b.bytes < BATCH_BYTES
 
 
 cdef void put_part(Batch *b, const void *p, uint32_t n) noexcept nogil:
@@ -293,12 +300,9 @@ cdef void put_report(QueueChannel *c, Batch *b) noexcept nogil:
     cdef Sink *k = c.out.shared.sink
     cdef uint8_t frame[FRAME_ROOM]
     cdef Message m
-    cdef uint32_t n
     c.report_due = False
     if k.report(k.ctx, c.user, &m):
-        n = write_message(frame + LENGTH_SIZE, &m)
-        store32(frame, n)
-        put_head(b, frame, LENGTH_SIZE + n)
+        put_head(b, frame, write_frame(c.out.shared, frame, &m))
 
 
 cdef Item *cut(QueueChannel *c, uint32_t most) noexcept nogil:
@@ -329,7 +333,7 @@ cdef Item *cut(QueueChannel *c, uint32_t most) noexcept nogil:
 cdef bint put_piece(QueueChannel *c, Batch *b, uint32_t *left) noexcept nogil:
     """A frame of its first DATA. False: there is no memory."""
     cdef uint8_t frame[FRAME_ROOM]
-    cdef const Item *part = cut(c, CUT)
+    cdef const Item *part = cut(c, c.out.shared.cut)
     cdef Message m
     cdef uint32_t head
     if part == NULL:
@@ -337,10 +341,13 @@ cdef bint put_piece(QueueChannel *c, Batch *b, uint32_t *left) noexcept nogil:
     m.type, m.flags, m.epoch = MSG_DATA, part.flags, part.epoch
     m.position, m.token = part.position, part.token
     head = write_message(frame + LENGTH_SIZE, &m)
-    store32(frame, head + part.n)
+    store32(frame, head + part.n + (CRC_SIZE if c.out.shared.signed else 0))
     put_head(b, frame, LENGTH_SIZE + head)
     if part.n:
         put_part(b, part.data, part.n)
+    if c.out.shared.signed:
+        store32(frame, crc32c(crc32c(0, frame + LENGTH_SIZE, head), part.data, part.n))
+        put_head(b, frame, CRC_SIZE)
     left[0] = left[0] - part.n if left[0] > part.n else 0
     return True
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from hooker import checks
 from hooker.errors import ConfigurationError, HookerError
-from hooker.transports import sockets
+from hooker.transports import classes, sockets
 from hooker.transports.sockets import Probe
 
 OFFER_MOST = 6  # that an option's list has room for: HK_OFFER_MOST
@@ -26,6 +26,7 @@ SPACES = {  # what only one of those over these carriers can have
 SEGMENT_OVERHEAD = {"udp": 52, "udplite": 56, "ip": 48}  # bytes in an IPv4 packet beside a segment's payload
 UDP_HEADERS, TCP_HEADERS = 28, 40  # bytes, IPv4's included
 SELECTIVE_REPEAT, BY_TCP, OWN = "selective-repeat", "none", "its own"
+PROTOTYPE = 13  # the number of all transports that users' classes make; their names tell them apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,8 @@ class Transport:
     on, whose ports it listens on. ``reliability``: what repairs losses, a function of VTL's, "none" (the
     applications' TCPs do) or "its own". ``probe`` raises HookerError if this machine lacks what it needs;
     ``built``: there is code for it. ``takes``: names of parameters, with the least and the greatest number
-    that each may be; ``given``: those that a user has written behind the name.
+    that each may be; ``given``: those that a user has written behind the name. ``place``: of a user's class,
+    ``module:Class``.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Transport:
     built: bool = True
     takes: tuple[tuple[str, int, int], ...] = ()
     given: tuple[tuple[str, int], ...] = ()
+    place: str = ""
 
     def __str__(self) -> str:
         """As users write it."""
@@ -104,7 +107,8 @@ def get(name: str) -> Transport:
         return _registry[name]
     except KeyError:
         raise ConfigurationError(
-            f"unknown transport {name!r}", remedy=f"known transports: {', '.join(names())}"
+            f"unknown transport {name!r}",
+            remedy=f"known transports: {', '.join(names())}; or module:Class of your own",
         ) from None
 
 
@@ -122,6 +126,8 @@ def name_of(wire_id: int) -> str:
     for transport in _registry.values():
         if transport.wire_id == wire_id:
             return transport.name
+    if wire_id == PROTOTYPE:
+        return "prototype"
     return f"number {wire_id}" if wire_id else ""
 
 
@@ -170,6 +176,8 @@ def _require_distinct(meant: Sequence[Transport]) -> None:
 def _meant(text: str) -> Transport:
     """The transport with the parameters that are behind its name. Raises ConfigurationError."""
     name, *parameters = text.split(":")
+    if name not in _registry and (place := classes.place_of("transport", text)):
+        return prototype(text, place)
     transport = get(name)
     given: dict[str, int] = {}
     for parameter in parameters:
@@ -184,6 +192,16 @@ def _meant(text: str) -> Transport:
             raise _wrong(name, f"{key} is from {least} to {most}, not {value}")
         given[key] = int(value)
     return replace(transport, given=tuple(given.items()))
+
+
+def prototype(name: str, place: str) -> Transport:
+    """One that a user's class makes, at ``module:Class``."""
+    return Transport(name, PROTOTYPE, f"the class {place}", OWN, OWN, place=place)
+
+
+def installed() -> list[Transport]:
+    """Those that installed packages offer (entry points of ``hooker.transports``)."""
+    return [prototype(name, place) for name, place in sorted(classes.installed("transport").items())]
 
 
 def _wrong(name: str, why: str) -> ConfigurationError:

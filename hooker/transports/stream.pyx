@@ -1057,6 +1057,7 @@ def make(str name, uint8_t wire_id, int protocol, settings):
     t.dead_after = <uint64_t>(settings.dead_after * 1e9)
     t.next_due = t.listen_again = UINT64_MAX
     t.shared.sink, t.shared.ops, t.shared.sources = &t.base.sink, &OPS, &t.sources
+    t.shared.cut = CUT
     sources_init(&t.sources, min(<uint64_t>BUDGET, <uint64_t>settings.budget))
     getrandom(t.key, sizeof(t.key), 0)
     t.rx = <uint8_t *>malloc(LENGTH_SIZE + MAX_FRAME + RX_SIZE)     # the rest of the read before is first

@@ -15,6 +15,7 @@ LAYERS = [  # each may import from itself and from those before it
     {"engine"},
     {"_fastpath"},
     {"control"},
+    {"prototype"},
     {"tun"},
     {"hooker"},
     {"cli"},

@@ -26,6 +26,7 @@ LAB = "a command of whoever uses the lab; it enters the host by absolute paths"
 KNOWN = {
     ("hooker/control/janitor.py", "_spawn", "subprocess.Popen"): OWN,
     ("hooker/control/probes.py", "run_all", "subprocess.run"): OWN,
+    ("hooker/transports/children.py", "begin", "subprocess.Popen"): OWN,
     ("hooker/lab/engine.py", "_start", "self._popen"): OWN,
     ("hooker/lab/link.py", "__init__", "popen"): OWN,
     ("hooker/lab/apps.py", "start_nginx", "host.popen"): OWN,

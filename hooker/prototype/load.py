@@ -1,0 +1,83 @@
+"""A user's class, found and imported, in the process where it runs: if nobody else could have written it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+from hooker.control import trust
+from hooker.errors import ConfigurationError
+
+
+class Unfit(Exception):
+    """What is wrong with the class, for people."""
+
+
+def load(place: str, directories: Sequence[str], base: type, required: Sequence[str]) -> type:
+    """The class at ``module:Class``, a subclass of ``base`` that has the required methods itself.
+
+    Installed packages come first, then ``directories``. Raises Unfit, and whatever the module raises.
+    """
+    module_name, _, class_name = place.partition(":")
+    for directory in directories:
+        _believe_directory(Path(directory))
+    sys.path += [one for one in directories if one not in sys.path]
+    parts = module_name.split(".")
+    for count in range(1, len(parts) + 1):
+        name = ".".join(parts[:count])
+        _believe(name, _find(name, directories))
+        importlib.import_module(name)
+    module = sys.modules[module_name]
+    found = getattr(module, class_name, None)
+    kind = f"{base.__module__.partition('.')[0]}.{base.__name__}"
+    if found is None:
+        raise Unfit(f"module {module_name} has no {class_name}")
+    if not isinstance(found, type):
+        raise Unfit(f"{class_name} is no class, but {found!r:.80}")
+    if not issubclass(found, base) or found is base:
+        raise Unfit(f"{class_name} is no subclass of {kind}")
+    for method in required:
+        if getattr(found, method) is getattr(base, method):
+            raise Unfit(f"{class_name} has no method {method}()")
+    return found
+
+
+def _find(name: str, directories: Sequence[str]) -> ModuleSpec:
+    """Raises Unfit: there is none."""
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        where = ", ".join(directories) or "no directory"
+        raise Unfit(f"there is no module {name}, neither installed nor in {where}")
+    return spec
+
+
+def _believe(name: str, spec: ModuleSpec) -> None:
+    """Raises Unfit when another user, who is not root, could have written it."""
+    files = [spec.origin] if spec.has_location and spec.origin else []
+    try:
+        for file in files:
+            os.close(trust.open_file(file, f"module {name}"))
+            trust.check_directory(
+                Path(file).resolve().parent, f"module {name}:"
+            )  # whose compiled files are read
+        for directory in spec.submodule_search_locations or ():
+            _believe_directory(Path(directory))
+    except ConfigurationError as error:
+        raise Unfit(str(error)) from None
+
+
+def _believe_directory(directory: Path) -> None:
+    """Modules are looked for in it. Raises Unfit."""
+    try:
+        trust.check_directory(
+            trust.real_path(directory, "the directory of classes", follow=True), "the directory of classes"
+        )
+    except ConfigurationError as error:
+        raise Unfit(str(error)) from None
+    except OSError as error:
+        raise Unfit(f"the directory of classes {directory}: {error.strerror}") from None

@@ -1,0 +1,319 @@
+"""A transport that a user's class makes, without an engine: what it gives, and how it fails."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lone import HOME, TOKEN, messages, told, until
+
+from hooker import transports
+from hooker.errors import ConfigurationError
+from hooker.flow.messages import encode
+from hooker.transports.children import PrototypeError
+from hooker.transports.face import Lone
+from hooker.transports.makers import Settings, make
+
+ROOT = Path(__file__).parents[2]
+NAME = bytes([1, 19]) + b"datagrams:Datagrams"  # HELLO's option
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOKER_PATH", f"{ROOT / 'examples'}:{ROOT / 'tests' / 'classes'}")
+
+
+def lone(name: str, port: int = 0, **settings: Any) -> Lone:
+    (chosen,) = transports.choose(name).taken
+    return Lone(make(13, Settings(prototype=(chosen.name, chosen.place), **settings)), port)
+
+
+class Pair:
+    """Two, and one association that `a` has begun."""
+
+    def __init__(self, name: str, other: str = "") -> None:
+        self.a, self.b = lone(name), lone(other or name)
+        self.there = self.a.connect(HOME, self.b.port)
+
+    def until(self, done: Callable[[], Any], seconds: float = 10.0) -> None:
+        until(done, self.a, self.b, seconds=seconds)
+
+    def greet(self) -> Pair:
+        self.until(lambda: self.a.is_up(self.there))
+        assert self.a.say(
+            self.there, encode("hello", epoch=1, position=65535, token=7, own_token=8, data=NAME)
+        )
+        self.until(lambda: messages(self.b, "hello"))
+        self.here = int(told(self.b, "up")[0][1])
+        assert self.b.say(
+            self.here, encode("hello", epoch=1, position=65535, token=9, own_token=8, data=NAME)
+        )
+        self.until(lambda: messages(self.a, "hello"))
+        return self
+
+    def shut(self) -> None:
+        self.a.shut()
+        self.b.shut()
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    made = Pair("datagrams:Datagrams").greet()
+    yield made
+    made.shut()
+
+
+def test_control_messages_arrive_in_both_directions(pair: Pair) -> None:
+    words = [encode("open", epoch=1, token=5, own_token=n) for n in range(1, 9)]
+    for word in words:
+        assert pair.a.say(pair.there, word)
+        assert pair.b.say(pair.here, word)
+    pair.until(lambda: len(messages(pair.a, "open")) >= 8 and len(messages(pair.b, "open")) >= 8)
+    for end in (pair.a, pair.b):
+        assert {m["own_token"] for m in messages(end, "open")} == set(range(1, 9))
+    assert pair.a.peer(pair.there) == (HOME, pair.b.port)
+
+
+@pytest.mark.parametrize("size", [0, 1, 1372, 1373, 64000])
+def test_data_arrives_cut_into_messages_with_its_flags_at_the_end(pair: Pair, size: int) -> None:
+    payload = random.Random(size).randbytes(size)
+    channel = pair.a.channel(pair.there)
+    assert pair.a.send(channel, encode("data", epoch=1, flags=3, position=100, token=TOKEN, data=payload))
+    got: dict[int, tuple[bytes, int]] = {}
+
+    def here() -> bool:
+        got.update({m["position"] - 100: (m["data"], m["flags"]) for m in messages(pair.b, "data")})
+        return any(flags & 1 for _, flags in got.values()) and sum(len(d) for d, _ in got.values()) >= size
+
+    pair.until(here)
+    assert b"".join(got[at][0] for at in sorted(got)) == payload
+    assert [at + len(d) for at, (d, flags) in got.items() if flags & 3] == [size]
+    assert max(len(d) for d, _ in got.values()) <= 1400 - 24 - 4
+    pair.until(lambda: pair.a.waiting(channel)[2] == 0)
+    assert sum(one[2] for one in told(pair.a, "release")) == size
+
+
+def test_what_is_no_message_is_dropped_and_counted(pair: Pair) -> None:
+    """Whoever can send to its socket can send anything."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as anybody:
+        for junk in (b"", b"x", b"\x14" * 15, b"\x01" * 64, random.Random(1).randbytes(1400)):
+            anybody.sendto(junk, ("127.0.0.1", pair.b.port))
+        good = encode("open", epoch=1, token=5, own_token=1, checked=True)
+        for at in range(len(good)):
+            anybody.sendto(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :], ("127.0.0.1", pair.b.port))
+        anybody.sendto(good, ("127.0.0.1", pair.b.port))  # whole, of nobody's
+    pair.until(lambda: pair.b.counters()["datagrams:Datagrams.unwanted"] >= 5 + len(good))
+    assert not messages(pair.b, "open")
+    assert not told(pair.b, "failed")
+    assert pair.b.counters()["bad_messages"] >= 4 + len(good)
+
+
+def test_strangers_are_bounded_and_soon_forgotten(pair: Pair) -> None:
+    hello = encode("hello", epoch=1, own_token=8, data=NAME, checked=True)
+    sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(40)]
+    for one in sockets:
+        one.sendto(hello, ("127.0.0.1", pair.b.port))
+    pair.until(lambda: pair.b.counters()["datagrams:Datagrams.refused"] >= 20)
+    assert pair.b.counters()["datagrams:Datagrams.associations"] <= 17
+    pair.until(lambda: pair.b.counters()["datagrams:Datagrams.associations"] == 1)
+    for one in sockets:
+        one.close()
+
+
+def test_who_has_another_name_is_not_spoken_to() -> None:
+    pair = Pair("broken:Broken", "broken:Other")
+    pair.until(lambda: told(pair.a, "down"))
+    assert told(pair.a, "down") == [("down", pair.there, "name")]
+    assert not told(pair.b, "up")
+    pair.shut()
+
+
+def test_nobody_there_is_unreachable() -> None:
+    a = lone("datagrams:Datagrams")
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as nobody:
+        nobody.bind(("::", 0))
+        there = a.connect(HOME, nobody.getsockname()[1])
+        until(lambda: told(a, "down"), a)
+    assert told(a, "down") == [("down", there, "unreachable")]
+    a.shut()
+
+
+def test_another_engine_at_the_same_address_replaces_the_first(pair: Pair) -> None:
+    port = pair.b.port
+    pair.b.shut()
+    pair.b = lone("datagrams:Datagrams", port)
+    back = pair.b.connect(HOME, pair.a.port)
+    pair.until(lambda: pair.b.is_up(back))
+    assert pair.b.say(back, encode("hello", epoch=1, position=65535, token=11, own_token=8, data=NAME))
+    pair.until(lambda: told(pair.a, "down"))
+    assert told(pair.a, "down") == [("down", pair.there, "replaced")]
+
+
+def test_its_process_ends_with_the_transport() -> None:
+    a = lone("datagrams:Datagrams")
+    assert len(prototypes()) == 2
+    a.shut()
+    _await(lambda: not prototypes())
+
+
+def prototypes() -> list[int]:
+    """Processes of users' classes, and their keepers, that we have started and that run."""
+    ours = [pid for pid in _descendants(os.getpid()) if _runs(pid)]
+    return [pid for pid in ours if b"hooker.prototype" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def _descendants(pid: int) -> list[int]:
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += [int(child), *_descendants(int(child))]
+    return found
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def _await(done: Callable[[], Any], seconds: float = 5.0) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+# ---- what fails while it runs ------------------------------------------------------------------------
+
+WORDS = {
+    "send": "broken:Broken: ValueError: on purpose (broken.py:",
+    "stalls": "broken:Broken: it has stood still for three seconds",
+    "spins": "broken:Broken: it has stood still for three seconds",
+    "exits": "broken:Broken: its process has ended (exit status 3)",
+    "quits": "broken:Broken: SystemExit: 3 (broken.py:",
+    "killed": "broken:Broken: its process was killed by signal 9",
+    "allocates": "broken:Broken: MemoryError",
+    "nonsense": "broken:Broken: what its process says is no packet of the link",
+    "floods": "broken:Broken: it floods the engine with what is no message",
+}
+
+
+@pytest.mark.parametrize("how", WORDS)
+def test_one_that_fails_is_down_with_the_reason(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOKER_TEST_BREAK", how)
+    monkeypatch.setenv("HOOKER_TEST_AFTER", "0")
+    a = lone("broken:Broken")
+    there = a.connect(HOME, 9)
+    channel = a.channel(there)
+    a.send(channel, encode("data", epoch=1, position=1, token=TOKEN, data=bytes(5000)))
+    until(lambda: told(a, "down") and told(a, "failed"), a)
+    slow = how in (
+        "stalls",
+        "spins",
+        "allocates",
+    )  # the peer, whom nobody greets, may have been given up before
+    assert told(a, "down") in [[("down", there, why)] for why in ("prototype", "unreachable")[: 1 + slow]]
+    ((_, why),) = told(a, "failed")
+    assert why.startswith(WORDS[how])
+    assert told(a, "channel_down") == [("channel_down", channel)]
+    assert sum(one[2] for one in told(a, "release")) == 5000
+    again = a.connect(HOME, 10)  # nothing comes up any more, and who asks is told at once
+    until(lambda: len(told(a, "down")) == 2, a, seconds=1)
+    assert told(a, "down")[1] == ("down", again, "prototype")
+    _await(lambda: not prototypes())
+    a.shut()
+
+
+# ---- what cannot be had ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "why"),
+    [
+        ("nosuch.mod:Mine", "", "there is no module nosuch, neither installed nor in "),
+        ("broken:Mine", "", "module broken has no Mine"),
+        ("broken:function", "", "function is no class, but <function function"),
+        ("broken:Unrelated", "", "Unrelated is no subclass of hooker.Transport"),
+        ("broken:Silent", "", "Silent has no method send()"),
+        ("broken:Large", "", "max_message is no number from 1200 to 65000"),
+        ("broken:Broken", "import", "ValueError: on purpose (broken.py:"),
+        ("broken:Broken", "init", "ValueError: on purpose (broken.py:"),
+    ],
+)
+def test_what_is_wrong_with_a_class_is_one_line(
+    name: str, how: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOOKER_TEST_BREAK", how)
+    with pytest.raises(PrototypeError) as error:
+        lone(name)
+    assert str(error.value).startswith(f"{name}: {why}")
+    assert "\n" not in str(error.value)
+
+
+def test_a_port_that_is_taken_is_an_os_error() -> None:
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as other:
+        other.bind(("::", 0))
+        with pytest.raises(OSError, match="in use"):
+            lone("datagrams:Datagrams", other.getsockname()[1])
+
+
+def test_open_that_raises_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOKER_TEST_BREAK", "open")
+    with pytest.raises(OSError):
+        lone("broken:Broken")
+
+
+def test_a_key_does_not_go_with_it() -> None:
+    with pytest.raises(ConfigurationError, match="a key does not go with it"):
+        lone("datagrams:Datagrams", keys=(bytes(32),))
+
+
+def test_names_of_classes_and_of_transports() -> None:
+    (one, other) = transports.choose("datagrams:Datagrams,vtl").taken
+    assert (one.wire_id, one.place, other.name) == (13, "datagrams:Datagrams", "vtl")
+    assert str(one) == "datagrams:Datagrams"
+    for wrong in ("vtl:Mine", "a.b:", ":Mine", "a b:Mine", "a:b:c", "a/b:Mine", "1a:Mine", "a:Mine=1"):
+        with pytest.raises(ConfigurationError):
+            transports.choose(wrong)
+    with pytest.raises(ConfigurationError, match="named twice"):
+        transports.choose("a:B,c:D")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user's file")
+@pytest.mark.parametrize("what", ["file", "directory", "writable"])
+def test_what_another_user_could_have_written_is_not_imported(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proof = tmp_path / "proof"
+    (tmp_path / "classes").mkdir()
+    file = tmp_path / "classes" / "theirs.py"
+    file.write_text(f"open({str(proof)!r}, 'w')\n")
+    if what == "writable":
+        (tmp_path / "classes").chmod(0o777)
+    else:
+        os.chown(file if what == "file" else file.parent, 12345, 12345)
+    monkeypatch.setenv("HOOKER_PATH", str(tmp_path / "classes"))
+    with pytest.raises(PrototypeError, match="user"):
+        lone("theirs:Mine")
+    assert not proof.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_its_process_keeps_three_capabilities() -> None:
+    a = lone("datagrams:Datagrams")
+    child = max(prototypes(), key=lambda pid: not _descendants(pid))
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{child}/status").read_text().splitlines())
+    assert {status[name] for name in ("CapPrm", "CapEff", "CapBnd")} == {
+        f"{1 << 10 | 1 << 12 | 1 << 13:016x}"
+    }
+    assert status["NoNewPrivs"] == "1"
+    kinds = [str(fd.readlink()).split(":")[0] for fd in Path(f"/proc/{child}/fd").iterdir()]
+    assert kinds.count("socket") <= 4  # the link, its own, the loop's pair
+    a.shut()
