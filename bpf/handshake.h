@@ -87,14 +87,15 @@ static __always_inline int hk_is_beyond_us(void *tp)
 	return 0;
 }
 
-static __always_inline void hk_emit_syn(struct hk_config *c, struct hk_key *k)
+static __always_inline void hk_emit_syn(struct hk_config *c, struct hk_key *k, u32 rule)
 {
 	struct hk_event *e = hk_event_new(HK_EVENT_SYN);
 
 	if (!e)
 		return;			/* only a warm-up is lost */
 	e->key = *k;
-	e->transport = c->offer >> 20;
+	e->transport = hk_rule(c, rule)->offer >> 20;
+	e->rule = rule;
 	hk_submit(e, 0);
 }
 
@@ -102,6 +103,7 @@ static __always_inline void hk_connect(struct bpf_sock_ops *s, struct hk_config 
 {
 	struct hk_key k = {};
 	struct hk_sock *st = hk_socks.sk_storage_get(sk, 0, 0);
+	u32 rule;
 
 	if (st) {			/* used again, after an attempt that came to nothing */
 		hk_cb_flags(s, 0);
@@ -116,16 +118,22 @@ static __always_inline void hk_connect(struct bpf_sock_ops *s, struct hk_config 
 		hk_count(HK_C_AVOIDED);
 		return;
 	}
+	rule = hk_rule_for(c, &k, k.remote_port);
+	if (!hk_rule(c, rule)->offer) {
+		hk_count(HK_C_NO_COMMON);
+		return;
+	}
 	st = hk_socks.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!st)
 		return;
 	__builtin_memset(st, 0, sizeof(*st));
 	st->role = HK_ROLE_CLIENT;
+	st->rule = rule;
 	st->client_nonce = hk_client_nonce(c, &k, bpf_get_socket_cookie(s), bpf_ktime_get_ns());
 	hk_count(HK_C_CANDIDATE);
 	c->busy = 1;
 	hk_cb_flags(s, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
-	hk_emit_syn(c, &k);
+	hk_emit_syn(c, &k, rule);
 }
 
 static __always_inline void hk_listen(struct bpf_sock_ops *s, struct hk_config *c, struct bpf_sock *sk)
@@ -195,6 +203,7 @@ static __always_inline void hk_open(struct bpf_sock_ops *s, struct bpf_sock *sk,
 	st->rcv_nxt = s->rcv_nxt;
 	hk_record_init(f, id);
 	f->transport = st->transport;
+	f->rule = st->rule;
 	e->slot = slot;
 	e->flow_id = id;
 	e->client_nonce = st->client_nonce;
@@ -275,7 +284,7 @@ static __always_inline void hk_active(struct bpf_sock_ops *s, struct hk_config *
 		hk_open(s, sk, st, 0, 0);
 		return;
 	}
-	if (!hk_is_offered(c->offer, o.transport)) {
+	if (!hk_is_offered(hk_rule(c, st->rule)->offer, o.transport)) {
 		hk_count(hk_refusal(o.transport));
 		st->left = 1;
 		hk_cb_flags(s, 0);
@@ -293,7 +302,7 @@ static __always_inline void hk_passive(struct bpf_sock_ops *s, struct hk_config 
 	struct hk_sock *st;
 	struct hk_key k = {};
 	u64 nonce = 0;
-	u32 answered, transport;
+	u32 answered, transport, rule;
 
 	if (!hk_port_listed(c, s->local_port) || hk_is_foreign(s, c))
 		return;				/* its flags, too, are another engine's */
@@ -309,7 +318,8 @@ static __always_inline void hk_passive(struct bpf_sock_ops *s, struct hk_config 
 		return;
 	if (!hk_candidate(c, &k) || hk_is_steered(sk) || hk_is_beyond_us(bpf_skc_to_tcp_sock(sk)))
 		return;
-	transport = hk_select(hk_option_offer(&o), c->transports);
+	rule = hk_rule_for(c, &k, k.local_port);
+	transport = hk_select(hk_option_offer(&o), hk_rule(c, rule)->transports);
 	if (!transport) {
 		hk_count(HK_C_NO_COMMON);
 		return;
@@ -319,6 +329,7 @@ static __always_inline void hk_passive(struct bpf_sock_ops *s, struct hk_config 
 		return;
 	__builtin_memset(st, 0, sizeof(*st));
 	st->role = HK_ROLE_SERVER;
+	st->rule = rule;
 	st->client_nonce = o.nonce;
 	st->transport = transport;
 	c->busy = 1;
@@ -377,11 +388,13 @@ static __always_inline int hk_can_serve(u16 port, struct hk_key *k)
 /* The SYN-ACK's option. */
 static __always_inline void hk_answer(struct bpf_sock_ops *s, struct hk_config *c, struct hk_option *asked)
 {
-	u32 transport = hk_select(hk_option_offer(asked), c->transports);
 	struct hk_key k = {};
+	u32 transport, rule;
 	u8 yes = 1;
 
 	hk_addresses(s, &k);
+	rule = hk_rule_for(c, &k, k.local_port);
+	transport = hk_select(hk_option_offer(asked), hk_rule(c, rule)->transports);
 	if (!transport) {
 		if (!hk_refused.insert(&k, &yes))	/* no SYN-ACK sent again */
 			hk_count(HK_C_NO_COMMON);
@@ -446,7 +459,7 @@ static __always_inline void hk_write(struct bpf_sock_ops *s, struct hk_config *c
 			hk_count(HK_C_FASTOPEN);
 			return;
 		}
-		if (!hk_option_ask(s, c->offer, st->client_nonce)) {
+		if (!hk_option_ask(s, hk_rule(c, st->rule)->offer, st->client_nonce)) {
 			st->syn_sent += 1;
 		} else if (!hk_option_load(s, &o, 0)) {		/* of an engine of a cgroup further down */
 			hk_count(HK_C_OTHER_ENGINE);

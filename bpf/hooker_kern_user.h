@@ -87,7 +87,7 @@ struct hk_flow {
 	__u32 steered;			/* HK_STEERED_*: `want` is HK_WANT_NEVER, whatever it says; do not inject */
 	__u32 closed_at;		/* HK_APP_LINGERS: its rcv_nxt once it has the peer's FIN */
 	__u32 transport;		/* HK_TRANSPORT_*, as selected in the handshake; NONE: the server has said nothing */
-	__u32 pad_kernel;
+	__u32 rule;			/* of hk_config */
 	/* written by the engine */
 	__u32 want;			/* HK_WANT_*; the kernel writes HK_WANT_TCP when it opens the record */
 	__u32 hold;			/* HK_HOLD_*; the kernel writes the first, and does not look again after HK_HOLD_NONE */
@@ -158,24 +158,31 @@ struct hk_warm {
 	__u32 zero;
 };
 
+#define HK_RULES 16			/* 0 is for what no other one is for */
+
+struct hk_rule {
+	__u32 offer;			/* what is asked of servers: the list of the option; 0: nothing, it stays on TCP */
+	__u32 transports;		/* that are taken from clients: a bit 1 << HK_TRANSPORT_* each */
+};
+
 struct hk_config {
 	__u64 netns_cookie;		/* only this namespace's sockets; 0: any */
 	__u64 server_secret[2];		/* SipHash key of the nonces in SYN-ACKs */
 	__u64 client_secret[2];		/* of those in SYNs: not the same, for clients choose what servers hash */
 	__u32 mark;			/* of hooked application sockets */
 	__u16 instance;			/* of the engine, drawn at its start, never 0 */
-	__u16 transports;		/* that it takes from clients: a bit 1 << HK_TRANSPORT_* each */
-	__u32 offer;			/* what it asks servers for: the list of its option */
 	__u16 port;			/* the engine's */
-	__u8 any_port;
-	__u8 any_prefix;
+	__u16 any_port;			/* bits: 1 the policy itself, 1 << n rule n. With any service's port */
+	__u16 any_prefix;		/* with any host */
+	__u8 rules_n;			/* beside rule 0 */
 	__u8 no_ipv6;			/* it did not work in the start-up probe */
 	__u8 busy;			/* there has been a candidate: segments may have to be held; set by the programs */
 	__u8 closing;			/* the engine is about to end: no new flows */
 	__u8 hold;			/* new flows begin with HK_HOLD_ALL */
-	__u32 device;			/* our interface */
 	__u8 pinned;			/* new flows do not outlive the engine, unless it has let go of them */
-	__u8 pad_config[7];
+	__u32 device;			/* our interface */
+	__u32 pad_config;
+	struct hk_rule rules[HK_RULES];
 };
 
 #define HK_MARK_BASE 0x484b0000		/* marks of hooked application sockets: hooker/control/marks.py */
@@ -237,7 +244,7 @@ struct hk_event {
 	__u8 early;			/* the service is warm, the socket is marked behind the handshake */
 	__u8 cooled;			/* of its hk_warm */
 	__u8 transport;			/* SYN: what is asked for first, HK_TRANSPORT_* */
-	__u8 pad_event;
+	__u8 rule;			/* SYN: of hk_config */
 };
 
 #define HK_TCP_SACK 1

@@ -25,7 +25,8 @@ struct hk_sock {			/* per hooked socket, gone with it */
 	u8 pinned;			/* the mark and `held` stay until the engine lets go */
 	u8 early;			/* the next segment ends the handshake, and goes by the wire */
 	u8 transport;			/* as selected; 0: not known */
-	u8 pad[2];
+	u8 rule;			/* of hk_config */
+	u8 pad;
 	char congestion[HK_CC_NAME];	/* what it had before we set reno, else empty */
 	u64 aside_ns;			/* when that was */
 	u64 order;			/* a barrier between `adopted` and `zerocopy` */
@@ -38,8 +39,8 @@ BPF_SK_STORAGE(hk_socks, struct hk_sock);
 BPF_F_TABLE("array", u32, struct hk_flow, hk_flows, HK_MAX_FLOWS, 1024 /* BPF_F_MMAPABLE */);
 BPF_STACK(hk_free, u64, HK_MAX_FLOWS);	/* free flow ids: next generation << 32 | slot */
 BPF_ARRAY(hk_conf, struct hk_config, 1);
-BPF_HASH(hk_ports, u16, u8, 65536);
-BPF_LPM_TRIE(hk_prefixes, struct hk_prefix, u8, 4096);
+BPF_HASH(hk_ports, u16, u16, 65536);	/* for whom: bits as in hk_config.any_port */
+BPF_LPM_TRIE(hk_prefixes, struct hk_prefix, u16, 4096);	/* the same; shorter prefixes' bits are in those of longer ones, too */
 BPF_TABLE("lru_hash", struct hk_key, u8, hk_refused, 1024);	/* handshakes whose SYN-ACK says no, for a counted reason */
 BPF_TABLE("lru_hash", struct hk_peer, u64, hk_avoid, 4096);	/* until (ktime ns) */
 BPF_TABLE("lru_hash", struct hk_peer, struct hk_warm, hk_warm, 4096);	/* the engine's */

@@ -50,19 +50,52 @@ static __always_inline int hk_is_elsewhere(void *ctx, struct hk_config *c)
 	return c->netns_cookie && bpf_get_netns_cookie(ctx) != c->netns_cookie;
 }
 
+static __always_inline u16 hk_port_bits(struct hk_config *c, u16 port)
+{
+	u16 *bits = hk_ports.lookup(&port);
+
+	return c->any_port | (bits ? *bits : 0);
+}
+
+static __always_inline u16 hk_prefix_bits(struct hk_config *c, struct hk_key *k)
+{
+	struct hk_prefix p = { .prefix_len = 128 };
+	u16 *bits;
+
+	__builtin_memcpy(p.ip, k->remote_ip, 16);
+	bits = hk_prefixes.lookup(&p);
+	return c->any_prefix | (bits ? *bits : 0);
+}
+
 static __always_inline int hk_port_listed(struct hk_config *c, u16 port)
 {
-	return c->any_port || hk_ports.lookup(&port) != 0;
+	return c->any_port & 1 || hk_port_bits(c, port) & 1;
 }
 
 static __always_inline int hk_prefix_listed(struct hk_config *c, struct hk_key *k)
 {
-	struct hk_prefix p = { .prefix_len = 128 };
+	return c->any_prefix & 1 || hk_prefix_bits(c, k) & 1;
+}
 
-	if (c->any_prefix)
-		return 1;
-	__builtin_memcpy(p.ip, k->remote_ip, 16);
-	return hk_prefixes.lookup(&p) != 0;
+/* The first rule for that service with that host. */
+static __always_inline u32 hk_rule_for(struct hk_config *c, struct hk_key *k, u16 port)
+{
+	u32 bits, i;
+
+	if (!c->rules_n)
+		return 0;
+	bits = hk_port_bits(c, port) & hk_prefix_bits(c, k);
+	for (i = 1; i < HK_RULES; i++)
+		if (bits >> i & 1)
+			return i;
+	return 0;
+}
+
+static __always_inline struct hk_rule *hk_rule(struct hk_config *c, u32 number)
+{
+	u32 n = HK_CTX(number);
+
+	return &c->rules[n & (HK_RULES - 1)];	/* the verifier wants to see it */
 }
 
 static __always_inline int hk_avoided(struct hk_key *k)

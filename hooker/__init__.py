@@ -1,7 +1,8 @@
 """Hooker moves the data of unmodified TCP applications onto other transport protocols, transparently.
 
-``Hooker`` is the engine, ``Policy`` says which connections it takes, events and exceptions are in
-``hooker.events`` and ``hooker.errors``. The engine needs root, and a kernel `hooker doctor` is content with.
+``Hooker`` is the engine, ``Policy`` says which connections it takes, ``Rule`` how it moves
+some of them, events and exceptions are in ``hooker.events`` and ``hooker.errors``.
+The engine needs root, and a kernel `hooker doctor` is content with.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hooker.control.policy import Policy
+    from hooker.control.rules import Rule
     from hooker.errors import (
         CarrierError,
         ConfigurationError,
@@ -34,6 +36,7 @@ __all__ = [
     "Policy",
     "Reliability",
     "Role",
+    "Rule",
     "State",
     "Transport",
     "UsageError",
@@ -42,6 +45,7 @@ __all__ = [
 _HOME = {
     "Hooker": "hooker",
     "Policy": "control.policy",
+    "Rule": "control.rules",
     "Event": "events",
     "Kind": "events",
     "Reliability": "vtl.reliability.base",

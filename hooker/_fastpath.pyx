@@ -53,7 +53,7 @@ from hooker.engine.tun cimport PACED, QUEUE, SLOT
 from hooker.transports.contract cimport OWN_TAG, T_REPAIRS, Association, Handle, Sink, Transport, down_reason
 
 from hooker.errors import ConfigurationError, KernelError, UsageError
-from hooker.transports.makers import BUDGET, Function, PrototypeError, Settings, make
+from hooker.transports.makers import BUDGET, Function, PrototypeError, Settings, code, is_complete, make
 
 cdef enum:
     EVENTS = 256               # of one epoll_wait
@@ -442,7 +442,7 @@ cdef class Worker:
     def __init__(self, *, int ring_fd, int ring_size, int free_fd, int avoid_fd, size_t records, size_t attention,
                  uint32_t max_flows, uint16_t port, uint16_t peer_port, tuple transports, int tun_fd, uint32_t tun_queue=QUEUE, int warm_fd=-1, uint32_t mark=0,
                  double hold_time=0.0, double avoid_time=60.0, double dead_after=5.0, tuple datagrams=(1472, 1472), congestion="auto",
-                 reliability=Function(),
+                 tuple rules=((0, Function()),),
                  tuple keys=(), bint fec=True, double busy_poll=0.0, bint listening=True, uint32_t slabs=SLABS,
                  str trail="auto", size_t redirects=0, int adopt_fd=-1, int redirect_fd=-1, tap=None,
                  dict parameters={}, tuple prototype=("", "")):
@@ -484,11 +484,12 @@ cdef class Worker:
         self.make_transports(
             transports,
             Settings(
-                dead_after, datagrams, congestion, keys, fec, parameters, reliability, redirects == 0,
+                dead_after, datagrams, congestion, keys, fec, parameters, tuple([function for _, function in rules]), redirects == 0,
                 BUDGET // max(1, len(transports)),  # a peer may come by each of them
                 prototype,
             ),
         )
+        self.set_rules(rules)
         bound = self.open_transports(port)
         self.port = w.port = bound
 
@@ -670,6 +671,22 @@ cdef class Worker:
         lane_restored(&self.w, version)
         lock_give(&self.w.lock)
         write(self.w.wake_fd, &one, sizeof(one))
+
+    def set_rules(self, tuple rules):
+        """How flows that begin from now on are moved: (number of the transport that is asked for first, Function) for each
+        policy rule, the engine's own first. Raises ValueError, and ConfigurationError for an unknown function."""
+        cdef rule_way ways[HK_RULES]
+        cdef uint32_t n = 0
+        if not 0 < len(rules) <= HK_RULES:
+            raise ValueError(f"between one and {HK_RULES} rules, not {len(rules)}")
+        memset(ways, 0, sizeof(ways))
+        for first, function in rules:
+            ways[n].first, ways[n].function, ways[n].gives_up = first, code(function), not is_complete(function)
+            n += 1
+        with nogil:
+            lock_take(&self.w.lock)
+        memcpy(self.w.rules, ways, sizeof(ways))
+        lock_give(&self.w.lock)
 
     def watch(self, uint8_t version, bytes address, uint16_t port, int device=0):
         """Look, from now on, whether marked segments of IP `version` get through hk0 and back: by a connection to that address

@@ -29,13 +29,15 @@ from hooker.control.kernel import RING_SIZE, KernelPrograms, netns_cookie
 from hooker.control.mtu import datagram_sizes
 from hooker.control.policy import Policy
 from hooker.control.probes import verdicts
+from hooker.control.rules import Way, all_skipped, change, find_ways, opened, require_free, without
 from hooker.control.status_socket import ControlServer
 from hooker.control.threads import STOP_TIMEOUT, EngineThreads
 from hooker.engine.layout import MARK_OWN
 from hooker.engine.slots import fill_free
 from hooker.errors import CarrierError, ConfigurationError, KernelError, UsageError, require_root
 from hooker.events import Event, Kind
-from hooker.transports import classes, functions
+from hooker.transports import Choice, Transport, classes, functions
+from hooker.transports.functions import Function
 from hooker.tun import Lane, check_device, require_open
 
 if TYPE_CHECKING:
@@ -146,9 +148,11 @@ class Hooker:
     ) -> None:
         self.policy = policy or Policy()
         self.intercept = _check_choice("intercept", intercept, INTERCEPT_CHOICES)
-        self.transports = self._opened = self._chosen = transports.choose(transport)
+        self._ways = find_ways(transport, reliability, self.policy.rules)
+        self._opened = opened(self._ways)
         self.congestion = transports.check_congestion(congestion)
-        self.reliability = functions.parse(reliability)
+        if any(rule.reliability for rule in self.policy.rules):
+            require_free(self._ways[0].function, self.congestion)
         self.fec = fec
         checks.path("key_file", key_file)
         checks.path("cgroup", cgroup)
@@ -167,18 +171,15 @@ class Hooker:
         self.trail = _check_choice("trail", trail, TRAIL_CHOICES)
         self._probe = probe
         if intercept == "messages":
-            _refuse_classes(self._chosen.taken, self.congestion)
+            _refuse_classes(self._opened, self.congestion)
         if intercept == "segments":
             _refuse_with_segments(tap=tap, redirect=redirect == "always")
         elif trail == "always":
             raise ConfigurationError(
                 "a trail does not go with messages", remedy='leave it out, or give intercept "segments"'
             )
-        elif not functions.repairs(self.reliability):
-            raise ConfigurationError(
-                f"reliability {self.reliability.name!r} does not go with messages, which TCP does not repair",
-                remedy='choose another function, or give intercept "segments"',
-            )
+        else:
+            self._require_repairs(self._ways)
         self._stack: ExitStack | None = None
         self._worker: Worker
         self._lane: Lane
@@ -222,18 +223,19 @@ class Hooker:
                 keeper,
                 entrance=self._kernel.entrance,
                 pinned=self._pinned,
-                mtu=transports.segment_mtu(self._chosen.taken, datagram_sizes()[0]),
-                repairs=transports.repairs(self._chosen.taken),
+                mtu=transports.segment_mtu(self._opened, datagram_sizes()[0]),
+                repairs=transports.repairs(self._opened),
             )
         )
         self._worker = self._make_worker(stack)
         stack.callback(self._worker.close)
-        self.transports = self._opened = self._chosen.without(self._worker.skipped)
+        self._ways = without(self._ways, self._worker.skipped)
+        self._opened = opened(self._ways)
         self._kernel.configure(
             self.policy,
             mark=self._lane.mark,
             port=self._worker.port,
-            transports=self._opened.taken,
+            offers=_offers(self._ways),
             ipv6=self._ipv6,
             hold=self.hold,
             pinned=self._pinned,
@@ -247,7 +249,7 @@ class Hooker:
             restore=self._lane.restore,
             take=self._drain,
             deliver=None if self.on_event is None else self._deliver,
-            first=[rows.transport_skipped(*skipped) for skipped in self.transports.skipped],
+            first=[rows.transport_skipped(*skipped) for skipped in all_skipped(self._ways).items()],
         )
         stack.callback(self._threads.stop)
         self._server = stack.enter_context(self._serve(keeper))
@@ -323,13 +325,13 @@ class Hooker:
                 max_flows=self.max_flows,
                 port=self.listen_port,
                 peer_port=transports.DEFAULT_PORT if self.listen_port == 0 else self.listen_port,
-                transports=tuple(one.wire_id for one in self._chosen.taken),
-                parameters={one.wire_id: dict(one.given) for one in self._chosen.taken},
-                prototype=next(((one.name, one.place) for one in self._chosen.taken if one.place), ("", "")),
+                transports=tuple(one.wire_id for one in self._opened),
+                parameters={one.wire_id: dict(one.given) for one in self._opened},
+                prototype=next(((one.name, one.place) for one in self._opened if one.place), ("", "")),
                 mark=self._lane.mark,
                 datagrams=datagram_sizes(),
                 congestion=self.congestion,
-                reliability=self.reliability,
+                rules=_of_worker(self._ways),
                 fec=self.fec,
                 keys=self._keys,
                 busy_poll=self.busy_poll,
@@ -418,21 +420,64 @@ class Hooker:
 
     # ---- settings ----
 
-    def set(self, *, transport: str | Sequence[str] | None = None) -> None:
+    def set(
+        self,
+        *,
+        transport: str | Sequence[str] | None = None,
+        reliability: str | None = None,
+        rule: int = 0,
+    ) -> None:
         """Change how connections that begin from now on are moved; those that there are stay as they are.
 
         :param transport: as for the constructor, of those that the engine was started with.
+        :param reliability: as for the constructor; a function's limits, and "partial", hold as the engine was
+            started.
+        :param rule: of the policy, which is changed; 0: the engine's own settings, and what its rules leave
+            open.
 
         All of it, or an exception and nothing: ConfigurationError for a wrong value, UsageError before
         start() and after close().
         """
         if self._stack is None:
             raise UsageError("this Hooker does not run", remedy="start() it, or use `with`")
-        if transport is not None:
-            choice = transports.choose(transport, self._opened.taken)
-            with self._choosing:
-                self._kernel.negotiate(choice.taken)
-                self.transports = choice
+        if reliability is not None:
+            require_free(self._ways[0].function, self.congestion)
+        asked: dict[str, Any] = {"transport": transport, "reliability": reliability, "rule": rule}
+        with self._choosing:
+            self._go(change(self._ways, self.policy.rules, self._opened, **asked))
+
+    def _go(self, ways: tuple[Way, ...]) -> None:
+        """New connections, from now on."""
+        if self.intercept == "messages":
+            self._require_repairs(ways)
+        self._worker.set_rules(_of_worker(ways))
+        self._kernel.negotiate(_offers(ways))
+        self._ways = ways
+
+    @property
+    def transports(self) -> Choice:
+        """What flows are moved onto for which no rule says more."""
+        return self._ways[0].choice
+
+    @property
+    def reliability(self) -> Function:
+        """And VTL's function for them."""
+        return self._ways[0].function
+
+    def _require_repairs(self, ways: Sequence[Way]) -> None:
+        for way in ways:
+            if not functions.repairs(way.function):
+                raise ConfigurationError(
+                    f"reliability {way.function.name!r} does not go with messages, which TCP does not repair",
+                    remedy='choose another function, or give intercept "segments"',
+                )
+
+    def _rules(self) -> list[dict[str, Any]]:
+        """For whom each rule is, and what it comes to."""
+        return [
+            {"for": rule.whom(), "transport": str(way.choice), "reliability": str(way.function)}
+            for rule, way in zip(self.policy.rules, self._ways[1:], strict=True)
+        ]
 
     # ---- events ----
 
@@ -452,12 +497,12 @@ class Hooker:
     def _leave_out_failed(self) -> None:
         """New connections go to another one, if there is one; else they have their reason."""
         failed = self._worker.failures()
-        skipped = {one.wire_id: failed[one.name] for one in self._opened.taken if one.name in failed}
+        skipped = {one.wire_id: failed[one.name] for one in self._opened if one.name in failed}
         with self._choosing:
-            left = self.transports.without(skipped)
-            if left.taken and left.taken != self.transports.taken:
-                self._kernel.negotiate(left.taken)
-                self.transports = left
+            left = zip(without(self._ways, skipped), self._ways, strict=True)
+            ways = tuple(new if new.choice.taken else old for new, old in left)
+            if ways != self._ways:
+                self._go(ways)
 
     # ---- what is going on ----
 
@@ -511,7 +556,8 @@ class Hooker:
                 "cgroup": str(self.cgroup),
                 "intercept": self.intercept,
                 "transport": str(self.transports),
-                "skipped": dict(self.transports.skipped),
+                "skipped": all_skipped(self._ways),
+                "rules": self._rules(),
                 "failed": self._worker.failures(),
                 "troubled": self._troubles(counters),
                 "congestion": self.congestion,
@@ -536,11 +582,19 @@ class Hooker:
     def _troubles(self, counters: dict[str, int]) -> dict[str, str]:
         """What is seen of classes of the user's that carry badly, without having failed."""
         found = {}
-        for name in (one.name for one in self._opened.taken if one.place):
+        for name in (one.name for one in self._opened if one.place):
             damaged, silent = counters.get(f"{name}.damaged", 0), counters.get(f"{name}.silent", 0)
             if damaged or silent:
                 found[name] = f"{damaged} messages came damaged, {silent} peers fell silent"
         return found
+
+
+def _offers(ways: Sequence[Way]) -> list[tuple[Transport, ...]]:
+    return [way.choice.taken for way in ways]
+
+
+def _of_worker(ways: Sequence[Way]) -> tuple[tuple[int, Function], ...]:
+    return tuple((way.first, way.function) for way in ways)
 
 
 STAYED_ON_TCP = (

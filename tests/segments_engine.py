@@ -61,7 +61,7 @@ def main(name: str, cgroup: str, port: int) -> None:
             vtl = transports.get("vtl")
             worker = netns.call(name, lambda: make_worker(kernel, lane, port, vtl.wire_id))
             policy = Policy()
-            netns.call(name, lambda: kernel.configure(policy, mark=lane.mark, port=port, transports=[vtl]))
+            netns.call(name, lambda: kernel.configure(policy, mark=lane.mark, port=port, offers=[[vtl]]))
             thread = threading.Thread(target=worker.run, daemon=True)
             thread.start()
             kernel.attach(cgroup)

@@ -10,7 +10,7 @@ import signal
 import stat
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -20,6 +20,8 @@ from hooker import checks
 from hooker.cli.session import Options, make_engine, running
 from hooker.control import cgroup
 from hooker.control.policy import Policy
+from hooker.control.rules import EXAMPLE as RULE_EXAMPLE
+from hooker.control.rules import MOST_RULES
 from hooker.errors import ConfigurationError, HookerError, describe_os_error, require_root
 from hooker.transports import DEFAULT_PORT
 
@@ -97,6 +99,13 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
             default="selective-repeat",
             show_default=True,
             help="What becomes of lost packets, as in go-back-n:window=64 or partial:deadline=200ms.",
+        ),
+        click.option(
+            "--rule",
+            "rules",
+            metavar="RULE",
+            multiple=True,
+            help=f"How to move connections of some services or hosts, as in '{RULE_EXAMPLE}'.",
         ),
         click.option(
             "--fec/--no-fec", default=True, help="Forward error correction where the path loses packets."
@@ -232,19 +241,30 @@ def status(as_json: bool) -> int:
 
 @cli.command("set")
 @click.option("--transport", metavar="NAMES", help="What new connections are moved onto, first choice first.")
+@click.option("--reliability", metavar="NAME", help="VTL's function for them.")
+@click.option("--rule", metavar="NUMBER", type=Number(0, MOST_RULES), help="Of its rules, the one to change.")
 @click.option(
     "--pid", metavar="PID", type=Number(1, 2**31 - 1), help="Of which engine; there may be only one else."
 )
-def change(transport: str | None, pid: int | None) -> int:
+def change(transport: str | None, reliability: str | None, rule: int | None, pid: int | None) -> int:
     """Change settings of a running engine, for connections that begin from now on."""
     from hooker.control import status_socket
 
     require_root("hooker set")
-    settings = {name: value for name, value in (("transport", transport),) if value is not None}
+    settings: dict[str, str | int] = {
+        name: value
+        for name, value in (("transport", transport), ("reliability", reliability))
+        if value is not None
+    }
     if not settings:
-        raise ConfigurationError("nothing is to be set", remedy="hooker set --transport NAMES")
+        raise ConfigurationError(
+            "nothing is to be set", remedy="hooker set --transport NAMES, or --reliability NAME"
+        )
+    if rule:
+        settings["rule"] = rule
     engine = status_socket.change(_only_engine() if pid is None else pid, settings)["engine"]
-    print(f"engine {engine['pid']}: {engine['transport']}, from now on")
+    way = engine["rules"][rule - 1] if rule else engine
+    print(f"engine {engine['pid']}: {way['transport']}, {way['reliability']}, from now on")
     for name, why in engine["skipped"].items():
         print(f"skipped {name}: {why}")
     return 0
@@ -291,6 +311,7 @@ def _options(
     transport: str,
     congestion: str,
     reliability: str,
+    rules: Sequence[str],
     fec: bool,
     key_file: str | None,
     listen_port: int | None,
@@ -302,7 +323,7 @@ def _options(
 ) -> Options:
     """``default_port`` None: the well-known one if it is free, else any."""
     return Options(
-        policy=Policy.parse(port=port, to=to),
+        policy=Policy.parse(port=port, to=to, rules=rules),
         intercept=intercept,
         hold=hold,
         transport=transport,

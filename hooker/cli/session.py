@@ -16,10 +16,11 @@ from typing import Protocol
 from hooker import checks, transports
 from hooker.control import keyfile
 from hooker.control.policy import Policy
+from hooker.control.rules import find_ways
 from hooker.control.status_socket import Snapshot
 from hooker.errors import CarrierError, ConfigurationError
 from hooker.events import OF_LANES, Event, Kind, Role
-from hooker.transports import DEFAULT_PORT, functions
+from hooker.transports import DEFAULT_PORT
 
 SETTLED = ("released", "closed")  # states of flows that need the engine no more
 POLL_INTERVAL = 0.02  # s
@@ -60,9 +61,8 @@ class Options:
         if self.listen_port is not None:
             object.__setattr__(self, "listen_port", checks.integer("port", self.listen_port, 0, 65535))
         object.__setattr__(self, "busy_poll", checks.real("busy_poll", self.busy_poll, 0, 0.01, unit="s"))
-        transports.choose(self.transport)
         transports.check_congestion(self.congestion)
-        functions.parse(self.reliability)
+        find_ways(self.transport, self.reliability, self.policy.rules)
         if self.key_file is not None:
             keyfile.read(self.key_file)
 

@@ -33,6 +33,13 @@ def show(snapshots: list[Snapshot], console: Console, silent: Mapping[int, str] 
             markup=False,
             soft_wrap=True,
         )
+        for number, rule in enumerate(engine.get("rules", []), 1):
+            console.print(
+                f"rule {number}, {rule['for']}: {rule['transport'] or 'TCP'}, {rule['reliability']}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
         for name, why in engine.get("skipped", {}).items():
             console.print(f"skipped {name}: {why}", highlight=False, markup=False, soft_wrap=True)
         for why in engine.get("failed", {}).values():

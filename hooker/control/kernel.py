@@ -14,7 +14,7 @@ import secrets
 import socket
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
@@ -152,7 +152,7 @@ class KernelPrograms:
         *,
         mark: int,
         port: int,
-        transports: Sequence[Transport],
+        offers: Sequence[Sequence[Transport]],
         ipv6: bool = True,
         hold: bool = False,
         pinned: bool = False,
@@ -160,7 +160,8 @@ class KernelPrograms:
     ) -> None:
         """Set what is a candidate, and what the option says. Before attach().
 
-        ``transports`` are offered in this order, and taken from those that a peer offers. ``hold`` and
+        ``offers``: for what no rule is for, and for each rule of the policy, the transports that are offered,
+        in this order, and taken from those that a peer offers. ``hold`` and
         ``pinned`` are what new flows begin with (hk_config), ``device`` is the lane's interface.
         """
         table = self._bpf[b"hk_conf"]
@@ -170,21 +171,27 @@ class KernelPrograms:
             key[0], key[1] = struct.unpack("QQ", os.urandom(16))
         c.instance = 1 + secrets.randbelow(65535)
         c.mark, c.port = mark, port
-        c.offer, c.transports = offer(transports), bitmap(transports)
-        c.any_port, c.any_prefix = not policy.ports, not policy.prefixes
+        _set_offers(c, offers)
+        sets = [policy, *policy.rules]
+        c.rules_n = len(policy.rules)
+        c.any_port = _bits(not one.ports for one in sets)
+        c.any_prefix = _bits(not one.prefixes for one in sets)
         c.no_ipv6 = not ipv6
         c.hold, c.pinned, c.device = hold, pinned, device
         table[ctypes.c_int(0)] = c
         ports = self._map("hk_ports")
-        for number in policy.ports:
-            bpf_calls.update(ports, struct.pack("H", number), b"\1")
+        for number in {number for one in sets for number in one.ports}:
+            bits = _bits(number in one.ports for one in sets)
+            bpf_calls.update(ports, struct.pack("H", number), struct.pack("H", bits))
         prefixes = self._map("hk_prefixes")
-        for network in policy.prefixes:
+        for network in {network for one in sets for network in one.prefixes}:
+            covering = {network.supernet(new_prefix=bits) for bits in range(network.prefixlen + 1)}
+            whose = _bits(not covering.isdisjoint(one.prefixes) for one in sets)
             address = network.network_address.packed
             bits = network.prefixlen
             if network.version == 4:
                 address, bits = bytes(10) + b"\xff\xff" + address, bits + 96
-            bpf_calls.update(prefixes, struct.pack("I16s", bits, address), b"\1")
+            bpf_calls.update(prefixes, struct.pack("I16s", bits, address), struct.pack("H", whose))
 
     def set_redirect_socket(self, descriptor: int) -> None:
         """The socket whose ingress queue gets the frames: the key without addresses."""
@@ -216,13 +223,13 @@ class KernelPrograms:
 
     def refuse_flows(self) -> None:
         """New connections are left to TCP; sockets of flows that exist are still looked after."""
-        self._reconfigure(closing=1)
+        self._reconfigure(_close)
 
-    def negotiate(self, transports: Sequence[Transport]) -> None:
-        """What new connections are offered, and taken for, from now on."""
-        self._reconfigure(offer=offer(transports), transports=bitmap(transports))
+    def negotiate(self, offers: Sequence[Sequence[Transport]]) -> None:
+        """What new connections are offered, and taken for, from now on; as in configure()."""
+        self._reconfigure(lambda c: _set_offers(c, offers))
 
-    def _reconfigure(self, **changed: int) -> None:
+    def _reconfigure(self, change: Callable[[Any], None]) -> None:
         """The programs may set `busy` meanwhile; nothing is lost if it is set before."""
         with self._using:
             if self._closed:
@@ -230,8 +237,7 @@ class KernelPrograms:
             table = self._bpf[b"hk_conf"]
             c = table[ctypes.c_int(0)]
             c.busy = 1
-            for name, value in changed.items():
-                setattr(c, name, value)
+            change(c)
             table[ctypes.c_int(0)] = c
 
     def detach(self) -> None:
@@ -268,6 +274,19 @@ class KernelPrograms:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _set_offers(c: Any, offers: Sequence[Sequence[Transport]]) -> None:
+    for rule, transports in enumerate(offers):
+        c.rules[rule].offer, c.rules[rule].transports = offer(transports), bitmap(transports)
+
+
+def _close(c: Any) -> None:
+    c.closing = 1
+
+
+def _bits(flags: Iterable[bool]) -> int:
+    return sum(1 << at for at, flag in enumerate(flags) if flag)
 
 
 def counter_names() -> list[str]:

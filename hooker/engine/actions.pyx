@@ -228,7 +228,7 @@ cdef void flow_wanted(worker *w, flow *f) noexcept nogil:
     f.bits |= F_WANTED
     f.again_at = w.now + WANTED
     remote_ip(f, ip)
-    a = reach(w, flow_transport(f), ip, f.peer_port if f.peer_port else w.peer_port)
+    a = reach(w, flow_rule(w, f), flow_transport(f), ip, f.peer_port if f.peer_port else w.peer_port)
     p = peer_of(w, a) if a != NULL else NULL
     if p == NULL:
         f.bits &= ~<uint16_t>F_WANTED
@@ -250,7 +250,7 @@ cdef void flow_early(worker *w, flow *f) noexcept nogil:
     cdef Association *a
     cdef peer *p
     remote_ip(f, ip)
-    a = reach(w, flow_transport(f), ip, f.peer_port)
+    a = reach(w, flow_rule(w, f), flow_transport(f), ip, f.peer_port)
     p = peer_of(w, a) if a != NULL else NULL
     if p == NULL or not p.instance or p.speaks != f.speaks or not p.a.ops.is_up(p.a):
         hk_store32(&f.rec.want, HK_WANT_TCP)

@@ -1,6 +1,6 @@
 # A flow's life: made, found a peer's engine for, closed, forgotten.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from hooker.engine.worker cimport flow, peer, shown_as, worker
+from hooker.engine.worker cimport flow, peer, shown_as, rule_way, worker
 from hooker.includes.hk cimport hk_event, hk_key
 
 cdef int flows_init(worker *w) noexcept nogil                 # 0, or -1: no memory
@@ -13,6 +13,7 @@ cdef void slot_back(worker *w, uint64_t id) noexcept nogil
 cdef void flow_socket_gone(worker *w, flow *f) noexcept nogil # its slot goes back; the flow is remembered for a while
 cdef void flow_over(worker *w, flow *f) noexcept nogil        # it is freed between rounds
 cdef void flows_reap(worker *w) noexcept nogil
+cdef const rule_way *flow_rule(const worker *w, const flow *f) noexcept nogil
 cdef uint8_t flow_transport(const flow *f) noexcept nogil      # the number of the one that was selected for it; 0: none
 cdef void flow_join(worker *w, flow *f, peer *p) noexcept nogil
 cdef void flow_part(worker *w, flow *f) noexcept nogil        # from its association; the channel goes

@@ -228,6 +228,10 @@ cdef bint add(worker *w, flow *f) noexcept nogil:
 
 # ---- its peer's engine -------------------------------------------------------------------------------
 
+cdef const rule_way *flow_rule(const worker *w, const flow *f) noexcept nogil:
+    return &w.rules[hk_load32(&f.rec.rule) & (HK_RULES - 1) if f.rec != NULL else 0]
+
+
 cdef uint8_t flow_transport(const flow *f) noexcept nogil:
     return <uint8_t>hk_load32(&f.rec.transport) if f.rec != NULL else 0
 

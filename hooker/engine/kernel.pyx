@@ -27,7 +27,7 @@ cdef void want_route(worker *w) noexcept nogil:
 
 cdef void on_syn(worker *w, const hk_event *e) noexcept nogil:
     """A candidate connects: its peer's engine is looked for meanwhile."""
-    reach(w, e.transport, e.key.remote_ip, e.peer_port if e.peer_port else w.peer_port)
+    reach(w, &w.rules[e.rule & (HK_RULES - 1)], e.transport, e.key.remote_ip, e.peer_port if e.peer_port else w.peer_port)
 
 
 cdef void on_established(worker *w, const hk_event *e) noexcept nogil:

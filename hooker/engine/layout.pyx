@@ -30,7 +30,7 @@ def layout():
             "rcv_nxt": <size_t>&g.rcv_nxt, "snd_wnd": <size_t>&g.snd_wnd, "rcv_wnd": <size_t>&g.rcv_wnd,
             "ts_recent": <size_t>&g.ts_recent, "mss": <size_t>&g.mss, "app_closed": <size_t>&g.app_closed,
             "steered": <size_t>&g.steered, "closed_at": <size_t>&g.closed_at,
-            "transport": <size_t>&g.transport,
+            "transport": <size_t>&g.transport, "rule": <size_t>&g.rule,
             "want": <size_t>&g.want, "hold": <size_t>&g.hold, "burst": <size_t>&g.burst,
         },
         "hk_redirect": {
@@ -47,7 +47,7 @@ def layout():
             "ts_recent": <size_t>&e.ts_recent, "peer_port": <size_t>&e.peer_port, "mss": <size_t>&e.mss, "role": <size_t>&e.role,
             "snd_wscale": <size_t>&e.snd_wscale, "rcv_wscale": <size_t>&e.rcv_wscale,
             "tcp_options": <size_t>&e.tcp_options, "early": <size_t>&e.early,
-            "cooled": <size_t>&e.cooled, "transport": <size_t>&e.transport,
+            "cooled": <size_t>&e.cooled, "transport": <size_t>&e.transport, "rule": <size_t>&e.rule,
         },
         "hk_key": {
             "": sizeof(hk_key), "local_ip": <size_t>&k.local_ip, "remote_ip": <size_t>&k.remote_ip,

@@ -1,11 +1,11 @@
 # Associations: what names them in proofs, OPENs that came too early, answers about flows that nobody knows.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from hooker.engine.worker cimport early_open, flow, peer, worker
+from hooker.engine.worker cimport early_open, flow, peer, rule_way, worker
 from hooker.flow.messages cimport Message
 from hooker.transports.contract cimport Association
 
 # An engine, by the transport with that number; 0: the first. NULL: we have none such, or no memory.
-cdef Association *reach(worker *w, uint8_t wire_id, const uint8_t *ip, uint16_t port) noexcept nogil
+cdef Association *reach(worker *w, const rule_way *way, uint8_t wire_id, const uint8_t *ip, uint16_t port) noexcept nogil
 cdef peer *peer_of(worker *w, Association *a) noexcept nogil  # NULL: no memory
 cdef uint32_t binding_of(const worker *w, const peer *p, bint opener_is_here, uint8_t *out) noexcept nogil   # bytes
 cdef void peer_answer(worker *w, peer *p, const Message *m) noexcept nogil    # if the rate allows

@@ -35,13 +35,16 @@ cdef Transport *transport_with(const worker *w, uint8_t wire_id) noexcept nogil:
     return NULL
 
 
-cdef Association *reach(worker *w, uint8_t wire_id, const uint8_t *ip, uint16_t port) noexcept nogil:
-    cdef Transport *t = transport_with(w, wire_id)
+cdef Association *reach(worker *w, const rule_way *way, uint8_t wire_id, const uint8_t *ip, uint16_t port) noexcept nogil:
+    """wire_id 0: the server has said nothing, so the first choice."""
+    cdef Transport *t = transport_with(w, wire_id if wire_id else way.first)
     cdef PeerAddress to
     if t == NULL:
         return NULL
     memcpy(to.ip, ip, 16)
     to.port = port
+    if t.ops.connect_as != NULL:
+        return t.ops.connect_as(t, &to, way.function, w.now)
     return t.ops.connect(t, &to, w.now)
 
 

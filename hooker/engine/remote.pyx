@@ -9,7 +9,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memset
 from hooker.engine.actions cimport act, act_alone, cause
 from hooker.engine.cut cimport cut_try
-from hooker.engine.flows cimport flow_join, flow_reindex, flow_report, remote_ip
+from hooker.engine.flows cimport flow_join, flow_reindex, flow_report, flow_rule, remote_ip
 from hooker.engine.hk0 cimport give_sack
 from hooker.engine.hold cimport hold_unpin
 from hooker.engine.index cimport *
@@ -23,7 +23,7 @@ from hooker.engine.worker cimport *
 from hooker.flow.machine cimport FL_PINNED, Outcome, ROLE_SERVER, ST_CLOSED, ST_TCP, flow_message
 from hooker.flow.messages cimport *
 from hooker.flow.proof cimport MAX_BINDING, PROOF_ACCEPT, PROOF_OPEN, proven
-from hooker.transports.contract cimport Association
+from hooker.transports.contract cimport T_WHOLE, Association
 
 cdef enum:
     REFUSED_HERE = 2           # REJECT's reason
@@ -209,21 +209,23 @@ cdef void on_open(worker *w, peer *who, const Message *m) noexcept nogil:
 cdef void try_open(worker *w, flow *f, peer *who, const Message *m) noexcept nogil:
     if not has_seen(w, f, who, m):
         w.n.unproven += 1
-    elif has_address(f, who):
-        opened(w, f, who, m)
+    elif not has_address(f, who):           # a host that has several, or a NAT on the way
+        w.n.unproven += 1
+        turn_away(w, f, who, m, WHY_ADDRESS)
+    elif who.a.lacks & T_WHOLE and not flow_rule(w, f).gives_up:
+        turn_away(w, f, who, m, WHY_FUNCTION)
     else:
-        turn_away(w, f, who, m)
+        opened(w, f, who, m)
 
 
-cdef void turn_away(worker *w, flow *f, peer *who, const Message *m) noexcept nogil:
-    """A host that has several addresses, or a NAT on the way. It would ask from the same one again, so nobody waits."""
+cdef void turn_away(worker *w, flow *f, peer *who, const Message *m, int why) noexcept nogil:
+    """It would ask in the same way again, so nobody waits."""
     cdef Message answer
-    w.n.unproven += 1
     memset(&answer, 0, sizeof(answer))
     answer.type, answer.epoch, answer.token, answer.position = MSG_REJECT, m.epoch, m.own_token, REFUSED_HERE
     peer_answer(w, who, &answer)
     if f.f.state == ST_TCP and not f.why:
-        flow_report(w, f, WHY_ADDRESS)
+        flow_report(w, f, why)
 
 
 cdef void opened(worker *w, flow *f, peer *who, const Message *m) noexcept nogil:

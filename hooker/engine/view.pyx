@@ -34,6 +34,7 @@ _ENGINES = {                    # beside the protocol's, by `why` of worker.pxd
     WHY_MEMORY: "out-of-memory", WHY_STEERED: "route-chosen-by-application",
     WHY_HOLD: "hold-timeout", WHY_DEVICE: "device-gone", WHY_FRAMES: "protocol-error",
     WHY_LANE: "local-path-blocked", WHY_SIGNED: "tcp-signed", WHY_REPAIR: "tcp-repair",
+    WHY_FUNCTION: "function-not-chosen-here",
     WHY_ADDRESS: "peer-at-another-address", WHY_ENDED: "ended-before-engaged",
     WHY_PROTOTYPE: "prototype-failed", WHY_NAME: "another-prototype",
 }

@@ -46,6 +46,7 @@ cdef enum why:                 # why a flow is on TCP or has ended: flow_reason,
     WHY_LANE                   # nothing gets to hk0, or from it
     WHY_SIGNED                 # the application has keys to sign segments with
     WHY_REPAIR                 # its socket is taken apart
+    WHY_FUNCTION               # its client's association gives bytes up, which its rule here does not let it
     WHY_ADDRESS                # its client asks from an address that is not the connection's, where that matters
     WHY_ENDED                  # closed or reset, by either end, before both engines had agreed
     WHY_PROTOTYPE              # a user's class that carried it, or would have, has failed
@@ -230,6 +231,11 @@ cdef struct early_open:        # an OPEN that came before its flow
     uint8_t epoch
     uint8_t proof[16]
 
+cdef struct rule_way:          # what a policy rule says of how its flows are moved
+    uint8_t first              # the transport that is asked for first
+    uint8_t function           # code of VTL's reliability function, in associations that we begin
+    bint gives_up              # which may lose bytes: so may that of associations that the peer begins
+
 cdef struct peer:              # the engine at the other end of an association
     Association *a             # NULL: it is down, and its flows are on their way out
     uint64_t instance          # HELLO's; 0: not here yet
@@ -405,6 +411,7 @@ cdef struct worker:
     # transports
     Transport *transports[16]  # TRANSPORTS
     uint32_t transport_n       # 0: the worker is closed
+    rule_way rules[16]         # HK_RULES; what policy rules say of their flows
     uint64_t instance
     bint routed                # the rule was asked for
     bint device_gone           # hk0 was removed

@@ -39,6 +39,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         HK_BLOCKED_V4
         HK_BLOCKED_V6
         HK_OFFER_MOST
+        HK_RULES
         HK_TRANSPORT_VTL
         HK_TCP_SACK
         HK_TCP_WSCALE
@@ -63,6 +64,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         uint32_t steered
         uint32_t closed_at
         uint32_t transport
+        uint32_t rule
         uint32_t want
         uint32_t hold
         uint32_t burst
@@ -130,3 +132,4 @@ cdef extern from "hooker_kern_user.h" nogil:
         uint8_t early
         uint8_t cooled
         uint8_t transport
+        uint8_t rule

@@ -191,9 +191,9 @@ def _settings(job: Mapping[str, Any]) -> Settings:
             register(NAME, FIRST_CODE + checksum(name.encode()) % CODES, found)
         except ValueError as error:
             raise Unfit(str(error)) from None
-        given["reliability"] = Function(NAME)
+        given["functions"] = (Function(NAME),)
     else:
-        given["reliability"] = Function(**given["reliability"])
+        given["functions"] = tuple(Function(**one) for one in given["functions"])
     if "congestion" in job:
         controller = load(job["congestion"][1], directories, object, ())
         if not hasattr(controller(DATAGRAM), "cwnd"):

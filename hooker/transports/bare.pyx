@@ -406,7 +406,7 @@ def make(str name not None, uint8_t wire_id, CarrierHandle carrier not None, set
     t.carrier, carrier.used = carrier.c, True
     handle.t = &t.base                              # which frees it
     handle.name = name
-    t.base.properties = T_INTEGRITY
+    t.base.properties = T_INTEGRITY | T_WHOLE
     t.base.wire_id = wire_id
     t.options[0], t.options[1] = OPTION_TRANSPORT, <uint8_t>len(text)
     memcpy(t.options + 2, <const char *>text, min(len(text), 32))

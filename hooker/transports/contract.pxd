@@ -15,6 +15,7 @@ cdef enum transport_property:  # what it gives
     T_INTEGRITY = 1 << 2       # damage is found: no message needs a CRC32C of its own
     T_PATH_BOUND = 1 << 3      # nobody else can speak in the peer's place
     T_CONGESTION = 1 << 4      # it does not send more than the path takes
+    T_WHOLE = 1 << 5           # no byte is given up: hole() never comes
 
 cdef enum down_reason:         # why an association is down
     DOWN_CLOSED = 0            # by either engine, or nobody needed it
@@ -89,6 +90,9 @@ cdef struct TransportOps:
     # --- associations
     # The existing one, or one that begins; NULL: no memory.
     Association *(*connect)(Transport *t, const PeerAddress *to, uint64_t now) noexcept nogil
+    # The same with the reliability function that has this code. NULL: a transport that has one only.
+    Association *(*connect_as)(Transport *t, const PeerAddress *to, uint8_t function,
+                               uint64_t now) noexcept nogil
     bint (*is_up)(const Association *a) noexcept nogil
     const PeerAddress *(*peer)(const Association *a) noexcept nogil
     # ns within which what was sent is answered as a rule; 0: nothing was measured yet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,7 @@ def parse(text: str) -> Function:
     """
     if not isinstance(text, str):
         raise ConfigurationError(f"reliability {text!r} is no text", remedy='give a name, as "go-back-n"')
-    if _is_class(text):
+    if is_class(text):
         return Function(text)
     name, colon, rest = text.partition(":")
     limits = _known(name).limits
@@ -70,12 +71,44 @@ def parse(text: str) -> Function:
     )
 
 
+def limits_of(functions: Sequence[Function]) -> Function:
+    """The limits of all of them, with the name of the first: an engine has one of each.
+
+    Raises ConfigurationError when one function is named with different limits.
+    """
+    by_name = {functions[0].name: functions[0]}
+    for function in functions[1:]:
+        if by_name.setdefault(function.name, function) != function:
+            raise ConfigurationError(
+                f"reliability {function.name!r} is given as {by_name[function.name]} and as {function}",
+                remedy="give one function the same limits everywhere",
+            )
+    each = by_name.values()
+    return Function(
+        functions[0].name,
+        max(one.window for one in each),
+        min(one.repeats for one in each),
+        max(one.deadline for one in each),
+    )
+
+
+def code(function: Function) -> int:
+    """Its number in VTL's handshake; 0 for a user's class, which is known where it runs."""
+    return 0 if is_class(function.name) else _known(function.name).code
+
+
+def is_complete(function: Function) -> bool:
+    """Whether every byte arrives, be it by the applications' TCPs; else holes are filled with zeros."""
+    return not is_class(function.name) and _known(function.name).complete
+
+
 def repairs(function: Function) -> bool:
     """Whether what the path loses is sent again; else, or perhaps, by the applications' TCPs only."""
-    return not _is_class(function.name) and _known(function.name).repairs
+    return not is_class(function.name) and _known(function.name).repairs
 
 
-def _is_class(text: str) -> bool:
+def is_class(text: str) -> bool:
+    """Whether it is a user's, by name."""
     return text.partition(":")[0] not in _functions() and bool(place_of("reliability", text))
 
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, cast
 from hooker.errors import ConfigurationError
 from hooker.transports import classes
 from hooker.transports.children import Plan, PrototypeError
-from hooker.transports.functions import Function
+from hooker.transports.functions import Function, code, is_complete
 from hooker.transports.registry import PROTOTYPE
 
 if TYPE_CHECKING:
     from hooker.transports.contract import Handle
 
-__all__ = ["Function", "PrototypeError", "Settings", "make"]
+__all__ = ["Function", "PrototypeError", "Settings", "code", "is_complete", "make"]
 
 _MODULES = {  # by the transport's number in the TCP option
     1: "hooker.transports.vtl_udp",
@@ -34,6 +34,7 @@ _MODULES = {  # by the transport's number in the TCP option
 
 _VTL = {1: "vtl", 2: "vtl+udplite", 4: "vtl+ip"}
 
+_SETTING = {"congestion": "congestion", "reliability": "functions"}  # that a class stands for
 BUDGET = 192 << 20  # bytes that peers may make an engine hold
 
 
@@ -44,8 +45,9 @@ class Settings:
     ``dead_after``: seconds of silence after which a peer is given up. ``datagrams``: bytes of the first and
     of the largest datagram on IPv4. ``congestion``: name of a controller. ``keys``: of 32 bytes each.
     ``fec``: repairs are sent. ``parameters``: by the transport's number, those that a user has given.
-    ``reliability``: of associations that this engine begins; ``unrepaired``: peers may begin such as leave
-    losses to the applications' TCPs. ``budget``: bytes that peers may make each transport hold, at most.
+    ``functions``: of associations that this engine begins, its own first; ``unrepaired``: peers may
+    begin such as leave losses to the applications' TCPs. ``budget``: bytes that peers may make
+    each transport hold, at most.
     ``prototype``: name and place of a user's class that is a transport.
     """
 
@@ -55,7 +57,7 @@ class Settings:
     keys: tuple[bytes, ...] = ()
     fec: bool = True
     parameters: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
-    reliability: Function = field(default_factory=Function)
+    functions: tuple[Function, ...] = (Function(),)
     unrepaired: bool = True
     budget: int = BUDGET
     prototype: tuple[str, str] = ("", "")
@@ -92,10 +94,9 @@ def _deciding(settings: Settings) -> dict[str, tuple[str, str]]:
     found = {}
     if settings.congestion not in names() and (place := classes.place_of("congestion", settings.congestion)):
         found["congestion"] = (settings.congestion, place)
-    if settings.reliability.name not in functions() and (
-        place := classes.place_of("reliability", settings.reliability.name)
-    ):
-        found["reliability"] = (settings.reliability.name, place)
+    own = settings.functions[0].name
+    if own not in functions() and (place := classes.place_of("reliability", own)):
+        found["reliability"] = (own, place)
     return found
 
 
@@ -106,7 +107,7 @@ def _relay(wire_id: int, settings: Settings, deciding: dict[str, tuple[str, str]
     given: dict[str, Any] = asdict(settings)
     del given["keys"], given["prototype"]
     for kind in deciding:
-        del given[kind]
+        del given[_SETTING[kind]]
     job = {
         "vtl": wire_id,
         "settings": given,

@@ -70,7 +70,7 @@ class Transport:
 class Choice:
     """What a user's list comes to on this machine.
 
-    ``taken`` is in order of preference and never empty; ``skipped`` are names, with the reason.
+    ``taken`` is in order of preference; ``skipped`` are names, with the reason.
     """
 
     taken: tuple[Transport, ...]
@@ -131,11 +131,16 @@ def name_of(wire_id: int) -> str:
     return f"number {wire_id}" if wire_id else ""
 
 
-def choose(wanted: str | Sequence[str], among: Sequence[Transport] | None = None) -> Choice:
+def choose(
+    wanted: str | Sequence[str],
+    among: Sequence[Transport] | None = None,
+    beside: Sequence[Transport] = (),
+) -> Choice:
     """The transports that are offered to peers, and taken from them: names with commas, or a list of names,
     each with parameters if it takes any (``vtl+udplite:coverage=40``).
 
-    ``among`` are those that a running engine has; None: it is not there yet. What cannot be had is skipped as
+    ``among`` are those that a running engine has; None: it is not there yet, but will have those of
+    ``beside`` in any case. What cannot be had is skipped as
     long as another one remains. Raises ConfigurationError if none does, with each reason, and for a list
     that is a mistake wherever it is given: a name that there is not, or twice, a parameter that does not
     fit, more than OFFER_MOST.
@@ -145,7 +150,7 @@ def choose(wanted: str | Sequence[str], among: Sequence[Transport] | None = None
     meant = [_meant(name) for name in _split(wanted)]
     _require_distinct(meant)
     for transport in meant:
-        if why := _why_not(transport, taken, among):
+        if why := _why_not(transport, taken, among, beside):
             skipped.append((str(transport), why))
         else:
             taken.append(transport)
@@ -208,17 +213,21 @@ def _wrong(name: str, why: str) -> ConfigurationError:
     return ConfigurationError(f"transport {name!r}: {why}")
 
 
-def _why_not(transport: Transport, taken: list[Transport], among: Sequence[Transport] | None) -> str:
-    space = _space(transport)
-    before = next((one.name for one in taken if space and _space(one) == space), "")
-    if before:
-        return f"{before}, which is named before it, has {space}"
+def _why_not(
+    transport: Transport,
+    taken: list[Transport],
+    among: Sequence[Transport] | None,
+    beside: Sequence[Transport],
+) -> str:
+    opened = next((one for one in among or beside if one.wire_id == transport.wire_id), None)
+    if opened is not None:
+        same = transport.name == opened.name and transport.given in ((), opened.given)
+        return "" if same else f"the engine {'was' if among else 'is'} started with {opened}"
     if among is not None:
-        opened = [one for one in among if one.wire_id == transport.wire_id]
-        if not opened:
-            return "the engine was started without it"
-        return "" if transport.given in ((), opened[0].given) else f"the engine was started with {opened[0]}"
-    return transport.available()[1]
+        return "the engine was started without it"
+    space = _space(transport)
+    before = next((one.name for one in [*beside, *taken] if space and _space(one) == space), "")
+    return f"{before}, which is named before it, has {space}" if before else transport.available()[1]
 
 
 def _space(transport: Transport) -> str:

@@ -1048,7 +1048,7 @@ def make(str name, uint8_t wire_id, int protocol, settings):
     t.listener[0] = t.listener[1] = -1
     handle.t = &t.base                              # which frees it
     handle.name = name
-    t.base.properties = T_REPAIRS | T_ORDERED | T_INTEGRITY | T_CONGESTION
+    t.base.properties = T_REPAIRS | T_ORDERED | T_INTEGRITY | T_CONGESTION | T_WHOLE
     t.base.wire_id = wire_id
     t.hello[0], t.hello[1] = 1, <uint8_t>len(text)
     memcpy(t.hello + 2, <const char *>text, min(len(text), 32))

@@ -14,9 +14,10 @@ from hooker.transports.vtl cimport (
 from hooker.vtl.api cimport *
 from hooker.vtl.endpoint cimport *
 from hooker.vtl.pages cimport pages, pages_free, pages_give, pages_take
-from hooker.vtl.reliability.interface cimport ACCEPTABLE, reliability_of
+from hooker.vtl.reliability.interface cimport ACCEPTABLE, reliability_of, reliability_ops
 
 from hooker.transports import check_congestion
+from hooker.transports.functions import limits_of
 from hooker.vtl.reliability import known as reliability_known
 
 cdef enum:
@@ -116,6 +117,8 @@ cdef void cb_assoc_up(void *ctx, vtl_assoc *a) noexcept nogil:
     cdef VtlAssociation *k = known(t, a)
     if k != NULL:
         k.base.lacks = 0 if vtl_repairs(a) else T_REPAIRS | T_CONGESTION
+        if not vtl_is_whole(a):
+            k.base.lacks |= T_WHOLE
         t.base.sink.assoc_up(t.base.sink.ctx, &k.base)
 
 
@@ -365,14 +368,26 @@ cdef void vu_free(Transport *base) noexcept nogil:
 
 # ---- associations ------------------------------------------------------------------------------------
 
-cdef Association *vu_connect(Transport *t, const PeerAddress *to, uint64_t now) noexcept nogil:
+cdef inline vtl_addr address_of(const VtlTransport *t, const PeerAddress *peer) noexcept nogil:
     cdef vtl_addr address
-    cdef vtl_assoc *a
     memset(&address, 0, sizeof(address))
-    memcpy(address.ip, to.ip, 16)
-    if T(t).carrier.properties & C_PORTS:
-        address.port = to.port
-    a = vtl_connect(T(t).vtl, &address, now)
+    memcpy(address.ip, peer.ip, 16)
+    if t.carrier.properties & C_PORTS:
+        address.port = peer.port
+    return address
+
+
+cdef Association *vu_connect(Transport *t, const PeerAddress *to, uint64_t now) noexcept nogil:
+    cdef vtl_addr address = address_of(T(t), to)
+    cdef vtl_assoc *a = vtl_connect(T(t).vtl, &address, now)
+    return <Association *>known(T(t), a) if a != NULL else NULL
+
+
+cdef Association *vu_connect_as(Transport *t, const PeerAddress *to, uint8_t function,
+                                uint64_t now) noexcept nogil:
+    cdef vtl_addr address = address_of(T(t), to)
+    cdef const reliability_ops *f = reliability_of(function)
+    cdef vtl_assoc *a = vtl_connect_as(T(t).vtl, &address, f.name, now) if f != NULL else NULL
     return <Association *>known(T(t), a) if a != NULL else NULL
 
 
@@ -485,6 +500,7 @@ OPS.close_files = vu_close_files
 OPS.shut = vu_shut
 OPS.free = vu_free
 OPS.connect = vu_connect
+OPS.connect_as = vu_connect_as
 OPS.is_up = vu_is_up
 OPS.peer = vu_peer
 OPS.patience = vu_patience
@@ -575,17 +591,19 @@ cdef int configure(vtl_config *c, uint32_t overhead, settings) except -1:
     c.handshake_timeout = HANDSHAKE_TIMEOUT
     c.fec = settings.fec
     memcpy(c.congestion, <const char *>name, min(len(name), 15))
-    use_function(c, settings.reliability, settings.unrepaired)
+    use_functions(c, settings.functions, settings.unrepaired)
     return 0
 
 
-cdef int use_function(vtl_config *c, function, bint unrepaired) except -1:
+cdef int use_functions(vtl_config *c, functions, bint unrepaired) except -1:
     """Peers may begin what loses no byte; what does only where this host has chosen it, too."""
-    cdef bytes name = function.name.encode()
+    cdef bytes name = functions[0].name.encode()
+    limits = limits_of(functions)
+    chosen = {function.name for function in functions}
     memcpy(c.reliability, <const char *>name, min(len(name), 23))
-    c.window, c.repeats, c.deadline = function.window, function.repeats, <uint64_t>(function.deadline * 1e9)
-    for known in reliability_known().values():
-        if known.complete and (known.repairs or unrepaired) and known.code < ACCEPTABLE:
+    c.window, c.repeats, c.deadline = limits.window, limits.repeats, <uint64_t>(limits.deadline * 1e9)
+    for which, known in reliability_known().items():
+        if known.code < ACCEPTABLE and (known.complete or which in chosen) and (known.repairs or unrepaired):
             c.accepts |= <uint32_t>1 << <uint32_t>known.code
     return 0
 
@@ -619,7 +637,9 @@ def make(str name not None, uint8_t wire_id, CarrierHandle carrier not None, set
     t.carrier, carrier.used = carrier.c, True
     handle.t = &t.base                              # which frees it
     handle.name = name
-    t.base.properties = T_REPAIRS | T_INTEGRITY | T_CONGESTION | (T_PATH_BOUND if settings.keys else 0)
+    t.base.properties = T_REPAIRS | T_INTEGRITY | T_CONGESTION | T_WHOLE
+    if settings.keys:
+        t.base.properties |= T_PATH_BOUND
     t.base.wire_id = wire_id
     say_names(t, carrier.name.encode())
     configure(&c, t.carrier.overhead, settings)

@@ -29,6 +29,7 @@ cdef vtl_assoc *vtl_connect(vtl_endpoint *ep, const vtl_addr *to, uint64_t now) 
 cdef vtl_assoc *vtl_connect_as(vtl_endpoint *ep, const vtl_addr *to, const char *reliability, uint64_t now) noexcept nogil
 cdef bint vtl_is_up(const vtl_assoc *a) noexcept nogil
 cdef bint vtl_repairs(const vtl_assoc *a) noexcept nogil          # what is lost is sent again; once it is up
+cdef bint vtl_is_whole(const vtl_assoc *a) noexcept nogil         # its function gives nothing up
 cdef const char *vtl_reliability(const vtl_assoc *a) noexcept nogil    # the function's name, once it is up
 # ns within which what was sent is acknowledged as a rule: 2 SRTT + 4 RTTVAR. 0: nothing was measured yet
 cdef uint64_t vtl_patience(const vtl_assoc *a) noexcept nogil

@@ -353,6 +353,10 @@ cdef bint vtl_repairs(const vtl_assoc *a) noexcept nogil:
     return A(a).rel.ops.repairs
 
 
+cdef bint vtl_is_whole(const vtl_assoc *a) noexcept nogil:
+    return A(a).rel.ops.gives_up == NULL
+
+
 cdef const char *vtl_reliability(const vtl_assoc *a) noexcept nogil:
     return A(a).rel.ops.name
 

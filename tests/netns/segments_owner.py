@@ -84,7 +84,7 @@ class Owner:
         fill_free(kernel.free, SLOTS)
         policy = Policy.parse(port=str(port))
         vtl = transports.get("vtl")
-        netns.call(name, lambda: kernel.configure(policy, mark=lane.mark, port=6253, transports=[vtl]))
+        netns.call(name, lambda: kernel.configure(policy, mark=lane.mark, port=6253, offers=[[vtl]]))
         self.name = name
         self.redirected = b""
         self.stack = contextlib.ExitStack()
@@ -182,7 +182,7 @@ class Owner:
 
     def negotiate(self, ids: list[int]) -> None:
         """What is asked for as a client, in this order, and taken as a server, by HK_TRANSPORT_*."""
-        self.kernel.negotiate([transports.Transport(str(n), n, "", "", "") for n in ids])
+        self.kernel.negotiate([[transports.Transport(str(n), n, "", "", "") for n in ids]])
 
     def mark(self) -> int:
         return self.lane.mark

@@ -124,7 +124,18 @@ def engines(monkeypatch: pytest.MonkeyPatch, *pids: int) -> list[tuple[int, dict
 
     def change(pid: int, settings: dict[str, Any]) -> dict[str, Any]:
         taken.append((pid, settings))
-        return {"engine": {"pid": pid, "transport": settings["transport"], "skipped": {"owl": "it sleeps"}}}
+        way = {
+            "transport": settings.get("transport", "vtl"),
+            "reliability": settings.get("reliability", "none"),
+        }
+        return {
+            "engine": {
+                "pid": pid,
+                **way,
+                "rules": [way | {"transport": "ip"}],
+                "skipped": {"owl": "it sleeps"},
+            }
+        }
 
     found = [{"engine": {"pid": pid}} for pid in pids]
     monkeypatch.setattr("os.geteuid", lambda: 0)
@@ -140,10 +151,18 @@ def test_settings_go_to_the_only_engine_or_to_the_one_that_is_named(
     with pytest.raises(SystemExit) as caught:
         cli.main(["set", "--transport", "tcp,vtl"])
     assert not caught.value.code
-    assert capsys.readouterr().out == "engine 7: tcp,vtl, from now on\nskipped owl: it sleeps\n"
+    assert capsys.readouterr().out == "engine 7: tcp,vtl, none, from now on\nskipped owl: it sleeps\n"
     with pytest.raises(SystemExit):
         cli.main(["set", "--transport", "vtl", "--pid", "8"])
-    assert taken == [(7, {"transport": "tcp,vtl"}), (8, {"transport": "vtl"})]
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        cli.main(["set", "--reliability", "go-back-n", "--rule", "1"])
+    assert capsys.readouterr().out.startswith("engine 7: ip, go-back-n, from now on\n")
+    assert taken == [
+        (7, {"transport": "tcp,vtl"}),
+        (8, {"transport": "vtl"}),
+        (7, {"reliability": "go-back-n", "rule": 1}),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hooker.control.policy import Policy, format_ports, parse_ports, parse_prefixes
+from hooker.control.addressed import format_ports, parse_ports, parse_prefixes
+from hooker.control.policy import Policy
 from hooker.errors import ConfigurationError
 
 
