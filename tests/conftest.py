@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from lone_worker import LoneWorker
-from support import INTERCEPT, KINDS, Pair
+from support import INTERCEPT, KINDS, SLOWNESS, Pair
 
-from hooker.lab import Lab
+from hooker.lab import Lab, engine
 from hooker.lab import leftovers as lab_leftovers
 
 PRIVILEGED = {"netns", "apps"}
@@ -39,6 +39,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # its neighbour's namespaces are not le
     os.environ[lab_leftovers.SESSION_VARIABLE] = uuid.uuid4().hex
 else:
     os.environ.setdefault(lab_leftovers.SESSION_VARIABLE, uuid.uuid4().hex)
+engine.READY_TIMEOUT *= SLOWNESS
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--transport",
+        metavar="NAME",
+        help="the tests of transports over this one alone",
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -29,6 +29,7 @@ KINDS = (
     if PLAIN or "HOOKER_TEST_INTERCEPT" in os.environ
     else ("segments", pytest.param("messages", marks=pytest.mark.soak))
 )
+SLOWNESS = int(os.environ.get("HOOKER_TEST_SLOWNESS", "1"))  # of the machine: how much longer to wait
 SEGMENTS = INTERCEPT == "segments"  # which hold nothing, leave everything to TCP, and send what TCP sends
 
 
@@ -72,7 +73,7 @@ class Pair:
         finally:
             for letter, engine in engines.items():
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    engine.stop()
+                    engine.stop(10 * SLOWNESS)
                 print(f"--- engine {letter} (exit {engine.proc.returncode})\n{engine.tail()}")
 
     @property
@@ -165,13 +166,13 @@ def peer(
     cmd = [sys.executable, str(PEER), *options, role, where, str(port), *actions]
     proc = host.popen(cmd, hooked=hooked, stdout=subprocess.PIPE, text=True)
     if role == "serve":
-        host.wait_listening(port)
+        host.wait_listening(port, 30 * SLOWNESS)
     return proc
 
 
 def results(proc: subprocess.Popen[str], timeout: float = 60) -> list[dict[str, Any]]:
     """Wait for a peer to end and return one result per connection."""
-    out, _ = proc.communicate(timeout=timeout)
+    out, _ = proc.communicate(timeout=timeout * SLOWNESS)
     return [json.loads(line) for line in out.splitlines()]
 
 
@@ -202,7 +203,7 @@ def eventually(condition: Any, timeout: float = 10, every: float = 0.02) -> None
     Raises:
         AssertionError: it did not within *timeout* seconds.
     """
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout * SLOWNESS
     while not condition():
         assert time.monotonic() < deadline, "did not come true in time"
         time.sleep(every)

@@ -11,25 +11,24 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support import PLAIN, Pair, counts, eventually, peer, result, same
+from support import FAMILIES, PLAIN, SLOWNESS, Pair, counts, eventually, peer, result, same, url
 
 from hooker.lab import Lab
+from hooker.lab.apps import sha256, start_nginx, write_random
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(PLAIN, reason="needs engines")]
+pytestmark = [pytest.mark.timeout(60 * SLOWNESS), pytest.mark.skipif(PLAIN, reason="needs engines")]
 MB = 1 << 20
 KIND = "segments"
+NAMES = ["tcp"]
+LONG_RUNS = ["mptcp", "vtl+ip", "vtl+udplite", "udp", "udplite", "ip"]
 
 
-SOAK = pytest.mark.soak
-OTHERS = ("mptcp", "vtl+ip", "vtl+udplite", "udp", "udplite", "ip")
-
-
-@pytest.fixture(
-    scope="module",
-    params=["tcp", *(pytest.param(name, marks=SOAK) for name in OTHERS)],
-)
-def name(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Over all that every kernel has, or over the one that ``--transport`` names."""
+    if "name" in metafunc.fixturenames:
+        asked = metafunc.config.getoption("transport")
+        usual = [*NAMES, *(pytest.param(name, marks=pytest.mark.soak) for name in LONG_RUNS)]
+        metafunc.parametrize("name", [asked] if asked else usual, scope="module")
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +60,21 @@ def test_a_transfer_is_engaged_and_arrives(pair: Pair, name: str) -> None:
         assert counts(status)["bad_messages"] == 0
     assert pair.client
     assert sum(row["bytes_sent"] for row in pair.client.status()["peers"]) > 20 * MB
+
+
+def test_curl_and_nginx(pair: Pair) -> None:
+    size = 3 * MB
+    digest = write_random(pair.lab.tmp / "file", size)
+    with pair.programs():
+        www = start_nginx(pair.b, pair.lab.tmp)
+        (www / "file").write_bytes((pair.lab.tmp / "file").read_bytes())
+        for family in FAMILIES[:2]:
+            before, got = engaged(pair), pair.lab.tmp / f"got-{family}"
+            up = url(pair.b, family, f"up/{family}")
+            for words in (("-o", got, url(pair.b, family, "file")), ("-T", pair.lab.tmp / "file", up)):
+                pair.a.run(["curl", "-sS", *words], timeout=30 * SLOWNESS)
+            assert (sha256(got), sha256(www / "up" / family)) == (digest, digest)
+            assert engaged(pair)[0] > before[0]
 
 
 @pytest.mark.soak
