@@ -80,7 +80,7 @@ class Broken(hooker.Transport):
 
     def send_allocates(self, peer: tuple[str, int], message: bytes) -> Any:
         while True:
-            self.kept.append(bytearray(1 << 24))
+            self.kept.append(bytes(1 << 26))
 
     def send_nonsense(self, peer: tuple[str, int], message: bytes) -> Any:
         self._link._socket.send(bytes([18]) + bytes(19) + b"\xff" * 100)

@@ -82,6 +82,7 @@ def test_every_number_of_the_command_line_takes_the_one_check() -> None:
         "--linger",
         "--ready-fd",
         "--pid",
+        "--rule",
     }
 
 
