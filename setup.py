@@ -9,6 +9,7 @@ place, the fuzzers' targets are built as well, for the tests that replay their c
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -87,6 +88,12 @@ ENGINE = [
     "transports.named",
     "transports.partial",
     "transports.queues",
+    "transports.quic",
+    "transports.quic_conn",
+    "transports.quic_core",
+    "transports.quic_doors",
+    "transports.quic_lanes",
+    "transports.quic_tls",
     "transports.sources",
     "transports.stream",
     "transports.vtl",
@@ -139,6 +146,30 @@ ENGINE = [
 ]
 
 
+QUIC_HEADERS = ("ngtcp2/ngtcp2_crypto_gnutls.h", "gnutls/gnutls.h")
+QUIC_VERSION = range(0x000C00, 0x000D00)  # of libngtcp2: 0.12
+
+
+def has_quic() -> bool:
+    """Whether libngtcp2 is here. Without it there is no transport of that name, and all else is built."""
+    include = Path("/usr/include")
+    version = include / "ngtcp2" / "version.h"
+    if not version.exists() or not all((include / name).exists() for name in QUIC_HEADERS):
+        return False
+    number = re.search(r"NGTCP2_VERSION_NUM\s+(0x[0-9a-f]+)", version.read_text())
+    return number is not None and int(number[1], 16) in QUIC_VERSION
+
+
+def is_quic(path: Path) -> bool:
+    return path.parent.name == "transports" and path.stem.startswith("quic")
+
+
+def libraries(path: Path) -> list[str]:
+    if is_quic(path):
+        return ["ngtcp2_crypto_gnutls", "ngtcp2", "gnutls"]
+    return ["crypto"] if path.name == "aead.pyx" else []
+
+
 def engine_sources() -> list[Path]:
     """Those of ``ENGINE``. Refuses to go on when a file is missing or is not in the list."""
     wanted = {ROOT / "hooker" / f"{name.replace('.', '/')}.pyx" for name in ENGINE}
@@ -147,7 +178,7 @@ def engine_sources() -> list[Path]:
         sys.exit(f"setup.py: {path.relative_to(ROOT)} is missing: this is not the whole source")
     for path in sorted(found - wanted):
         sys.exit(f"setup.py: {path.relative_to(ROOT)} is new: add it to ENGINE in setup.py")
-    return sorted(found)
+    return sorted(path for path in found if not is_quic(path) or has_quic())
 
 
 def extensions() -> list[Extension]:
@@ -161,7 +192,7 @@ def extensions() -> list[Extension]:
             include_dirs=["bpf", "hooker/includes", "."],
             depends=[str(p.relative_to(ROOT)) for p in (ROOT / "bpf").glob("*.h")],
             extra_compile_args=["-O0", "-g"] if DEBUG else ["-O3", "-g1", "-fno-strict-aliasing"],
-            libraries=["crypto"] if path.name == "aead.pyx" else [],
+            libraries=libraries(path),
             define_macros=[("_GNU_SOURCE", None)],
         )
         for path in sources

@@ -15,7 +15,7 @@ from hooker.flow.messages import decode, encode
 from hooker.transports.face import Lone
 from hooker.transports.makers import Settings, make
 
-IDS = {"vtl": 1, "vtl+udplite": 2, "udp": 5, "udplite": 6, "mptcp": 11, "tcp": 12}
+IDS = {"vtl": 1, "vtl+udplite": 2, "udp": 5, "udplite": 6, "quic": 10, "mptcp": 11, "tcp": 12}
 STREAMS = ["mptcp", "tcp"]
 UNENCRYPTED = ["udp", "udplite", *STREAMS]
 HOME = bytes(10) + b"\xff\xff\x7f\x00\x00\x01"

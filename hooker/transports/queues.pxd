@@ -52,6 +52,8 @@ cdef struct QueueChannel:      # of one flow
     WordList words
     uint64_t waiting           # bytes of DATA
     uint64_t held              # the same with their items
+    uint32_t lane              # where its DATA goes, of transports with several streams
+    uint64_t lane_end          # and where its last ends there
 
 cdef struct Batch:             # what one sendmsg() is given
     iovec iov[256]             # BATCH_IOV
@@ -59,6 +61,11 @@ cdef struct Batch:             # what one sendmsg() is given
     uint32_t bytes
     uint32_t used              # of `room`
     uint8_t room[26624]        # BATCH_IOV frames of FRAME_ROOM
+
+cdef struct Piece:             # a frame of DATA
+    uint8_t head[104]          # FRAME_ROOM: what is before the payload
+    uint32_t head_n
+    const Item *item           # the payload
 
 cdef struct QueueShared:       # of a transport
     Sink *sink
@@ -84,7 +91,12 @@ cdef struct Outgoing:          # of an association
 
 cdef bint out_wants(const Outgoing *o) noexcept nogil                          # there is something to send
 cdef int out_say(Outgoing *o, const Message *m) noexcept nogil                 # 0, or -1: full
+cdef bint out_talks(const Outgoing *o) noexcept nogil                          # control messages, or a report
 cdef void out_fill(Outgoing *o, Batch *b) noexcept nogil                       # frames, behind what is in it
+# The same of control messages alone, of so many bytes or one frame more.
+cdef void out_fill_words(Outgoing *o, Batch *b, uint32_t most) noexcept nogil
+# A frame of one channel's first DATA. Its bytes stay until shared_release(). False: no memory.
+cdef bint piece_take(QueueChannel *c, Piece *out) noexcept nogil
 # Without frames: control messages that fit into n bytes, one behind the other; the bytes they are.
 cdef uint32_t out_words(Outgoing *o, uint8_t *room, uint32_t n) noexcept nogil
 cdef uint32_t out_next(const Outgoing *o) noexcept nogil                      # the next DATA's bytes; 0: none

@@ -265,9 +265,13 @@ cdef bint out_wants(const Outgoing *o) noexcept nogil:
     return o.words.first != NULL or o.talking.first != NULL or o.busy.first != NULL
 
 
-cdef inline bint has_room(const Batch *b) noexcept nogil:
+cdef bint out_talks(const Outgoing *o) noexcept nogil:
+    return o.words.first != NULL or o.talking.first != NULL
+
+
+cdef inline bint has_room(const Batch *b, uint32_t most) noexcept nogil:
     """For one frame more."""
-    return b.n + 3 <= BATCH_IOV and b.used + FRAME_ROOM <= sizeof(b.room) and b.bytes < BATCH_BYTES
+    return b.n + 3 <= BATCH_IOV and b.used + FRAME_ROOM <= sizeof(b.room) and b.bytes < most
 
 
 cdef void put_part(Batch *b, const void *p, uint32_t n) noexcept nogil:
@@ -288,9 +292,9 @@ cdef void put_head(Batch *b, const uint8_t *frame, uint32_t n) noexcept nogil:
         put_part(b, at, n)
 
 
-cdef void put_words(Outgoing *o, WordList *l, Batch *b) noexcept nogil:
+cdef void put_words(Outgoing *o, WordList *l, Batch *b, uint32_t most) noexcept nogil:
     cdef Word *w
-    while l.first != NULL and has_room(b):
+    while l.first != NULL and has_room(b, most):
         w = word_first(l)
         put_head(b, w.bytes, w.n)
         word_free(o, w)
@@ -330,43 +334,56 @@ cdef Item *cut(QueueChannel *c, uint32_t most) noexcept nogil:
     return part
 
 
-cdef bint put_piece(QueueChannel *c, Batch *b, uint32_t *left) noexcept nogil:
-    """A frame of its first DATA. False: there is no memory."""
-    cdef uint8_t frame[FRAME_ROOM]
+cdef bint piece_take(QueueChannel *c, Piece *out) noexcept nogil:
     cdef const Item *part = cut(c, c.out.shared.cut)
     cdef Message m
-    cdef uint32_t head
     if part == NULL:
         return False
     m.type, m.flags, m.epoch = MSG_DATA, part.flags, part.epoch
     m.position, m.token = part.position, part.token
-    head = write_message(frame + LENGTH_SIZE, &m)
-    store32(frame, head + part.n + (CRC_SIZE if c.out.shared.signed else 0))
-    put_head(b, frame, LENGTH_SIZE + head)
-    if part.n:
-        put_part(b, part.data, part.n)
-    if c.out.shared.signed:
-        store32(frame, crc32c(crc32c(0, frame + LENGTH_SIZE, head), part.data, part.n))
-        put_head(b, frame, CRC_SIZE)
-    left[0] = left[0] - part.n if left[0] > part.n else 0
+    out.item = part
+    out.head_n = write_message(out.head + LENGTH_SIZE, &m)
+    store32(out.head, out.head_n + part.n + (CRC_SIZE if c.out.shared.signed else 0))
+    out.head_n += LENGTH_SIZE
     return True
+
+
+cdef bint put_piece(QueueChannel *c, Batch *b, uint32_t *left) noexcept nogil:
+    """A frame of its first DATA. False: there is no memory."""
+    cdef uint8_t sum_[CRC_SIZE]
+    cdef Piece p
+    if not piece_take(c, &p):
+        return False
+    put_head(b, p.head, p.head_n)
+    if p.item.n:
+        put_part(b, p.item.data, p.item.n)
+    if c.out.shared.signed:
+        store32(sum_, crc32c(crc32c(0, p.head + LENGTH_SIZE, p.head_n - LENGTH_SIZE), p.item.data, p.item.n))
+        put_head(b, sum_, CRC_SIZE)
+    left[0] = left[0] - p.item.n if left[0] > p.item.n else 0
+    return True
+
+
+cdef void out_fill_words(Outgoing *o, Batch *b, uint32_t most) noexcept nogil:
+    cdef QueueChannel *c
+    put_words(o, &o.words, b, most)
+    while o.talking.first != NULL and has_room(b, most):
+        c = first_of(&o.talking)
+        put_words(o, &c.words, b, most)
+        if c.report_due and has_room(b, most):
+            put_report(c, b)
+        if c.words.first == NULL and not c.report_due:
+            link_remove(&o.talking, &c.talking)
 
 
 cdef void out_fill(Outgoing *o, Batch *b) noexcept nogil:
     cdef QueueChannel *c
     cdef uint32_t left
-    put_words(o, &o.words, b)
-    while o.talking.first != NULL and has_room(b):
-        c = first_of(&o.talking)
-        put_words(o, &c.words, b)
-        if c.report_due and has_room(b):
-            put_report(c, b)
-        if c.words.first == NULL and not c.report_due:
-            link_remove(&o.talking, &c.talking)
-    while o.busy.first != NULL and has_room(b):
+    out_fill_words(o, b, BATCH_BYTES)
+    while o.busy.first != NULL and has_room(b, BATCH_BYTES):
         c = first_of(&o.busy)
         left = CUT
-        while c.first != NULL and left and has_room(b):
+        while c.first != NULL and left and has_room(b, BATCH_BYTES):
             if not put_piece(c, b, &left):
                 return
         link_remove(&o.busy, &c.busy)

@@ -290,7 +290,7 @@ for _name, _id, _probe, _built in (
     register(Transport(_name, _id, "one segment a datagram", _name, BY_TCP, _probe, _built, _takes))
 for _name, _id, _summary, _carrier, _probe, _built in (
     ("sctp", 9, "one association for a pair of hosts", "sctp", sockets.sctp, False),
-    ("quic", 10, "one connection for a pair of hosts", "udp", sockets.udp, False),
+    ("quic", 10, "one connection for a pair of hosts, encrypted", "udp", sockets.quic, True),
     (
         "mptcp",
         11,

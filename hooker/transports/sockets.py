@@ -1,6 +1,6 @@
 """What this kernel lacks of the sockets that transports are made of: found out by making one.
 
-Each function returns if it is there, and raises KernelError with a remedy if not. It costs one system call;
+Each function returns if it is there, and raises HookerError with a remedy if not. It costs one system call;
 the first SCTP or DCCP socket of a boot makes the kernel load a module.
 """
 
@@ -10,9 +10,10 @@ import errno
 import os
 import socket
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
-from hooker.errors import KernelError
+from hooker.errors import ConfigurationError, KernelError
 
 SOCK_DCCP = 6
 IPPROTO_DCCP = 33
@@ -39,6 +40,18 @@ def _make(what: str, kind: int, protocol: int, remedy: str) -> None:
 
 def udp() -> None:
     _make("UDP", socket.SOCK_DGRAM, socket.IPPROTO_UDP, "use a kernel with CONFIG_INET")
+
+
+def quic() -> None:
+    """Its library, too: without that this version was built without it."""
+    udp()
+    try:
+        import_module("hooker.transports.quic")
+    except ImportError as error:
+        raise ConfigurationError(
+            f"it is built without libngtcp2 0.12: {error}",
+            remedy="apt-get install libngtcp2-crypto-gnutls-dev libngtcp2-dev libgnutls28-dev; ./dev build",
+        ) from None
 
 
 def udplite() -> None:

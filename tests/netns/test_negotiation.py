@@ -293,14 +293,14 @@ def test_what_is_skipped_is_told_and_the_list_may_be_changed_while_it_runs(lab: 
     told: list[Event] = []
 
     def run() -> None:
-        with Hooker(cgroup=lab.b.cgroup, transport=["quic", "vtl"], on_event=told.append) as engine:
+        with Hooker(cgroup=lab.b.cgroup, transport=["dccp", "vtl"], on_event=told.append) as engine:
             eventually(lambda: told)
             assert (told[0].kind, told[0].reason) == (
                 Kind.TRANSPORT_SKIPPED,
-                f"quic: {registry.NOT_BUILT}",
+                f"dccp: {registry.get('dccp').available()[1]}",
             )
             shown = engine.snapshot()["engine"]
-            assert (shown["transport"], list(shown["skipped"])) == ("vtl", ["quic"])
+            assert (shown["transport"], list(shown["skipped"])) == ("vtl", ["dccp"])
             with pytest.raises(ConfigurationError, match="the engine was started without it"):
                 engine.set(transport="tcp")
             shown = status_socket.change(os.getpid(), {"transport": "tcp,vtl"})["engine"]

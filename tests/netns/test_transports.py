@@ -19,7 +19,7 @@ from hooker.lab.apps import sha256, start_nginx, write_random
 pytestmark = [pytest.mark.timeout(60 * SLOWNESS), pytest.mark.skipif(PLAIN, reason="needs engines")]
 MB = 1 << 20
 KIND = "segments"
-NAMES = ["tcp"]
+NAMES = ["tcp", "quic"]
 LONG_RUNS = ["mptcp", "vtl+ip", "vtl+udplite", "udp", "udplite", "ip"]
 
 

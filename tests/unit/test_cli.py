@@ -34,7 +34,7 @@ def call(*arguments: str, run_dir: Path | None = None) -> subprocess.CompletedPr
         (["run", "--port", "http", "--", "true"], "'http'"),
         (["run", "--port", "80,70000", "--", "true"], "'70000'"),
         (["run", "--to", "10.0.0.1/8", "--", "true"], "10.0.0.0/8"),
-        (["run", "--transport", "quic", "--", "true"], "vtl"),
+        (["run", "--transport", "dccp", "--", "true"], "vtl"),
         (["run", "--nonsense", "--", "true"], "--nonsense"),
         (["run", "--linger", "-1", "--", "true"], "--linger"),
         (["run", "--linger", "nan", "--", "true"], "--linger"),

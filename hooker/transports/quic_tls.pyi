@@ -1,0 +1,3 @@
+OPEN_KEY: bytes
+
+def derived(key: bytes, purpose: str) -> bytes: ...
