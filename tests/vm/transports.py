@@ -21,6 +21,8 @@ def over(name: str, *arguments: str) -> tuple[int, str]:
     """The tests over *name*, the long ones, too, which print as they go: exit status and last line."""
     needed = [module for part, modules in MODULES.items() if part in name for module in modules]
     subprocess.run(["modprobe", "-a", "tun", *needed], check=True)
+    # what two engines would try at once, each with the other in its way, is remembered from here on
+    subprocess.run([sys.executable, "-m", "hooker", "doctor"], stdout=subprocess.DEVNULL, check=True)
     files = [str(TESTS / file) for file in FILES]
     command = [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "-m", "", "-v", "-x"]
     command += ["--transport", name, "--timeout", str(120 * SLOWNESS), *(arguments or files)]
