@@ -148,8 +148,8 @@ class Hooker:
     ) -> None:
         self.policy = policy or Policy()
         self.intercept = _check_choice("intercept", intercept, INTERCEPT_CHOICES)
-        self._ways = find_ways(transport, reliability, self.policy.rules)
-        self._opened = opened(self._ways)
+        self._ways = self._wanted = find_ways(transport, reliability, self.policy.rules)
+        self._opened = opened(self._wanted)
         self.congestion = transports.check_congestion(congestion)
         if any(rule.reliability for rule in self.policy.rules):
             require_free(self._ways[0].function, self.congestion)
@@ -214,6 +214,7 @@ class Hooker:
         return self
 
     def _start(self, stack: ExitStack) -> None:
+        self._opened = opened(self._wanted)  # a start before may have had less
         self.redirect_off = self._judge_kernel()
         keeper = stack.enter_context(Janitor())
         self._kernel = stack.enter_context(KernelPrograms(self.max_flows, self.intercept))
@@ -229,7 +230,7 @@ class Hooker:
         )
         self._worker = self._make_worker(stack)
         stack.callback(self._worker.close)
-        self._ways = without(self._ways, self._worker.skipped)
+        self._ways = without(self._wanted, self._worker.skipped)
         self._opened = opened(self._ways)
         self._kernel.configure(
             self.policy,
