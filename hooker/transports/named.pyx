@@ -276,6 +276,7 @@ cdef void on_welcome(NamedAssociation *a, const Message *m) noexcept nogil:
         return
     if a.state == NAMED_UP and a.doubted and m.position and m.position != <uint32_t>a.instance:
         fail(a, DOWN_REPLACED)
+        stranger(t, &a.peer)                            # it says its HELLO again, and believes to be up
     if a.state != NAMED_ASKING:
         return
     if not has_our_name(t, m):

@@ -72,25 +72,22 @@ def pair(server: Any, request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
         print(client.tail())
 
 
-def transfer(pair: Pair, port: int) -> None:
-    """5 MB each way; equal hashes."""
+def transfer(pair: Pair, port: int, go: Path | None = None) -> None:
+    """5 MB each way; equal hashes. With ``go`` most of it after a flow was engaged."""
+    assert pair.client
+    before = engaged(pair.client)
+    waits = [f"wait-file:{go}"] if go else []
     server = peer(pair.b, "serve", "0.0.0.0", port, "recv-all", f"send:{5 * MB}", "close")
-    client = peer(pair.a, "connect", pair.b.v4, port, f"send:{5 * MB}", "fin", "recv-all", "close")
+    client = peer(
+        pair.a, "connect", pair.b.v4, port, f"send:{MB}", *waits, f"send:{4 * MB}", "fin", "recv-all", "close"
+    )
+    if go:
+        eventually(lambda: pair.client and engaged(pair.client) > before, 40)
+        go.touch()
     one, other = result(client, 60), result(server, 60)
     assert (one["error"], other["error"]) == (None, None)
     same(one, other)
     same(other, one)
-
-
-def transfer_engaged(pair: Pair) -> None:
-    """Transfers until one was engaged: a connection begins on TCP, and may have ended before it moves."""
-    assert pair.client
-    before = engaged(pair.client)
-    for port in range(7700, 7710):
-        transfer(pair, port)
-        if engaged(pair.client) > before:
-            return
-    pytest.fail("no flow was engaged")
 
 
 def engaged(engine: EngineProcess) -> int:
@@ -98,10 +95,12 @@ def engaged(engine: EngineProcess) -> int:
 
 
 @pytest.mark.parametrize("pair", some(FAILS), indirect=True)
-def test_one_that_fails_leaves_its_flows_to_tcp(pair: Pair, request: pytest.FixtureRequest) -> None:
+def test_one_that_fails_leaves_its_flows_to_tcp(
+    pair: Pair, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     how = request.node.callspec.params["pair"]
     assert pair.client
-    transfer_engaged(pair)
+    transfer(pair, 7700, tmp_path / "go")
     eventually(lambda: pair.client and pair.client.status()["engine"]["failed"])
     status = pair.client.status()
     assert status["engine"]["failed"]["broken:Broken"].startswith(f"broken:Broken: {FAILS[how]}")
@@ -114,12 +113,14 @@ def test_one_that_fails_leaves_its_flows_to_tcp(pair: Pair, request: pytest.Fixt
 
 
 @pytest.mark.parametrize("pair", some(GOES_ON), indirect=True)
-def test_one_that_only_carries_badly_loses_no_byte(pair: Pair, request: pytest.FixtureRequest) -> None:
+def test_one_that_only_carries_badly_loses_no_byte(
+    pair: Pair, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     how = request.node.callspec.params["pair"]
     assert pair.client
     assert pair.server
     bad = counts(pair.server.status())["bad_messages"]
-    transfer_engaged(pair)
+    transfer(pair, 7700, tmp_path / "go")
     for engine in (pair.client, pair.server):
         assert not engine.status()["engine"]["failed"]
     assert (counts(pair.server.status())["bad_messages"] > bad) == how.startswith("damages")

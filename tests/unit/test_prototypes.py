@@ -153,6 +153,7 @@ def test_another_engine_at_the_same_address_replaces_the_first(pair: Pair) -> No
     assert pair.b.say(back, encode("hello", epoch=1, position=65535, token=11, own_token=8, data=NAME))
     pair.until(lambda: told(pair.a, "down"))
     assert told(pair.a, "down") == [("down", pair.there, "replaced")]
+    pair.until(lambda: len(told(pair.a, "up")) == 2)  # the first has said so once: it need not begin anew
 
 
 def test_its_process_ends_with_the_transport() -> None:
