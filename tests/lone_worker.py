@@ -12,7 +12,7 @@ from typing import Any
 
 from hooker._fastpath import Worker
 from hooker.control import bpf_calls
-from hooker.control.kernel import import_bcc, source
+from hooker.control.compiled import import_bcc, source
 from hooker.engine.layout import layout
 from hooker.engine.slots import fill_free
 

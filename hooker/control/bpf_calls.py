@@ -5,16 +5,28 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from dataclasses import dataclass
 
 from hooker.errors import KernelError
 
 SYS_BPF = {"x86_64": 321, "aarch64": 280}
-MAP_CREATE, MAP_UPDATE_ELEM = 0, 2  # enum bpf_cmd
-PROG_ATTACH, LINK_CREATE = 8, 28
+MAP_CREATE, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, PROG_LOAD = 0, 1, 2, 5  # enum bpf_cmd
+PROG_ATTACH, OBJ_GET_INFO_BY_FD, BTF_LOAD, BTF_GET_FD_BY_ID, LINK_CREATE = 8, 15, 18, 19, 28
+PERCPU_ARRAY = 6  # enum bpf_map_type
+SOCKET_FILTER, SCHED_CLS, CGROUP_SKB, SOCK_OPS, SK_MSG, CGROUP_SOCKOPT = (
+    1,
+    3,
+    8,
+    13,
+    16,
+    25,
+)  # enum bpf_prog_type
 MAP_TYPES = {"array": 2, "lpm_trie": 11, "sockhash": 18, "ringbuf": 27}  # enum bpf_map_type
 F_NO_PREALLOC, F_MMAPABLE = 1, 1024
 CGROUP_INET_EGRESS, CGROUP_SOCK_OPS, SK_MSG_VERDICT = 1, 3, 7  # enum bpf_attach_type
 CGROUP_GETSOCKOPT, CGROUP_SETSOCKOPT = 21, 22
+INSTRUCTION_SIZE = 8  # bytes, of struct bpf_insn
+LOG_SIZE = 1 << 20  # bytes of what the verifier says
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -46,7 +58,14 @@ class _MapCreate(ctypes.Structure):
         ("value_size", ctypes.c_uint32),
         ("max_entries", ctypes.c_uint32),
         ("map_flags", ctypes.c_uint32),
-        ("rest", ctypes.c_uint8 * 108),
+        ("inner_map_fd", ctypes.c_uint32),
+        ("numa_node", ctypes.c_uint32),
+        ("map_name", ctypes.c_char * 16),
+        ("map_ifindex", ctypes.c_uint32),
+        ("btf_fd", ctypes.c_uint32),
+        ("btf_key_type_id", ctypes.c_uint32),
+        ("btf_value_type_id", ctypes.c_uint32),
+        ("rest", ctypes.c_uint8 * 68),
     ]
 
 
@@ -59,6 +78,93 @@ class _Element(ctypes.Structure):
         ("flags", ctypes.c_uint64),
         ("rest", ctypes.c_uint8 * 96),
     ]
+
+
+class _Load(ctypes.Structure):
+    _fields_ = [
+        ("prog_type", ctypes.c_uint32),
+        ("insn_cnt", ctypes.c_uint32),
+        ("insns", ctypes.c_uint64),
+        ("license", ctypes.c_uint64),
+        ("log_level", ctypes.c_uint32),
+        ("log_size", ctypes.c_uint32),
+        ("log_buf", ctypes.c_uint64),
+        ("kern_version", ctypes.c_uint32),
+        ("prog_flags", ctypes.c_uint32),
+        ("prog_name", ctypes.c_char * 16),
+        ("prog_ifindex", ctypes.c_uint32),
+        ("expected_attach_type", ctypes.c_uint32),
+        ("rest", ctypes.c_uint8 * 56),
+    ]
+
+
+class _LoadBtf(ctypes.Structure):
+    _fields_ = [
+        ("btf", ctypes.c_uint64),
+        ("btf_log_buf", ctypes.c_uint64),
+        ("btf_size", ctypes.c_uint32),
+        ("rest", ctypes.c_uint8 * 108),
+    ]
+
+
+class _GetInfo(ctypes.Structure):
+    _fields_ = [
+        ("bpf_fd", ctypes.c_uint32),
+        ("info_len", ctypes.c_uint32),
+        ("info", ctypes.c_uint64),
+        ("rest", ctypes.c_uint8 * 112),
+    ]
+
+
+class _ById(ctypes.Structure):
+    _fields_ = [("id", ctypes.c_uint32), ("rest", ctypes.c_uint8 * 124)]
+
+
+class _MapInfo(ctypes.Structure):  # struct bpf_map_info
+    _fields_ = [
+        ("type", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+        ("key_size", ctypes.c_uint32),
+        ("value_size", ctypes.c_uint32),
+        ("max_entries", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+        ("name", ctypes.c_char * 16),
+        ("ifindex", ctypes.c_uint32),
+        ("btf_vmlinux_value_type_id", ctypes.c_uint32),
+        ("netns_dev", ctypes.c_uint64),
+        ("netns_ino", ctypes.c_uint64),
+        ("btf_id", ctypes.c_uint32),
+        ("btf_key_type_id", ctypes.c_uint32),
+        ("btf_value_type_id", ctypes.c_uint32),
+    ]
+
+
+class _BtfInfo(ctypes.Structure):  # struct bpf_btf_info
+    _fields_ = [
+        ("btf", ctypes.c_uint64),
+        ("btf_size", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+        ("name", ctypes.c_uint64),
+        ("name_len", ctypes.c_uint32),
+        ("kernel_btf", ctypes.c_uint32),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class MapInfo:
+    """What a map is made of: ``enum bpf_map_type``, sizes in bytes, ``BPF_F_*``, types by number in a BTF.
+
+    ``btf`` is the BTF's id where a map is asked, its descriptor where one is made; 0: none.
+    """
+
+    kind: int
+    key_size: int
+    value_size: int
+    entries: int
+    flags: int
+    btf: int
+    key_type: int
+    value_type: int
 
 
 def _bpf(command: int, attributes: ctypes.Structure, what: str) -> int:
@@ -94,3 +200,80 @@ def update(map_fd: int, key: bytes, value: bytes) -> None:
     k, v = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(value, len(value))
     element = _Element(map_fd, 0, ctypes.addressof(k), ctypes.addressof(v), 0)
     _bpf(MAP_UPDATE_ELEM, element, "cannot write to a map")
+
+
+def lookup(map_fd: int, key: bytes, size: int) -> bytes:
+    """The value of one element, ``size`` bytes. Raises KernelError: there is none."""
+    k, v = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(size)
+    element = _Element(map_fd, 0, ctypes.addressof(k), ctypes.addressof(v), 0)
+    _bpf(MAP_LOOKUP_ELEM, element, "cannot read a map")
+    return v.raw
+
+
+def make_map(name: str, of: MapInfo) -> int:
+    """A map's file descriptor."""
+    wanted = _MapCreate(of.kind, of.key_size, of.value_size, of.entries, of.flags)
+    wanted.map_name = name.encode()[:15]
+    wanted.btf_fd, wanted.btf_key_type_id, wanted.btf_value_type_id = of.btf, of.key_type, of.value_type
+    return _bpf(MAP_CREATE, wanted, f"cannot make the map {name}")
+
+
+def load_program(name: str, kind: int, code: bytes, licence: str, attach_type: int = 0) -> int:
+    """A program's file descriptor. Raises KernelError, with the last thing that the verifier said."""
+    instructions = ctypes.create_string_buffer(code, len(code))
+    terms = ctypes.create_string_buffer(licence.encode())
+    wanted = _Load(
+        kind, len(code) // INSTRUCTION_SIZE, ctypes.addressof(instructions), ctypes.addressof(terms)
+    )
+    wanted.prog_name, wanted.expected_attach_type = name.encode()[:15], attach_type
+    try:
+        return _bpf(PROG_LOAD, wanted, f"the kernel refused program {name}")
+    except KernelError as error:
+        said = ctypes.create_string_buffer(LOG_SIZE)
+        wanted.log_level, wanted.log_size, wanted.log_buf = 1, LOG_SIZE, ctypes.addressof(said)
+        try:
+            return _bpf(PROG_LOAD, wanted, f"the kernel refused program {name}")
+        except KernelError:
+            lines = [line for line in said.value.decode(errors="replace").splitlines() if line.strip()]
+            reason = next((line for line in reversed(lines) if not line.startswith("processed ")), "")
+            raise KernelError(
+                f"{error.message}{': ' * bool(reason)}{reason}",
+                errno=error.errno,
+                remedy="run `hooker doctor`",
+            ) from None
+
+
+def load_btf(blob: bytes) -> int:
+    """A descriptor of type information."""
+    content = ctypes.create_string_buffer(blob, len(blob))
+    return _bpf(BTF_LOAD, _LoadBtf(ctypes.addressof(content), 0, len(blob)), "the kernel refused the BTF")
+
+
+def map_info(map_fd: int) -> MapInfo:
+    """What a map was made of."""
+    found = _MapInfo()
+    _bpf(
+        OBJ_GET_INFO_BY_FD,
+        _GetInfo(map_fd, ctypes.sizeof(found), ctypes.addressof(found)),
+        "cannot ask about a map",
+    )
+    return MapInfo(
+        found.type, found.key_size, found.value_size, found.max_entries, found.map_flags,
+        found.btf_id, found.btf_key_type_id, found.btf_value_type_id,
+    )  # fmt: skip
+
+
+def btf_of(number: int) -> bytes:
+    """Type information by its id."""
+    descriptor = _bpf(BTF_GET_FD_BY_ID, _ById(number), "cannot open a BTF")
+    try:
+        found = _BtfInfo()
+        wanted = _GetInfo(descriptor, ctypes.sizeof(found), ctypes.addressof(found))
+        _bpf(OBJ_GET_INFO_BY_FD, wanted, "cannot ask about a BTF")
+        content = ctypes.create_string_buffer(found.btf_size)
+        found = _BtfInfo(ctypes.addressof(content), found.btf_size)
+        wanted = _GetInfo(descriptor, ctypes.sizeof(found), ctypes.addressof(found))
+        _bpf(OBJ_GET_INFO_BY_FD, wanted, "cannot read a BTF")
+        return content.raw
+    finally:
+        os.close(descriptor)

@@ -27,6 +27,7 @@ from hooker.control.rundir import run_directory
 from hooker.errors import ConfigurationError
 
 ENVIRONMENT = "BCC_KERNEL_SOURCE"
+PREFIX = "headers-"  # of a tree of ours: the fingerprint follows
 MARKER = "include/linux/kconfig.h"  # which BCC includes before anything else
 
 # machine (uname -m) -> directory below arch/ in the kernel tree, multiarch directory of /usr/include
@@ -80,7 +81,7 @@ def prepare(
     arch, asm = _find_asm(include, machine)
     base = base or run_directory()
     release = os.uname().release
-    tree = base / f"headers-{_fingerprint(include, asm, arch, release)}"
+    tree = base / f"{PREFIX}{_fingerprint(include, asm, arch, release)}"
     if tree.is_dir():
         trust.check_directory(tree, "header tree")
         return tree

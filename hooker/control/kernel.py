@@ -20,53 +20,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hooker.control import bpf_calls, btf, headers
+from hooker.control import bpf_calls, btf, compiled
+from hooker.control.loaded import Loaded
 from hooker.control.policy import Policy
-from hooker.errors import ConfigurationError, KernelError
 from hooker.transports import Transport, bitmap, offer
 
 SO_NETNS_COOKIE = 71
-CGROUP_SOCKOPT = 25  # enum bpf_prog_type; not every BCC names it
 RING_SIZE = 1024 * 4096  # bytes: thousands of connections begin while the worker waits for a CPU
 MAIN = {"segments": "segments.c", "messages": "messages.c"}  # by what an engine takes
-_INCLUDE = re.compile(r'#include "([\w.]+)"')
-
-
-def source(name: str) -> str:
-    """A program file with its local includes in place: BCC rewrites the main file only."""
-    lines = []
-    text = resources.files("hooker.bpf").joinpath(name).read_text()
-    for number, line in enumerate(text.splitlines(), 1):
-        match = _INCLUDE.match(line)
-        if match:
-            lines += [f'#line 1 "{match[1]}"', source(match[1]), f'#line {number + 1} "{name}"']
-        else:
-            lines.append(line)
-    return "\n".join(lines)
 
 
 def netns_cookie() -> int:
     """The kernel's name for this network namespace."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         return int(struct.unpack("Q", s.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))[0])
-
-
-def import_bcc() -> Any:
-    """The bcc module, with the UAPI header tree in place. Raises ConfigurationError when it is not there."""
-    headers.activate()
-    try:
-        import bcc
-    except ImportError as error:
-        raise ConfigurationError(
-            f"BCC's Python module cannot be imported: {error}",
-            remedy="install python3-bpfcc and use a venv of /usr/bin/python3 with --system-site-packages",
-        ) from None
-    if not hasattr(bcc, "BPF"):
-        raise ConfigurationError(
-            "the module `bcc` is not the BPF Compiler Collection",
-            remedy="remove the PyPI package of that name and install python3-bpfcc",
-        )
-    return bcc
 
 
 class KernelPrograms:
@@ -80,68 +47,56 @@ class KernelPrograms:
     """
 
     def __init__(self, max_flows: int, intercept: str) -> None:
-        bcc = import_bcc()
         self.max_flows = max_flows
         self._links: list[int] = []
         self._using = threading.Lock()
         self._counts: dict[str, int] = {}
         self._closed = False
-        self._lib = bcc.lib
+        self._mapped: list[tuple[mmap.mmap, Any]] = []
         defines = {
             "HK_MAX_FLOWS": max_flows,
             "HK_EVENT_PAGES": RING_SIZE // mmap.PAGESIZE,
             **btf.tcp_macros(btf.load()),
         }
-        flags = [f"-D{name}={value}" for name, value in defines.items()]
+        self._bpf = Loaded(compiled.module(MAIN[intercept], defines))
         try:
-            with headers.compiling():
-                self._bpf = bcc.BPF(
-                    text=source(MAIN[intercept]).encode(), cflags=[*flags, "-Wno-macro-redefined"]
-                )
-        except Exception as error:
-            raise KernelError(f"the kernel programs do not compile: {error}") from None
-        getsockopt = self._load("hk_getsockopt", CGROUP_SOCKOPT, bpf_calls.CGROUP_GETSOCKOPT)
-        setsockopt = self._load("hk_setsockopt", CGROUP_SOCKOPT, bpf_calls.CGROUP_SETSOCKOPT)
-        hooks = self._load("hk_intercept", bcc.BPF.SOCK_OPS)
+            self._load_all(intercept)
+        except BaseException:
+            self.close()
+            raise
+
+    def _load_all(self, intercept: str) -> None:
+        load = self._bpf.program
+        getsockopt = load("hk_getsockopt", bpf_calls.CGROUP_SOCKOPT, bpf_calls.CGROUP_GETSOCKOPT)
+        setsockopt = load("hk_setsockopt", bpf_calls.CGROUP_SOCKOPT, bpf_calls.CGROUP_SETSOCKOPT)
+        hooks = load("hk_intercept", bpf_calls.SOCK_OPS)
         self._programs = [  # sockets are changed by the last: what shows them is there before
             (getsockopt, bpf_calls.CGROUP_GETSOCKOPT),
             (setsockopt, bpf_calls.CGROUP_SETSOCKOPT),
             (hooks, bpf_calls.CGROUP_SOCK_OPS),
         ]
-        self.ring = self._map("hk_events")
-        self.free = self._map("hk_free")
-        self.avoid = self._map("hk_avoid")
-        self._mapped: list[tuple[mmap.mmap, Any]] = []
-        self.records = self._memory("hk_flows", max_flows * 128)
+        self.ring = self._bpf.map("hk_events")
+        self.free = self._bpf.map("hk_free")
+        self.avoid = self._bpf.map("hk_avoid")
+        self.records = self._memory("hk_flows", self.max_flows * 128)
         self.attention = self._memory("hk_attention", mmap.PAGESIZE)
-        self.redirects = self._memory("hk_redirects", max_flows * 128) if intercept == "messages" else 0
-        self._guard = self._load("hk_guard", bcc.BPF.CGROUP_SKB)
-        self.entrance = self._load("hk_entrance", bcc.BPF.SOCKET_FILTER)
-        self.warm = self._map("hk_warm")
+        self.redirects = self._memory("hk_redirects", self.max_flows * 128) if intercept == "messages" else 0
+        self._guard = load("hk_guard", bpf_calls.CGROUP_SKB)
+        self.entrance = load("hk_entrance", bpf_calls.SOCKET_FILTER)
+        self.warm = self._bpf.map("hk_warm")
         if intercept == "messages":
-            self._load_redirect(bcc)
+            self._load_redirect()
 
-    def _load_redirect(self, bcc: Any) -> None:
+    def _load_redirect(self) -> None:
         """What takes messages."""
-        self.adopt = self._load("hk_adopt", bcc.BPF.SCHED_CLS)
-        self.sockets = self._map("hk_sockets")
-        redirect = self._load("hk_redirect", bcc.BPF.SK_MSG)
+        self.adopt = self._bpf.program("hk_adopt", bpf_calls.SCHED_CLS)
+        self.sockets = self._bpf.map("hk_sockets")
+        redirect = self._bpf.program("hk_redirect", bpf_calls.SK_MSG)
         bpf_calls.attach_sk_msg(redirect, self.sockets)  # before the first socket goes in
-
-    def _load(self, name: str, kind: int, attach_type: int = -1) -> int:
-        try:
-            return int(self._bpf.load_func(name.encode(), kind, attach_type=attach_type).fd)
-        except Exception as error:
-            raise KernelError(
-                f"the kernel refused program {name}: {error}", remedy="run `hooker doctor`"
-            ) from None
-
-    def _map(self, name: str) -> int:
-        return int(self._lib.bpf_table_fd(self._bpf.module, name.encode()))
 
     def _memory(self, name: str, size: int) -> int:
         """Address of an array map's values."""
-        memory = mmap.mmap(self._map(name), size)
+        memory = mmap.mmap(self._bpf.map(name), size)
         first = ctypes.c_char.from_buffer(memory)
         self._mapped.append((memory, first))
         return ctypes.addressof(first)
@@ -164,8 +119,7 @@ class KernelPrograms:
         in this order, and taken from those that a peer offers. ``hold`` and
         ``pinned`` are what new flows begin with (hk_config), ``device`` is the lane's interface.
         """
-        table = self._bpf[b"hk_conf"]
-        c = table.Leaf()
+        c = self._bpf.value_type("hk_conf")()
         c.netns_cookie = netns_cookie()
         for key in (c.server_secret, c.client_secret):
             key[0], key[1] = struct.unpack("QQ", os.urandom(16))
@@ -178,12 +132,12 @@ class KernelPrograms:
         c.any_prefix = _bits(not one.prefixes for one in sets)
         c.no_ipv6 = not ipv6
         c.hold, c.pinned, c.device = hold, pinned, device
-        table[ctypes.c_int(0)] = c
-        ports = self._map("hk_ports")
+        self._bpf.write("hk_conf", 0, c)
+        ports = self._bpf.map("hk_ports")
         for number in {number for one in sets for number in one.ports}:
             bits = _bits(number in one.ports for one in sets)
             bpf_calls.update(ports, struct.pack("H", number), struct.pack("H", bits))
-        prefixes = self._map("hk_prefixes")
+        prefixes = self._bpf.map("hk_prefixes")
         for network in {network for one in sets for network in one.prefixes}:
             covering = {network.supernet(new_prefix=bits) for bits in range(network.prefixlen + 1)}
             whose = _bits(not covering.isdisjoint(one.prefixes) for one in sets)
@@ -234,11 +188,10 @@ class KernelPrograms:
         with self._using:
             if self._closed:
                 return
-            table = self._bpf[b"hk_conf"]
-            c = table[ctypes.c_int(0)]
+            c = self._bpf.read("hk_conf", 0)
             c.busy = 1
             change(c)
-            table[ctypes.c_int(0)] = c
+            self._bpf.write("hk_conf", 0, c)
 
     def detach(self) -> None:
         """Nothing is seen any more. May be called twice."""
@@ -249,8 +202,10 @@ class KernelPrograms:
         """The programs' counters by name, summed over CPUs; after close() as they were last."""
         with self._using:
             if not self._closed:
-                sums = self._bpf[b"hk_counters"]
-                self._counts = {text: int(sums.sum(i).value) for i, text in enumerate(counter_names())}
+                self._counts = {
+                    text: sum(one.value for one in self._bpf.read("hk_counters", i))
+                    for i, text in enumerate(counter_names())
+                }
             return dict(self._counts)
 
     def close(self) -> None:
@@ -265,7 +220,7 @@ class KernelPrograms:
             memory, first = self._mapped.pop()
             del first  # a mapping cannot be closed while something points into it
             memory.close()
-        self._bpf.cleanup()
+        self._bpf.close()
 
     def __enter__(self) -> KernelPrograms:
         return self

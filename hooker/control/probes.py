@@ -30,17 +30,15 @@ from pathlib import Path
 from typing import Any
 
 from hooker import start
-from hooker.control import janitor, trust
+from hooker.control import janitor, kept
 from hooker.control.cgroup import Cgroup
+from hooker.control.compiled import source
 from hooker.control.janitor import Janitor
-from hooker.control.kernel import MAIN, source
+from hooker.control.kernel import MAIN
 from hooker.control.probe_bed import TIMEOUT, Failed, Host, Pair, connect, exchange, hosts
 from hooker.control.probe_segments import probe_moves, probe_returns
 from hooker.control.rundir import run_directory
 from hooker.errors import HookerError
-
-MAX_VERDICT = 1 << 20  # bytes
-KEPT = 8  # verdicts: several builds may be in use by turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,49 +222,20 @@ def own_verdicts(intercept: str, *, fresh: bool) -> list[ProbeResult]:
             return known
         results = run_all(intercept)
         if all(result.ok for result in results if result.required):  # a failure may have been the moment's
-            _keep(path, results)
+            kept.write(path, json.dumps([asdict(result) for result in results]).encode())
     return results
 
 
 def _known(path: Path, intercept: str) -> list[ProbeResult]:
     """The verdict that is kept; nothing when there is none, or none to be believed."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        results = _read(path, intercept)
-        with contextlib.suppress(OSError):
-            os.utime(path)  # it is in use
-        return results
+        return _read(path, intercept)
     return []
-
-
-def _keep(path: Path, results: list[ProbeResult]) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.unlink(missing_ok=True)  # of a process that was killed and had the same pid
-    with temporary.open("x") as file:
-        file.write(json.dumps([asdict(result) for result in results]))
-    temporary.replace(path)
-    _sweep(path.parent)
-
-
-def _sweep(directory: Path) -> None:
-    """Remove verdicts of other kernels, boots and builds, and what belongs to them, but the last used."""
-    used: dict[str, float] = {}
-    files = list(directory.glob("probes-*"))
-    for file in files:
-        with contextlib.suppress(OSError):
-            name = file.name.partition(".")[0]
-            used[name] = max(used.get(name, 0), file.lstat().st_mtime)
-    for name in sorted(used, key=lambda name: used[name], reverse=True)[KEPT:]:
-        for file in files:
-            if file.name.partition(".")[0] == name:
-                with contextlib.suppress(OSError):  # somebody else was faster
-                    file.unlink()
 
 
 def _read(path: Path, intercept: str) -> list[ProbeResult]:
     """A verdict that is kept. Raises ConfigurationError (a ValueError) when it is not to be believed."""
-    with open(trust.open_file(path, f"verdict {path}"), "rb") as file:
-        rows = json.loads(file.read(MAX_VERDICT))
-    results = [ProbeResult(**row) for row in rows]
+    results = [ProbeResult(**row) for row in json.loads(kept.read(path, "verdict"))]
     expected = [(name, required) for name, _, required in PROBES[intercept]]
     if [(result.name, result.required) for result in results] != expected:
         raise ValueError("a verdict about other probes")

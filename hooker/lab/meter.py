@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
-from hooker.control import headers, kernel, netns
+from hooker.control import bpf_calls, compiled, netns
+from hooker.control.loaded import Loaded
 
 INGRESS, EGRESS = 0xFFFFFFF2, 0xFFFFFFF3  # TC_H_CLSACT | TC_H_MIN_INGRESS, TC_H_MIN_EGRESS
 CLASSES = ("tcp", "vtl", "other")
 DROPPABLE = (*CLASSES, "syn-option")  # a SYN with an experimental TCP option
-
-_spare: list[Any] = []  # compiled once per process: BCC takes most of a second
 
 
 @dataclass(frozen=True)
@@ -66,16 +64,13 @@ class WireMeter:
     """Counts packets at *interface* of the namespace *name*; the far end is host A."""
 
     def __init__(self, name: str, interface: str, vtl_port: int) -> None:
-        self._bpf = _spare.pop() if _spare else _load()
-        self._counts = self._bpf[b"hk_counts"]
-        self._conf = self._bpf[b"hk_conf"]
+        self._bpf = Loaded(compiled.module("meter.c"))
         self._vtl_port = vtl_port
         self._start: Reading | None = None
-        self._base = self._raw()
         self.drop()
         programs = {
-            INGRESS: self._bpf.load_func(b"hk_meter_in", self._bpf.SCHED_CLS).fd,
-            EGRESS: self._bpf.load_func(b"hk_meter_out", self._bpf.SCHED_CLS).fd,
+            INGRESS: self._bpf.program("hk_meter_in", bpf_calls.SCHED_CLS),
+            EGRESS: self._bpf.program("hk_meter_out", bpf_calls.SCHED_CLS),
         }
         netns.call(name, lambda: _attach(interface, programs))
 
@@ -90,18 +85,15 @@ class WireMeter:
             self._configure(direction, lose=[round(1000 * rates.get(name, 0)) for name in CLASSES])
 
     def _configure(self, direction: int, drop: int = 0, lose: Sequence[int] = (0, 0, 0)) -> None:
-        leaf = self._conf.Leaf()
+        leaf = self._bpf.value_type("hk_conf")()
         leaf.vtl_port = self._vtl_port
         leaf.drop = drop
         for index, rate in enumerate(lose):
             leaf.lose[index] = rate
-        self._conf[self._conf.Key(direction)] = leaf
+        self._bpf.write("hk_conf", direction, leaf)
 
     def total(self) -> Reading:
         """Return everything counted since the meter was made."""
-        return self._raw() - self._base
-
-    def _raw(self) -> Reading:
         sides = [
             {name: self._count(d * len(CLASSES) + i) for i, name in enumerate(CLASSES)} for d in range(2)
         ]
@@ -117,18 +109,12 @@ class WireMeter:
         return now - self._start if self._start else now
 
     def close(self) -> None:
-        """Give programs and maps back for the next meter; the filters vanish with their namespace."""
-        _spare.append(self._bpf)
+        """Let go of programs and maps; the filters vanish with their namespace."""
+        self._bpf.close()
 
     def _count(self, key: int) -> Count:
-        per_cpu = self._counts[self._counts.Key(key)]
+        per_cpu = self._bpf.read("hk_counts", key)
         return Count(*(sum(getattr(leaf, f.name) for leaf in per_cpu) for f in fields(Count)))
-
-
-def _load() -> Any:
-    bcc = kernel.import_bcc()
-    with headers.compiling():
-        return bcc.BPF(text=kernel.source("meter.c").encode(), cflags=["-Wno-macro-redefined"])
 
 
 def _attach(interface: str, programs: dict[int, int]) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from hooker.control.kernel import counter_names, import_bcc, source
+from hooker.control.compiled import import_bcc, source
+from hooker.control.kernel import counter_names
 from hooker.engine.layout import layout
 
 STRUCTS = (
