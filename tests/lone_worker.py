@@ -8,18 +8,20 @@ import mmap
 import socket
 import threading
 import time
+from functools import cache
 from typing import Any
 
 from hooker._fastpath import Worker
 from hooker.control import bpf_calls
-from hooker.control.compiled import import_bcc, source
+from hooker.control.compiled import Module, compiled, source
+from hooker.control.loaded import Loaded
 from hooker.engine.layout import layout
 from hooker.engine.slots import fill_free
 
 SLOTS = 64
 EVENT = layout()["hk_event"]
 RECORD = layout()["hk_flow"]
-TEST_RUN = 10  # enum bpf_cmd
+TEST_RUN, POP = 10, 21  # enum bpf_cmd
 SIZES = {"type": 4, "slot": 4, "flow_id": 8, "client_nonce": 8, "snd_nxt": 4, "rcv_nxt": 4, "role": 1}
 SIZES |= {"snd_wnd": 4, "snd_wscale": 1, "tcp_options": 1}
 
@@ -44,6 +46,11 @@ int emit_lazy(struct __sk_buff *skb) {{ return emit(skb, 0); }}
 """
 
 
+@cache
+def _compiled(pages: int) -> Module:
+    return compiled(PROGRAM, [f"-DPAGES={pages}"])
+
+
 class LoneWorker:
     """A worker whose kernel is this test: events and flow records are written here.
 
@@ -59,9 +66,8 @@ class LoneWorker:
         asleep: bool = False,
         **options: Any,
     ) -> None:
-        bcc = import_bcc()
-        self.bpf = bcc.BPF(text=PROGRAM.encode(), cflags=[f"-DPAGES={pages}"])
-        self.emitters = [self.bpf.load_func(n, bcc.BPF.SCHED_CLS).fd for n in (b"emit_lazy", b"emit_urgent")]
+        self.bpf = stack.enter_context(Loaded(_compiled(pages)))
+        self.emitters = [self.bpf.program(n, bpf_calls.SCHED_CLS) for n in ("emit_lazy", "emit_urgent")]
         self._memory = mmap.mmap(self.map("hk_attention"), mmap.PAGESIZE)
         self.attention = ctypes.c_uint32.from_buffer(self._memory)
         self.lost = ctypes.c_uint32.from_buffer(self._memory, layout()["hk_attention"]["lost"])
@@ -91,7 +97,7 @@ class LoneWorker:
         self._stack.callback(self.worker.stop)
 
     def map(self, name: str) -> int:
-        return int(import_bcc().lib.bpf_table_fd(self.bpf.module, name.encode()))
+        return self.bpf.map(name)
 
     def emit(self, urgent: bool = True, key: bytes = b"", **fields: int) -> None:
         """One event into the ring; without a key, connections of different slots have different ports."""
@@ -115,7 +121,10 @@ class LoneWorker:
 
     def take_slot(self) -> int:
         """What the kernel program does when a connection is established."""
-        return int(self.bpf[b"slots"].pop().value)
+        found = ctypes.c_uint64()
+        popped = bpf_calls._Element(self.map("slots"), 0, 0, ctypes.addressof(found), 0)
+        bpf_calls._bpf(POP, popped, "there is no free slot")
+        return found.value
 
     def poke(self) -> None:
         """A datagram that is none makes the loop go round."""

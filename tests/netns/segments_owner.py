@@ -21,6 +21,7 @@ from twin_relay import MTU, raw_socket
 
 from hooker import transports
 from hooker.control import bpf_calls, netns
+from hooker.control.compiled import import_bcc
 from hooker.control.janitor import Janitor
 from hooker.control.kernel import KernelPrograms
 from hooker.control.policy import Policy
@@ -92,11 +93,12 @@ class Owner:
             self.redirect_socket = netns.call(name, lambda: _redirect_socket(self.stack))
             kernel.set_redirect_socket(self.redirect_socket.fileno())
         self.keys: dict[int, bytes] = {}
-        self.ring = kernel._bpf[b"hk_events"]
-        self.ring.open_ring_buffer(self.event)
+        self.bcc = import_bcc()
+        self.heard = self.bcc.libbcc._RINGBUF_CB_TYPE(self.event)  # held as long as the ring
+        self.ring = self.bcc.lib.bpf_new_ringbuf(kernel.ring, self.heard, None)
         kernel.attach(cgroup)
 
-    def event(self, _: Any, data: int, size: int) -> None:
+    def event(self, _: Any, data: int, size: int) -> int:
         memory = ctypes.string_at(data, size)
         key = memory[EVENT["key"] : EVENT["key"] + KEY[""]]
         event = {
@@ -106,9 +108,10 @@ class Owner:
         self.events.append(event)
         if event["type"] == ESTABLISHED:
             self.keys[event["slot"]] = key
+        return 0
 
     def poll(self) -> None:
-        self.kernel._bpf.ring_buffer_consume()
+        self.bcc.lib.bpf_consume_ringbuf(self.ring)
         for packet in self.queue.read():
             s = parse(packet)
             self.segments.append(
@@ -170,7 +173,8 @@ class Owner:
 
     def give_back(self, flow_id: int) -> None:
         """The slot is free again; the next flow's."""
-        self.kernel._bpf[b"hk_free"].push(ctypes.c_uint64(flow_id))
+        free = ctypes.c_uint64(flow_id)
+        self.bcc.lib.bpf_update_elem(self.kernel.free, None, ctypes.byref(free), 0)
 
     def inject(self, src: str, dst: str, src_port: int, dst_port: int, seq: int, ack: int) -> bool:
         family = socket.AF_INET6 if ":" in src else socket.AF_INET
