@@ -52,6 +52,7 @@ from hooker.includes.linux cimport *
 from hooker.engine.tun cimport PACED, QUEUE, SLOT
 from hooker.transports.contract cimport OWN_TAG, T_REPAIRS, Association, Handle, Sink, Transport, down_reason
 
+from hooker.engine.frames import frame_dtype
 from hooker.errors import ConfigurationError, KernelError, UsageError
 from hooker.transports.makers import BUDGET, Function, PrototypeError, Settings, code, is_complete, make
 
@@ -461,6 +462,8 @@ cdef class Worker:
         w.pinned = len(keys) > 0 or redirects != 0  # what is redirected is not in the kernel's queue
         self.keep = tap
         w.owner = <void *>self
+        if tap is not None:
+            frame_dtype()                          # not in the midst of the first batch
         w.tap = <void *>tap if tap is not None else NULL
         # Where nothing is held, a connection that asks in vain waits for nothing: ask again soon.
         w.avoid_for = <uint64_t>((avoid_time if hold_time else min(avoid_time, ASK_AGAIN)) * 1e9)

@@ -52,9 +52,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if SLOWNESS > 1:
+            _lengthen(item)
         if _privileged(item):
             item.add_marker(pytest.mark.root)
             item.add_marker(pytest.mark.bpf)
+
+
+def _lengthen(item: pytest.Item) -> None:
+    """What ends a test that hangs, on a machine that is slow."""
+    mark = item.get_closest_marker("timeout")
+    limit = float(mark.args[0]) if mark and mark.args else float(item.config.getini("timeout"))
+    item.add_marker(pytest.mark.timeout(limit * SLOWNESS), append=False)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,8 +30,34 @@ KINDS = (
     if PLAIN or "HOOKER_TEST_INTERCEPT" in os.environ
     else ("segments", pytest.param("messages", marks=pytest.mark.soak))
 )
-SLOWNESS = int(os.environ.get("HOOKER_TEST_SLOWNESS", "1"))  # of the machine: how much longer to wait
+
+
+def _slowness() -> int:
+    """How many times as long as on a usual machine some Python takes, from 1 to 8; the best of five goes."""
+    took = []
+    for _ in range(5):
+        began = time.perf_counter()
+        sum(number for number in range(200_000))
+        took.append(time.perf_counter() - began)
+    return max(1, min(8, round(min(took) / 0.015)))
+
+
+SLOWNESS = int(os.environ.get("HOOKER_TEST_SLOWNESS", "0")) or _slowness()  # how much longer to wait, at most
 SEGMENTS = INTERCEPT == "segments"  # which hold nothing, leave everything to TCP, and send what TCP sends
+
+
+def thinned(*dimensions: Sequence[Any], every: int) -> list[Any]:
+    """All combinations; each ``every``-th in every run, the others in the long ones.
+
+    Each value of each dimension is in one of the first.
+    """
+    rows = list(itertools.product(*dimensions))
+    always = rows[::every]
+    missing = [
+        value for at, one in enumerate(dimensions) for value in one if value not in {r[at] for r in always}
+    ]
+    assert not missing, f"only in the long runs: {missing}"
+    return [row if row in always else pytest.param(*row, marks=pytest.mark.soak) for row in rows]
 
 
 def address(host: Host, family: str) -> str:

@@ -1,8 +1,8 @@
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
-FRAME_DTYPE: Final[np.dtype[np.void]]
+def frame_dtype() -> np.dtype[np.void]: ...
 
 class FrameError(ValueError): ...
 

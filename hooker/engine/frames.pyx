@@ -4,8 +4,6 @@ Its byte stream is header, payload, header, payload, …; a recv() may end anywh
 entry says where in the buffer it lies. A message that a buffer's end cuts becomes two entries.
 """
 
-import numpy as np
-
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from hooker.includes.hk cimport HK_FRAME_MAGIC, hk_frame
@@ -14,8 +12,19 @@ cdef enum:
     HEADER = 16
     MAX_MESSAGE = 1 << 24      # bytes; sk_msg makes none near it
 
-FRAME_DTYPE = np.dtype([("flow_id", "<u8"), ("offset", "<u8"), ("length", "<u4"), ("flags", "<u4")])
-"""One row a frame: flow id; offset of the payload in the buffer and its length, bytes; 1 starts, 2 ends a message."""
+cdef object _dtype = None
+
+
+def frame_dtype():
+    """One row a frame: flow id; offset of the payload in the buffer and its length, bytes; 1 starts, 2 ends a message.
+
+    NumPy is loaded by who asks: an engine without a tap does without.
+    """
+    global _dtype
+    if _dtype is None:
+        import numpy
+        _dtype = numpy.dtype([("flow_id", "<u8"), ("offset", "<u8"), ("length", "<u4"), ("flags", "<u4")])
+    return _dtype
 
 
 cdef void frames_init(frame_parser *p) noexcept nogil:
@@ -78,7 +87,7 @@ class FrameError(ValueError):
 cdef class FrameParser:
     """Parses what a redirect socket gave, for embedders and tests.
 
-    ``parse(buffer)`` returns a NumPy array of dtype ``FRAME_DTYPE`` (one row a frame, offsets into `buffer`).
+    ``parse(buffer)`` returns a NumPy array of ``frame_dtype()`` (one row a frame, offsets into `buffer`).
     State is kept between calls: a message or header cut by the end of one buffer goes on in the next.
     Raises FrameError once framing is lost, and on every call after.
     """
@@ -92,9 +101,10 @@ cdef class FrameParser:
         cdef size_t n = data.shape[0], used = 0, total = 0
         cdef uint32_t count
         cdef frame_entry[::1] view
+        import numpy as np
         parts = []
         while total < n and not self.p.broken:
-            table = np.empty(1024, dtype=FRAME_DTYPE)
+            table = np.empty(1024, dtype=frame_dtype())
             view = table
             count = frames_parse(&self.p, &data[total], n - total, &view[0], 1024, &used)
             rows = table[:count]
@@ -103,4 +113,4 @@ cdef class FrameParser:
             total += used
         if self.p.broken:
             raise FrameError("lost framing on the redirect socket: bad magic number or length")
-        return np.concatenate(parts) if parts else np.empty(0, dtype=FRAME_DTYPE)
+        return np.concatenate(parts) if parts else np.empty(0, dtype=frame_dtype())

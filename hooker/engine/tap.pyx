@@ -7,14 +7,12 @@ kept: as long as any view of it lives, the engine does not use its slab again.
 
 import sys
 
-import numpy as np
-
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from hooker.engine.frames cimport frame_entry
 from hooker.engine.slab cimport slab
 
-from hooker.engine.frames import FRAME_DTYPE
+from hooker.engine.frames import frame_dtype
 
 cdef extern from * nogil:
     """
@@ -50,7 +48,8 @@ cdef object _call(object callback, object owner, slab *s, uint8_t *data, frame_e
     payload.source = s
     payload.data = data
     payload.size = frames[count - 1].offset + frames[count - 1].length
-    table = np.frombuffer(<uint8_t[:count * sizeof(frame_entry)]><uint8_t *>frames, dtype=FRAME_DTYPE)
+    import numpy as np                    # who has a tap has loaded it
+    table = np.frombuffer(<uint8_t[:count * sizeof(frame_entry)]><uint8_t *>frames, dtype=frame_dtype())
     view = memoryview(payload)            # taken before anybody else may keep the Payload itself
     return callback(table, view)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from importlib.metadata import entry_points
 from pathlib import Path
 
 GROUPS = {
@@ -29,6 +28,8 @@ def place_of(kind: str, name: str) -> str:
 
 def installed(kind: str) -> dict[str, str]:
     """What installed packages offer, by name."""
+    from importlib.metadata import entry_points  # slow to load, and only an unknown name is looked for
+
     return {point.name: point.value.replace(" ", "") for point in entry_points(group=GROUPS[kind])}
 
 

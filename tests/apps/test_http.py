@@ -17,9 +17,10 @@ from hooker.lab.apps import sha256, start_nginx, write_random
 
 pytestmark = pytest.mark.timeout(120)
 
-SIZES = {"0": 0, "1": 1, "100M": 100_000_000, "1G": 1_000_000_000}
+SIZES = {"0": 0, "1": 1, "16M": 16_000_000, "100M": 100_000_000, "1G": 1_000_000_000}
 PORTS = {"sendfile": 8080, "copy": 8081, "mapped": 8082}
 POST_PORT = 8083
+MUCH = ["16M", pytest.param("100M", marks=pytest.mark.soak)]
 
 
 @dataclass
@@ -29,6 +30,14 @@ class Web:
     pair: Pair
     files: Path
     digests: dict[str, str]
+
+    def digest(self, size: str) -> str:
+        """SHA-256 of the file of that name, which all servers have from now on."""
+        if size not in self.digests:
+            self.digests[size] = write_random(self.files / size, SIZES[size])
+            for port in PORTS.values():
+                (self.files / str(port) / "www" / size).hardlink_to(self.files / size)
+        return self.digests[size]
 
     def up(self, port: int, name: str) -> Path:
         """Return where the nginx at *port* keeps an uploaded file."""
@@ -40,21 +49,18 @@ def web() -> Iterator[Web]:
     with Lab() as lab, Pair.open(lab) as pair:
         files = lab.tmp / "web"
         files.mkdir()
-        digests = {name: write_random(files / name, size) for name, size in SIZES.items()}
         for name, port in PORTS.items():
             _nginx(lab, files, name, port)
         server = Path(__file__).parent / "post_server.py"
         lab.b.popen([sys.executable, server, "::", str(POST_PORT)])
         lab.b.wait_listening(POST_PORT)
-        yield Web(pair, files, digests)
+        yield Web(pair, files, {})
 
 
 def _nginx(lab: Lab, files: Path, name: str, port: int) -> None:
     directory = files / str(port)
     directory.mkdir()
-    www = start_nginx(lab.b, directory, port, sendfile=name == "sendfile", mapped=name == "mapped")
-    for file in SIZES:
-        (www / file).hardlink_to(files / file)
+    start_nginx(lab.b, directory, port, sendfile=name == "sendfile", mapped=name == "mapped")
 
 
 def curl(web: Web, *options: str | Path, timeout: float = 60) -> str:
@@ -65,41 +71,43 @@ def curl(web: Web, *options: str | Path, timeout: float = 60) -> str:
 def fetch(web: Web, family: str, size: str, port: int) -> None:
     got = web.files / "got"
     got.unlink(missing_ok=True)
+    right = web.digest(size)
     with web.pair.engaged(payload=SIZES[size]):
         curl(web, "-o", got, "--create-dirs", url(web.pair.b, family, size, port))
-    assert (sha256(got) if got.exists() else sha256(Path("/dev/null"))) == web.digests[size]
+    assert (sha256(got) if got.exists() else sha256(Path("/dev/null"))) == right
     got.unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("size", ["0", "1", "100M"])
+@pytest.mark.parametrize("size", ["0", "1", *MUCH])
 @pytest.mark.parametrize("server", PORTS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_get(web: Web, family: str, server: str, size: str) -> None:
     fetch(web, family, size, PORTS[server])
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("family", ["v4", "v6"])
 def test_get_of_a_gigabyte(web: Web, family: str) -> None:
     fetch(web, family, "1G", PORTS["sendfile"])
 
 
-@pytest.mark.parametrize("size", ["0", "1", "100M"])
+@pytest.mark.parametrize("size", ["0", "1", *MUCH])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_post(web: Web, family: str, size: str) -> None:
+    right = web.digest(size)
     with web.pair.engaged(payload=SIZES[size]):
-        body = web.files / size
-        answer = curl(web, "-X", "POST", "-T", body, url(web.pair.b, family, "", POST_PORT))
-    assert answer == web.digests[size]
+        answer = curl(web, "-X", "POST", "-T", web.files / size, url(web.pair.b, family, "", POST_PORT))
+    assert answer == right
 
 
-@pytest.mark.parametrize("size", ["1", "100M"])
+@pytest.mark.parametrize("size", ["1", *MUCH])
 @pytest.mark.parametrize("server", ["sendfile", "mapped"])
 def test_put_into_nginx(web: Web, server: str, size: str) -> None:
-    port = PORTS[server]
+    port, right = PORTS[server], web.digest(size)
     target = web.up(port, size)
     with web.pair.engaged(payload=SIZES[size]):
         curl(web, "-T", web.files / size, url(web.pair.b, "v4", f"up/{size}", port))
-    assert sha256(target) == web.digests[size]
+    assert sha256(target) == right
     target.unlink()
 
 
@@ -144,9 +152,10 @@ def test_wrk(web: Web, family: str, header: str) -> None:
 
 
 def test_a_download_cut_off_by_the_client_harms_nobody(web: Web) -> None:
-    address = url(web.pair.b, "v4", "1G", PORTS["sendfile"])
+    web.digest("16M")
+    address = url(web.pair.b, "v4", "16M", PORTS["sendfile"])
     for _ in range(3):
-        client = web.pair.a.popen(["curl", "-sS", "-o", "/dev/null", address])
+        client = web.pair.a.popen(["curl", "-sS", "--limit-rate", "16M", "-o", "/dev/null", address])
         with pytest.raises(subprocess.TimeoutExpired):
             client.wait(0.1)
         client.kill()

@@ -27,7 +27,7 @@ KERNEL_BOUND = 96 * MB  # memory of all TCP sockets of the machine
 @pytest.mark.parametrize("how", ["send", "send-async", "send-edge"])
 def test_a_writer_faster_than_its_reader_is_held_back(lab: Lab, how: str, kind: str, redirect: str) -> None:
     with Pair.open(lab, options=("--redirect", redirect), kind=kind) as pair:
-        held_back(pair, how, 300 * MB)
+        held_back(pair, how, 120 * MB)
 
 
 def held_back(pair: Pair, how: str, size: int) -> None:

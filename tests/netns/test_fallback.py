@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support import FAMILIES, Pair, address, any_address, counts, peer, result, same
+from support import FAMILIES, Pair, address, any_address, counts, peer, result, same, thinned
 
 from hooker.control import keyfile
 from hooker.lab import Lab
@@ -44,9 +44,10 @@ def test_a_peer_without_hooker(lab: Lab, family: str, hosts: str) -> None:
             assert counts(engine.status())["engaged"] == 0
 
 
-@pytest.mark.parametrize("direction", ["to_a", "to_b", "both"])
-@pytest.mark.parametrize("how", ["close", "exit"])
-@pytest.mark.parametrize("size", [1, 300 * KB])
+@pytest.mark.parametrize(
+    ("size", "how", "direction"),
+    thinned([1, 300 * KB], ["close", "exit"], ["to_a", "to_b", "both"], every=4),
+)
 def test_a_path_that_blocks_udp(hooked_pair: Pair, size: int, how: str, direction: str) -> None:
     lost = ("vtl",)
     hooked_pair.lab.meter.drop(

@@ -16,7 +16,7 @@ from support import FAMILIES, PLAIN, SLOWNESS, Pair, counts, eventually, peer, r
 from hooker.lab import Lab
 from hooker.lab.apps import sha256, start_nginx, write_random
 
-pytestmark = [pytest.mark.timeout(60 * SLOWNESS), pytest.mark.skipif(PLAIN, reason="needs engines")]
+pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(PLAIN, reason="needs engines")]
 MB = 1 << 20
 KIND = "segments"
 NAMES = ["tcp", "quic"]

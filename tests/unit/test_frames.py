@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hooker.engine.frames import FRAME_DTYPE, FrameError, FrameParser
+from hooker.engine.frames import FrameError, FrameParser, frame_dtype
 
 MAGIC = 0x4B4F4F48
 
@@ -35,7 +35,7 @@ def collect(parser: FrameParser, pieces: list[bytes]) -> list[tuple[int, bytes]]
 def test_one_buffer_with_many_frames_gives_one_row_each_over_the_same_bytes() -> None:
     data = frame(1, b"one") + frame(2, b"second") + frame(1, b"3")
     rows = FrameParser().parse(data)
-    assert rows.dtype == FRAME_DTYPE
+    assert rows.dtype == frame_dtype()
     assert rows["flow_id"].tolist() == [1, 2, 1]
     assert rows["offset"].tolist() == [16, 35, 57]
     assert rows["flags"].tolist() == [3, 3, 3]
