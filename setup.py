@@ -94,6 +94,7 @@ ENGINE = [
     "transports.quic_doors",
     "transports.quic_lanes",
     "transports.quic_tls",
+    "transports.sctp",
     "transports.sources",
     "transports.stream",
     "transports.vtl",

@@ -27,6 +27,7 @@ cdef struct ConnectionRow:     # what stats() writes
 
 cdef struct ConnectionKind:    # a protocol of the kernel's
     void (*set_up)(ConnectionTransport *t, int fd) noexcept nogil     # a new socket; listeners, too
+    bint (*choose_source)(Connection *a) noexcept nogil     # before it connects; False: no way leads there
     void (*came_up)(Connection *a) noexcept nogil
     bint (*receive)(Connection *a) noexcept nogil           # a batch; whether there may be more
     void (*send)(Connection *a) noexcept nogil              # a batch of what waits

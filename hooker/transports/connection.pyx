@@ -79,7 +79,7 @@ cdef void start(Connection *a) noexcept nogil:
         fail(a, DOWN_UNREACHABLE)
         return
     t.kind.set_up(t, a.fd)
-    if connect(a.fd, <sockaddr *>&to, size) < 0 and errno != EINPROGRESS:
+    if not t.kind.choose_source(a) or (connect(a.fd, <sockaddr *>&to, size) < 0 and errno != EINPROGRESS):
         fail(a, DOWN_UNREACHABLE)
     elif watch_file(&t.base, a.fd, EPOLLIN | EPOLLOUT, a.slot) < 0:
         fail(a, DOWN_MEMORY)

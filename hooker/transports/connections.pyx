@@ -1,6 +1,6 @@
 """A transport over connections of the kernel's: what the engine's calls come to, for all associations of one.
 
-How bytes are sent and received is the kind's (connection.pxd): stream.pyx.
+How bytes are sent and received is the kind's (connection.pxd): stream.pyx, sctp.pyx.
 """
 
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t

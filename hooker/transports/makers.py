@@ -28,6 +28,7 @@ _MODULES = {  # by the transport's number in the TCP option
     5: "hooker.transports.bare_udp",
     6: "hooker.transports.bare_udplite",
     8: "hooker.transports.bare_ip",
+    9: "hooker.transports.sctp",
     10: "hooker.transports.quic",
     11: "hooker.transports.mptcp",
     12: "hooker.transports.tcp",

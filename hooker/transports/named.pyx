@@ -494,7 +494,7 @@ cdef bint send_batch(NamedAssociation *a) noexcept nogil:
     cdef NamedTransport *t = of(a)
     cdef Batch *b = &t.shared.batch
     b.n = b.bytes = b.used = 0
-    out_fill(&a.out, b)
+    out_fill(&a.out, b, BATCH_BYTES)
     if b.n == 0:
         return True
     a.bytes_sent += b.bytes

@@ -1,6 +1,7 @@
 # What an association has to send: its channels and control messages. Over a byte stream they go in frames, a
-# length of 32 bits, which does not count itself, and a message of the flow protocol; else one by one.
-# Signed, a message has a CRC32C behind it, which the length counts.
+# length of 32 bits, which does not count itself, and a message of the flow protocol; where the kernel keeps
+# messages apart, without the length; else one by one.
+# Signed, a message has a CRC32C behind it, which the length counts; not where they are apart.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from hooker.flow.messages cimport MAX_CONTROL, Message
@@ -14,6 +15,7 @@ cdef enum:
     CUT = 32 << 10             # bytes of DATA in one frame, as a rule
     BATCH_BYTES = 128 << 10    # of one batch, about
     BATCH_IOV = 256
+    BATCH_MESSAGES = 128       # of one batch whose messages are kept apart
     FRAME_ROOM = 104           # bytes of a length and what is not DATA's payload
     CHANNEL_QUEUE = 8 << 20    # bytes of one flow's that wait: more than a TCP's window, as a rule
 
@@ -55,12 +57,15 @@ cdef struct QueueChannel:      # of one flow
     uint32_t lane              # where its DATA goes, of transports with several streams
     uint64_t lane_end          # and where its last ends there
 
-cdef struct Batch:             # what one sendmsg() is given
+cdef struct Batch:             # what one call is given
     iovec iov[256]             # BATCH_IOV
     uint32_t n
     uint32_t bytes
     uint32_t used              # of `room`
     uint8_t room[26624]        # BATCH_IOV frames of FRAME_ROOM
+    bint apart                 # messages go without length, and each begins a part
+    uint32_t messages          # then: how many, and where in `iov` each one begins
+    uint32_t begins[128]       # BATCH_MESSAGES
 
 cdef struct Piece:             # a frame of DATA
     uint8_t head[104]          # FRAME_ROOM: what is before the payload
@@ -92,8 +97,9 @@ cdef struct Outgoing:          # of an association
 cdef bint out_wants(const Outgoing *o) noexcept nogil                          # there is something to send
 cdef int out_say(Outgoing *o, const Message *m) noexcept nogil                 # 0, or -1: full
 cdef bint out_talks(const Outgoing *o) noexcept nogil                          # control messages, or a report
-cdef void out_fill(Outgoing *o, Batch *b) noexcept nogil                       # frames, behind what is in it
-# The same of control messages alone, of so many bytes or one frame more.
+# Frames, behind what is in it, until these are so many bytes or more: one frame at least.
+cdef void out_fill(Outgoing *o, Batch *b, uint32_t most) noexcept nogil
+# The same of control messages alone.
 cdef void out_fill_words(Outgoing *o, Batch *b, uint32_t most) noexcept nogil
 # A frame of one channel's first DATA. Its bytes stay until shared_release(). False: no memory.
 cdef bint piece_take(QueueChannel *c, Piece *out) noexcept nogil

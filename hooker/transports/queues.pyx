@@ -1,8 +1,8 @@
-"""What an association has to send, and how it becomes frames, or pieces for datagrams.
+"""What an association has to send, and how it becomes batches, or pieces for datagrams.
 
 1. Control messages go first: those of nobody's channel, then those of channels, each with its report. Then
    DATA; channels with DATA take turns by bytes (deficit round robin, Shreedhar and Varghese 1996).
-2. DATA is given up when its frame has gone to the kernel, which has a copy then. It goes by shared_release().
+2. DATA is given up when it has gone to the kernel, which has a copy then. It goes by shared_release().
 3. What a peer that reads nothing can make long: control messages, of a channel (MAX_SAID) and of the
    association's own (MAX_OWN), all out of its source's share. DATA is bounded by CHANNEL_QUEUE.
 """
@@ -271,7 +271,8 @@ cdef bint out_talks(const Outgoing *o) noexcept nogil:
 
 cdef inline bint has_room(const Batch *b, uint32_t most) noexcept nogil:
     """For one frame more."""
-    return b.n + 3 <= BATCH_IOV and b.used + FRAME_ROOM <= sizeof(b.room) and b.bytes < most
+    return (b.n + 3 <= BATCH_IOV and b.used + FRAME_ROOM <= sizeof(b.room) and b.bytes < most
+            and b.messages < BATCH_MESSAGES)
 
 
 cdef void put_part(Batch *b, const void *p, uint32_t n) noexcept nogil:
@@ -280,9 +281,22 @@ cdef void put_part(Batch *b, const void *p, uint32_t n) noexcept nogil:
     b.bytes += n
 
 
+cdef void put_apart(Batch *b, const uint8_t *frame, uint32_t n) noexcept nogil:
+    """Without its length, for the kernel knows where it ends."""
+    cdef uint8_t *at = b.room + b.used
+    memcpy(at, frame + LENGTH_SIZE, n - LENGTH_SIZE)
+    b.used += n - LENGTH_SIZE
+    b.begins[b.messages] = b.n
+    b.messages += 1
+    put_part(b, at, n - LENGTH_SIZE)
+
+
 cdef void put_head(Batch *b, const uint8_t *frame, uint32_t n) noexcept nogil:
     """Behind the one before, in one part with it if nothing is between them."""
     cdef uint8_t *at = b.room + b.used
+    if b.apart:
+        put_apart(b, frame, n)
+        return
     memcpy(at, frame, n)
     b.used += n
     if b.n and <uint8_t *>b.iov[b.n - 1].iov_base + b.iov[b.n - 1].iov_len == at:
@@ -376,14 +390,14 @@ cdef void out_fill_words(Outgoing *o, Batch *b, uint32_t most) noexcept nogil:
             link_remove(&o.talking, &c.talking)
 
 
-cdef void out_fill(Outgoing *o, Batch *b) noexcept nogil:
+cdef void out_fill(Outgoing *o, Batch *b, uint32_t most) noexcept nogil:
     cdef QueueChannel *c
     cdef uint32_t left
-    out_fill_words(o, b, BATCH_BYTES)
-    while o.busy.first != NULL and has_room(b, BATCH_BYTES):
+    out_fill_words(o, b, most)
+    while o.busy.first != NULL and has_room(b, most):
         c = first_of(&o.busy)
         left = CUT
-        while c.first != NULL and left and has_room(b, BATCH_BYTES):
+        while c.first != NULL and left and has_room(b, most):
             if not put_piece(c, b, &left):
                 return
         link_remove(&o.busy, &c.busy)

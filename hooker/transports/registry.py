@@ -289,7 +289,7 @@ for _name, _id, _probe, _built in (
     _takes = (("coverage", 0, LEAST_DATAGRAM),) if _name == "udplite" else ()
     register(Transport(_name, _id, "one segment a datagram", _name, BY_TCP, _probe, _built, _takes))
 for _name, _id, _summary, _carrier, _probe, _built in (
-    ("sctp", 9, "one association for a pair of hosts", "sctp", sockets.sctp, False),
+    ("sctp", 9, "one association for a pair of hosts", "sctp", sockets.sctp, True),
     ("quic", 10, "one connection for a pair of hosts, encrypted", "udp", sockets.quic, True),
     (
         "mptcp",

@@ -21,7 +21,7 @@ from hooker.transports.connection cimport *
 from hooker.transports.connections cimport connections_make
 from hooker.transports.contract cimport *
 from hooker.transports.partial cimport partial_add, partial_end, partial_set
-from hooker.transports.queues cimport LENGTH_SIZE, Batch, out_fill
+from hooker.transports.queues cimport BATCH_BYTES, LENGTH_SIZE, Batch, out_fill
 
 cdef extern from "<linux/tcp.h>" nogil:
     struct tcp_info:
@@ -61,6 +61,11 @@ cdef void set_up(ConnectionTransport *t, int fd) noexcept nogil:
     set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1)
     set_int(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, LOWAT)
     set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, <int>(t.dead_after // MS))
+
+
+cdef bint choose_source(Connection *a) noexcept nogil:
+    """The kernel does, when it connects."""
+    return True
 
 
 cdef bint fell_back(const Connection *a) noexcept nogil:
@@ -216,7 +221,7 @@ cdef void send_batch(Connection *a) noexcept nogil:
     if not send_rest(a):
         return
     b.n = b.bytes = b.used = 0
-    out_fill(&a.out, b)
+    out_fill(&a.out, b, BATCH_BYTES)
     if b.bytes == 0:
         return
     memset(&m, 0, sizeof(m))
@@ -237,6 +242,7 @@ cdef void send_batch(Connection *a) noexcept nogil:
 
 cdef ConnectionKind STREAM
 STREAM.set_up = set_up
+STREAM.choose_source = choose_source
 STREAM.came_up = came_up
 STREAM.receive = receive
 STREAM.send = send_batch

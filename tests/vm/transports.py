@@ -11,8 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from hooker.control.probes import verdicts
+
 TESTS = Path(__file__).resolve().parents[1]
 FILES = ("unit/test_transport_contract.py", "netns/test_transports.py")
+MORE_FILES = {"sctp": ("unit/test_transport_sctp.py",)}
 MODULES = {"dccp": ("dccp_ipv4", "dccp_ipv6"), "sctp": ("sctp",)}  # by what is in a name
 SLOWNESS = 10  # what takes seconds elsewhere; of the emulation, and of what waits rather than works
 
@@ -22,8 +25,8 @@ def over(name: str, *arguments: str) -> tuple[int, str]:
     needed = [module for part, modules in MODULES.items() if part in name for module in modules]
     subprocess.run(["modprobe", "-a", "tun", *needed], check=True)
     # what two engines would try at once, each with the other in its way, is remembered from here on
-    subprocess.run([sys.executable, "-m", "hooker", "doctor"], stdout=subprocess.DEVNULL, check=True)
-    files = [str(TESTS / file) for file in FILES]
+    verdicts("segments")
+    files = [str(TESTS / file) for file in (*FILES, *MORE_FILES.get(name, ()))]
     command = [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "-m", "", "-v", "-x"]
     command += ["--transport", name, "--timeout", str(120), *(arguments or files)]
     own = {"HOOKER_TEST_SLOWNESS": str(SLOWNESS), "HOOKER_REQUIRE_BPF": "1"}
