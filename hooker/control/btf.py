@@ -1,16 +1,22 @@
 """Offsets of kernel structure fields, from the running kernel's own BTF (Documentation/bpf/btf.rst).
 
 The kernel programs read a few fields of ``struct tcp_sock`` that no helper gives. Their offsets differ
-between kernels, so they are looked up at start and given to the compiler; the verifier checks each access.
+between kernels, so they are looked up once a boot (kept.py) and given to the compiler; the verifier checks
+each access.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from hooker.control import kept
+from hooker.control.rundir import run_directory
 from hooker.errors import KernelError
 
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
@@ -106,6 +112,26 @@ def load(path: Path = VMLINUX) -> Btf:
             f"cannot read the kernel's BTF at {path}: {error.strerror}",
             remedy="use a kernel built with CONFIG_DEBUG_INFO_BTF=y",
         ) from None
+
+
+def macros() -> dict[str, int]:
+    """tcp_macros() of the running kernel, kept as long as it runs. Raises KernelError when it has no BTF."""
+    path = _kept_at()
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+        found = {str(name): int(value) for name, value in json.loads(kept.read(path, "offsets")).items()}
+        if found:
+            return found
+    found = tcp_macros(load())
+    with contextlib.suppress(OSError):  # no room: then the next start looks again
+        kept.write(path, json.dumps(found).encode())
+    return found
+
+
+def _kept_at() -> Path:
+    """By boot, for a kernel of the same name may be another one then, and by what is looked for."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
+    known = boot + os.uname().release.encode() + Path(__file__).read_bytes()
+    return run_directory() / f"offsets-{hashlib.sha256(known).hexdigest()[:32]}.json"
 
 
 def tcp_macros(btf: Btf) -> dict[str, int]:

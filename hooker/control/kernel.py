@@ -56,7 +56,7 @@ class KernelPrograms:
         defines = {
             "HK_MAX_FLOWS": max_flows,
             "HK_EVENT_PAGES": RING_SIZE // mmap.PAGESIZE,
-            **btf.tcp_macros(btf.load()),
+            **btf.macros(),
         }
         self._bpf = Loaded(compiled.module(MAIN[intercept], defines))
         try:

@@ -40,3 +40,40 @@ def test_a_kernel_without_btf_is_told_what_it_needs(tmp_path: Path) -> None:
     (tmp_path / "vmlinux").write_bytes(bytes(64))
     with pytest.raises(KernelError, match="unknown format"):
         btf.load(tmp_path / "vmlinux")
+
+
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
+    """One entry for each time that the kernel's BTF was looked through."""
+    monkeypatch.setenv("HOOKER_RUN_DIR", str(tmp_path / "run"))
+    times: list[int] = []
+
+    def tcp_macros(found: object) -> dict[str, int]:
+        times.append(1)
+        return {"HK_A": 7, "HK_B": len(times)}
+
+    monkeypatch.setattr(btf, "load", lambda: None)
+    monkeypatch.setattr(btf, "tcp_macros", tcp_macros)
+    return times
+
+
+def test_offsets_are_looked_for_once(looked: list[int]) -> None:
+    assert btf.macros() == btf.macros() == {"HK_A": 7, "HK_B": 1}
+    assert len(looked) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"HK_A": "x"}', b"{" * 50, b"\xff"])
+def test_what_is_damaged_is_looked_for_again(looked: list[int], tmp_path: Path, content: bytes) -> None:
+    btf.macros()
+    (file,) = (tmp_path / "run").glob("offsets-*.json")
+    file.write_bytes(content)
+    assert btf.macros()["HK_B"] == 2
+    assert btf.macros()["HK_B"] == 2
+
+
+def test_offsets_that_others_could_change_are_not_believed(looked: list[int], tmp_path: Path) -> None:
+    btf.macros()
+    (file,) = (tmp_path / "run").glob("offsets-*.json")
+    file.chmod(0o666)
+    btf.macros()
+    assert len(looked) == 2
