@@ -14,6 +14,7 @@ import click
 from benchmarks import plots as drawing
 from benchmarks import summary as suite
 from benchmarks.measure import Effort, say
+from hooker import checks
 from hooker.errors import ConfigurationError
 
 HERE = Path(__file__).resolve().parent
@@ -69,6 +70,47 @@ def summary(as_json: bool, quick: bool, rounds: int, names: str, intercept: str)
     else:
         suite.show(found)
     return 0
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, on the last line.")
+@quick_option
+@rounds_option
+@click.option("--transports", "names", metavar="NAMES", default="", help="Only these; all that are here.")
+@click.option(
+    "--paths", metavar="PATHS", default="", help="Only these: RTT in ms and loss in %, as in 20:1,100:0."
+)
+def transports(as_json: bool, quick: bool, rounds: int, names: str, paths: str) -> int:
+    """Compare all transports and reliability functions over paths that lose packets."""
+    from benchmarks import transports as comparison
+
+    effort = QUICK if quick else Effort(rounds=rounds)
+    chosen = comparison.wanted([name.strip() for name in names.split(",")] if names else [])
+    found = comparison.compare(chosen, _paths(paths), effort)
+    if as_json:
+        print(json.dumps(found))
+        return 0
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else suite.WIDTH)
+    for table in comparison.tables(found):
+        console.print(table)
+    return 0
+
+
+def _paths(text: str) -> list[tuple[int, float]]:
+    """All of them if there is no text."""
+    from benchmarks.transports import LOSSES, RTTS
+
+    found: list[tuple[int, float]] = []
+    for item in text.split(",") if text else []:
+        rtt, _, loss = item.strip().partition(":")
+        if not (rtt.isascii() and rtt.isdigit() and loss.isascii() and loss.isdigit()):
+            raise ConfigurationError(
+                f"path {item!r} is none", remedy="write RTT in ms and loss in %, as in 20:1"
+            )
+        found.append((checks.integer("RTT", int(rtt), 0, 2000), checks.integer("loss", int(loss), 0, 50)))
+    return found or [(rtt, loss) for rtt in RTTS for loss in LOSSES]
 
 
 @cli.command()

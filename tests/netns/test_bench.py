@@ -51,6 +51,18 @@ def test_both_kinds_of_engine_have_a_column_each() -> None:
     assert not cell["failed"]
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_a_transport_is_compared_with_each_function_that_it_has() -> None:
+    chosen = ["--transports", "vtl", "--paths", "20:1"]
+    done = bench("transports", "--json", "--quick", *chosen, timeout=580)
+    assert done.returncode == 0, done.stderr[-2000:]
+    cells = json.loads(done.stdout.splitlines()[-1])["paths"]["20ms_1"]
+    for variant in ("tcp cubic", "vtl selective-repeat", "vtl go-back-n", "vtl none", "vtl partial"):
+        assert cells["10MB"]["medians"][variant] > 0
+        assert cells["redis_p95"]["medians"][variant] > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
@@ -58,6 +70,10 @@ def test_both_kinds_of_engine_have_a_column_each() -> None:
         (["summary", "--jsn"], "--jsn"),
         (["summary", "--rounds", "0"], "--rounds"),
         (["summary", "--cells", "bulk,frobs"], "'frobs'"),
+        (["transports", "--transports", "vtl,none"], "'none'"),
+        (["transports", "--paths", "20"], "'20'"),
+        (["transports", "--paths", "20:1,5:51"], "loss"),
+        (["transports", "--paths", "2001:0"], "RTT"),
         (["summary", "--intercept", "bytes"], "'bytes'"),
         (["plots", "--cells", ""], "''"),
         (["plots", "pyproject.toml"], "pyproject.toml"),
