@@ -223,15 +223,19 @@ def test_a_pinned_flow_keeps_its_route(pair: Pair) -> None:
 def test_a_mark_set_while_the_flow_is_held_is_the_sockets_on_tcp(tmp_path: Path) -> None:
     with Lab() as lab, Pair.open(lab, "a", options=key(tmp_path)) as one, Hands(lab) as hands:
         assert one.client
-        client = hands.socket(lab.a)
         listener = hands.listening(PORT)
-        client.connect((lab.b.v4, PORT))
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 5)
-        server = hands.accepted(listener)
-        client.sendall(b"x")
-        assert server.recv(1) == b"x"
-        assert kernel_mark(lab.a, client.getsockname()[1]) == 5
-        assert counts(one.client.status())["kernel.mark-kept-for-the-end"] == 1
+        for _ in range(5):  # on a busy machine it may be held no more when the mark comes
+            client = hands.socket(lab.a)
+            client.connect((lab.b.v4, PORT))
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 5)
+            server = hands.accepted(listener)
+            client.sendall(b"x")
+            assert server.recv(1) == b"x"
+            assert kernel_mark(lab.a, client.getsockname()[1]) == 5
+            if counts(one.client.status())["kernel.mark-kept-for-the-end"] == 1:
+                break
+        else:
+            pytest.fail("no mark was set while its flow was held")
 
 
 def test_tcps_own_patience_is_that_of_a_pinned_flow(pair: Pair) -> None:
