@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support import FAMILIES, Pair, url
+from support import EACH_FAMILY, Pair, url
 
 from hooker.lab import Lab
 from hooker.lab.apps import sha256, start_nginx, write_random
@@ -80,7 +80,7 @@ def fetch(web: Web, family: str, size: str, port: int) -> None:
 
 @pytest.mark.parametrize("size", ["0", "1", *MUCH])
 @pytest.mark.parametrize("server", PORTS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_get(web: Web, family: str, server: str, size: str) -> None:
     fetch(web, family, size, PORTS[server])
 
@@ -92,7 +92,7 @@ def test_get_of_a_gigabyte(web: Web, family: str) -> None:
 
 
 @pytest.mark.parametrize("size", ["0", "1", *MUCH])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_post(web: Web, family: str, size: str) -> None:
     right = web.digest(size)
     with web.pair.engaged(payload=SIZES[size]):

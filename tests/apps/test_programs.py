@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from apps.servers import SSH_PORT, need, postgres_options, running_postgres, start_sshd
-from support import FAMILIES, Pair, address, url
+from support import EACH_FAMILY, Pair, address, url
 
 from hooker.lab.apps import sha256, start_iperf3, start_nginx, start_redis, write_random
 
@@ -72,7 +72,7 @@ def test_redis_benchmark(pair: Pair, family: str) -> None:
 
 
 @pytest.mark.parametrize("direction", [[], ["-R"], ["--bidir"]])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_iperf3(pair: Pair, family: str, direction: list[str]) -> None:
     need("iperf3")
     start_iperf3(pair.b)

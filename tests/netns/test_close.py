@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from support import FAMILIES, SEGMENTS, Pair, address, any_address, eventually, peer, result, results, same
+from support import EACH_FAMILY, SEGMENTS, Pair, address, any_address, eventually, peer, result, results, same
 
 pytestmark = pytest.mark.timeout(60)
 PORT, MANY = 7960, 20
 LATER, AT_ONCE = "sleep:0.5", "sleep:0"  # after a flow is engaged, and perhaps before
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_a_server_that_closes_first_has_sent_and_read_it_all(pair: Pair, family: str) -> None:
     many = ("--connections", str(MANY))
     server = peer(pair.b, "serve", any_address(family), PORT, "recv:1000", "send:2000", "close", options=many)
@@ -26,7 +26,7 @@ def test_a_server_that_closes_first_has_sent_and_read_it_all(pair: Pair, family:
 
 
 @pytest.mark.parametrize("pause", [LATER, AT_ONCE], ids=["later", "at once"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_bytes_for_a_socket_that_is_gone_are_refused(pair: Pair, family: str, pause: str) -> None:
     """They are not taken for delivered: the sender's connection is reset, as TCP does it."""
     server = peer(pair.b, "serve", any_address(family), PORT + 1, "send:1000", pause, "close")

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable
 
 import pytest
-from support import FAMILIES, Pair, address, any_address, peer, results, same
+from support import EACH_FAMILY, Pair, address, any_address, peer, results, same
 
 pytestmark = [pytest.mark.timeout(90), pytest.mark.alone]
 MB = 1 << 20
@@ -25,7 +25,7 @@ def report(record: Record, name: str, times: list[float]) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 5 * MB])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_data_sent_at_once(pair: Pair, record_property: Record, family: str, size: int) -> None:
     many = ("--connections", str(ROUNDS))
     with pair.engaged(payload=ROUNDS * size, flows=ROUNDS):
@@ -44,7 +44,7 @@ def test_data_sent_at_once(pair: Pair, record_property: Record, family: str, siz
     assert max(first) < NO_TIMER
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_a_banner_of_the_server(pair: Pair, record_property: Record, family: str) -> None:
     many = ("--connections", str(ROUNDS))
     with pair.engaged(flows=ROUNDS):

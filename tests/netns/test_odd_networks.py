@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 import pytest
-from support import FAMILIES, Pair, address, any_address, counts, peer, result, results, same
+from support import EACH_FAMILY, FAMILIES, Pair, address, any_address, counts, peer, result, results, same
 
 from hooker.lab import Host, Lab
 
@@ -41,7 +41,7 @@ def sysctl(hosts: tuple[Host, ...], name: str, value: int, normal: int) -> Itera
             host.sysctl(name, str(normal))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_a_server_under_syn_cookies(pair: Pair, family: str) -> None:
     with sysctl((pair.b,), "net.ipv4.tcp_syncookies", 2, 1), pair.engaged(payload=MB):
         transfer(pair, MB, family)

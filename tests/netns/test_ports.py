@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support import FAMILIES, Pair, address, any_address, eventually, peer, result, same
+from support import EACH_FAMILY, Pair, address, any_address, eventually, peer, result, same
 
 pytestmark = pytest.mark.timeout(60)
 PORT = 7950
@@ -18,7 +18,7 @@ def transferred(client: subprocess.Popen[str], server: subprocess.Popen[str]) ->
     same(other, one)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_a_listener_on_the_port_that_flows_go_to(pair: Pair, family: str, tmp_path: Path) -> None:
     go, arrived = tmp_path / "go", tmp_path / "arrived"
     actions = ("recv:1000", f"touch:{arrived}", f"wait-file:{go}", "send:10", "close")

@@ -255,7 +255,11 @@ def test_another_engine_behind_the_same_service(own_bed: Bed) -> None:
     eventually(early, every=0.5)
 
 
-@pytest.mark.parametrize("victims", [(0,), (1,), (0, 1)], ids=["client's", "server's", "both"])
+@pytest.mark.parametrize(
+    "victims",
+    [pytest.param((0,), marks=pytest.mark.soak), pytest.param((1,), marks=pytest.mark.soak), (0, 1)],
+    ids=["client's", "server's", "both"],
+)
 def test_engines_killed_among_many_short_connections(own_bed: Bed, victims: tuple[int, ...]) -> None:
     bed = own_bed
     port = bed.serve()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from support import FAMILIES, Pair, address, any_address, peer, result, results, same
+from support import EACH_FAMILY, Pair, address, any_address, peer, result, results, same
 
 pytestmark = pytest.mark.timeout(90)
 MB = 1 << 20
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 @pytest.mark.parametrize("size", [0, 1, 100, 65537, 5 * MB])
 def test_bytes_arrive_once_and_in_order(pair: Pair, family: str, size: int) -> None:
     with pair.engaged(payload=size):
@@ -35,7 +35,7 @@ def test_more_bytes_than_32_bits_count(pair: Pair) -> None:
     assert received["error"] is None
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_both_directions_at_once(pair: Pair, family: str) -> None:
     size = 3 * MB
     with pair.engaged(payload=2 * size):
@@ -51,7 +51,7 @@ def _rounds(size: int) -> list[str]:
     return [step for _ in range(size // block) for step in (f"send:{block}", f"recv:{block}")]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_client_closes_its_half_and_still_reads(pair: Pair, family: str) -> None:
     with pair.engaged():
         server = peer(
@@ -65,7 +65,7 @@ def test_client_closes_its_half_and_still_reads(pair: Pair, family: str) -> None
     same(other, one)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_server_closes_its_half_and_still_reads(pair: Pair, family: str) -> None:
     with pair.engaged():
         server = peer(pair.b, "serve", any_address(family), 7003, "send:200000", "fin", "recv-all", "close")
@@ -98,7 +98,7 @@ def _feed(
     return replied, received
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_server_speaks_first(pair: Pair, family: str) -> None:
     with pair.engaged():
         server = peer(pair.b, "serve", any_address(family), 7005, "send:100", "recv:50", "send:100", "close")
@@ -110,7 +110,7 @@ def test_server_speaks_first(pair: Pair, family: str) -> None:
     same(other, one)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_reset_by_the_client_reaches_the_server(pair: Pair, family: str) -> None:
     with pair.engaged():
         server = peer(pair.b, "serve", any_address(family), 7006, "recv:1000", "send:10", "wait-end")
@@ -121,7 +121,7 @@ def test_reset_by_the_client_reaches_the_server(pair: Pair, family: str) -> None
         assert result(server, 10)["error"] == "ECONNRESET"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_reset_by_the_server_reaches_the_client(pair: Pair, family: str) -> None:
     with pair.engaged():
         server = peer(pair.b, "serve", any_address(family), 7007, "recv:1000", "send:10", "sleep:0.1", "rst")
@@ -138,7 +138,7 @@ def test_a_client_that_is_gone_at_once_loses_nothing(pair: Pair, how: str, size:
     same(result(client), result(server))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_a_blocking_reader_after_half_close(pair: Pair, family: str) -> None:
     with pair.engaged():
         server = peer(
