@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ from support import INTERCEPT, KINDS, SLOWNESS, Pair
 from hooker.lab import Lab, engine
 from hooker.lab import leftovers as lab_leftovers
 
+BEGAN = time.monotonic()
+BUDGET = float(os.environ.get("HOOKER_TEST_BUDGET", "inf"))  # s; no test begins after them
 PRIVILEGED = {"netns", "apps"}
 HERE = Path(__file__).resolve().parent
 
@@ -67,6 +70,8 @@ def _lengthen(item: pytest.Item) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    if time.monotonic() - BEGAN > BUDGET:
+        pytest.skip(f"HOOKER_TEST_BUDGET: the {BUDGET:g} s are over, and this machine is slow ({SLOWNESS})")
     if not _privileged(item):
         return
     missing = _missing()

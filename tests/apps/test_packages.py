@@ -88,6 +88,7 @@ def test_the_source_package_has_every_source(sdist: Path) -> None:
     ]
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(SLOW)
 def test_the_wheel_has_every_module(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
@@ -136,6 +137,7 @@ def test_every_import_is_a_declared_dependency() -> None:
             assert roots - declared - set(sys.stdlib_module_names) == set(), path
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(SLOW)
 def test_what_is_installed_hooks(fresh: Path, tmp_path: Path) -> None:
     """The doctor, with its start-up probes, then the demo: real programs, from the installed package."""
