@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from lone_worker import SLOTS, LoneWorker, wait_for
 
+from hooker.errors import KernelError
+
 ESTABLISHED, CLOSED = 2, 3
 SERVER = 2
 
@@ -57,5 +59,5 @@ def test_generations_wrap(lone: LoneWorker) -> None:
     lone.emit(type=ESTABLISHED, slot=slot, flow_id=2 << 32 | slot, client_nonce=9, role=SERVER)
     wait_for(lambda: lone.flows() == 1, "no flow")
     assert [lone.take_slot() >> 32 for _ in range(4)] == [2, 1, 0xFFFFFFFF, 0x80000000]
-    with pytest.raises(KeyError):
+    with pytest.raises(KernelError):
         lone.take_slot()
