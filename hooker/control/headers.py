@@ -21,8 +21,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from hooker import start
-from hooker.control import trust
+from hooker import start, trust
 from hooker.control.rundir import run_directory
 from hooker.errors import ConfigurationError
 

@@ -1,7 +1,7 @@
 """Small files in the run-time directory that spare a later start its work, the last used of each kind.
 
 Each has in its name the hash of all it depends on. It is written under another name first, so that a reader
-never sees half of one, and believed only from a trusted owner (trust.py).
+never sees half of one, and believed only from a trusted owner (hooker/trust.py).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from hooker.control import trust
+from hooker import trust
 
 MOST = 1 << 20  # bytes of one
 KEPT = 8  # of a kind: several builds may be in use by turns

@@ -16,7 +16,7 @@ import binascii
 import secrets
 from pathlib import Path
 
-from hooker.control import trust
+from hooker import trust
 from hooker.errors import ConfigurationError
 
 PREFIX = "vtl-psk-1:"

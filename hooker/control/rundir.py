@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from hooker.control import trust
+from hooker import trust
 from hooker.errors import ConfigurationError
 
 ENVIRONMENT = "HOOKER_RUN_DIR"

@@ -22,7 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hooker.control import janitor, trust
+from hooker import trust
+from hooker.control import janitor
 from hooker.control.janitor import Janitor, Undo
 from hooker.control.rundir import ENVIRONMENT, run_directory
 from hooker.errors import ConfigurationError, HookerError

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-from hooker.control import trust
+from hooker import trust
 from hooker.errors import ConfigurationError
 
 
@@ -58,15 +57,8 @@ def _find(name: str, directories: Sequence[str]) -> ModuleSpec:
 
 def _believe(name: str, spec: ModuleSpec) -> None:
     """Raises Unfit when another user, who is not root, could have written it."""
-    files = [spec.origin] if spec.has_location and spec.origin else []
     try:
-        for file in files:
-            os.close(trust.open_file(file, f"module {name}"))
-            trust.check_directory(
-                Path(file).resolve().parent, f"module {name}:"
-            )  # whose compiled files are read
-        for directory in spec.submodule_search_locations or ():
-            _believe_directory(Path(directory))
+        trust.check_module(name, spec)
     except ConfigurationError as error:
         raise Unfit(str(error)) from None
 
@@ -74,9 +66,7 @@ def _believe(name: str, spec: ModuleSpec) -> None:
 def _believe_directory(directory: Path) -> None:
     """Modules are looked for in it. Raises Unfit."""
     try:
-        trust.check_directory(
-            trust.real_path(directory, "the directory of classes", follow=True), "the directory of classes"
-        )
+        trust.check_searched(directory, "the directory of classes")
     except ConfigurationError as error:
         raise Unfit(str(error)) from None
     except OSError as error:

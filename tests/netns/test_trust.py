@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hooker import ConfigurationError
-from hooker.control import keyfile, probes, rundir, trust
+from hooker import ConfigurationError, trust
+from hooker.control import keyfile, probes, rundir
 from hooker.control import status_socket as control
 
 NOBODY = 65534

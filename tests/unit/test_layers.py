@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "hooker"
 LAYERS = [  # each may import from itself and from those before it
-    {"errors", "checks", "events", "start", "includes"},
+    {"errors", "checks", "events", "start", "trust", "includes"},
     {"vtl", "tcp"},
     {"flow", "carriers", "transports"},
     {"engine"},

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from hooker.errors import ConfigurationError
@@ -91,6 +92,21 @@ def open_file(path: str | Path, what: str, *, deny: int = OTHERS_WRITE) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def check_module(name: str, spec: ModuleSpec) -> None:
+    """Raises ConfigurationError when another user, who is not root, could have written what is imported."""
+    what = f"module {name}"
+    if spec.has_location and spec.origin:
+        os.close(open_file(spec.origin, what))
+        check_directory(Path(spec.origin).resolve().parent, f"{what}:")  # whose compiled files are read
+    for directory in spec.submodule_search_locations or ():
+        check_searched(directory, what)
+
+
+def check_searched(directory: str | Path, what: str) -> None:
+    """The same of a directory in which modules are looked for. Raises OSError, too."""
+    check_directory(real_path(directory, what, follow=True), what)
 
 
 def _absolute(path: Path) -> Path:
