@@ -417,7 +417,7 @@ cdef class Worker:
     mapped records of redirected flows; `adopt_fd`, `redirect_fd`: the program that adopts, and the socket that
     messages are redirected to. Without them nothing is. `tap(frames, payload)`: see hooker/engine/tap.pyx.
     `transports`: numbers of those that flows may be moved onto, as in the TCP option, the preferred one first; all
-    listen on `port`; `parameters`: of each, by number, where a user has given any; `prototype`: name and place of a user's class that is one.
+    listen on `port`; `parameters`: of each, by number, where a user has given any; `named`: name and place of one that has no number of its own (a user's class, another package's carrier).
     What the settings exclude, and what cannot have that port, is left out as long as another one remains:
     `skipped` has the reasons, by number. `run()` returns after `stop()`; call it in a thread of its own. All times are seconds, all sizes bytes.
     Raises OSError when a socket cannot be made, ConfigurationError when the settings leave no transport, MemoryError,
@@ -446,7 +446,7 @@ cdef class Worker:
                  tuple rules=((0, Function()),),
                  tuple keys=(), bint fec=True, double busy_poll=0.0, bint listening=True, uint32_t slabs=SLABS,
                  str trail="auto", size_t redirects=0, int adopt_fd=-1, int redirect_fd=-1, tap=None,
-                 dict parameters={}, tuple prototype=("", "")):
+                 dict parameters={}, tuple named=("", "")):
         cdef worker *w = &self.w
         cdef uint16_t bound = 0
         cdef int r
@@ -489,7 +489,7 @@ cdef class Worker:
             Settings(
                 dead_after, datagrams, congestion, keys, fec, parameters, tuple([function for _, function in rules]), redirects == 0,
                 BUDGET // max(1, len(transports)),  # a peer may come by each of them
-                prototype,
+                named,
             ),
         )
         self.set_rules(rules)

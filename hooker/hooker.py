@@ -328,7 +328,7 @@ class Hooker:
                 peer_port=transports.DEFAULT_PORT if self.listen_port == 0 else self.listen_port,
                 transports=tuple(one.wire_id for one in self._opened),
                 parameters={one.wire_id: dict(one.given) for one in self._opened},
-                prototype=next(((one.name, one.place) for one in self._opened if one.place), ("", "")),
+                named=next(((one.name, one.place) for one in self._opened if one.place), ("", "")),
                 mark=self._lane.mark,
                 datagrams=datagram_sizes(),
                 congestion=self.congestion,
@@ -583,7 +583,7 @@ class Hooker:
     def _troubles(self, counters: dict[str, int]) -> dict[str, str]:
         """What is seen of classes of the user's that carry badly, without having failed."""
         found = {}
-        for name in (one.name for one in self._opened if one.place):
+        for name in (one.name for one in self._opened if one.is_class):
             damaged, silent = counters.get(f"{name}.damaged", 0), counters.get(f"{name}.silent", 0)
             if damaged or silent:
                 found[name] = f"{damaged} messages came damaged, {silent} peers fell silent"
@@ -626,7 +626,7 @@ def _refuse_with_segments(**given: object) -> None:
 
 
 def _refuse_classes(chosen: Sequence[transports.Transport], congestion: str) -> None:
-    named = [one.name for one in chosen if one.place]
+    named = [one.name for one in chosen if one.is_class]
     if classes.place_of("congestion", congestion):
         named.append(congestion)
     if named:

@@ -14,6 +14,7 @@ cdef enum carrier_property:    # what it can do
     C_PORTS = 1 << 4           # without them ports of addresses are 0, and a host has one engine
 
 cdef enum:
+    CARRIER_CONTRACT = 1       # number of all that is here: another one, another layout (installed.py)
     QUOTED = 64                # bytes of a datagram that an ICMP error shows us
     MOST_PARTS = 4096          # iovecs of a batch
     C_DESCRIPTORS = 2          # IPv4, IPv6
@@ -58,6 +59,6 @@ cdef struct Carrier:           # each carrier's own structure begins with this
 
 cdef class CarrierHandle:      # a carrier, for Python: made by its module, given to a transport
     cdef Carrier *c
-    cdef readonly str name
+    cdef public str name       # what users call it, and HELLO does
     cdef bint used             # a transport frees the carrier
     cdef int hold(self, str name, Carrier *c) except -1    # NULL: MemoryError

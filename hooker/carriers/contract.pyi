@@ -1,2 +1,4 @@
+CONTRACT: int
+
 class CarrierHandle:
     name: str

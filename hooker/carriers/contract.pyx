@@ -1,5 +1,7 @@
 """A carrier as Python holds it: see contract.pxd."""
 
+CONTRACT = CARRIER_CONTRACT
+
 
 cdef class CarrierHandle:
     """A carrier that was made, and is in no transport yet or in one. `name`: as users say it."""

@@ -81,7 +81,7 @@ sockets_ops(&OPS)
 OPS.open, OPS.close, OPS.free = ip_open, ip_close, ip_free
 
 
-def make():
+def make(settings):
     """Raises MemoryError."""
     cdef CarrierHandle handle = CarrierHandle.__new__(CarrierHandle)
     cdef Carrier *c = <Carrier *>sockets_new(&OPS, open_family, C_ECN, 0, sizeof(Ip))

@@ -22,7 +22,7 @@ cdef CarrierOps OPS
 sockets_ops(&OPS)
 
 
-def make():
+def make(settings):
     """Raises MemoryError."""
     cdef CarrierHandle handle = CarrierHandle.__new__(CarrierHandle)
     cdef uint32_t properties = C_ECN | C_TRAINS | C_CHECKED | C_PORTS

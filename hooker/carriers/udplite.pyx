@@ -37,8 +37,10 @@ cdef CarrierOps OPS
 sockets_ops(&OPS)
 
 
-def make(uint16_t coverage):
-    """`coverage`: bytes of each of VTL's datagrams that the kernel's checksum covers. Raises MemoryError."""
+def make(settings):
+    """Parameter `coverage`: bytes of each datagram that the kernel's checksum covers; by default the
+    transport's headers. Raises MemoryError."""
+    cdef uint16_t coverage = settings.given.get("coverage", settings.headers)
     cdef CarrierHandle handle = CarrierHandle.__new__(CarrierHandle)
     cdef uint32_t properties = C_ECN | C_COVERAGE | C_PORTS
     cdef Carrier *c = <Carrier *>sockets_new(&OPS, open_family, properties, HEADER, sizeof(UdpLite))

@@ -132,8 +132,6 @@ cdef int why_down(down_reason reason) noexcept nogil:
     """Why there has never been an association."""
     if reason == DOWN_KEY:
         return WHY_KEY
-    if reason == DOWN_NAME:
-        return WHY_NAME
     return WHY_VERSION if reason == DOWN_VERSION else WHY_NO_ENGINE
 
 
@@ -154,6 +152,8 @@ cdef void peer_down(worker *w, Association *a, down_reason reason) noexcept nogi
         early_free(p.early)
     if reason == DOWN_PROTOTYPE:
         p.why = WHY_PROTOTYPE
+    elif reason == DOWN_NAME:
+        p.why = WHY_NAME        # found out by HELLO, so it was up
     else:
         p.why = 0 if p.up else why_down(reason)
     lent_end(p)

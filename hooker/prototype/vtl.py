@@ -181,7 +181,7 @@ class Relay:
 def _settings(job: Mapping[str, Any]) -> Settings:
     """With the users' classes in the place of names."""
     given = dict(job["settings"])
-    given["datagrams"] = tuple(given["datagrams"])
+    given["datagrams"], given["named"] = tuple(given["datagrams"]), tuple(given["named"])
     given["parameters"] = {int(number): values for number, values in given["parameters"].items()}
     directories = job["directories"]
     if "reliability" in job:

@@ -1,42 +1,31 @@
-"""Which module makes which transport, and what it is told.
+"""Transports by number: what makes each, and what it is told.
 
-A module has ``make(settings)``, which returns a ``Handle`` (``contract.pyx``). It is loaded when wanted.
+VTL, and segments as they are, go over a carrier: ``hooker.carriers.NAME``, or another package's. All others
+have a module of their own, ``hooker.transports.NAME``. Each has ``make(settings)``; it is loaded when wanted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
+from hooker import carriers
 from hooker.errors import ConfigurationError
 from hooker.transports import classes
 from hooker.transports.children import Plan, PrototypeError
 from hooker.transports.functions import Function, code, is_complete
-from hooker.transports.registry import PROTOTYPE
+from hooker.transports.registry import BY_TCP, NAMED, OWN, SEGMENT_HEADERS, VTL_OVER, Transport, numbered
 
 if TYPE_CHECKING:
+    from hooker.carriers.contract import CarrierHandle
     from hooker.transports.contract import Handle
 
 __all__ = ["Function", "PrototypeError", "Settings", "code", "is_complete", "make"]
 
-_MODULES = {  # by the transport's number in the TCP option
-    1: "hooker.transports.vtl_udp",
-    2: "hooker.transports.vtl_udplite",
-    4: "hooker.transports.vtl_ip",
-    5: "hooker.transports.bare_udp",
-    6: "hooker.transports.bare_udplite",
-    8: "hooker.transports.bare_ip",
-    9: "hooker.transports.sctp",
-    10: "hooker.transports.quic",
-    11: "hooker.transports.mptcp",
-    12: "hooker.transports.tcp",
-}
-
-_VTL = {1: "vtl", 2: "vtl+udplite", 4: "vtl+ip"}
-
 _SETTING = {"congestion": "congestion", "reliability": "functions"}  # that a class stands for
+VTL_HEADER = 20  # bytes
 BUDGET = 192 << 20  # bytes that peers may make an engine hold
 
 
@@ -50,7 +39,8 @@ class Settings:
     ``functions``: of associations that this engine begins, its own first; ``unrepaired``: peers may
     begin such as leave losses to the applications' TCPs. ``budget``: bytes that peers may make
     each transport hold, at most.
-    ``prototype``: name and place of a user's class that is a transport.
+    ``named``: name and place of the transport that has no number of its own: ``module:Class`` of a
+    user's, or a module that makes a carrier for VTL.
     """
 
     dead_after: float = 5.0
@@ -62,30 +52,62 @@ class Settings:
     functions: tuple[Function, ...] = (Function(),)
     unrepaired: bool = True
     budget: int = BUDGET
-    prototype: tuple[str, str] = ("", "")
+    named: tuple[str, str] = ("", "")
 
     def given(self, wire_id: int) -> Mapping[str, int]:
         return self.parameters.get(wire_id, {})
 
 
 def make(wire_id: int, settings: Settings) -> Handle:
-    """Raises ConfigurationError: there is none with this number, or it cannot be as ``settings`` wants it."""
-    if wire_id == PROTOTYPE and settings.prototype[0]:
-        return _prototype(settings)
-    if wire_id not in _MODULES:
+    """Raises ConfigurationError: there is none with this number, or it cannot be as ``settings`` wants it;
+    PrototypeError: what a user has named cannot be had."""
+    name, place = settings.named
+    if wire_id == NAMED and ":" in place:
+        return _prototype(name, place, settings)
+    if wire_id == NAMED and place:
+        return _vtl(name, wire_id, lambda: _anothers(name, place), settings)
+    transport = numbered(wire_id)
+    if transport is None or not transport.built:
         raise ConfigurationError(f"this engine has no transport with the number {wire_id}")
-    if wire_id in _VTL and (deciding := _deciding(settings)):
-        return _relay(wire_id, settings, deciding)
-    return cast("Handle", import_module(_MODULES[wire_id]).make(settings))
+    if transport.reliability == OWN:
+        return cast("Handle", import_module(f"hooker.transports.{transport.name}").make(settings))
+    if transport.reliability != BY_TCP:
+        return _vtl(transport.name, wire_id, lambda: _ours(transport, VTL_HEADER, settings), settings)
+    from hooker.transports import bare
+
+    return bare.make(transport.name, wire_id, _ours(transport, SEGMENT_HEADERS, settings), settings)
 
 
-def _prototype(settings: Settings) -> Handle:
+def _vtl(name: str, wire_id: int, carrier: Callable[[], CarrierHandle], settings: Settings) -> Handle:
+    """VTL over it; in the process of the users' classes that it asks, if there are any."""
+    if deciding := _deciding(settings):
+        return _relay(name, wire_id, settings, deciding)
+    from hooker.transports import vtl_over
+
+    return vtl_over.make(name, wire_id, carrier(), settings)
+
+
+def _ours(transport: Transport, headers: int, settings: Settings) -> CarrierHandle:
+    wanted = carriers.Settings(headers, settings.given(transport.wire_id))
+    return cast("CarrierHandle", import_module(f"hooker.carriers.{transport.carrier}").make(wanted))
+
+
+def _anothers(name: str, module: str) -> CarrierHandle:
+    """Raises PrototypeError, or ConfigurationError as its make() does."""
+    from hooker.carriers import installed
+
+    try:
+        return installed.make(name.removeprefix(VTL_OVER), module, carriers.Settings(VTL_HEADER))
+    except installed.Unfit as error:
+        raise PrototypeError(error.message, remedy=error.remedy) from None
+
+
+def _prototype(name: str, place: str, settings: Settings) -> Handle:
     """Raises PrototypeError: the class cannot be had."""
     from hooker.transports import named
 
-    name, place = settings.prototype
     plan = Plan(name, {"transport": place, "directories": classes.directories()})
-    return named.make(name, PROTOTYPE, plan, settings)
+    return named.make(name, NAMED, plan, settings)
 
 
 def _deciding(settings: Settings) -> dict[str, tuple[str, str]]:
@@ -102,12 +124,12 @@ def _deciding(settings: Settings) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _relay(wire_id: int, settings: Settings, deciding: dict[str, tuple[str, str]]) -> Handle:
+def _relay(name: str, wire_id: int, settings: Settings, deciding: dict[str, tuple[str, str]]) -> Handle:
     """VTL in a process with them. Raises PrototypeError: a class cannot be had."""
     from hooker.transports import named
 
     given: dict[str, Any] = asdict(settings)
-    del given["keys"], given["prototype"]
+    del given["keys"]
     for kind in deciding:
         del given[_SETTING[kind]]
     job = {
@@ -117,4 +139,4 @@ def _relay(wire_id: int, settings: Settings, deciding: dict[str, tuple[str, str]
         **{kind: list(named) for kind, named in deciding.items()},
     }
     names = ", ".join(name for name, _ in deciding.values())
-    return named.make(_VTL[wire_id], wire_id, Plan(names, job), settings, relays=True)
+    return named.make(name, wire_id, Plan(names, job), settings, relays=True)

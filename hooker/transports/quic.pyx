@@ -23,7 +23,7 @@ from hooker.transports.queues cimport *
 from hooker.transports.sources cimport FAIR_SOURCES, sources_init
 from hooker.vtl.api cimport iovec, vtl_datagram
 
-from hooker.carriers import udp
+from hooker.carriers import Settings as CarrierSettings, udp
 from hooker.transports import check_congestion
 from hooker.transports.quic_tls import derived
 
@@ -452,7 +452,7 @@ cdef int make_secrets(QuicTransport *t, keys) except -1:
 def make(settings):
     """Of no worker yet. Raises MemoryError; ConfigurationError for an unknown congestion controller."""
     cdef QuicHandle handle = QuicHandle.__new__(QuicHandle)
-    cdef CarrierHandle carrier = udp.make()
+    cdef CarrierHandle carrier = udp.make(CarrierSettings())
     cdef bytes text = b"quic"
     cdef QuicTransport *t
     congestion = check_congestion(settings.congestion)

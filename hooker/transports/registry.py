@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
+from types import ModuleType
+from typing import Any
 
 from hooker import checks
 from hooker.errors import ConfigurationError, HookerError
@@ -14,19 +17,11 @@ OFFER_MOST = 6  # that an option's list has room for: HK_OFFER_MOST
 WIRE_IDS = (1, 15)
 LEAST_DATAGRAM = 1200  # bytes, that each path of VTL's carries
 NOT_BUILT = "this version of Hooker does not have it"
-NEXT_PORT = {"quic"}  # transports that listen on the number behind the engine's
-SPACES = {  # what only one of those over these carriers can have
-    "tcp": "the TCP port",
-    "mptcp": "the TCP port",
-    "udp": "the UDP port",
-    "udplite": "the UDP-Lite port",
-    "dccp": "the DCCP port",
-    "ip": "IP protocol 253",
-}
-SEGMENT_OVERHEAD = {"udp": 52, "udplite": 56, "ip": 48}  # bytes in an IPv4 packet beside a segment's payload
+SEGMENT_HEADERS = 24  # bytes of a datagram beside a segment's payload
 UDP_HEADERS, TCP_HEADERS = 28, 40  # bytes, IPv4's included
+VTL_OVER = "vtl+"  # and the carrier's name
 SELECTIVE_REPEAT, BY_TCP, OWN = "selective-repeat", "none", "its own"
-PROTOTYPE = 13  # the number of all transports that users' classes make; their names tell them apart
+NAMED = 13  # all that users' classes and others' carriers make: their names tell them apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +33,8 @@ class Transport:
     applications' TCPs do) or "its own". ``probe`` raises HookerError if this machine lacks what it needs;
     ``built``: there is code for it. ``takes``: names of parameters, with the least and the greatest number
     that each may be; ``given``: those that a user has written behind the name. ``place``: of a user's class,
-    ``module:Class``.
+    ``module:Class``, or the module of another package's carrier. ``space``: what only one of a host's has.
+    ``overhead``: bytes of an IPv4 packet that are its carrier's.
     """
 
     name: str
@@ -51,6 +47,13 @@ class Transport:
     takes: tuple[tuple[str, int, int], ...] = ()
     given: tuple[tuple[str, int], ...] = ()
     place: str = ""
+    space: str = ""
+    overhead: int = 0
+
+    @property
+    def is_class(self) -> bool:
+        """Whether a user's class makes it."""
+        return ":" in self.place
 
     def __str__(self) -> str:
         """As users write it."""
@@ -112,6 +115,10 @@ def get(name: str) -> Transport:
         ) from None
 
 
+def numbered(wire_id: int) -> Transport | None:
+    return next((one for one in _registry.values() if one.wire_id == wire_id), None)
+
+
 def known() -> list[Transport]:
     """All of them, by their numbers."""
     return sorted(_registry.values(), key=lambda transport: transport.wire_id)
@@ -123,10 +130,9 @@ def names() -> list[str]:
 
 def name_of(wire_id: int) -> str:
     """For people; "" for 0, which is none."""
-    for transport in _registry.values():
-        if transport.wire_id == wire_id:
-            return transport.name
-    if wire_id == PROTOTYPE:
+    if transport := numbered(wire_id):
+        return transport.name
+    if wire_id == NAMED:
         return "prototype"
     return f"number {wire_id}" if wire_id else ""
 
@@ -183,7 +189,7 @@ def _meant(text: str) -> Transport:
     name, *parameters = text.split(":")
     if name not in _registry and (place := classes.place_of("transport", text)):
         return prototype(text, place)
-    transport = get(name)
+    transport = _over_anothers(name) or get(name)
     given: dict[str, int] = {}
     for parameter in parameters:
         key, _, value = parameter.partition("=")
@@ -201,12 +207,39 @@ def _meant(text: str) -> Transport:
 
 def prototype(name: str, place: str) -> Transport:
     """One that a user's class makes, at ``module:Class``."""
-    return Transport(name, PROTOTYPE, f"the class {place}", OWN, OWN, place=place)
+    return Transport(name, NAMED, f"the class {place}", OWN, OWN, place=place)
+
+
+def over(carrier: str, module: str) -> Transport:
+    """VTL over the carrier of another package."""
+
+    def probe() -> None:
+        carriers().check(module)
+
+    summary = f"vtl over the carrier of {module}"
+    return Transport(VTL_OVER + carrier, NAMED, summary, carrier, SELECTIVE_REPEAT, probe, place=module)
+
+
+def _over_anothers(name: str) -> Transport | None:
+    carrier = name.removeprefix(VTL_OVER)
+    if name in _registry or carrier == name:
+        return None
+    module = carriers().names().get(carrier)
+    return None if module is None else over(carrier, module)
+
+
+def carriers() -> ModuleType:
+    """Of other packages. They need the engine, and are looked for only where one is named."""
+    try:
+        return import_module("hooker.carriers.installed")
+    except ImportError as error:
+        raise ConfigurationError(f"the engine is not built: {error}", remedy="./dev build") from None
 
 
 def installed() -> list[Transport]:
-    """Those that installed packages offer (entry points of ``hooker.transports``)."""
-    return [prototype(name, place) for name, place in sorted(classes.installed("transport").items())]
+    """Those that installed packages offer (entry points of ``hooker.transports`` and ``hooker.carriers``)."""
+    made = [prototype(name, place) for name, place in sorted(classes.installed("transport").items())]
+    return made + [over(name, module) for name, module in sorted(carriers().names().items())]
 
 
 def _wrong(name: str, why: str) -> ConfigurationError:
@@ -225,13 +258,9 @@ def _why_not(
         return "" if same else f"the engine {'was' if among else 'is'} started with {opened}"
     if among is not None:
         return "the engine was started without it"
-    space = _space(transport)
-    before = next((one.name for one in [*beside, *taken] if space and _space(one) == space), "")
+    space = transport.space
+    before = next((one.name for one in [*beside, *taken] if space and one.space == space), "")
     return f"{before}, which is named before it, has {space}" if before else transport.available()[1]
-
-
-def _space(transport: Transport) -> str:
-    return "" if transport.name in NEXT_PORT else SPACES.get(transport.carrier, "")
 
 
 def _here() -> list[str]:
@@ -258,47 +287,83 @@ def segment_mtu(chosen: Sequence[Transport], datagram: int) -> int:
 
     ``datagram``: bytes of UDP's payload over IPv4 that the links carry. 0: none of them does that.
     """
-    more = [SEGMENT_OVERHEAD[one.carrier] for one in chosen if one.reliability == BY_TCP]
+    more = [one.overhead + SEGMENT_HEADERS for one in chosen if one.reliability == BY_TCP]
     return datagram + UDP_HEADERS - max(more) + TCP_HEADERS if more else 0
 
 
-VTL = register(
-    Transport("vtl", 1, "datagrams of our own: BBR or CUBIC, FEC, encryption", "udp", SELECTIVE_REPEAT)
+def _over_ours(
+    carrier: str,
+    summary: str,
+    *,
+    numbers: tuple[int, int],
+    space: str,
+    overhead: int,
+    probe: Probe,
+    vtl: str = "",
+    built: bool = True,
+    takes: tuple[tuple[str, int, int], ...] = (),
+) -> None:
+    """The two over ``hooker/carriers/CARRIER.pyx``: VTL, and one segment a datagram."""
+    name = vtl or VTL_OVER + carrier
+    both: dict[str, Any] = {
+        "probe": probe,
+        "built": built,
+        "takes": takes,
+        "space": space,
+        "overhead": overhead,
+    }
+    register(Transport(name, numbers[0], summary, carrier, SELECTIVE_REPEAT, **both))
+    register(Transport(carrier, numbers[1], "one segment a datagram", carrier, BY_TCP, **both))
+
+
+def _own(name: str, wire_id: int, summary: str, carrier: str, probe: Probe, space: str = "") -> None:
+    """One with a module of its own, ``hooker.transports.NAME``."""
+    register(Transport(name, wire_id, summary, carrier, OWN, probe, space=space))
+
+
+_over_ours(
+    "udp",
+    "datagrams of our own: BBR or CUBIC, FEC, encryption",
+    vtl="vtl",
+    numbers=(1, 5),
+    space="the UDP port",
+    overhead=28,
+    probe=sockets.udp,
 )
-register(
-    Transport(
-        "vtl+udplite",
-        2,
-        "vtl over udplite: how much the kernel's checksum covers can be set",
-        "udplite",
-        SELECTIVE_REPEAT,
-        sockets.udplite,
-        takes=(("coverage", 0, LEAST_DATAGRAM),),
-    )
+_over_ours(
+    "udplite",
+    "vtl over udplite: how much the kernel's checksum covers can be set",
+    numbers=(2, 6),
+    space="the UDP-Lite port",
+    overhead=32,
+    probe=sockets.udplite,
+    takes=(("coverage", 0, LEAST_DATAGRAM),),
 )
-register(Transport("vtl+dccp", 3, "vtl over dccp", "dccp", SELECTIVE_REPEAT, sockets.dccp, built=False))
-register(
-    Transport("vtl+ip", 4, "vtl over IP itself, protocol 253: no ports", "ip", SELECTIVE_REPEAT, sockets.raw)
+_over_ours(
+    "dccp",
+    "vtl over dccp",
+    numbers=(3, 7),
+    space="the DCCP port",
+    overhead=0,
+    probe=sockets.dccp,
+    built=False,
 )
-for _name, _id, _probe, _built in (
-    ("udp", 5, sockets.udp, True),
-    ("udplite", 6, sockets.udplite, True),
-    ("dccp", 7, sockets.dccp, False),
-    ("ip", 8, sockets.raw, True),
-):
-    _takes = (("coverage", 0, LEAST_DATAGRAM),) if _name == "udplite" else ()
-    register(Transport(_name, _id, "one segment a datagram", _name, BY_TCP, _probe, _built, _takes))
-for _name, _id, _summary, _carrier, _probe, _built in (
-    ("sctp", 9, "one association for a pair of hosts", "sctp", sockets.sctp, True),
-    ("quic", 10, "one connection for a pair of hosts, encrypted", "udp", sockets.quic, True),
-    (
-        "mptcp",
-        11,
-        "one connection for a pair of hosts, over all of their paths",
-        "mptcp",
-        sockets.mptcp,
-        True,
-    ),
-    ("tcp", 12, "one connection for a pair of hosts", "tcp", sockets.tcp, True),
-):
-    register(Transport(_name, _id, _summary, _carrier, OWN, _probe, _built))
+_over_ours(
+    "ip",
+    "vtl over IP itself, protocol 253: no ports",
+    numbers=(4, 8),
+    space="IP protocol 253",
+    overhead=24,
+    probe=sockets.raw,
+)
+_own("sctp", 9, "one association for a pair of hosts", "sctp", sockets.sctp)
+_own("quic", 10, "one connection for a pair of hosts, encrypted", "udp", sockets.quic)  # on the next UDP port
+_own(
+    "mptcp",
+    11,
+    "one connection for a pair of hosts, over all of their paths",
+    "mptcp",
+    sockets.mptcp,
+    "the TCP port",
+)
+_own("tcp", 12, "one connection for a pair of hosts", "tcp", sockets.tcp, "the TCP port")

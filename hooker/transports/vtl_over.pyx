@@ -2,9 +2,9 @@
 
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 from hooker.carriers.contract cimport *
-from hooker.flow.messages cimport MESSAGE_FINE, Message
+from hooker.flow.messages cimport MESSAGE_FINE, MSG_HELLO, Message
 from hooker.includes.clock cimport clock_ns
 from hooker.includes.linux cimport EMSGSIZE, EPOLLERR, EPOLLIN, errno
 from hooker.transports.contract cimport *
@@ -38,6 +38,7 @@ cdef enum:
     OPTIONS = 64               # bytes
     OPTION_TRANSPORT = 1
     OPTION_CARRIER = 2
+    CLOSE_CARRIER = 1          # why we close: the peer has another carrier by the same number
 
 cdef extern from "<sys/random.h>" nogil:
     ssize_t getrandom(void *buf, size_t n, unsigned int flags)
@@ -125,6 +126,8 @@ cdef void cb_assoc_up(void *ctx, vtl_assoc *a) noexcept nogil:
 cdef down_reason why_down(uint32_t reason) noexcept nogil:
     if reason == VTL_DOWN_KEY:
         return DOWN_KEY
+    if reason == CLOSE_CARRIER:
+        return DOWN_NAME
     if reason == VTL_DOWN_VERSION:
         return DOWN_VERSION
     if reason == VTL_DOWN_TIMEOUT:
@@ -166,12 +169,32 @@ cdef void cb_hole(void *ctx, vtl_assoc *a, const vtl_block *b) noexcept nogil:
     t.base.sink.hole(t.base.sink.ctx, &k.base, &m)
 
 
+cdef const uint8_t *option_of(const uint8_t *p, size_t n, uint8_t kind) noexcept nogil:
+    """HELLO's option of that kind, at its length; NULL: there is none."""
+    while n >= 2 and n - 2 >= p[1]:
+        if p[0] == kind:
+            return p + 1
+        n -= 2 + p[1]
+        p += 2 + p[1]
+    return NULL
+
+
+cdef bint has_other_carrier(const VtlTransport *t, const Message *m) noexcept nogil:
+    """HELLO says so. Carriers without a number of their own are told apart by their names."""
+    cdef const uint8_t *theirs = option_of(m.data, m.data_n, OPTION_CARRIER)
+    cdef const uint8_t *ours = option_of(t.base.options, t.base.options_n, OPTION_CARRIER)
+    return theirs != NULL and (theirs[0] != ours[0] or memcmp(theirs, ours, 1 + ours[0]) != 0)
+
+
 cdef void cb_message(void *ctx, vtl_assoc *a, const uint8_t *p, size_t n) noexcept nogil:
     cdef VtlTransport *t = <VtlTransport *>ctx
     cdef VtlAssociation *k = known(t, a)
     cdef Message m
     if k == NULL or message_of_control(p, n, &m) != MESSAGE_FINE:
         t.base.bad_messages += 1
+        return
+    if m.type == MSG_HELLO and has_other_carrier(t, &m):
+        vtl_close(a, CLOSE_CARRIER, 0)
         return
     t.base.sink.message(t.base.sink.ctx, &k.base, &m, False)
 

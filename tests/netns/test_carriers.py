@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support import PLAIN
 
-from hooker.carriers import ip, udp, udplite
+from hooker.carriers import Settings, ip, udp, udplite
 from hooker.carriers.face import Lone
 from hooker.control import netns
 from hooker.lab import INTERFACE, Lab
@@ -22,7 +22,8 @@ from hooker.lab import Host as LabHost
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(PLAIN, reason="needs no applications")]
 ECN, TRAINS, CHECKED, COVERAGE, PORTS = (1 << n for n in range(5))
-MAKERS: dict[str, Callable[[], Any]] = {"udp": udp.make, "udplite": lambda: udplite.make(20), "ip": ip.make}
+MAKERS: dict[str, Callable[[Settings], Any]] = {"udp": udp.make, "udplite": udplite.make, "ip": ip.make}
+WITH_HEADERS = Settings(20)  # bytes, VTL's
 MTU = 1500
 EVERY = [*MAKERS]
 UNPROTECTED = ["udplite", "ip"]
@@ -50,13 +51,13 @@ def family(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def opened(host: LabHost, name: str, port: int = 0) -> Lone:
-    return netns.call(host.netns, lambda: Lone(MAKERS[name](), port))
+def opened(host: LabHost, name: str, port: int = 0, settings: Settings = WITH_HEADERS) -> Lone:
+    return netns.call(host.netns, lambda: Lone(MAKERS[name](settings), port))
 
 
 class Pair:
-    def __init__(self, lab: Lab, name: str, family: str) -> None:
-        self.a, self.b = opened(lab.a, name), opened(lab.b, name)
+    def __init__(self, lab: Lab, name: str, family: str, settings: Settings = WITH_HEADERS) -> None:
+        self.a, self.b = (opened(host, name, settings=settings) for host in (lab.a, lab.b))
         self.from_, self.to = packed(getattr(lab.a, family)), packed(getattr(lab.b, family))
         self.port = self.b.port if self.b.properties & PORTS else 0
 
@@ -213,9 +214,9 @@ def test_its_sockets_are_marked_as_ours(lab: Lab, name: str) -> None:
 
 def test_one_that_was_never_opened_is_freed(name: str) -> None:
     for _ in range(100):
-        assert MAKERS[name]().name == name
+        assert MAKERS[name](WITH_HEADERS).name == name
     with pytest.raises(ValueError, match="goes to one"):
-        handle = MAKERS[name]()
+        handle = MAKERS[name](WITH_HEADERS)
         Lone(handle).close()
         Lone(handle)
 
@@ -231,9 +232,9 @@ def sent_by_hand(lab: Lab, packet: bytes) -> None:
         raw.sendto(packet, (lab.b.v4, 0))
 
 
-def captured(lab: Lab, name: str, data: bytes) -> bytes:
+def captured(lab: Lab, name: str, data: bytes, settings: Settings = WITH_HEADERS) -> bytes:
     """The IPv4 packet that carries a datagram."""
-    made = Pair(lab, name, "v4")
+    made = Pair(lab, name, "v4", settings)
     tap = netns.call(
         lab.b.netns, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
     )
@@ -273,14 +274,11 @@ def test_no_damaged_byte_comes_through(lab: Lab, name: str) -> None:
 @pytest.mark.parametrize(("coverage", "damaged"), [(0, 300), (20, 280), (200, 100), (1200, 0)])
 def test_the_kernel_drops_what_is_damaged_within_the_coverage(lab: Lab, coverage: int, damaged: int) -> None:
     data = random.Random(2).randbytes(300)
-    MAKERS["udplite"] = lambda: udplite.make(coverage)
-    try:
-        packet = captured(lab, "udplite", data)
-        b = opened(lab.b, "udplite", struct.unpack("!H", packet[22:24])[0])
-        for at in range(28, 328):
-            sent_by_hand(lab, packet[:at] + bytes([packet[at] ^ 0x10]) + packet[at + 1 :])
-        assert heard(b, 1, 0.3) == []
-        assert b.counters()["damaged"] == damaged
-        b.close()
-    finally:
-        MAKERS["udplite"] = lambda: udplite.make(20)
+    settings = Settings(20, {"coverage": coverage})
+    packet = captured(lab, "udplite", data, settings)
+    b = opened(lab.b, "udplite", struct.unpack("!H", packet[22:24])[0], settings)
+    for at in range(28, 328):
+        sent_by_hand(lab, packet[:at] + bytes([packet[at] ^ 0x10]) + packet[at + 1 :])
+    assert heard(b, 1, 0.3) == []
+    assert b.counters()["damaged"] == damaged
+    b.close()

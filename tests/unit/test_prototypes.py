@@ -31,7 +31,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def lone(name: str, port: int = 0, **settings: Any) -> Lone:
     (chosen,) = transports.choose(name).taken
-    return Lone(make(13, Settings(prototype=(chosen.name, chosen.place), **settings)), port)
+    return Lone(make(13, Settings(named=(chosen.name, chosen.place), **settings)), port)
 
 
 class Pair:
