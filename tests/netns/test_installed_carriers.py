@@ -90,3 +90,13 @@ def test_the_same_by_another_name_is_plain_tcp(installation: Path) -> None:
             client.stop()
             server.stop()
             print(client.tail(), server.tail())
+
+
+@pytest.mark.soak
+def test_vtl_in_a_process_with_a_class_has_it_too(
+    installation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOOKER_PATH", str(ROOT / "examples"))
+    options = ("--transport", "vtl+unchecked", "--congestion", "gentle:Gentle")
+    with Lab() as lab, Pair.open(lab, options=options, kind="segments") as pair:
+        transfer(pair, 7903, tmp_path / "go")
