@@ -25,6 +25,7 @@ from typing import Any
 from hooker import trust
 from hooker.control import janitor
 from hooker.control.janitor import Janitor, Undo
+from hooker.control.question import Question, ask
 from hooker.control.rundir import ENVIRONMENT, run_directory
 from hooker.errors import ConfigurationError, HookerError
 
@@ -36,10 +37,7 @@ SILENCE = 0.2  # s, until a client that says nothing is answered
 REQUEST_TIMEOUT = 1.0  # s, for all of a request; a client that is slower holds up the others so long
 MAX_REQUEST = 4096  # bytes
 SEND_TIMEOUT = 1.0  # s, for one reply; a client that does not read holds up the others so long
-QUERY_TIMEOUT = 3.0  # s, for an engine to answer
-LAST_MOMENT = 0.05  # s that each has, whatever the others took
-REPLY_TIMEOUT = 30.0  # s, for all of its answer
-MAX_REPLY = 64 << 20  # bytes
+CONNECT_TIMEOUT = 3.0  # s
 
 
 class ControlServer:
@@ -180,22 +178,19 @@ def answers() -> tuple[list[Snapshot], dict[int, str]]:
     """
     found: list[Snapshot] = []
     silent: dict[int, str] = {}
-    until = time.monotonic() + QUERY_TIMEOUT
     with contextlib.ExitStack() as stack:
-        asked = []
-        for pid, path in _sockets():
-            client = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-            asked.append((pid, path, client, _asked(client, path, {}, until)))
-        for pid, path, client, error in asked:
-            reply = error or _reply_to(client, until)
+        questions = [stack.enter_context(Question(pid, path, {})) for pid, path in _sockets()]
+        ask(questions)
+        for question in questions:
+            reply = question.answer
             if isinstance(reply, ConnectionRefusedError):
-                path.unlink(missing_ok=True)  # nobody listens: its process is dead
-            elif isinstance(reply, Exception):
-                silent[pid] = _why(reply)
+                question.path.unlink(missing_ok=True)  # nobody listens: its process is dead
+            elif not isinstance(reply, dict):
+                silent[question.pid] = question.why()
             elif "engine" in reply:
                 found.append(reply)
             else:
-                silent[pid] = str(reply.get("error", "it gives no snapshot"))
+                silent[question.pid] = str(reply.get("error", "it gives no snapshot"))
     return found, silent
 
 
@@ -212,10 +207,10 @@ def change(pid: int, settings: dict[str, Any]) -> Snapshot:
     for found, path in _sockets():
         if found != pid:
             continue
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-            until = time.monotonic() + QUERY_TIMEOUT
-            reply = _asked(client, path, {"set": settings}, until) or _reply_to(client, until)
-        if isinstance(reply, Exception):
+        with Question(pid, path, {"set": settings}) as question:
+            ask([question])
+        reply = question.answer
+        if not isinstance(reply, dict):
             break
         if "error" in reply:
             raise ConfigurationError(str(reply["error"]), remedy=str(reply.get("remedy", "")))
@@ -267,62 +262,9 @@ def _is_own_socket(path: Path) -> bool:
 
 def _answers(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(QUERY_TIMEOUT)
+        client.settimeout(CONNECT_TIMEOUT)
         try:
             client.connect(str(path))
         except OSError:
             return False
     return True
-
-
-def _asked(client: socket.socket, path: Path, request: dict[str, Any], until: float) -> OSError | None:
-    """What went wrong. Where many ask at a time there is room in a moment."""
-    while True:
-        try:
-            client.settimeout(max(LAST_MOMENT, until - time.monotonic()))
-            client.connect(str(path))
-            client.sendall(json.dumps(request).encode() + b"\n")
-        except BlockingIOError as error:
-            if time.monotonic() > until:
-                return error
-            time.sleep(LAST_MOMENT)
-        except OSError as error:
-            return error
-        else:
-            return None
-
-
-def _reply_to(client: socket.socket, until: float) -> Snapshot | Exception:
-    """It begins until then, or not at all."""
-    try:
-        client.settimeout(max(LAST_MOMENT, until - time.monotonic()))
-        return _read(client)
-    except (OSError, ValueError) as error:
-        return error
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return f"it is busy: no answer within {QUERY_TIMEOUT:g} s"
-    if isinstance(error, BlockingIOError):
-        return "it is busy: too many ask"
-    return "it is closing, or its answer cannot be read"
-
-
-def _read(client: socket.socket) -> Snapshot:
-    """Raises OSError, ValueError."""
-    parts: list[bytes] = []
-    size = 0
-    until = time.monotonic() + REPLY_TIMEOUT
-    while chunk := client.recv(65536):
-        client.settimeout(QUERY_TIMEOUT)
-        if time.monotonic() > until:
-            raise TimeoutError
-        parts.append(chunk)
-        size += len(chunk)
-        if size > MAX_REPLY:
-            raise ValueError("too long")
-    reply = json.loads(b"".join(parts))
-    if not isinstance(reply, dict):
-        raise ValueError("no object")
-    return reply

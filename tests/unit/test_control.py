@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import resource
+import signal
 import socket
 import stat
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from hooker.control import question
 from hooker.control import status_socket as control
 from hooker.control.status_socket import ControlServer, change, snapshots
 from hooker.errors import ConfigurationError
@@ -82,7 +84,7 @@ def test_a_dead_socket_with_this_processs_pid_is_replaced(run_dir: Path) -> None
 def test_an_engine_that_cannot_answer_does_not_hide_the_others(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "QUERY_TIMEOUT", 0.2)
+    monkeypatch.setattr(question, "STANDSTILL", 0.2)
     run_dir.mkdir()
     (run_dir / "notes.txt").touch()
     with socket.socket(socket.AF_UNIX) as mute, ControlServer(snapshot):
@@ -96,7 +98,7 @@ def test_an_engine_that_cannot_answer_does_not_hide_the_others(
 
 def test_engines_are_asked_at_once(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever one takes, it takes only once; who has all its askers waiting is named as well."""
-    monkeypatch.setattr(control, "QUERY_TIMEOUT", 0.5)
+    monkeypatch.setattr(question, "STANDSTILL", 0.5)
     run_dir.mkdir()
     with contextlib.ExitStack() as stack:
         for pid in range(1, 9):
@@ -109,6 +111,57 @@ def test_engines_are_asked_at_once(run_dir: Path, monkeypatch: pytest.MonkeyPatc
         assert time.monotonic() - began < 2
     assert (found, list(silent)) == ([], list(range(1, 9)))
     assert silent[1] == "it is busy: too many ask"
+
+
+def burn(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+def test_an_engine_that_is_slow_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(question, "STANDSTILL", 0.2)
+
+    def slow() -> dict[str, Any]:
+        burn(1.0)
+        return snapshot()
+
+    with ControlServer(slow):
+        assert snapshots() == [snapshot()]
+
+
+SILENT = """
+import time
+from hooker.control.status_socket import ControlServer
+def never():
+    while True: pass
+with ControlServer(never):
+    print(flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("how", "limit"), [("stopped", "STANDSTILL"), ("spins", "PATIENCE")])
+def test_an_engine_that_never_answers_is_waited_for_that_long(
+    how: str, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that does nothing, and one that is at work."""
+    monkeypatch.setattr(question, limit, 0.5)
+    child = subprocess.Popen([sys.executable, "-c", SILENT], stdout=subprocess.PIPE)
+    try:
+        assert child.stdout
+        child.stdout.readline()
+        if how == "stopped":
+            child.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        found, silent = control.answers()
+        assert 0.5 <= time.monotonic() - began < 10
+    finally:
+        child.kill()
+        child.wait()
+    assert (found, list(silent)) == ([], [child.pid])
+    assert silent[child.pid].startswith("it is busy, or stands still: no answer within")
 
 
 def test_many_askers_are_all_answered() -> None:
@@ -126,7 +179,7 @@ def test_many_askers_are_all_answered() -> None:
 def test_an_engine_that_answers_without_end_does_not_hide_the_others(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "REPLY_TIMEOUT", 0.3)
+    monkeypatch.setattr(question, "REPLY_TIMEOUT", 0.3)
     run_dir.mkdir(mode=0o700)
     ended = threading.Event()
 
