@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from dataclasses import dataclass
 from hooker.errors import KernelError
 
 SYS_BPF = {"x86_64": 321, "aarch64": 280}
-MAP_CREATE, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, PROG_LOAD = 0, 1, 2, 5  # enum bpf_cmd
+MAP_CREATE, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_DELETE_ELEM, PROG_LOAD = 0, 1, 2, 3, 5  # enum bpf_cmd
+PROG_TEST_RUN = 10
 PROG_ATTACH, OBJ_GET_INFO_BY_FD, BTF_LOAD, BTF_GET_FD_BY_ID, LINK_CREATE = 8, 15, 18, 19, 28
 PERCPU_ARRAY = 6  # enum bpf_map_type
 SOCKET_FILTER, SCHED_CLS, CGROUP_SKB, SOCK_OPS, SK_MSG, CGROUP_SOCKOPT = (
@@ -25,6 +27,7 @@ MAP_TYPES = {"array": 2, "lpm_trie": 11, "sockhash": 18, "ringbuf": 27}  # enum 
 F_NO_PREALLOC, F_MMAPABLE = 1, 1024
 CGROUP_INET_EGRESS, CGROUP_SOCK_OPS, SK_MSG_VERDICT = 1, 3, 7  # enum bpf_attach_type
 CGROUP_GETSOCKOPT, CGROUP_SETSOCKOPT = 21, 22
+XDP, XDP_ATTACH, F_XDP_HAS_FRAGS = 6, 37, 1 << 5  # program type, attach type, flag of a program
 INSTRUCTION_SIZE = 8  # bytes, of struct bpf_insn
 LOG_SIZE = 1 << 20  # bytes of what the verifier says
 
@@ -95,6 +98,20 @@ class _Load(ctypes.Structure):
         ("prog_ifindex", ctypes.c_uint32),
         ("expected_attach_type", ctypes.c_uint32),
         ("rest", ctypes.c_uint8 * 56),
+    ]
+
+
+class _TestRun(ctypes.Structure):
+    _fields_ = [
+        ("prog_fd", ctypes.c_uint32),
+        ("retval", ctypes.c_uint32),
+        ("data_size_in", ctypes.c_uint32),
+        ("data_size_out", ctypes.c_uint32),
+        ("data_in", ctypes.c_uint64),
+        ("data_out", ctypes.c_uint64),
+        ("repeat", ctypes.c_uint32),
+        ("duration", ctypes.c_uint32),
+        ("rest", ctypes.c_uint8 * 80),
     ]
 
 
@@ -210,6 +227,24 @@ def lookup(map_fd: int, key: bytes, size: int) -> bytes:
     return v.raw
 
 
+def delete(map_fd: int, key: bytes) -> None:
+    """Remove one element, if it is there."""
+    k = ctypes.create_string_buffer(key, len(key))
+    try:
+        _bpf(MAP_DELETE_ELEM, _Element(map_fd, 0, ctypes.addressof(k)), "cannot delete from a map")
+    except KernelError as error:
+        if error.errno != errno.ENOENT:
+            raise
+
+
+def try_packet(program: int, packet: bytes, repeat: int = 1) -> tuple[int, bytes, int]:
+    """Run a program on a frame (BPF_PROG_TEST_RUN): its verdict, the frame afterwards, ns a run."""
+    data, out = ctypes.create_string_buffer(packet, len(packet)), ctypes.create_string_buffer(len(packet))
+    run = _TestRun(program, 0, len(packet), len(out), ctypes.addressof(data), ctypes.addressof(out), repeat)
+    _bpf(PROG_TEST_RUN, run, "cannot try a program")
+    return run.retval, out.raw[: run.data_size_out], run.duration
+
+
 def make_map(name: str, of: MapInfo) -> int:
     """A map's file descriptor."""
     wanted = _MapCreate(of.kind, of.key_size, of.value_size, of.entries, of.flags)
@@ -218,7 +253,9 @@ def make_map(name: str, of: MapInfo) -> int:
     return _bpf(MAP_CREATE, wanted, f"cannot make the map {name}")
 
 
-def load_program(name: str, kind: int, code: bytes, licence: str, attach_type: int = 0) -> int:
+def load_program(
+    name: str, kind: int, code: bytes, licence: str, attach_type: int = 0, flags: int = 0
+) -> int:
     """A program's file descriptor. Raises KernelError, with the last thing that the verifier said."""
     instructions = ctypes.create_string_buffer(code, len(code))
     terms = ctypes.create_string_buffer(licence.encode())
@@ -226,6 +263,7 @@ def load_program(name: str, kind: int, code: bytes, licence: str, attach_type: i
         kind, len(code) // INSTRUCTION_SIZE, ctypes.addressof(instructions), ctypes.addressof(terms)
     )
     wanted.prog_name, wanted.expected_attach_type = name.encode()[:15], attach_type
+    wanted.prog_flags = flags
     try:
         return _bpf(PROG_LOAD, wanted, f"the kernel refused program {name}")
     except KernelError as error:

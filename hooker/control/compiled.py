@@ -33,7 +33,7 @@ INSTRUCTION = struct.Struct("<BBhi")  # struct bpf_insn: code, registers, offset
 LD_IMM64, CALL = 0x18, 0x85
 PSEUDO_MAP_FD = 1
 QUIET = "-Wno-macro-redefined"
-_INCLUDE = re.compile(r'#include "([\w.]+)"')
+_INCLUDE = re.compile(r'#include "([\w./]+)"')
 
 
 @dataclass(frozen=True, slots=True)
