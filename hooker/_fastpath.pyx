@@ -604,6 +604,22 @@ cdef class Worker:
         let_go(&self.w)
         lock_give(&self.w.lock)
 
+    def attach(self, uint8_t wire_id, uint32_t ifindex, uint32_t queue):
+        """Of what an XDP program leads to it of this queue, the transport with that number hears: a descriptor for the program's
+        map, the transport's own. Raises OSError."""
+        cdef worker *w = &self.w
+        cdef int r = -EOPNOTSUPP
+        cdef uint32_t i
+        with nogil:
+            lock_take(&w.lock)
+            for i in range(w.transport_n):
+                if w.transports[i].wire_id == wire_id and w.transports[i].ops.attach != NULL:
+                    r = w.transports[i].ops.attach(w.transports[i], ifindex, queue)
+            lock_give(&w.lock)
+        if r < 0:
+            raise OSError(-r, os.strerror(-r))
+        return r
+
     def forget(self):
         """In a forked child: close its copies of descriptors."""
         close_files(&self.w)

@@ -17,7 +17,7 @@ cdef enum:
     CARRIER_CONTRACT = 1       # number of all that is here: another one, another layout (installed.py)
     QUOTED = 64                # bytes of a datagram that an ICMP error shows us
     MOST_PARTS = 4096          # iovecs of a batch
-    C_DESCRIPTORS = 2          # IPv4, IPv6
+    C_DESCRIPTORS = 3          # IPv4, IPv6, queues of interfaces
 
 cdef struct Carrier
 
@@ -45,6 +45,9 @@ cdef struct CarrierOps:
     bint (*split)(Carrier *c, int train, uint32_t *offset, Datagram *out) noexcept nogil
     # Index of the first datagram that was not sent: the socket is full. What the path refuses counts as sent.
     uint32_t (*send)(Carrier *c, vtl_batch *b, uint32_t first) noexcept nogil
+    # What an XDP program leads to it of this queue of an interface is received, too: by a descriptor for that
+    # program's map, which stays the carrier's; or -errno. NULL: a carrier that cannot.
+    int (*attach)(Carrier *c, uint32_t ifindex, uint32_t queue) noexcept nogil
     # errno of an ICMP error; EMSGSIZE: nothing new; 0: none
     int (*error)(Carrier *c, int which, PathError *out) noexcept nogil
 

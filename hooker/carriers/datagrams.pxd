@@ -1,10 +1,11 @@
 # What carriers of datagrams have in common: one socket for each family, and batches out and in.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from hooker.carriers.contract cimport Carrier, CarrierOps
+from hooker.carriers.contract cimport Carrier, CarrierOps, Datagram
 from hooker.includes.linux cimport iovec, mmsghdr, sockaddr_storage
 
 cdef enum:
+    FAMILIES = 2                 # IPv4, IPv6
     RX_BUFFERS = 32              # datagram trains of one recvmmsg
     RX_SIZE = 65536              # bytes: the largest train GRO makes
     TX_TRAINS = 64               # of one sendmmsg
@@ -18,7 +19,7 @@ ctypedef int (*open_one)(Carrier *c, int family, uint16_t port) noexcept nogil
 cdef struct Sockets:
     Carrier base
     open_one one
-    int fd[2]                    # IPv4, IPv6
+    int fd[FAMILIES]
     bint headers                 # what comes by IPv4 begins with its header
     bint blocked                 # the last send found the socket full
     uint8_t *rx_memory
@@ -46,3 +47,6 @@ cdef int bind_socket(int fd, int family, uint16_t port) noexcept nogil        # 
 cdef int sockets_open(Carrier *c, uint16_t port, uint16_t *bound) noexcept nogil
 cdef void sockets_close(Carrier *c) noexcept nogil
 cdef void sockets_free(Carrier *c) noexcept nogil
+cdef int sockets_receive(Carrier *c, int which) noexcept nogil
+cdef bint sockets_split(Carrier *c, int train, uint32_t *offset, Datagram *out) noexcept nogil
+cdef bint is_whole(uint8_t *data, uint32_t *size) noexcept nogil    # its checksum is right; size without it

@@ -122,7 +122,7 @@ cdef int sockets_open(Carrier *c, uint16_t port, uint16_t *bound) noexcept nogil
 cdef void sockets_close(Carrier *c) noexcept nogil:
     cdef Sockets *s = S(c)
     cdef int i
-    for i in range(2):
+    for i in range(FAMILIES):
         if s.fd[i] >= 0:
             close(s.fd[i])
             s.fd[i] = -1
@@ -137,7 +137,7 @@ cdef void sockets_free(Carrier *c) noexcept nogil:
 
 
 cdef int sockets_descriptor(const Carrier *c, int which) noexcept nogil:
-    return (<const Sockets *>c).fd[which]
+    return (<const Sockets *>c).fd[which] if which < FAMILIES else -1
 
 
 # ---- receive -----------------------------------------------------------------------------------------
@@ -387,6 +387,8 @@ cdef int sockets_error(Carrier *c, int which, PathError *out) noexcept nogil:
     cdef cmsghdr *cm
     cdef sock_extended_err *ee
     cdef ssize_t n
+    if which >= FAMILIES:
+        return 0
     memset(&m, 0, sizeof(m))
     iov.iov_base = out.quoted
     iov.iov_len = sizeof(out.quoted)

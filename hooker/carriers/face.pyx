@@ -6,7 +6,7 @@ Addresses are of 16 bytes, IPv4 as ::ffff:a.b.c.d.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
 from hooker.carriers.contract cimport *
-from hooker.includes.linux cimport EMSGSIZE, iovec
+from hooker.includes.linux cimport EMSGSIZE, EOPNOTSUPP, iovec
 from hooker.vtl.api cimport vtl_batch, vtl_datagram
 
 import os
@@ -48,6 +48,13 @@ cdef class Lone:
 
     def descriptors(self):
         return [self.c.ops.descriptor(self.c, which) for which in range(C_DESCRIPTORS)]
+
+    def attach(self, uint32_t ifindex, uint32_t queue=0):
+        """Receives what an XDP program leads here of it, too; a descriptor for its map. Raises OSError."""
+        cdef int r = self.c.ops.attach(self.c, ifindex, queue) if self.c.ops.attach != NULL else -EOPNOTSUPP
+        if r < 0:
+            raise OSError(-r, os.strerror(-r))
+        return r
 
     def send(self, list datagrams not None, uint8_t ecn=0, uint32_t parts=1):
         """A batch of (address, port, bytes), each cut into so many parts; how many have gone."""

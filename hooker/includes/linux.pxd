@@ -19,6 +19,8 @@ cdef extern from "<errno.h>" nogil:
         ENFILE
         ENOBUFS
         ENOMEM
+        ENXIO
+        EOPNOTSUPP
 
 cdef extern from "<unistd.h>" nogil:
     int close(int fd)

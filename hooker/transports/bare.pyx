@@ -11,7 +11,7 @@ from libc.string cimport memcpy, memset
 from hooker.carriers.contract cimport *
 from hooker.flow.messages cimport MAX_CONTROL, MSG_HELLO, Message, write_message
 from hooker.includes.clock cimport clock_ns
-from hooker.includes.linux cimport EMSGSIZE, EPOLLERR, EPOLLIN, errno, iovec
+from hooker.includes.linux cimport EMSGSIZE, EOPNOTSUPP, EPOLLERR, EPOLLIN, errno, iovec
 from hooker.includes.timers cimport timers_free, timers_next, timers_reserve
 from hooker.transports.bare_life cimport *
 from hooker.transports.bare_out cimport bare_build
@@ -66,6 +66,11 @@ cdef int ba_open(Transport *t, uint16_t port, uint16_t *bound) noexcept nogil:
             c.ops.close(c)
             return r
     return r
+
+
+cdef int ba_attach(Transport *t, uint32_t ifindex, uint32_t queue) noexcept nogil:
+    cdef Carrier *c = T(t).carrier
+    return c.ops.attach(c, ifindex, queue) if c.ops.attach != NULL else -EOPNOTSUPP
 
 
 cdef void take_path_errors(BareTransport *t, int which, uint64_t now) noexcept nogil:
@@ -315,6 +320,7 @@ cdef void ba_report(Channel *c) noexcept nogil:
 cdef TransportOps OPS
 OPS.open = ba_open
 OPS.ready = ba_ready
+OPS.attach = ba_attach
 OPS.catch_up = ba_catch_up
 OPS.deadline = ba_deadline
 OPS.on_time = ba_on_time

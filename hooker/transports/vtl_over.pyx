@@ -6,7 +6,7 @@ from libc.string cimport memcmp, memcpy, memset
 from hooker.carriers.contract cimport *
 from hooker.flow.messages cimport MESSAGE_FINE, MSG_HELLO, Message
 from hooker.includes.clock cimport clock_ns
-from hooker.includes.linux cimport EMSGSIZE, EPOLLERR, EPOLLIN, errno
+from hooker.includes.linux cimport EMSGSIZE, EOPNOTSUPP, EPOLLERR, EPOLLIN, errno
 from hooker.transports.contract cimport *
 from hooker.transports.vtl cimport (
     message_of_block, message_of_control, say_message, send_message, write_report,
@@ -267,6 +267,11 @@ cdef int vu_open(Transport *t, uint16_t port, uint16_t *bound) noexcept nogil:
     return r
 
 
+cdef int vu_attach(Transport *t, uint32_t ifindex, uint32_t queue) noexcept nogil:
+    cdef Carrier *c = T(t).carrier
+    return c.ops.attach(c, ifindex, queue) if c.ops.attach != NULL else -EOPNOTSUPP
+
+
 cdef void take_path_errors(VtlTransport *t, int which, uint64_t now) noexcept nogil:
     cdef PathError e
     cdef int i, err
@@ -512,6 +517,7 @@ cdef bint vu_at_rest(const Channel *c) noexcept nogil:
 cdef TransportOps OPS
 OPS.open = vu_open
 OPS.ready = vu_ready
+OPS.attach = vu_attach
 OPS.catch_up = vu_catch_up
 OPS.deadline = vu_deadline
 OPS.on_time = vu_on_time

@@ -144,7 +144,7 @@ def test_sizes_up_to_the_links_and_no_larger(pair: Pair, family: str) -> None:
 
 def test_a_full_socket_takes_what_is_left_later(pair: Pair) -> None:
     """The link takes nothing for a while: not all of it goes, and nothing is lost or sent twice."""
-    for fd in pair.a.descriptors():
+    for fd in pair.a.descriptors()[:2]:
         with socket.socket(fileno=fd) as one:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
             one.detach()
@@ -204,12 +204,12 @@ def test_a_port_belongs_to_one(lab: Lab, name: str) -> None:
 
 def test_its_sockets_are_marked_as_ours(lab: Lab, name: str) -> None:
     made = opened(lab.a, name)
-    for fd in made.descriptors():
+    for fd in made.descriptors()[:2]:
         with socket.socket(fileno=fd) as one:
             assert one.getsockopt(socket.SOL_SOCKET, socket.SO_MARK)
             one.detach()
     made.close()
-    assert made.descriptors() == [-1, -1]
+    assert made.descriptors() == [-1, -1, -1]
 
 
 def test_one_that_was_never_opened_is_freed(name: str) -> None:
