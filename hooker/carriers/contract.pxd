@@ -12,9 +12,11 @@ cdef enum carrier_property:    # what it can do
     C_CHECKED = 1 << 2         # the kernel's checksum covers all bytes; without it the carrier adds its own
     C_COVERAGE = 1 << 3        # how far the kernel's checksum reaches can be set
     C_PORTS = 1 << 4           # without them ports of addresses are 0, and a host has one engine
+    C_CONGESTION = 1 << 5      # it sends no more than the path takes: VTL's own control stands aside
+    C_CONNECTIONS = 1 << 6     # addresses are those of connections, and errors come with what is received
 
 cdef enum:
-    CARRIER_CONTRACT = 1       # number of all that is here: another one, another layout (installed.py)
+    CARRIER_CONTRACT = 2       # number of all that is here: another one, another layout (installed.py)
     QUOTED = 64                # bytes of a datagram that an ICMP error shows us
     MOST_PARTS = 4096          # iovecs of a batch
     C_DESCRIPTORS = 3          # IPv4, IPv6, queues of interfaces
@@ -59,6 +61,7 @@ cdef struct Carrier:           # each carrier's own structure begins with this
     bint trains                # off after a send that the path could not segment
     uint64_t send_calls, recv_calls, sent, received, send_errors
     uint64_t damaged           # datagrams that failed the carrier's own checksum
+    uint64_t refused           # connections of peers that found no room
 
 cdef class CarrierHandle:      # a carrier, for Python: made by its module, given to a transport
     cdef Carrier *c

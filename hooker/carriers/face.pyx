@@ -119,4 +119,4 @@ cdef class Lone:
 
     def counters(self):
         return {"sent": self.c.sent, "received": self.c.received, "damaged": self.c.damaged,
-                "send_errors": self.c.send_errors, "trains": int(self.c.trains)}
+                "send_errors": self.c.send_errors, "refused": self.c.refused, "trains": int(self.c.trains)}

@@ -300,20 +300,19 @@ def _over_ours(
     overhead: int,
     probe: Probe,
     vtl: str = "",
-    built: bool = True,
+    bare: bool = True,
     takes: tuple[tuple[str, int, int], ...] = (),
 ) -> None:
     """The two over ``hooker/carriers/CARRIER.pyx``: VTL, and one segment a datagram."""
     name = vtl or VTL_OVER + carrier
     both: dict[str, Any] = {
         "probe": probe,
-        "built": built,
         "takes": takes,
         "space": space,
         "overhead": overhead,
     }
     register(Transport(name, numbers[0], summary, carrier, SELECTIVE_REPEAT, **both))
-    register(Transport(carrier, numbers[1], "one segment a datagram", carrier, BY_TCP, **both))
+    register(Transport(carrier, numbers[1], "one segment a datagram", carrier, BY_TCP, built=bare, **both))
 
 
 def _own(name: str, wire_id: int, summary: str, carrier: str, probe: Probe, space: str = "") -> None:
@@ -341,12 +340,13 @@ _over_ours(
 )
 _over_ours(
     "dccp",
-    "vtl over dccp",
+    "vtl over dccp: the kernel's congestion control, CCID 2 or 3",
     numbers=(3, 7),
     space="the DCCP port",
-    overhead=0,
+    overhead=84,
     probe=sockets.dccp,
-    built=False,
+    takes=(("ccid", 2, 3),),
+    bare=False,
 )
 _over_ours(
     "ip",

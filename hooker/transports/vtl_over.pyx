@@ -16,6 +16,8 @@ from hooker.vtl.endpoint cimport *
 from hooker.vtl.pages cimport pages, pages_free, pages_give, pages_take
 from hooker.vtl.reliability.interface cimport ACCEPTABLE, reliability_of, reliability_ops
 
+from importlib import import_module
+
 from hooker.transports import check_congestion
 from hooker.transports.functions import limits_of
 from hooker.vtl.reliability import known as reliability_known
@@ -45,7 +47,7 @@ cdef extern from "<sys/random.h>" nogil:
 
 cdef struct VtlCounts:
     vtl_counters core
-    uint64_t forged, datagrams_dropped, send_calls, recv_calls, send_errors, sent, received, damaged
+    uint64_t forged, datagrams_dropped, send_calls, recv_calls, send_errors, sent, received, damaged, refused
     bint trains
 
 cdef struct VtlTransport:
@@ -303,6 +305,8 @@ cdef void vu_ready(Transport *t, uint32_t own, uint32_t events, uint64_t now) no
     if events & EPOLLERR:
         take_path_errors(T(t), own, now)
     take_datagrams(T(t), own, now)
+    if T(t).carrier.properties & C_CONNECTIONS:
+        take_path_errors(T(t), own, now)
 
 
 cdef void vu_catch_up(Transport *t, uint64_t now) noexcept nogil:
@@ -362,7 +366,7 @@ cdef void vu_note(Transport *base) noexcept nogil:
         n.forged = vtl_drops(t.vtl, VTL_DROP_AUTH)
     n.datagrams_dropped = t.datagrams_dropped
     n.send_calls, n.recv_calls = t.carrier.send_calls, t.carrier.recv_calls
-    n.send_errors, n.damaged = t.carrier.send_errors, t.carrier.damaged
+    n.send_errors, n.damaged, n.refused = t.carrier.send_errors, t.carrier.damaged, t.carrier.refused
     n.sent, n.received, n.trains = t.carrier.sent, t.carrier.received, t.carrier.trains
 
 
@@ -572,6 +576,8 @@ cdef class VtlOver(Handle):
             out[f"{own}gso"] = int(n.trains)
         if not t.carrier.properties & C_CHECKED:
             out[f"{own}datagrams_damaged"] = n.damaged
+        if t.carrier.properties & C_CONNECTIONS:
+            out[f"{own}connections_refused"] = n.refused
         out.update({f"{self.name}.{name}": count for name, count in (<dict>n.core).items()})
         return out
 
@@ -598,8 +604,18 @@ cdef int allocate(VtlTransport *t, size_t sealed) except -1:
     return 0
 
 
-cdef int configure(vtl_config *c, uint32_t overhead, settings) except -1:
-    cdef bytes name = check_congestion(settings.congestion).encode()    # perhaps unregistered meanwhile
+cdef bytes controller_of(const Carrier *carrier, settings):
+    """Users' choice is checked in any case; one of the kernel's is not doubled by ours."""
+    cdef str name = check_congestion(settings.congestion)               # perhaps unregistered meanwhile
+    if not carrier.properties & C_CONGESTION:
+        return name.encode()
+    import_module("hooker.vtl.controllers.carried")                     # which registers itself
+    return b"carried"
+
+
+cdef int configure(vtl_config *c, const Carrier *carrier, settings) except -1:
+    cdef bytes name = controller_of(carrier, settings)
+    cdef uint32_t overhead = carrier.overhead
     cdef bytes key
     memset(c, 0, sizeof(vtl_config))
     c.versions[0] = c.n_versions = 1
@@ -671,7 +687,7 @@ def make(str name not None, uint8_t wire_id, CarrierHandle carrier not None, set
         t.base.properties |= T_PATH_BOUND
     t.base.wire_id = wire_id
     say_names(t, carrier.name.encode())
-    configure(&c, t.carrier.overhead, settings)
+    configure(&c, t.carrier, settings)
     allocate(t, DATAGRAMS * <size_t>c.max_datagram if c.keys else 0)
     memset(&sink, 0, sizeof(sink))
     fill_sink(&sink, t)

@@ -1,0 +1,4 @@
+from hooker.carriers import Settings
+from hooker.carriers.contract import CarrierHandle
+
+def make(settings: Settings) -> CarrierHandle: ...
