@@ -15,7 +15,17 @@ from hooker.flow.messages import decode, encode
 from hooker.transports.face import Lone
 from hooker.transports.makers import Settings, make
 
-IDS = {"vtl": 1, "vtl+udplite": 2, "udp": 5, "udplite": 6, "sctp": 9, "quic": 10, "mptcp": 11, "tcp": 12}
+IDS = {
+    "vtl": 1,
+    "vtl+udplite": 2,
+    "vtl+dccp": 3,
+    "udp": 5,
+    "udplite": 6,
+    "sctp": 9,
+    "quic": 10,
+    "mptcp": 11,
+    "tcp": 12,
+}
 STREAMS = ["mptcp", "tcp"]
 UNENCRYPTED = ["udp", "udplite", "sctp", *STREAMS]
 HOME = bytes(10) + b"\xff\xff\x7f\x00\x00\x01"

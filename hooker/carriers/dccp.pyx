@@ -1,11 +1,11 @@
 """DCCP (RFC 4340) as a carrier: unreliable datagrams on connections whose congestion control is the kernel's.
 
 1. A peer's address is that of a connection. What is sent to one that has none makes one; until it is there
-   the last datagram waits. Who has connected is answered on its connection, and nowhere else.
-2. The kernel sends no more than CCID 2 (RFC 4341) or 3 (RFC 4342) lets it, and queues the rest, up to TX_QUEUE.
+   the last datagram waits. Who has connected is answered there, and nowhere else.
+2. The kernel sends no more than CCID 2 (RFC 4341) or 3 (RFC 4342) lets it, and queues up to TX_QUEUE.
    What is beyond is lost, for one peer that takes nothing must not hold up the others.
-3. Who connects may be anybody. So many connections in all and of one source; one that says nothing at first is closed,
-   and where room is wanted the one that has been silent for longest, if it has been for a while.
+3. Who connects may be anybody. So many connections in all and of one source; who says nothing at first is
+   closed, and where room is wanted the one silent for longest, if it has been for a while.
 
 All sockets are in an epoll of the carrier's own, which is its only descriptor.
 """
@@ -42,7 +42,7 @@ cdef enum:
     BEGUN_WITHIN = 10000000000 # ns until one of ours is there
     EVICTABLE = 10000000000    # ns of silence
     SWEPT_EVERY = 500000000    # ns
-    TX_QUEUE = 2048            # datagrams of a connection: VTL's window (controllers/carried.pyx), however it is cut
+    TX_QUEUE = 2048            # datagrams of a connection: VTL's window (carried.pyx)
     TX_BUFFER = 8 << 20        # bytes: more than that
     RX_BUFFER = 2 << 20        # bytes
     PENDING = 1500             # bytes of a datagram that waits for its connection
@@ -113,7 +113,8 @@ cdef void set_bounds(int fd) noexcept nogil:
 
 cdef bint set_ccids(int fd, const uint8_t *ccids) noexcept nogil:
     """The one that we want, and the other one for peers that have no such; a kernel may have one only."""
-    return setsockopt(fd, SOL_DCCP, DCCP_CCID, ccids, 2) == 0 or setsockopt(fd, SOL_DCCP, DCCP_CCID, ccids, 1) == 0
+    return (setsockopt(fd, SOL_DCCP, DCCP_CCID, ccids, 2) == 0
+            or setsockopt(fd, SOL_DCCP, DCCP_CCID, ccids, 1) == 0)
 
 
 cdef int make_socket(Dccp *d, int family) noexcept nogil:
@@ -212,7 +213,7 @@ cdef bint is_of_source(const vtl_addr *x, const vtl_addr *of) noexcept nogil:
 
 
 cdef uint32_t begun_by(const Dccp *d, const vtl_addr *of, Connection **oldest) noexcept nogil:
-    """How many connections that source has begun (NULL: all sources), and the one that has been silent for longest."""
+    """How many connections that source (NULL: all) has begun, and the one silent for longest."""
     cdef Connection *k
     cdef uint32_t i, n = 0
     oldest[0] = NULL
@@ -240,13 +241,17 @@ cdef bint has_room(Dccp *d, const vtl_addr *of, uint32_t most, uint64_t now) noe
 cdef void sweep(Dccp *d, uint64_t now) noexcept nogil:
     """Those that never became of use."""
     cdef Connection *k
+    cdef uint64_t within
     cdef uint32_t i
     if now - d.swept < SWEPT_EVERY:
         return
     d.swept = now
     for i in range(CONNECTIONS):
         k = &d.all[i]
-        if k.fd >= 0 and not k.heard and now - k.last >= (<uint64_t>FIRST_WITHIN if k.incoming else <uint64_t>BEGUN_WITHIN):
+        within = FIRST_WITHIN
+        if not k.incoming:
+            within = BEGUN_WITHIN
+        if k.fd >= 0 and not k.heard and now - k.last >= within:
             drop(d, k)
 
 

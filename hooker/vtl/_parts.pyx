@@ -314,12 +314,14 @@ cdef class Controller:
             raise ValueError(f"unknown congestion controller {name!r}")
         cc.congestion_init(&self.c, ops, mss)
 
-    def on_ack(self, uint64_t now, uint64_t n, uint64_t sent_at, uint64_t rtt, bint limited=False):
-        """An ACK for n bytes, the newest sent at sent_at."""
+    def on_ack(self, uint64_t now, uint64_t n, uint64_t sent_at, uint64_t rtt, bint limited=False,
+               uint64_t rate=0):
+        """An ACK for n bytes, the newest sent at sent_at; with a `rate` (bytes/s) a round trip's first."""
         cdef cc.CongestionAck a
         memset(&a, 0, sizeof(a))
         a.now, a.bytes, a.sent_at, a.limited = now, n, sent_at, limited
         a.srtt = a.latest_rtt = a.min_rtt = rtt
+        a.rate, a.rtt_sample, a.round_start = rate, rate > 0, rate > 0
         cc.congestion_on_ack(&self.c, &a)
 
     def on_loss(self, uint64_t sent_at, uint64_t now, *, uint32_t packets=1, bint persistent=False):

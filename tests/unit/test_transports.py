@@ -268,6 +268,23 @@ def test_udplite_takes_a_coverage_within_the_least_datagram() -> None:
         transports.choose("vtl+udplite:coverage=1201")
 
 
+@pytest.mark.parametrize("ccid", ["1", "4", "9", "x"])
+def test_dccp_takes_a_ccid_that_there_is(ccid: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["up", "--transport", f"vtl+dccp:ccid={ccid},vtl"])
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert "transport 'vtl+dccp': ccid is " in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.skipif(transports.get("vtl+dccp").available()[0], reason="there is DCCP")
+def test_without_dccp_the_next_one_is_taken() -> None:
+    choice = transports.choose("vtl+dccp:ccid=3,tcp")
+    assert (str(choice), [name for name, _ in choice.skipped]) == ("tcp", ["vtl+dccp:ccid=3"])
+    assert "modprobe dccp_ipv4 dccp_ipv6" in choice.skipped[0][1]
+
+
 def test_of_a_running_engine_only_what_it_has_can_be_chosen(some: None) -> None:
     opened = transports.choose("t3,t2,t1").taken
     choice = transports.choose("t1,t4,t3", opened)

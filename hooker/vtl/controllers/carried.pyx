@@ -1,4 +1,4 @@
-"""``carried``: the carrier sends no more than the path takes (DCCP's CCIDs); only what waits for it is bounded.
+"""``carried``: the carrier sends no more than the path takes (DCCP's CCIDs); what waits for it is bounded.
 
 The window is twice what the path was seen to deliver in its least round trip, and LEAST: always more than the
 carrier's own controller lets out, and never seconds of it. Losses and marks change nothing here.
