@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import site
 import sys
 from pathlib import Path
@@ -12,12 +14,16 @@ from lone import HOME, messages, told, until
 
 from hooker import transports
 from hooker.carriers import installed
+from hooker.carriers.contract import CONTRACT
 from hooker.errors import ConfigurationError
 from hooker.flow.messages import encode
 from hooker.transports.children import PrototypeError
 from hooker.transports.face import Lone
 from hooker.transports.makers import Settings, make
 
+CARRIERS = Path(__file__).parents[2] / "hooker" / "carriers"
+API = CARRIERS.parent / "vtl" / "api.pxd"
+LAYOUTS = {2: "178b861517a9257a"}  # of what carriers are compiled with, by CARRIER_CONTRACT
 GOOD = "from hooker.carriers.contract import CONTRACT\nfrom hooker.carriers.udp import make\n"
 
 
@@ -37,6 +43,21 @@ class Installation:
         metadata.mkdir()
         (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
         (metadata / "entry_points.txt").write_text(f"[hooker.carriers]\n{name} = {module}\n")
+
+
+def layout() -> str:
+    """Of what a carrier of another package is compiled with: structures and functions, no comments."""
+    batch = re.findall(r"(?m)^cdef struct vtl_(?:addr|datagram|batch):.*\n(?: .*\n)+", API.read_text())
+    assert len(batch) == 3
+    texts = [(CARRIERS / name).read_text() for name in ("contract.pxd", "datagrams.pxd")]
+    lines = [re.sub(r"\s*#.*", "", line) for text in [*texts, *batch] for line in text.splitlines()]
+    return hashlib.sha256("\n".join(filter(None, lines)).encode()).hexdigest()[:16]
+
+
+def test_another_layout_is_another_contract() -> None:
+    """Else what was compiled with the one before would take one member for another."""
+    assert LAYOUTS[CONTRACT] == layout(), "raise CARRIER_CONTRACT, and add its layout to LAYOUTS"
+    assert max(LAYOUTS) == CONTRACT
 
 
 @pytest.fixture
