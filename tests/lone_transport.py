@@ -21,13 +21,14 @@ IDS = {
     "vtl+dccp": 3,
     "udp": 5,
     "udplite": 6,
+    "dccp": 7,
     "sctp": 9,
     "quic": 10,
     "mptcp": 11,
     "tcp": 12,
 }
 STREAMS = ["mptcp", "tcp"]
-UNENCRYPTED = ["udp", "udplite", "sctp", *STREAMS]
+UNENCRYPTED = ["udp", "udplite", "dccp", "sctp", *STREAMS]
 HOME = bytes(10) + b"\xff\xff\x7f\x00\x00\x01"
 TOKEN = 0x1122334455667788
 HELLO = encode("hello", epoch=1, position=65535, token=7, own_token=8)

@@ -2,8 +2,8 @@
 
 1. A peer's address is that of a connection. What is sent to one that has none makes one; until it is there
    the last datagram waits. Who has connected is answered there, and nowhere else.
-2. The kernel sends no more than CCID 2 (RFC 4341) or 3 (RFC 4342) lets it, and queues up to TX_QUEUE.
-   What is beyond is lost, for one peer that takes nothing must not hold up the others.
+2. The kernel sends no more than CCID 2 (RFC 4341) or 3 (RFC 4342) lets it, and queues what is more.
+   What the queue has no room for is lost, for one peer that takes nothing must not hold up the others.
 3. Who connects may be anybody. So many connections in all and of one source; who says nothing at first is
    closed, and where room is wanted the one silent for longest, if it has been for a while.
 
@@ -43,6 +43,7 @@ cdef enum:
     EVICTABLE = 10000000000    # ns of silence
     SWEPT_EVERY = 500000000    # ns
     TX_QUEUE = 2048            # datagrams of a connection: VTL's window (carried.pyx)
+    SHORT_QUEUE = 128          # where the transport bounds nothing
     TX_BUFFER = 8 << 20        # bytes: more than that
     RX_BUFFER = 2 << 20        # bytes
     PENDING = 1500             # bytes of a datagram that waits for its connection
@@ -71,6 +72,7 @@ cdef struct Connection:
 cdef struct Dccp:
     Carrier base
     uint8_t ccids[2]           # the one that we want first
+    int queue                  # datagrams of a connection that wait
     int epoll                  # -1: not open
     int listener[2]            # IPv4, IPv6
     Connection *all            # CONNECTIONS
@@ -104,11 +106,11 @@ cdef int watch(Dccp *d, int fd, uint32_t events, uint64_t name, int how) noexcep
     return epoll_ctl(d.epoll, how, fd, &ev)
 
 
-cdef void set_bounds(int fd) noexcept nogil:
+cdef void set_bounds(const Dccp *d, int fd) noexcept nogil:
     set_int(fd, SOL_SOCKET, SO_MARK, HK_MARK_OWN)
     set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, RX_BUFFER)
     set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, TX_BUFFER)
-    set_int(fd, SOL_DCCP, DCCP_TXQLEN, TX_QUEUE)
+    set_int(fd, SOL_DCCP, DCCP_TXQLEN, d.queue)
 
 
 cdef bint set_ccids(int fd, const uint8_t *ccids) noexcept nogil:
@@ -123,7 +125,7 @@ cdef int make_socket(Dccp *d, int family) noexcept nogil:
     cdef uint32_t service = SERVICE
     if fd < 0:
         return -errno
-    set_bounds(fd)
+    set_bounds(d, fd)
     if family == AF_INET6:
         set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1)
     if setsockopt(fd, SOL_DCCP, DCCP_SERVICE, &service, sizeof(service)) < 0 or not set_ccids(fd, d.ccids):
@@ -316,7 +318,7 @@ cdef void accept_some(Dccp *d, int which, uint64_t now) noexcept nogil:
         memset(&peer, 0, sizeof(peer))
         peer.port = read_address(&a, peer.ip)
         read_local(fd, &peer)
-        set_bounds(fd)
+        set_bounds(d, fd)
         if not has_room(d, &peer, OF_SOURCE, now) or not has_room(d, NULL, INCOMING, now):
             d.base.refused += 1
             close(fd)
@@ -510,6 +512,7 @@ def make(settings):
     d.base.ops, d.base.overhead = &OPS, HEADERS
     d.base.properties = C_CHECKED | C_PORTS | C_CONGESTION | C_CONNECTIONS
     d.ccids[0], d.ccids[1] = ccid, 5 - ccid
+    d.queue = TX_QUEUE if settings.bounded else SHORT_QUEUE
     d.epoll = d.listener[0] = d.listener[1] = -1
     d.all = <Connection *>calloc(CONNECTIONS, sizeof(Connection))
     d.pending = <uint8_t *>malloc(CONNECTIONS * PENDING)

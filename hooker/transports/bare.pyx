@@ -103,6 +103,8 @@ cdef void ba_ready(Transport *t, uint32_t own, uint32_t events, uint64_t now) no
     if events & EPOLLERR:
         take_path_errors(T(t), own, now)
     take_datagrams(T(t), own, now)
+    if T(t).carrier.properties & C_CONNECTIONS:
+        take_path_errors(T(t), own, now)
 
 
 cdef void ba_catch_up(Transport *t, uint64_t now) noexcept nogil:
@@ -176,7 +178,7 @@ cdef void ba_note(Transport *base) noexcept nogil:
     n.core = t.core.n
     n.core.associations, n.core.held = t.core.count, t.core.sources.held
     n.send_calls, n.recv_calls = t.carrier.send_calls, t.carrier.recv_calls
-    n.send_errors, n.damaged = t.carrier.send_errors, t.carrier.damaged
+    n.send_errors, n.damaged, n.refused = t.carrier.send_errors, t.carrier.damaged, t.carrier.refused
     n.sent, n.received, n.trains = t.carrier.sent, t.carrier.received, t.carrier.trains
 
 
@@ -370,6 +372,8 @@ cdef class BareHandle(Handle):
             out["gso"] = int(n.trains)
         if not t.carrier.properties & C_CHECKED:
             out["datagrams_damaged"] = n.damaged
+        if t.carrier.properties & C_CONNECTIONS:
+            out["connections_refused"] = n.refused
         out.update(<dict>n.core)
         return {f"{self.name}.{name}": count for name, count in out.items()}
 

@@ -114,7 +114,7 @@ cdef struct Bare:              # of a transport, without its sockets
 
 cdef struct BareNoted:         # note()
     BareCounts core
-    uint64_t send_calls, recv_calls, send_errors, sent, received, damaged
+    uint64_t send_calls, recv_calls, send_errors, sent, received, damaged, refused
     bint trains
 
 cdef struct BareTransport:

@@ -88,7 +88,8 @@ def _vtl(name: str, wire_id: int, carrier: Callable[[], CarrierHandle], settings
 
 
 def _ours(transport: Transport, headers: int, settings: Settings) -> CarrierHandle:
-    wanted = carriers.Settings(headers, settings.given(transport.wire_id))
+    bounded = transport.reliability != BY_TCP
+    wanted = carriers.Settings(headers, settings.given(transport.wire_id), bounded)
     return cast("CarrierHandle", import_module(f"hooker.carriers.{transport.carrier}").make(wanted))
 
 

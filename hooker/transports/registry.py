@@ -300,7 +300,6 @@ def _over_ours(
     overhead: int,
     probe: Probe,
     vtl: str = "",
-    bare: bool = True,
     takes: tuple[tuple[str, int, int], ...] = (),
 ) -> None:
     """The two over ``hooker/carriers/CARRIER.pyx``: VTL, and one segment a datagram."""
@@ -312,7 +311,7 @@ def _over_ours(
         "overhead": overhead,
     }
     register(Transport(name, numbers[0], summary, carrier, SELECTIVE_REPEAT, **both))
-    register(Transport(carrier, numbers[1], "one segment a datagram", carrier, BY_TCP, built=bare, **both))
+    register(Transport(carrier, numbers[1], "one segment a datagram", carrier, BY_TCP, **both))
 
 
 def _own(name: str, wire_id: int, summary: str, carrier: str, probe: Probe, space: str = "") -> None:
@@ -346,7 +345,6 @@ _over_ours(
     overhead=84,
     probe=sockets.dccp,
     takes=(("ccid", 2, 3),),
-    bare=False,
 )
 _over_ours(
     "ip",

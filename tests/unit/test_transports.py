@@ -106,6 +106,7 @@ def test_what_is_offered_is_a_list_in_the_clients_order() -> None:
         ("vtl", "udp", "the UDP port"),
         ("udplite", "vtl+udplite", "the UDP-Lite port"),
         ("ip", "vtl+ip", "IP protocol 253"),
+        ("dccp", "vtl+dccp", "the DCCP port"),
     ],
 )
 def test_of_two_that_want_the_same_port_the_later_one_is_skipped(
