@@ -15,7 +15,7 @@ from hooker.control.probes import verdicts
 
 TESTS = Path(__file__).resolve().parents[1]
 FILES = ("unit/test_transport_contract.py", "netns/test_transports.py")
-MORE_FILES = {"sctp": ("unit/test_transport_sctp.py",), "vtl+dccp": ("netns/test_carrier_dccp.py",)}
+MORE_FILES = {"sctp": ("unit/test_transport_sctp.py",), "vtl+dccp": ("unit/test_carrier_dccp_sockets.py",)}
 MODULES = {"dccp": ("dccp_ipv4", "dccp_ipv6"), "sctp": ("sctp",)}  # by what is in a name
 SLOWNESS = 10  # what takes seconds elsewhere; of the emulation, and of what waits rather than works
 
