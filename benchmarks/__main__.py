@@ -114,6 +114,25 @@ def _paths(text: str) -> list[tuple[int, float]]:
 
 
 @cli.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, on the last line.")
+@quick_option
+@rounds_option
+@click.option(
+    "--seconds", type=click.FloatRange(0.5, 300), default=10, show_default=True, help="Of each transfer."
+)
+def flood(as_json: bool, quick: bool, rounds: int, seconds: float) -> int:
+    """An honest flow under a flood of handshakes and garbage, with hk_ingress and without."""
+    from benchmarks import flood as flooded
+
+    found = flooded.measure(1 if quick else seconds, 1 if quick else rounds)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        flooded.show(found)
+    return 0
+
+
+@cli.command()
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path), default=suite.RESULTS)
 @click.option(
     "--again", is_flag=True, help="Measure first; otherwise the last run is drawn, if there is one."

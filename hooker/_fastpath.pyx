@@ -760,6 +760,15 @@ cdef class Worker:
         """How many flows ended, left or stayed on TCP for each reason."""
         return view_reasons(&self.w)
 
+    def ingress(self, int known_fd, int states_fd):
+        """What hk_ingress is told of each transport that it is for (docs/ingress.md). Before run().
+
+        The maps are kept up from then on; they stay their owner's, who closes them when the worker has stopped.
+        """
+        cdef Handle handle
+        rows = [handle.ingress(known_fd, states_fd) for handle in self.handles]
+        return [row for row in rows if row is not None]
+
     def failures(self):
         """Why transports carry nothing any more, by their names."""
         cdef Handle handle

@@ -24,6 +24,7 @@ from hooker._fastpath import Worker
 from hooker.control import cgroup as cgroups
 from hooker.control import headers, keyfile, rows
 from hooker.control.abort import can_abort
+from hooker.control.interfaces import Interfaces, names
 from hooker.control.janitor import Janitor
 from hooker.control.kernel import RING_SIZE, KernelPrograms, netns_cookie
 from hooker.control.mtu import datagram_sizes
@@ -117,6 +118,9 @@ class Hooker:
     :param trail: segments: whether firewalls and NAT between the hosts are shown, by bare ACKs, where
         engaged flows stand, so that these can go back to TCP through them. "auto": where the two hosts see
         different addresses; "always": for a firewall that translates nothing; "never".
+    :param xdp: interfaces, with commas or as a list, on which a program meets VTL's packets before the kernel
+        does: it drops and limits what a flood consists of, and answers handshakes (docs/ingress.md). Native
+        where the driver can, else generic.
     :param probe: try this kernel with real sockets first (once per boot; the verdict is kept).
 
     Raises ConfigurationError for a wrong argument or a machine that lacks something, KernelError when the
@@ -144,6 +148,7 @@ class Hooker:
         redirect: str = "auto",
         busy_poll: float = 100e-6,
         trail: str = "auto",
+        xdp: str | Sequence[str] = (),
         probe: bool = True,
     ) -> None:
         self.policy = policy or Policy()
@@ -169,6 +174,7 @@ class Hooker:
         self.redirect = _check_choice("redirect", redirect, REDIRECT_CHOICES)
         self.busy_poll = checks.real("busy_poll", busy_poll, 0, 0.01, unit="s; 0 always sleeps")
         self.trail = _check_choice("trail", trail, TRAIL_CHOICES)
+        self.xdp = names(xdp)
         self._probe = probe
         if intercept == "messages":
             _refuse_classes(self._opened, self.congestion)
@@ -181,6 +187,7 @@ class Hooker:
         else:
             self._require_repairs(self._ways)
         self._stack: ExitStack | None = None
+        self._interfaces: Interfaces | None = None
         self._worker: Worker
         self._lane: Lane
         self._threads: EngineThreads | None = None
@@ -232,6 +239,7 @@ class Hooker:
         stack.callback(self._worker.close)
         self._ways = without(self._wanted, self._worker.skipped)
         self._opened = opened(self._ways)
+        self._interfaces = stack.enter_context(Interfaces(self.xdp, self._worker)) if self.xdp else None
         self._kernel.configure(
             self.policy,
             mark=self._lane.mark,
@@ -408,6 +416,8 @@ class Hooker:
         self._kernel.detach()
         self._worker.forget()
         self._lane.forget()
+        if self._interfaces is not None:
+            self._interfaces.forget()
         if self._server is not None:
             self._server.forget()
 
@@ -523,9 +533,11 @@ class Hooker:
         return [rows.peer(raw) for raw in self._running_worker().peers()]
 
     def counters(self) -> dict[str, int]:
-        """Counters of the kernel programs (``kernel.*``) and of the worker."""
+        """Counters of the kernel programs (``kernel.*``; of that of xdp, ``ingress.*``) and of the worker."""
         self._running_worker()
         kernel = {f"kernel.{name}": value for name, value in self._kernel.counters().items()}
+        if self._interfaces is not None:
+            kernel |= {f"ingress.{name}": value for name, value in self._interfaces.counters().items()}
         counters = kernel | self._worker.counters()
         events = self._threads.events if self._threads else None
         counters["event_errors"] = events.errors if events else 0
@@ -568,6 +580,7 @@ class Hooker:
                 "listen_port": self._worker.port,
                 "redirect": self.redirect_off or "on",
                 "blocked": self._blocked_lanes(),
+                "xdp": self._interfaces.rows() if self._interfaces is not None else [],
                 "route_error": self._threads.route.error if self._threads else "",
                 "uptime": time.monotonic() - self._started,
             },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import struct
 from collections.abc import Sequence
@@ -102,11 +103,15 @@ def header(kind: int, to_id: int = 0, number: int = 0, wire: int = 2) -> bytes:
     return struct.pack("!BBHQQ", wire << 4 | kind, 0, 0, to_id, number)
 
 
+_numbers = itertools.count(7)
+
+
 def init(
-    number: int = 7, cookie: tuple[int, int, int] = (0, 0, 0), *, versions: Sequence[int] = (1,),
+    number: int = 0, cookie: tuple[int, int, int] = (0, 0, 0), *, versions: Sequence[int] = (1,),
     size: int = 128, claimed: int | None = None,
 ) -> bytes:  # fmt: skip
     n = len(versions) if claimed is None else claimed
+    number = number or next(_numbers)  # 0: one that was not there before
     body = struct.pack("!BBHIQQ3Q", n, 0, 0, 1000, 1 << 20, 1 << 16, *cookie)
     return (header(1, 0, number) + body + struct.pack(f"!{len(versions)}I", *versions)).ljust(size, b"\0")
 

@@ -16,7 +16,7 @@ static __always_inline void hk_make_cookie(struct hk_answer *a, const struct hk_
 	c->header.to_id = initiator;
 	c->header.number = hk_new_id(p, s, initiator, now);
 	c->versions_n = w->versions_n;
-	c->time = bpf_htonll(hk_tick(s, now));
+	c->time = bpf_htonll(hk_tick(p->way, now));
 	c->mac = hk_cookie_mac(p, w, initiator, c->header.number, c->time);
 #pragma unroll
 	for (i = 0; i < HK_INGRESS_VERSIONS; i++)

@@ -3,9 +3,11 @@
 #define HK_COOKIE_TICK 30		/* 2^30 ns */
 #define HK_COOKIE_LIFETIME 16		/* ticks */
 
-static __always_inline u64 hk_tick(const struct hk_ingress_settings *s, u64 now)
+static __always_inline u64 hk_tick(u32 way, u64 now)
 {
-	return (now - s->clock_behind) >> HK_COOKIE_TICK;
+	struct hk_way_state *state = hk_states.lookup(&way);
+
+	return (now - (state ? state->clock_behind : 0)) >> HK_COOKIE_TICK;
 }
 
 static __always_inline __be64 hk_cookie_mac(const struct hk_packet *p, const struct hk_ingress_way *w, __be64 initiator,
@@ -21,10 +23,10 @@ static __always_inline __be64 hk_cookie_mac(const struct hk_packet *p, const str
 	return bpf_htonll(hk_siphash(w->secret, m, 6));
 }
 
-static __always_inline int hk_cookie_is_good(const struct hk_packet *p, const struct hk_ingress_settings *s,
-					     const struct hk_ingress_way *w, const struct hk_vtl_init *init, u64 now)
+static __always_inline int hk_cookie_is_good(const struct hk_packet *p, const struct hk_ingress_way *w,
+					     const struct hk_vtl_init *init, u64 now)
 {
-	u64 age = hk_tick(s, now) - bpf_ntohll(init->cookie_time);
+	u64 age = hk_tick(p->way, now) - bpf_ntohll(init->cookie_time);
 
 	return age <= HK_COOKIE_LIFETIME && init->cookie_id &&
 	       init->cookie_mac == hk_cookie_mac(p, w, init->header.number, init->cookie_id, init->cookie_time);

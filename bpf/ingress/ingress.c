@@ -5,7 +5,8 @@
  *   not VTL to one of this host's addresses, or not certain to be         PASS
  *   lengths, checksum, wire format or type are wrong                      DROP
  *   DATA of a known association                                           REDIRECT to its queue's AF_XDP socket, else PASS
- *   INIT without a cookie                                                 TX a COOKIE; PASS within the rate where that is signed
+ *   INIT without a cookie                                                 TX a COOKIE; PASS within the rate where that is signed,
+ *                                                                         and what asks again
  *   INIT with a good cookie                                               PASS within the rate
  *   INIT with a bad one                                                   DROP
  *   what only a known association has a use for, of an unknown one        DROP
@@ -31,9 +32,16 @@
 #include "ingress/crc32c.h"
 #include "ingress/answer.h"
 
-static __always_inline int hk_is_known(const struct hk_ingress_settings *s, __be64 id)
+/* Where there was no room for all, each may be. */
+static __always_inline int hk_is_known(const struct hk_packet *p, __be64 id)
 {
-	return hk_known.lookup(&id) || s->incomplete;
+	u32 way = p->way;
+	struct hk_way_state *state;
+
+	if (hk_known.lookup(&id))
+		return 1;
+	state = hk_states.lookup(&way);
+	return state && state->unnamed;
 }
 
 /* Those whose association can only be asked about by the engine. */
@@ -48,7 +56,7 @@ static __always_inline int hk_data(struct xdp_md *ctx, const struct hk_packet *p
 {
 	if (p->size == HK_VTL_SHORT_HEADER)	/* empty */
 		return hk_say(XDP_DROP, HK_I_DROP_MALFORMED);
-	if (!hk_is_known(s, id))
+	if (!hk_is_known(p, id))
 		return hk_unknown(p, s);
 	if (p->way == HK_INGRESS_IP && p->bare &&
 	    hk_xsk.redirect_map(ctx->rx_queue_index, XDP_PASS) == XDP_REDIRECT)
@@ -88,15 +96,19 @@ static __always_inline int hk_first_init(struct xdp_md *ctx, const struct hk_pac
 					 const struct hk_ingress_way *w, __be64 initiator, u32 interface)
 {
 	u32 zero = 0;
+	u8 one = 1;
 	struct hk_answer *a = hk_answers.lookup(&zero);
 	struct hk_table *t = hk_crc32c.lookup(&zero);
 
 	if (!a || !t || !hk_can_answer(ctx, p, s, w, interface))
 		return XDP_PASS;
+	if (hk_answered.lookup(&initiator))	/* and it has not heard: perhaps nothing that is sent here arrives */
+		return XDP_PASS;
 	if (p->way == HK_INGRESS_IP && p->size > HK_CRC_MOST)
 		return XDP_PASS;
 	if (p->way == HK_INGRESS_IP && !hk_crc_is_right(ctx, p, t))
 		return XDP_DROP;
+	hk_answered.update(&initiator, &one);
 	hk_make_cookie(a, p, s, w, initiator, bpf_ktime_get_ns());
 	if (p->way == HK_INGRESS_IP)
 		hk_add_crc(a, t);
@@ -126,7 +138,7 @@ static __always_inline int hk_init(struct xdp_md *ctx, const struct hk_packet *p
 			return hk_say(XDP_PASS, HK_I_PASS_INIT);
 		return hk_say(XDP_DROP, HK_I_DROP_INIT_RATE);
 	}
-	if (!hk_cookie_is_good(p, s, w, init, now))
+	if (!hk_cookie_is_good(p, w, init, now))
 		return hk_say(XDP_DROP, HK_I_DROP_COOKIE);
 	if (hk_is_within(p, s, HK_RATE_PROVEN, now))
 		return hk_say(XDP_PASS, HK_I_PASS_PROVEN);
@@ -134,8 +146,7 @@ static __always_inline int hk_init(struct xdp_md *ctx, const struct hk_packet *p
 }
 
 /* COOKIE, INIT_ACK, CLOSE: they name the association that they are for. */
-static __always_inline int hk_addressed(struct xdp_md *ctx, const struct hk_packet *p, const struct hk_ingress_settings *s,
-					u8 type, __be64 id)
+static __always_inline int hk_addressed(struct xdp_md *ctx, const struct hk_packet *p, u8 type, __be64 id)
 {
 	struct hk_vtl_cookie *cookie = hk_at(ctx, p->vtl_at, HK_COOKIE_FIXED);
 	struct hk_vtl_init_ack *ack = hk_at(ctx, p->vtl_at, sizeof(*ack));
@@ -147,7 +158,7 @@ static __always_inline int hk_addressed(struct xdp_md *ctx, const struct hk_pack
 		least = sizeof(*ack) + (ack ? 4 * ack->versions_n : 0);
 	if (p->size < least)
 		return hk_say(XDP_DROP, HK_I_DROP_MALFORMED);
-	if (!hk_is_known(s, id))
+	if (!hk_is_known(p, id))
 		return hk_say(XDP_DROP, HK_I_DROP_UNKNOWN);
 	return hk_say(XDP_PASS, HK_I_PASS_KNOWN);
 }
@@ -181,7 +192,7 @@ static __always_inline int hk_vtl(struct xdp_md *ctx, const struct hk_packet *p,
 	if (type == HK_VTL_INIT)
 		return hk_init(ctx, p, s, w, interface);
 	if (type == HK_VTL_COOKIE || type == HK_VTL_INIT_ACK || type == HK_VTL_CLOSE)
-		return hk_addressed(ctx, p, s, type, full->to_id);
+		return hk_addressed(ctx, p, type, full->to_id);
 	return hk_say(XDP_DROP, HK_I_DROP_TYPE);
 }
 

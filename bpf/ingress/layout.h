@@ -31,11 +31,14 @@ struct hk_ingress_way {
 struct hk_ingress_settings {
 	struct hk_ingress_way ways[HK_INGRESS_WAYS];
 	u64 id_secret[2];		/* of the connection ids in our COOKIEs */
-	u64 clock_behind;		/* ns: the endpoints' clocks, behind CLOCK_MONOTONIC */
 	struct hk_rate each[HK_RATES];	/* of one source prefix */
 	struct hk_rate all[HK_RATES];	/* of all together */
-	u32 incomplete;			/* hk_known lacks some: what is not in there may be known all the same */
-	u32 generic;			/* some interface has the program in generic mode */
+	u64 generic;			/* some interface has the program in generic mode */
+};
+
+struct hk_way_state {			/* the worker's, which changes it as it goes */
+	u64 clock_behind;		/* ns: the endpoint's clock, behind CLOCK_MONOTONIC */
+	u64 unnamed;			/* associations for whose ids there was no room in hk_known */
 };
 
 /* One for each verdict and reason. All that begin with "pass" go on to the kernel untouched. */

@@ -21,9 +21,11 @@ struct hk_table {			/* CRC32C (RFC 3720, B.4), four bytes at a time; the engine 
 BPF_PERCPU_ARRAY(hk_packets, struct hk_packet, 1);	/* that in hand, and what goes back for it */
 BPF_PERCPU_ARRAY(hk_answers, struct hk_answer, 1);
 BPF_ARRAY(hk_settings, struct hk_ingress_settings, 1);
+BPF_ARRAY(hk_states, struct hk_way_state, HK_INGRESS_WAYS);
 BPF_F_TABLE("hash", u64, u8, hk_known, HK_INGRESS_KNOWN, BPF_F_NO_PREALLOC);	/* our connection ids, as on the wire */
 BPF_F_TABLE("hash", struct hk_address, u32, hk_addresses, 4096, BPF_F_NO_PREALLOC);	/* this host's: on which interface */
 BPF_TABLE("lru_hash", u64, u64, hk_sources, 16384);	/* by hk_prefix(): as hk_due */
+BPF_TABLE("lru_hash", u64, u8, hk_answered, 16384);	/* initiators' connection ids */
 BPF_ARRAY(hk_together, struct hk_due, HK_RATES);
 BPF_ARRAY(hk_crc32c, struct hk_table, 1);
 BPF_XSKMAP(hk_xsk, HK_INGRESS_QUEUES);	/* by receive queue: the engine's AF_XDP sockets */

@@ -19,6 +19,7 @@ import hooker
 from hooker import checks
 from hooker.cli.session import Options, make_engine, running
 from hooker.control import cgroup
+from hooker.control.interfaces import names
 from hooker.control.policy import Policy
 from hooker.control.rules import EXAMPLE as RULE_EXAMPLE
 from hooker.control.rules import MOST_RULES
@@ -129,6 +130,12 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
             default="auto",
             show_default=True,
             help="With segments: show firewalls on the way where flows stand; auto: where there is NAT.",
+        ),
+        click.option(
+            "--xdp",
+            metavar="IFACE[,...]",
+            default="",
+            help="Interfaces where a program meets handshakes and garbage before the kernel does.",
         ),
         click.option(
             "--busy-poll",
@@ -317,6 +324,7 @@ def _options(
     listen_port: int | None,
     redirect: str,
     trail: str,
+    xdp: str,
     busy_poll: int,
     verbose: bool,
     default_port: int | None = None,
@@ -334,6 +342,7 @@ def _options(
         listen_port=default_port if listen_port is None else listen_port,
         redirect=redirect,
         trail=trail,
+        xdp=names(xdp),
         busy_poll=busy_poll / 1e6,
         verbose=verbose,
     )

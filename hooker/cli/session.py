@@ -54,6 +54,7 @@ class Options:
     key_file: str | None = None
     redirect: str = "auto"
     trail: str = "auto"
+    xdp: tuple[str, ...] = ()
     busy_poll: float = 100e-6  # s
     verbose: bool = False
 
@@ -92,6 +93,7 @@ def make_engine(options: Options, cgroup: Path, port: int) -> Engine:
         key_file=options.key_file,
         redirect=options.redirect,
         trail=options.trail,
+        xdp=options.xdp,
         busy_poll=options.busy_poll,
         on_event=_print_event if options.verbose else None,
     )

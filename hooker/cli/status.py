@@ -12,6 +12,7 @@ from rich.text import Text
 from hooker.control.status_socket import Snapshot
 
 NONE = "no engine is running"
+MET = "ingress."  # of counters
 
 
 def show(snapshots: list[Snapshot], console: Console, silent: Mapping[int, str] = {}) -> None:
@@ -46,6 +47,14 @@ def show(snapshots: list[Snapshot], console: Console, silent: Mapping[int, str] 
             console.print(f"failed {why}", highlight=False, markup=False, soft_wrap=True)
         for name, what in engine.get("troubled", {}).items():
             console.print(f"troubled {name}: {what}", highlight=False, markup=False, soft_wrap=True)
+        for one in engine.get("xdp", []):
+            why = f" ({one['why']})" if one["why"] else ""
+            console.print(
+                f"xdp {one['name']}: {one['mode'] or 'not there'}{why}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
         for family, pause in engine.get("blocked", {}).items():
             console.print(
                 f"{family}: this host's firewall or routing keeps segments from the engine; "
@@ -69,6 +78,7 @@ def show(snapshots: list[Snapshot], console: Console, silent: Mapping[int, str] 
         ended = snapshot.get("ended", {})
         stayed = {name: count - ended.get(name, 0) for name, count in snapshot.get("reasons", {}).items()}
         _print(console, "left on TCP", _reasons(stayed))
+        _print(console, "met by xdp", _reasons(_met(snapshot.get("counters", {}))))
         _print(console, f"ended after running over {engine['transport']}", _reasons(ended))
 
 
@@ -137,6 +147,13 @@ def _reasons(reasons: dict[str, int]) -> _Rows:
         if count:
             table.add(reason, str(count))
     return table
+
+
+def _met(counters: Mapping[str, int]) -> dict[str, int]:
+    """Packets by verdict and reason; not those that are nobody's business here."""
+    mine = {name.removeprefix(MET): n for name, n in counters.items() if name.startswith(MET)}
+    mine.pop("pass-other", None)
+    return mine
 
 
 def _host(address: str) -> str:

@@ -23,11 +23,12 @@ SOCKET_FILTER, SCHED_CLS, CGROUP_SKB, SOCK_OPS, SK_MSG, CGROUP_SOCKOPT = (
     16,
     25,
 )  # enum bpf_prog_type
-MAP_TYPES = {"array": 2, "lpm_trie": 11, "sockhash": 18, "ringbuf": 27}  # enum bpf_map_type
+MAP_TYPES = {"hash": 1, "array": 2, "lpm_trie": 11, "sockhash": 18, "ringbuf": 27}  # enum bpf_map_type
 F_NO_PREALLOC, F_MMAPABLE = 1, 1024
 CGROUP_INET_EGRESS, CGROUP_SOCK_OPS, SK_MSG_VERDICT = 1, 3, 7  # enum bpf_attach_type
 CGROUP_GETSOCKOPT, CGROUP_SETSOCKOPT = 21, 22
 XDP, XDP_ATTACH, F_XDP_HAS_FRAGS = 6, 37, 1 << 5  # program type, attach type, flag of a program
+XDP_GENERIC, XDP_NATIVE = 1 << 1, 1 << 2  # XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE
 INSTRUCTION_SIZE = 8  # bytes, of struct bpf_insn
 LOG_SIZE = 1 << 20  # bytes of what the verifier says
 
@@ -205,6 +206,13 @@ def create_map(kind: str, *, key: int, value: int, entries: int, flags: int = 0)
 def link_cgroup(program: int, cgroup: int, attach_type: int) -> int:
     """Attach by a bpf_link: the file descriptor returned holds it, and the kernel detaches when it closes."""
     return _bpf(LINK_CREATE, _LinkCreate(program, cgroup, attach_type, 0), "cannot attach to the cgroup")
+
+
+def link_xdp(program: int, interface: int, flags: int) -> int:
+    """As link_cgroup(), to an interface by its number; ``XDP_FLAGS_*``."""
+    return _bpf(
+        LINK_CREATE, _LinkCreate(program, interface, XDP_ATTACH, flags), "cannot attach to the interface"
+    )
 
 
 def attach_sk_msg(program: int, sockhash: int) -> None:

@@ -1,4 +1,7 @@
-"""What VTL's packets meet first: the program of ``bpf/ingress/`` and its maps (docs/ingress.md)."""
+"""What VTL's packets meet first: the program of ``bpf/ingress/`` and its maps (docs/ingress.md).
+
+On which interfaces it is: ``interfaces.py``.
+"""
 
 from __future__ import annotations
 
@@ -74,16 +77,13 @@ class Ingress:
         self,
         ways: Mapping[str, Way],
         *,
-        clock_behind: int = 0,
         generic: bool = False,
-        incomplete: bool = False,
         each: Mapping[str, Rate] = EACH,
         all: Mapping[str, Rate] = ALL,
     ) -> None:
         """What it shall do from now on; ways that are not named pass.
 
-        ``clock_behind``: ns that VTL's clock is behind CLOCK_MONOTONIC. ``generic``: some interface has the
-        program in generic mode. ``incomplete``: there are connection ids that it was not told.
+        ``generic``: some interface has the program in generic mode.
         """
         s = self._bpf.value_type("hk_settings")()
         for at, name in enumerate(WAYS):
@@ -97,7 +97,7 @@ class Ingress:
             w.versions_n, w.port = len(way.versions), _swapped(way.port, "H")
             w.on, w.keyed = 1, way.keyed
         s.id_secret[0], s.id_secret[1] = self._id_secret
-        s.clock_behind, s.generic, s.incomplete = clock_behind, generic, incomplete
+        s.generic = generic
         for at, kind in enumerate(KINDS):
             for slot, rate in ((s.each[at], each.get(kind)), (s.all[at], all.get(kind))):
                 if rate is not None:
@@ -122,6 +122,11 @@ class Ingress:
     def sockets(self) -> int:
         """That of the map of AF_XDP sockets by receive queue."""
         return self._bpf.map("hk_xsk")
+
+    @property
+    def states(self) -> int:
+        """That of the map that each way's worker keeps: `struct hk_way_state`."""
+        return self._bpf.map("hk_states")
 
     def set_address(self, address: str, interface: int) -> None:
         """One of this host's, and the number of the interface that has it."""

@@ -161,4 +161,7 @@ cdef class Handle:             # a transport, for Python: made by hooker.transpo
     cdef bint used             # a worker frees the transport
     cdef dict counted(self)    # what note() copied, by name
     cdef dict row(self, const uint8_t *row)                 # what stats() wrote, by name
+    # What hk_ingress (docs/ingress.md) is told of it: carrier, secret, versions, keyed; None: nothing.
+    # From now on its connection ids and its state are in these maps.
+    cdef dict ingress(self, int known_fd, int states_fd)
     cdef str failure(self)     # why it carries nothing any more, or cannot be opened; "": nothing is known

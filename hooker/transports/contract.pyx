@@ -15,6 +15,9 @@ cdef class Handle:
     cdef dict row(self, const uint8_t *row):
         return {}
 
+    cdef dict ingress(self, int known_fd, int states_fd):
+        return None
+
     cdef str failure(self):
         return ""
 

@@ -5,6 +5,8 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 from hooker.carriers.contract cimport *
 from hooker.flow.messages cimport MESSAGE_FINE, MSG_HELLO, Message
+from hooker.includes.bpf cimport BPF_MAP_DELETE_ELEM, BPF_MAP_UPDATE_ELEM, hk_bpf_elem
+from hooker.includes.bytes cimport store64
 from hooker.includes.clock cimport clock_ns
 from hooker.includes.linux cimport EMSGSIZE, EOPNOTSUPP, EPOLLERR, EPOLLIN, errno
 from hooker.transports.contract cimport *
@@ -50,6 +52,9 @@ cdef struct VtlCounts:
     uint64_t forged, datagrams_dropped, send_calls, recv_calls, send_errors, sent, received, damaged, refused
     bint trains
 
+cdef struct WayState:         # struct hk_way_state
+    uint64_t clock_behind, unnamed
+
 cdef struct VtlTransport:
     Transport base
     vtl_endpoint *vtl          # NULL: shut
@@ -61,6 +66,11 @@ cdef struct VtlTransport:
     pages channels
     uint64_t datagrams_dropped
     VtlCounts noted            # note()
+    uint32_t versions[VTL_MAX_VERSIONS]    # spoken
+    uint32_t versions_n
+    int known_fd, states_fd    # maps of hk_ingress; -1: there is none
+    uint32_t way               # its place in the latter
+    WayState state, told       # what is so, and what the program knows of it
 
 cdef struct VtlAssociation:
     Association base
@@ -237,6 +247,27 @@ cdef void cb_stream_acked(void *ctx, vtl_stream *s, size_t n) noexcept nogil:
     pass
 
 
+cdef void tell_state(VtlTransport *t) noexcept nogil:
+    t.state.clock_behind = vtl_behind(t.vtl)
+    if t.states_fd >= 0 and memcmp(&t.state, &t.told, sizeof(WayState)) != 0:
+        hk_bpf_elem(BPF_MAP_UPDATE_ELEM, t.states_fd, &t.way, &t.state, 0)
+        t.told = t.state
+
+
+cdef void cb_named(void *ctx, uint64_t cid, bint known) noexcept nogil:
+    cdef VtlTransport *t = <VtlTransport *>ctx
+    cdef uint8_t key[8]
+    cdef uint8_t one = 1
+    if t.known_fd < 0:
+        return
+    store64(key, cid)
+    if known:
+        t.state.unnamed += hk_bpf_elem(BPF_MAP_UPDATE_ELEM, t.known_fd, key, &one, 0) < 0
+    elif hk_bpf_elem(BPF_MAP_DELETE_ELEM, t.known_fd, key, NULL, 0) < 0 and t.state.unnamed > 0:
+        t.state.unnamed -= 1                    # it is one of those for which there was no room
+    tell_state(t)
+
+
 cdef void fill_sink(vtl_sink *s, VtlTransport *t) noexcept nogil:
     s.ctx = t
     s.random = cb_random
@@ -253,6 +284,7 @@ cdef void fill_sink(vtl_sink *s, VtlTransport *t) noexcept nogil:
     s.message = cb_message
     s.report = cb_report
     s.channel_down = cb_channel_down
+    s.named = cb_named
 
 
 # ---- datagrams ---------------------------------------------------------------------------------------
@@ -326,6 +358,8 @@ cdef inline bint is_full(const VtlTransport *t) noexcept nogil:
 cdef void vu_flush(Transport *base, uint64_t now) noexcept nogil:
     cdef VtlTransport *t = T(base)
     cdef int i
+    if t.states_fd >= 0 and vtl_behind(t.vtl) != t.told.clock_behind:
+        tell_state(t)
     for i in range(BUILDS):
         if not is_full(t):
             t.batch.iov_len = t.batch.dgram_len = t.batch.scratch_len = t.batch.sealed_len = 0
@@ -379,6 +413,7 @@ cdef void vu_shut(Transport *base) noexcept nogil:
     cdef VtlTransport *t = T(base)
     cdef vtl_endpoint *vtl = t.vtl
     t.vtl = NULL
+    t.known_fd = t.states_fd = -1               # whose owner may have closed them
     if vtl != NULL:
         vtl_endpoint_free(vtl)
     while t.all != NULL:
@@ -581,6 +616,20 @@ cdef class VtlOver(Handle):
         out.update({f"{self.name}.{name}": count for name, count in (<dict>n.core).items()})
         return out
 
+    cdef dict ingress(self, int known_fd, int states_fd):
+        cdef VtlTransport *t = T(self.t)
+        cdef str carrier = (<bytes>t.options[7:7 + t.options[6]]).decode()
+        cdef tuple ways = ("udp", "ip")         # HK_INGRESS_UDP, HK_INGRESS_IP
+        if carrier not in ways:
+            return None
+        t.way = ways.index(carrier)
+        t.known_fd, t.states_fd = known_fd, states_fd
+        return {
+            "carrier": carrier, "secret": <bytes>(<const char *>vtl_secret(t.vtl))[:16],
+            "versions": tuple([t.versions[i] for i in range(t.versions_n)]),
+            "keyed": t.base.properties & T_PATH_BOUND != 0,
+        }
+
     cdef dict row(self, const uint8_t *row):
         cdef const vtl_assoc_stats *stats = <const vtl_assoc_stats *>row
         cdef dict out = stats[0]
@@ -679,6 +728,7 @@ def make(str name not None, uint8_t wire_id, CarrierHandle carrier not None, set
     if t == NULL:
         raise MemoryError("VTL endpoint")
     t.base.ops = &OPS
+    t.known_fd = t.states_fd = -1
     t.carrier, carrier.used = carrier.c, True
     handle.t = &t.base                              # which frees it
     handle.name = name
@@ -691,6 +741,8 @@ def make(str name not None, uint8_t wire_id, CarrierHandle carrier not None, set
     allocate(t, DATAGRAMS * <size_t>c.max_datagram if c.keys else 0)
     memset(&sink, 0, sizeof(sink))
     fill_sink(&sink, t)
+    memcpy(t.versions, c.versions, sizeof(t.versions))
+    t.versions_n = c.n_versions
     t.vtl = vtl_endpoint_new(&c, &sink)
     if t.vtl == NULL:
         raise MemoryError("VTL endpoint")

@@ -99,6 +99,8 @@ cdef struct vtl_sink:          # the callbacks; `ctx` comes back as their first 
     uint32_t (*report)(void *ctx, void *user, uint8_t *out) noexcept nogil
     # Its association is down, for that reason, and takes nothing more; the channel stays until vtl_channel_close.
     void (*channel_down)(void *ctx, void *user, uint32_t reason) noexcept nogil
+    # From now on we answer to that connection id, or no more; before any datagram tells it. NULL: nobody wants to know.
+    void (*named)(void *ctx, uint64_t cid, bint known) noexcept nogil
 
 
 cdef enum:

@@ -13,6 +13,9 @@ cdef uint64_t vtl_timer(vtl_endpoint *ep) noexcept nogil                        
 cdef void vtl_on_timer(vtl_endpoint *ep, uint64_t now) noexcept nogil
 # ICMP says that `to` cannot be reached; quoted: of the datagram it is about, what the error shows of it.
 cdef void vtl_path_error(vtl_endpoint *ep, const vtl_addr *to, const uint8_t *quoted, size_t n, uint64_t now) noexcept nogil
+# What makes cookies that this endpoint believes, docs/vtl.md 2.2: the secret, and how many ns it is behind the caller's clock.
+cdef const uint64_t *vtl_secret(const vtl_endpoint *ep) noexcept nogil
+cdef uint64_t vtl_behind(const vtl_endpoint *ep) noexcept nogil
 cdef uint64_t vtl_drops(vtl_endpoint *ep, int reason) noexcept nogil
 cdef uint64_t vtl_held_less(const vtl_endpoint *ep) noexcept nogil    # bytes that peers make us hold less than at the peak …
 cdef void vtl_held_noted(vtl_endpoint *ep) noexcept nogil              # … which is now

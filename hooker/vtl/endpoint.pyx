@@ -206,6 +206,14 @@ cdef int vtl_recv(vtl_endpoint *ep, uint8_t *pkt, size_t n, const vtl_addr *src,
     return rc
 
 
+cdef const uint64_t *vtl_secret(const vtl_endpoint *ep) noexcept nogil:
+    return (<const Endpoint *>ep).secret
+
+
+cdef uint64_t vtl_behind(const vtl_endpoint *ep) noexcept nogil:
+    return (<const Endpoint *>ep).skipped
+
+
 cdef uint64_t vtl_drops(vtl_endpoint *ep, int reason) noexcept nogil:
     return E(ep).drops[reason] if 0 <= reason < VTL_DROP_REASONS else 0
 

@@ -93,6 +93,8 @@ cdef Assoc *assoc_new(Endpoint *ep, const vtl_addr *peer, uint64_t cid, uint64_t
         ep.all.prev = a
     ep.all = a
     ep.assocs += 1
+    if ep.sink.named != NULL:
+        ep.sink.named(ep.sink.ctx, cid, True)
     assoc_touch(a)
     return a
 
@@ -199,6 +201,8 @@ cdef void assoc_free(Assoc *a) noexcept nogil:
     if a.next != NULL:
         a.next.prev = a.prev
     ep.assocs -= 1
+    if ep.sink.named != NULL:
+        ep.sink.named(ep.sink.ctx, a.cid, False)
     ep.windows_grown -= a.credit.window - ep.cfg.assoc_window
     stranger_known(a)
     budget_let_go(a, a.held)

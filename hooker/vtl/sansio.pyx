@@ -300,6 +300,7 @@ cdef class Endpoint:
         cfg.window = c["window"]
         cfg.repeats = c["repeats"]
         cfg.deadline = c["deadline"]
+        memset(&sink, 0, sizeof(sink))
         sink.ctx = <void *>self
         sink.random = on_random
         sink.assoc_up = on_up

@@ -1,0 +1,265 @@
+"""Where hk_ingress is: on the interfaces that a user has named, and told of the addresses of this host.
+
+Attached by a bpf_link each, which is held by a descriptor: when the process ends, however it ends, nothing
+stays. Native where the driver can, else generic. Of an interface that goes away the name is kept: when it is
+back, so is the program.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from hooker.control import bpf_calls
+from hooker.control.ingress import Ingress, Way
+from hooker.control.threads import Ending
+from hooker.errors import ConfigurationError, KernelError
+
+if TYPE_CHECKING:
+    from hooker._fastpath import Worker
+
+MOST = 16  # interfaces
+NAME = 15  # bytes: IFNAMSIZ, less its end
+RETRY = 1.0  # s until an interface that is not there is looked for again
+STOP_TIMEOUT = 10.0  # s
+CHANGES = 1 << 0 | 1 << 4 | 1 << 8  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
+TAKEN = (errno.EBUSY, errno.EEXIST)  # another program is there, or one in another mode
+
+
+def names(wanted: str | Sequence[str]) -> tuple[str, ...]:
+    """Of interfaces, as a user gives them: with commas, or a list. Raises ConfigurationError."""
+    found = wanted.split(",") if isinstance(wanted, str) and wanted else list(wanted)
+    for name in found:
+        if not isinstance(name, str) or not 0 < len(name.encode()) <= NAME or set(name) & set("/ \t\n\0"):
+            raise ConfigurationError(
+                f"xdp {name!r} is no name of an interface", remedy="give names as in `ip link`, with commas"
+            )
+    if len(set(found)) < len(found) or len(found) > MOST:
+        raise ConfigurationError(f"xdp names {MOST} interfaces at most, each once", remedy="leave some out")
+    return tuple(found)
+
+
+@dataclass
+class Interface:
+    """One of them. ``mode``: "native", "generic", or "": it is not there; ``why``: that, or not native."""
+
+    name: str
+    mode: str = ""
+    why: str = ""
+    number: int = 0
+    link: int = -1
+
+    def row(self) -> dict[str, str]:
+        return {"name": self.name, "mode": self.mode, "why": self.why}
+
+    def leave(self, why: str = "") -> None:
+        """May be called twice."""
+        if self.link >= 0:
+            os.close(self.link)
+        self.mode, self.why, self.number, self.link = "", why, 0, -1
+
+
+class Interfaces:
+    """The program on all of them, and the thread that follows their changes; a context manager.
+
+    Raises ConfigurationError for an interface that does not exist, that cannot take XDP or that has another
+    program, and if the worker has no VTL that the program knows; KernelError when the kernel refuses it.
+    """
+
+    def __init__(self, wanted: Sequence[str], worker: Worker) -> None:
+        self._all = [Interface(name) for name in wanted]
+        self._addresses: dict[str, int] = {}
+        self._counts: dict[str, int] = {}
+        self._using = threading.Lock()
+        self._closed = False
+        self._thread: _Thread | None = None
+        self._ingress = Ingress()
+        try:
+            self._ways = _ways(worker.ingress(self._ingress.known, self._ingress.states), worker.port)
+            self._tell()
+            self._follow_addresses()
+            for one in self._all:
+                self._attach(one)
+            self._thread = _Thread(self)
+            self._thread.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _tell(self, generic: bool = False) -> None:
+        generic = generic or any(one.mode == "generic" for one in self._all)
+        self._ingress.tell(self._ways, generic=generic)
+
+    # ---- the links -------------------------------------------------------------------------------------
+
+    def _attach(self, one: Interface) -> None:
+        """Raises ConfigurationError, and then it is not there."""
+        try:
+            one.number = socket.if_nametoindex(one.name)
+        except OSError:
+            raise ConfigurationError(
+                f"there is no interface {one.name}", remedy="`ip link` lists them; leave it out of xdp"
+            ) from None
+        try:
+            one.link = bpf_calls.link_xdp(self._ingress.program, one.number, bpf_calls.XDP_NATIVE)
+            one.mode, one.why = "native", ""
+        except KernelError as error:
+            self._attach_generic(one, _unless_taken(one.name, error))
+
+    def _attach_generic(self, one: Interface, why: str) -> None:
+        self._tell(generic=True)  # before the first packet
+        try:
+            one.link = bpf_calls.link_xdp(self._ingress.program, one.number, bpf_calls.XDP_GENERIC)
+        except KernelError as error:
+            reason = _unless_taken(one.name, error)
+            raise ConfigurationError(
+                f"interface {one.name} cannot take XDP: {reason}", remedy="leave it out of xdp"
+            ) from None
+        one.mode, one.why = "generic", f"native: {why}"
+
+    def follow(self) -> None:
+        """Interfaces that are gone, or back; and what addresses there are."""
+        with self._using:
+            if self._closed:
+                return
+            for one in self._all:
+                if one.link >= 0 and _number(one.name) != one.number:
+                    one.leave(f"there is no interface {one.name}")
+                if one.link < 0:
+                    self._attach_again(one)
+            self._follow_addresses()
+
+    def _attach_again(self, one: Interface) -> None:
+        try:
+            self._attach(one)
+        except ConfigurationError as error:
+            one.leave(error.message)
+
+    def _follow_addresses(self) -> None:
+        """What there is no room for is nobody's to the program, and passes."""
+        now = _addresses()
+        for address in self._addresses.keys() - now.keys():
+            self._ingress.drop_address(address)
+        for address, interface in now.items():
+            if self._addresses.get(address) != interface:
+                with contextlib.suppress(KernelError):
+                    self._ingress.set_address(address, interface)
+        self._addresses = now
+
+    # ---- what is going on ------------------------------------------------------------------------------
+
+    def rows(self) -> list[dict[str, str]]:
+        """Name, mode and why of each."""
+        return [one.row() for one in self._all]
+
+    def counters(self) -> dict[str, int]:
+        """By verdict and reason; after close() as they were last."""
+        with self._using:
+            if not self._closed:
+                self._counts = self._ingress.counters()
+            return dict(self._counts)
+
+    def close(self) -> None:
+        """Nothing meets the program any more. May be called twice."""
+        if self._thread is not None:
+            self._thread.stop()
+        self.counters()
+        with self._using:
+            self.forget()
+
+    def forget(self) -> None:
+        """Let go of descriptors: a forked child's would keep alive what ends with its parent."""
+        self._closed = True
+        for one in self._all:
+            one.leave()
+        self._ingress.close()
+
+    def __enter__(self) -> Interfaces:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Thread(threading.Thread):
+    """Runs no user's code, and nothing waits for it: what it is late with passes."""
+
+    def __init__(self, interfaces: Interfaces) -> None:
+        super().__init__(name="hooker-interfaces", daemon=True)
+        self._interfaces = interfaces
+        self._ending = Ending()
+        self._changes = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+        self._changes.bind((0, CHANGES))
+        self._watch = self._ending.watch(self._changes.fileno())
+
+    def run(self) -> None:
+        while not self._ending.wait(self._watch, RETRY):
+            with contextlib.suppress(OSError):  # empty; or some were lost, and we look at all anyway
+                while self._changes.recv(1 << 16):
+                    pass
+            with contextlib.suppress(Exception):  # netlink's errors are no OSErrors; tried again in a second
+                self._interfaces.follow()
+
+    def stop(self) -> None:
+        """May be called twice, and by one that never ran."""
+        if self._ending.said:
+            return
+        self._ending.say()
+        self.join(STOP_TIMEOUT)
+        self._watch.close()
+        self._changes.close()
+        self._ending.close()
+
+
+def _ways(rows: Sequence[Mapping[str, Any]], port: int) -> dict[str, Way]:
+    """Raises ConfigurationError: there is none."""
+    if not rows:
+        raise ConfigurationError(
+            "xdp is for VTL over UDP or IP in the engine's own process, which this engine does not have",
+            remedy="leave xdp out, or name the transport vtl or vtl+ip",
+        )
+    return {
+        row["carrier"]: Way(
+            row["secret"], row["versions"], port if row["carrier"] == "udp" else 0, row["keyed"]
+        )
+        for row in rows
+    }
+
+
+def _unless_taken(name: str, error: KernelError) -> str:
+    """The reason. Raises ConfigurationError for that of another program's."""
+    if error.errno in TAKEN:
+        raise ConfigurationError(
+            f"interface {name} has another XDP program",
+            remedy="take that off (`ip link set dev IFACE xdp off`), or leave the interface out of xdp",
+        ) from None
+    return os.strerror(error.errno) if error.errno else error.message
+
+
+def _number(name: str) -> int:
+    """0: there is none."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return 0
+
+
+def _addresses() -> dict[str, int]:
+    """This host's, and the number of the interface that has each; of several the last."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as netlink:
+        rows = [
+            (row.get_attr("IFA_LOCAL") or row.get_attr("IFA_ADDRESS"), row["index"])
+            for row in netlink.get_addr()
+        ]
+    return {address: index for address, index in rows if address}

@@ -1,0 +1,257 @@
+"""hk_ingress on interfaces: attached, followed, refused; engines behind it; nothing stays."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from lone_worker import LoneWorker
+from support import PLAIN, SLOWNESS, Pair, counts, eventually, peer, result, same
+
+from hooker.control import bpf_calls, compiled, netns
+from hooker.control.interfaces import Interfaces, names
+from hooker.control.loaded import Loaded
+from hooker.errors import ConfigurationError
+from hooker.lab import INTERFACE, Lab
+from hooker.vtl.sansio import Endpoint
+
+ADDRESS = "10.99.0.1"
+OTHERS = "int others(struct xdp_md *ctx) { return XDP_PASS; }"
+PORT = 7980
+
+
+class FakeWorker:
+    """What Interfaces asks of a worker."""
+
+    port = 6253
+
+    def __init__(self, *carriers: str) -> None:
+        self._carriers = carriers
+
+    def ingress(self, known_fd: int, states_fd: int) -> list[dict[str, Any]]:
+        return [
+            {"carrier": one, "secret": bytes(16), "versions": (1,), "keyed": False} for one in self._carriers
+        ]
+
+
+def apart(test: Callable[[], None]) -> None:
+    """Run in a network namespace that ends with it."""
+    errors: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            netns.unshare()
+            test()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+
+
+def open_on(*wanted: str, carriers: tuple[str, ...] = ("udp",)) -> Interfaces:
+    return Interfaces(wanted, cast(Any, FakeWorker(*carriers)))
+
+
+def add_veth(name: str = "one", other: str = "two") -> None:
+    from pyroute2 import IPRoute
+
+    with IPRoute() as netlink:
+        netlink.link("add", ifname=name, kind="veth", peer=other)
+        for each in (name, other):
+            netlink.link("set", ifname=each, state="up")
+
+
+def attached(name: str) -> int:
+    """The number of the XDP program there; 0: none."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as netlink:
+        (link,) = netlink.get_links(ifname=name)
+        xdp = link.get_attr("IFLA_XDP")
+        return int(xdp.get_attr("IFLA_XDP_PROG_ID") or 0) if xdp is not None else 0
+
+
+def test_native_where_the_driver_can_else_generic_and_nothing_stays() -> None:
+    def test() -> None:
+        add_veth()
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        with open_on("one", "lo") as interfaces:
+            native, generic = interfaces.rows()
+            assert native == {"name": "one", "mode": "native", "why": ""}
+            assert (generic["mode"], generic["why"][:8]) == ("generic", "native: ")
+            assert attached("one")
+            assert attached("lo")
+        assert not attached("one")
+        assert not attached("lo")
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+    apart(test)
+
+
+@contextlib.contextmanager
+def anothers(name: str, mode: int) -> Iterator[None]:
+    made = compiled.compiled(f"#include <linux/bpf.h>\n{OTHERS}", [compiled.QUIET])
+    with Loaded(made) as loaded:
+        link = bpf_calls.link_xdp(loaded.program("others", bpf_calls.XDP), socket.if_nametoindex(name), mode)
+        try:
+            yield
+        finally:
+            os.close(link)
+
+
+def test_another_program_is_not_evicted() -> None:
+    def test() -> None:
+        add_veth()
+        for mode in (bpf_calls.XDP_NATIVE, bpf_calls.XDP_GENERIC):
+            with anothers("one", mode):
+                there = attached("one")
+                with pytest.raises(ConfigurationError, match="interface one has another XDP program"):
+                    open_on("lo", "one")
+                assert attached("one") == there
+                assert not attached("lo")
+
+    apart(test)
+
+
+def test_what_cannot_be_is_said() -> None:
+    def test() -> None:
+        with pytest.raises(ConfigurationError, match="there is no interface none"):
+            open_on("none")
+        with pytest.raises(ConfigurationError, match="VTL over UDP or IP"):
+            open_on("lo", carriers=())
+        assert not attached("lo")
+
+    apart(test)
+    for wanted in ("a,,b", "a/b", "a b", "x" * 16, ["a", "a"], [str(n) for n in range(17)]):
+        with pytest.raises(ConfigurationError, match="xdp"):
+            names(wanted)
+    assert names("") == names([]) == ()
+    assert names("eth0,eth1") == names(["eth0", "eth1"]) == ("eth0", "eth1")
+
+
+def test_an_interface_that_goes_away_and_comes_back() -> None:
+    from pyroute2 import IPRoute
+
+    def test() -> None:
+        add_veth()
+        with open_on("one") as interfaces:
+            with IPRoute() as netlink:
+                netlink.link("del", ifname="one")
+            eventually(lambda: interfaces.rows()[0]["why"])
+            assert interfaces.rows() == [{"name": "one", "mode": "", "why": "there is no interface one"}]
+            add_veth()
+            eventually(lambda: interfaces.rows()[0]["mode"])
+            assert attached("one")
+
+    apart(test)
+
+
+def test_addresses_are_followed() -> None:
+    from pyroute2 import IPRoute
+
+    def test() -> None:
+        add_veth()
+        with open_on("one") as interfaces, IPRoute() as netlink:
+            index = netlink.link_lookup(ifname="one")[0]
+            for what in ("add", "del"):
+                netlink.addr(what, index=index, address=ADDRESS, prefixlen=24)
+                eventually(lambda what=what: is_there(interfaces) == (index if what == "add" else 0))
+
+    apart(test)
+
+
+def is_there(interfaces: Interfaces) -> int:
+    """The interface of ADDRESS, as the program knows it; 0: none."""
+    known = interfaces._ingress._bpf.map("hk_addresses")
+    key = bytes(10) + b"\xff\xff" + bytes(map(int, ADDRESS.split(".")))
+    try:
+        return int(struct.unpack("I", bpf_calls.lookup(known, key, 4))[0])
+    except bpf_calls.KernelError:
+        return 0
+
+
+# ---- workers and engines -------------------------------------------------------------------------------
+
+
+def test_a_worker_names_its_associations_and_says_what_it_could_not_name() -> None:
+    """A real worker, to which two endpoints here shake hands; its map has room for one."""
+    with contextlib.ExitStack() as stack:
+        lone = LoneWorker(stack, asleep=True)
+        known = bpf_calls.create_map("hash", key=8, value=1, entries=1)
+        stack.callback(os.close, known)
+        states = bpf_calls.create_map("array", key=4, value=16, entries=2)
+        stack.callback(os.close, states)
+        (row,) = lone.worker.ingress(known, states)
+        assert (row["carrier"], row["versions"], row["keyed"], len(row["secret"])) == ("udp", (1,), False, 16)
+        lone.begin()
+        initiators = [Endpoint(seed=n) for n in (1, 2)]
+        responder_ids = []
+        for initiator in initiators:
+            link = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            link.settimeout(5 * SLOWNESS)
+            server = ("127.0.0.1", lone.worker.port)
+            association = initiator.connect(server, time.monotonic_ns())
+            while not initiator.is_up(association):
+                for datagram, _ in initiator.datagrams_to_send(time.monotonic_ns()):
+                    link.sendto(datagram, server)
+                answer = link.recv(2048)
+                if answer[0] == 0x23:
+                    responder_ids.append(answer[12:20])
+                initiator.receive_datagram(answer, server, time.monotonic_ns())
+        there = []
+        for one in responder_ids:
+            with contextlib.suppress(bpf_calls.KernelError):
+                there.append(bpf_calls.lookup(known, one, 1))
+        assert there == [b"\1"]
+        _, unnamed = struct.unpack("QQ", bpf_calls.lookup(states, struct.pack("I", 0), 16))
+        assert unnamed == 1
+
+
+@pytest.mark.skipif(PLAIN, reason="needs engines")
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("transport", ["vtl", pytest.param("vtl+ip", marks=pytest.mark.soak)])
+def test_engines_behind_it(transport: str) -> None:
+    """What they say gets through, what nobody said does not; a killed engine leaves nothing."""
+    with Lab() as lab, Pair.open(lab, options=("--xdp", INTERFACE, "--transport", transport)) as pair:
+        assert pair.server
+        assert pair.client
+        for port in (PORT, PORT + 1):
+            server = peer(pair.b, "serve", "0.0.0.0", port, "recv-all", "close")
+            client = peer(pair.a, "connect", pair.b.v4, port, "send:3000000", "close")
+            same(result(client), result(server))
+        status = [engine.status() for engine in pair.engines]
+        assert [one["engine"]["xdp"] for one in status] == [
+            [{"name": INTERFACE, "mode": "native", "why": ""}]
+        ] * 2
+        assert counts(status[0])["engaged"] >= 1
+        seen = counts(status[1])
+        assert seen["ingress.tx-cookie"] >= 1
+        assert seen["ingress.pass-proven"] >= 1
+        assert seen["ingress.pass-known"] > 10
+        assert {name: n for name, n in seen.items() if name.startswith("ingress.drop") and n} == {}
+        assert netns.call(pair.b.netns, lambda: attached(INTERFACE))
+        pair.server.kill9()
+        eventually(lambda: not netns.call(pair.b.netns, lambda: attached(INTERFACE)))
+
+
+@pytest.mark.skipif(PLAIN, reason="needs engines")
+def test_the_command_says_what_is_wrong() -> None:
+    with Lab() as lab:
+        command = [sys.executable, "-m", "hooker", "up", "--cgroup", str(lab.a.cgroup), "--xdp", "none"]
+        done = lab.a.run(command, hooked=False, check=False, text=True)
+        assert done.returncode == 2
+        assert "there is no interface none" in done.stderr
+        assert len(done.stderr.strip().splitlines()) <= 2
