@@ -81,6 +81,19 @@ def test_engine_peers_flows_and_reasons_are_shown() -> None:
     assert "none" not in shown
 
 
+def test_where_xdp_is_and_what_met_it_is_shown() -> None:
+    row = {"name": "eth0", "mode": "generic", "why": "native: Operation not supported"}
+    engine = ENGINE | {"xdp": [row, {"name": "eth1", "mode": "", "why": "there is no interface eth1"}]}
+    counters = {"ingress.tx-cookie": 77, "ingress.drop-wire": 0, "ingress.pass-other": 88, "engaged": 99}
+    shown = text({"engine": engine, "counters": counters})
+    assert "xdp eth0: generic (native: Operation not supported)" in shown
+    assert "xdp eth1: not there (there is no interface eth1)" in shown
+    assert "tx-cookie" in shown
+    assert "77" in shown
+    for part in ("drop-wire", "pass-other", "88", "99"):
+        assert part not in shown
+
+
 def test_of_many_flows_some_are_shown_and_all_counted() -> None:
     counted = {"engine": ENGINE, "flows": [FLOW] * 3, "states": {"engaged": 49_990, "closed": 10}}
     assert "flows, 3 of 50000" in text(counted)
