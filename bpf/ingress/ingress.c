@@ -52,14 +52,22 @@ static __always_inline int hk_unknown(const struct hk_packet *p, const struct hk
 	return hk_say(XDP_DROP, HK_I_DROP_UNKNOWN_RATE);
 }
 
+/* The engine's socket for the queue that this frame came by takes it. */
+static __always_inline int hk_is_led(struct xdp_md *ctx)
+{
+	struct hk_queue queue = {.interface = ctx->ingress_ifindex, .number = ctx->rx_queue_index};
+	u32 *slot = hk_queues.lookup(&queue);
+
+	return slot && hk_xsk.redirect_map(*slot, XDP_PASS) == XDP_REDIRECT;
+}
+
 static __always_inline int hk_data(struct xdp_md *ctx, const struct hk_packet *p, const struct hk_ingress_settings *s, __be64 id)
 {
 	if (p->size == HK_VTL_SHORT_HEADER)	/* empty */
 		return hk_say(XDP_DROP, HK_I_DROP_MALFORMED);
 	if (!hk_is_known(p, id))
 		return hk_unknown(p, s);
-	if (p->way == HK_INGRESS_IP && p->bare &&
-	    hk_xsk.redirect_map(ctx->rx_queue_index, XDP_PASS) == XDP_REDIRECT)
+	if (p->way == HK_INGRESS_IP && p->bare && hk_is_led(ctx))
 		return hk_say(XDP_REDIRECT, HK_I_REDIRECT);
 	return hk_say(XDP_PASS, HK_I_PASS_KNOWN);
 }

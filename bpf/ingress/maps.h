@@ -6,6 +6,10 @@ struct hk_due {				/* each on a cache line of its own */
 	u64 pad[7];
 };
 
+struct hk_queue {			/* a socket takes nothing that came by another one */
+	u32 interface, number;
+};
+
 struct hk_answer {			/* to an INIT */
 	union {
 		struct hk_vtl_cookie cookie;
@@ -28,7 +32,8 @@ BPF_TABLE("lru_hash", u64, u64, hk_sources, 16384);	/* by hk_prefix(): as hk_due
 BPF_TABLE("lru_hash", u64, u8, hk_answered, 16384);	/* initiators' connection ids */
 BPF_ARRAY(hk_together, struct hk_due, HK_RATES);
 BPF_ARRAY(hk_crc32c, struct hk_table, 1);
-BPF_XSKMAP(hk_xsk, HK_INGRESS_QUEUES);	/* by receive queue: the engine's AF_XDP sockets */
+BPF_XSKMAP(hk_xsk, HK_INGRESS_QUEUES);	/* the engine's AF_XDP sockets */
+BPF_F_TABLE("hash", struct hk_queue, u32, hk_queues, HK_INGRESS_QUEUES, BPF_F_NO_PREALLOC);	/* which of them is whose */
 BPF_PERCPU_ARRAY(hk_counters, u64, HK_I_COUNT);
 
 /* A verdict, counted. */

@@ -22,6 +22,7 @@ WAYS = ("udp", "ip")  # in the order of HK_INGRESS_UDP, HK_INGRESS_IP
 KINDS = ("init", "proven", "unknown")  # in that of HK_RATE_*
 POLYNOMIAL = 0x82F63B78  # CRC32C, bits reversed (RFC 3720, B.4)
 SECOND = 1_000_000_000
+QUEUES = 64  # HK_INGRESS_QUEUES
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class Ingress:
     """
 
     def __init__(self) -> None:
+        self._led: dict[tuple[int, int], int] = {}  # places in hk_xsk, by interface and queue
         self._bpf = Loaded(compiled.module("ingress/ingress.c"))
         try:
             self._id_secret = struct.unpack("QQ", os.urandom(16))
@@ -118,10 +120,20 @@ class Ingress:
         """The descriptor of the map of our connection ids: eight bytes as on the wire, and one."""
         return self._bpf.map("hk_known")
 
-    @property
-    def sockets(self) -> int:
-        """That of the map of AF_XDP sockets by receive queue."""
-        return self._bpf.map("hk_xsk")
+    def lead(self, interface: int, queue: int, descriptor: int) -> None:
+        """DATA over IP from there goes to that AF_XDP socket, bound to it. KernelError: there is no room."""
+        slot = next(number for number in range(QUEUES + 1) if number not in self._led.values())
+        bpf_calls.update(self._bpf.map("hk_xsk"), struct.pack("I", slot), struct.pack("I", descriptor))
+        bpf_calls.update(
+            self._bpf.map("hk_queues"), struct.pack("II", interface, queue), struct.pack("I", slot)
+        )
+        self._led[interface, queue] = slot
+
+    def lead_no_more(self, interface: int) -> None:
+        """What comes from there passes."""
+        for at in [one for one in self._led if one[0] == interface]:
+            bpf_calls.delete(self._bpf.map("hk_queues"), struct.pack("II", *at))
+            bpf_calls.delete(self._bpf.map("hk_xsk"), struct.pack("I", self._led.pop(at)))
 
     @property
     def states(self) -> int:

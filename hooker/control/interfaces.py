@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from hooker.control import bpf_calls
-from hooker.control.ingress import Ingress, Way
+from hooker.control.ingress import QUEUES, Ingress, Way
 from hooker.control.threads import Ending
 from hooker.errors import ConfigurationError, KernelError
 
@@ -53,17 +53,18 @@ class Interface:
     name: str
     mode: str = ""
     why: str = ""
+    queues: int = 0  # from which packets come by AF_XDP sockets
     number: int = 0
     link: int = -1
 
-    def row(self) -> dict[str, str]:
-        return {"name": self.name, "mode": self.mode, "why": self.why}
+    def row(self) -> dict[str, Any]:
+        return {"name": self.name, "mode": self.mode, "queues": self.queues, "why": self.why}
 
     def leave(self, why: str = "") -> None:
         """May be called twice."""
         if self.link >= 0:
             os.close(self.link)
-        self.mode, self.why, self.number, self.link = "", why, 0, -1
+        self.mode, self.why, self.queues, self.number, self.link = "", why, 0, 0, -1
 
 
 class Interfaces:
@@ -75,6 +76,7 @@ class Interfaces:
 
     def __init__(self, wanted: Sequence[str], worker: Worker) -> None:
         self._all = [Interface(name) for name in wanted]
+        self._worker = worker
         self._addresses: dict[str, int] = {}
         self._counts: dict[str, int] = {}
         self._using = threading.Lock()
@@ -82,7 +84,9 @@ class Interfaces:
         self._thread: _Thread | None = None
         self._ingress = Ingress()
         try:
-            self._ways = _ways(worker.ingress(self._ingress.known, self._ingress.states), worker.port)
+            rows = worker.ingress(self._ingress.known, self._ingress.states)
+            self._ways = _ways(rows, worker.port)
+            self._over_ip = next((row["wire_id"] for row in rows if row["carrier"] == "ip"), None)
             self._tell()
             self._follow_addresses()
             for one in self._all:
@@ -97,6 +101,19 @@ class Interfaces:
         generic = generic or any(one.mode == "generic" for one in self._all)
         self._ingress.tell(self._ways, generic=generic)
 
+    def _lead(self, one: Interface) -> None:
+        """By AF_XDP sockets, where VTL runs over IP and the kernel has them; else by the raw ones."""
+        if self._over_ip is None:
+            return
+        try:
+            for queue in range(QUEUES):
+                descriptor = self._worker.attach(self._over_ip, one.number, queue)
+                self._ingress.lead(one.number, queue, descriptor)
+                one.queues = queue + 1
+        except (OSError, KernelError) as error:  # beyond the last queue: EINVAL
+            if one.queues == 0:
+                one.why = "; ".join(filter(None, (one.why, f"no AF_XDP: {error}")))
+
     # ---- the links -------------------------------------------------------------------------------------
 
     def _attach(self, one: Interface) -> None:
@@ -110,6 +127,7 @@ class Interfaces:
         try:
             one.link = bpf_calls.link_xdp(self._ingress.program, one.number, bpf_calls.XDP_NATIVE)
             one.mode, one.why = "native", ""
+            self._lead(one)
         except KernelError as error:
             self._attach_generic(one, _unless_taken(one.name, error))
 
@@ -123,6 +141,7 @@ class Interfaces:
                 f"interface {one.name} cannot take XDP: {reason}", remedy="leave it out of xdp"
             ) from None
         one.mode, one.why = "generic", f"native: {why}"
+        self._lead(one)
 
     def follow(self) -> None:
         """Interfaces that are gone, or back; and what addresses there are."""
@@ -131,6 +150,7 @@ class Interfaces:
                 return
             for one in self._all:
                 if one.link >= 0 and _number(one.name) != one.number:
+                    self._ingress.lead_no_more(one.number)
                     one.leave(f"there is no interface {one.name}")
                 if one.link < 0:
                     self._attach_again(one)
@@ -155,8 +175,8 @@ class Interfaces:
 
     # ---- what is going on ------------------------------------------------------------------------------
 
-    def rows(self) -> list[dict[str, str]]:
-        """Name, mode and why of each."""
+    def rows(self) -> list[dict[str, Any]]:
+        """Name, mode, queues and why of each."""
         return [one.row() for one in self._all]
 
     def counters(self) -> dict[str, int]:

@@ -625,7 +625,8 @@ cdef class VtlOver(Handle):
         t.way = ways.index(carrier)
         t.known_fd, t.states_fd = known_fd, states_fd
         return {
-            "carrier": carrier, "secret": <bytes>(<const char *>vtl_secret(t.vtl))[:16],
+            "carrier": carrier, "wire_id": t.base.wire_id,
+            "secret": <bytes>(<const char *>vtl_secret(t.vtl))[:16],
             "versions": tuple([t.versions[i] for i in range(t.versions_n)]),
             "keyed": t.base.properties & T_PATH_BOUND != 0,
         }

@@ -16,6 +16,7 @@ import pytest
 
 from hooker.control import bpf_calls
 from hooker.control.ingress import Ingress, Rate, Way
+from hooker.errors import KernelError
 from hooker.vtl.sansio import Endpoint
 from tests import ingress_frames as made
 from tests.ingress_frames import OURS, PORT, SERVICE_VLAN, THEIR_PORT, THEIRS, V4, V6, VLAN, frame
@@ -471,14 +472,23 @@ def test_data_over_ip_goes_to_the_socket_of_its_queue(ingress: Ingress, family: 
     content = frame(made.data(KNOWN), "ip", family)
     options = made.ipv4(253, made.carried(made.data(KNOWN), "ip", THEIRS[4], OURS[4])[1], options=b"\1" * 4)
     with contextlib.closing(socket.socket(AF_XDP, socket.SOCK_RAW)) as queue:
-        bpf_calls.update(ingress.sockets, struct.pack("I", 0), struct.pack("I", queue.fileno()))
+        ingress.lead(LOOPBACK + 1, 0, queue.fileno())
+        ingress.lead(LOOPBACK, 1, queue.fileno())
+        assert run(ingress, content)[:2] == (PASS, "pass-known"), "another interface, another queue"
+        ingress.lead(LOOPBACK, 0, queue.fileno())
         assert run(ingress, content)[:2] == (REDIRECT, "redirect")
         assert run(ingress, frame(made.data(KNOWN), "udp", family))[1] == "pass-known"
         assert run(ingress, frame(made.data(STRANGE), "ip", family))[1] == "pass-unknown"
         assert run(ingress, frame(made.close(KNOWN), "ip", family))[1] == "pass-known"
         assert run(ingress, made.ethernet(options, V4))[1] == "pass-known"
-    bpf_calls.delete(ingress.sockets, struct.pack("I", 0))
-    assert run(ingress, content)[:2] == (PASS, "pass-known")
+        ingress.lead_no_more(LOOPBACK)
+        assert run(ingress, content)[:2] == (PASS, "pass-known")
+        ingress.lead_no_more(LOOPBACK + 1)
+        for number in range(64):
+            ingress.lead(LOOPBACK + 1, number, queue.fileno())
+        with pytest.raises(KernelError):
+            ingress.lead(LOOPBACK, 0, queue.fileno())
+        ingress.lead_no_more(LOOPBACK + 1)
 
 
 # ---- whatever comes ------------------------------------------------------------------------------------

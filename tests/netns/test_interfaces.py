@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -37,9 +38,13 @@ class FakeWorker:
     def __init__(self, *carriers: str) -> None:
         self._carriers = carriers
 
+    def attach(self, wire_id: int, ifindex: int, queue: int) -> int:
+        raise OSError(errno.EPROTONOSUPPORT, "none here")
+
     def ingress(self, known_fd: int, states_fd: int) -> list[dict[str, Any]]:
         return [
-            {"carrier": one, "secret": bytes(16), "versions": (1,), "keyed": False} for one in self._carriers
+            {"carrier": one, "wire_id": n, "secret": bytes(16), "versions": (1,), "keyed": False}
+            for n, one in enumerate(self._carriers)
         ]
 
 
@@ -90,7 +95,7 @@ def test_native_where_the_driver_can_else_generic_and_nothing_stays() -> None:
         before = len(list(Path("/proc/self/fd").iterdir()))
         with open_on("one", "lo") as interfaces:
             native, generic = interfaces.rows()
-            assert native == {"name": "one", "mode": "native", "why": ""}
+            assert native == {"name": "one", "mode": "native", "queues": 0, "why": ""}
             assert (generic["mode"], generic["why"][:8]) == ("generic", "native: ")
             assert attached("one")
             assert attached("lo")
@@ -110,6 +115,21 @@ def anothers(name: str, mode: int) -> Iterator[None]:
             yield
         finally:
             os.close(link)
+
+
+def test_without_af_xdp_packets_come_by_the_raw_sockets_and_that_is_said() -> None:
+    def test() -> None:
+        add_veth()
+        with open_on("one", carriers=("ip",)) as interfaces:
+            (row,) = interfaces.rows()
+            assert row == {
+                "name": "one",
+                "mode": "native",
+                "queues": 0,
+                "why": "no AF_XDP: [Errno 93] none here",
+            }
+
+    apart(test)
 
 
 def test_another_program_is_not_evicted() -> None:
@@ -151,7 +171,9 @@ def test_an_interface_that_goes_away_and_comes_back() -> None:
             with IPRoute() as netlink:
                 netlink.link("del", ifname="one")
             eventually(lambda: interfaces.rows()[0]["why"])
-            assert interfaces.rows() == [{"name": "one", "mode": "", "why": "there is no interface one"}]
+            assert interfaces.rows() == [
+                {"name": "one", "mode": "", "queues": 0, "why": "there is no interface one"}
+            ]
             add_veth()
             eventually(lambda: interfaces.rows()[0]["mode"])
             assert attached("one")
@@ -233,14 +255,14 @@ def test_engines_behind_it(transport: str) -> None:
             client = peer(pair.a, "connect", pair.b.v4, port, "send:3000000", "close")
             same(result(client), result(server))
         status = [engine.status() for engine in pair.engines]
-        assert [one["engine"]["xdp"] for one in status] == [
-            [{"name": INTERFACE, "mode": "native", "why": ""}]
-        ] * 2
+        queues = 1 if transport == "vtl+ip" else 0
+        there = {"name": INTERFACE, "mode": "native", "queues": queues, "why": ""}
+        assert [one["engine"]["xdp"] for one in status] == [[there]] * 2
         assert counts(status[0])["engaged"] >= 1
         seen = counts(status[1])
         assert seen["ingress.tx-cookie"] >= 1
         assert seen["ingress.pass-proven"] >= 1
-        assert seen["ingress.pass-known"] > 10
+        assert seen["ingress.redirect" if queues else "ingress.pass-known"] > 10
         assert {name: n for name, n in seen.items() if name.startswith("ingress.drop") and n} == {}
         assert netns.call(pair.b.netns, lambda: attached(INTERFACE))
         pair.server.kill9()
