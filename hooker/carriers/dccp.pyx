@@ -32,7 +32,7 @@ cdef enum:
     DCCP_SERVICE = 2
     DCCP_CCID = 13
     DCCP_TXQLEN = 17
-    SERVICE = 0x48544c56       # "VTLH" as it lies in memory
+    SERVICE = 0x484c5456       # "VTLH" as it lies in memory
     EPOLL_CLOSES = 0x80000     # EPOLL_CLOEXEC
     HEADERS = 84               # bytes: IPv4, generic header, and the options that the kernel leaves room for
     CONNECTIONS = 512
@@ -141,6 +141,7 @@ cdef int open_listener(Dccp *d, int which, int family, uint16_t port) noexcept n
     cdef int fd = make_socket(d, family), err
     if fd < 0:
         return fd
+    set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1)        # not held up by connections that have ended lately
     memset(&a, 0, sizeof(a))
     a.ss_family = family
     (<sockaddr_in *>&a).sin_port = htons(port)      # the same place in both families

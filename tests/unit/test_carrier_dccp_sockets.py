@@ -145,7 +145,7 @@ def test_a_port_belongs_to_one_and_nothing_is_left() -> None:
     with pytest.raises(OSError, match="in use"):
         opened(first.port)
     first.close()
-    assert first.descriptors() == [-1, -1]
+    assert set(first.descriptors()) == {-1}
     opened(first.port).close()
 
 
