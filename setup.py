@@ -3,7 +3,8 @@
 All of them are listed here: what is built without one of them would be a package without an engine. Built in
 place, the fuzzers' targets are built as well, for the tests that replay their corpus.
 
-``HOOKER_DEBUG=1`` builds with line tracing, bounds assertions and annotated HTML.
+``HOOKER_DEBUG=1`` builds with line tracing, bounds assertions and annotated HTML. ``HOOKER_COMPILE=later``
+makes an editable installation without the modules, for who builds them in place afterwards (``./dev``).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from setuptools import Extension, find_packages, setup
 
 ROOT = Path(__file__).parent
 DEBUG = os.environ.get("HOOKER_DEBUG") == "1"
+LATER = os.environ.get("HOOKER_COMPILE") == "later" and "editable_wheel" in sys.argv
 DESCRIBING = {"egg_info", "dist_info", "sdist"}  # commands that compile nothing
 PACKAGES = [*find_packages(str(ROOT), include=["hooker", "hooker.*"]), "hooker.bpf"]
 ENGINE = [
@@ -205,6 +207,8 @@ def extensions() -> list[Extension]:
 
 
 def modules() -> list[Extension]:
+    if LATER:
+        return []
     if DESCRIBING.intersection(sys.argv):
         return extensions()
     return cythonize(
