@@ -4,7 +4,10 @@
 
 static __always_inline u32 hk_crc_byte(const struct hk_table *t, u32 crc, u8 byte)
 {
-	return t->of[(crc ^ byte) & 255] ^ crc >> 8;
+	u32 at = crc ^ byte;
+
+	asm volatile("" : "+r"(at));	/* else the compiler masks first, and Linux 6.1 loses a bound in the XOR */
+	return t->of[at & 255] ^ crc >> 8;
 }
 
 static __always_inline u32 hk_crc_word(const struct hk_table *t, u32 crc, u32 word)	/* as it lies in memory, low byte first */
