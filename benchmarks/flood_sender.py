@@ -18,32 +18,8 @@ from hooker.control.loaded import Loaded
 from hooker.lab import INTERFACE
 
 CHUNK, LEAST = 64_000, 64  # packets for one call
-LIVE_FRAMES = 1 << 1  # BPF_F_TEST_XDP_LIVE_FRAMES
 SIOCETHTOOL, ETHTOOL_SGRO = 0x8946, 0x2C
 INIT = 128  # bytes
-
-
-class _Run(ctypes.Structure):
-    """The part of ``union bpf_attr`` for BPF_PROG_TEST_RUN."""
-
-    _fields_ = [
-        ("prog_fd", ctypes.c_uint32),
-        ("retval", ctypes.c_uint32),
-        ("data_size_in", ctypes.c_uint32),
-        ("data_size_out", ctypes.c_uint32),
-        ("data_in", ctypes.c_uint64),
-        ("data_out", ctypes.c_uint64),
-        ("repeat", ctypes.c_uint32),
-        ("duration", ctypes.c_uint32),
-        ("ctx_size_in", ctypes.c_uint32),
-        ("ctx_size_out", ctypes.c_uint32),
-        ("ctx_in", ctypes.c_uint64),
-        ("ctx_out", ctypes.c_uint64),
-        ("flags", ctypes.c_uint32),
-        ("cpu", ctypes.c_uint32),
-        ("batch_size", ctypes.c_uint32),
-        ("rest", ctypes.c_uint8 * 52),
-    ]
 
 
 def polled(interface: str) -> None:
@@ -89,22 +65,17 @@ def send(target: str, port: int, seconds: float, rate: float) -> int:
     made = compiled.compiled(Path(__file__).with_name("flood.c").read_text(), [compiled.QUIET])
     own = bytes.fromhex(Path(f"/sys/class/net/{INTERFACE}/address").read_text().strip().replace(":", ""))
     frame = template(target, port, neighbour(target), own)
-    data = ctypes.create_string_buffer(frame, len(frame))
     index = socket.if_nametoindex(INTERFACE)
-    context = ctypes.create_string_buffer(struct.pack("6I", 0, len(frame), 0, index, 0, 0))
     sent = 0
     with Loaded(made) as loaded:
-        run = _Run(loaded.program("flood", bpf_calls.XDP), 0, len(frame), 0, ctypes.addressof(data))
-        run.ctx_size_in, run.ctx_in, run.flags = 24, ctypes.addressof(context), LIVE_FRAMES
-        run.batch_size = 64
+        flood = loaded.program("flood", bpf_calls.XDP)
         began = time.monotonic()
         while (now := time.monotonic() - began) < seconds:
             due = CHUNK if rate == 0 else min(CHUNK, int(rate * now) - sent)
             if due < LEAST:
                 time.sleep(0.0005)
                 continue
-            run.repeat = due
-            bpf_calls._bpf(bpf_calls.PROG_TEST_RUN, run, "cannot send a flood")
+            bpf_calls.send_frames(flood, frame, index, due)
             sent += due
     return sent
 

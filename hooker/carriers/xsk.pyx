@@ -13,24 +13,15 @@ Documentation/networking/af_xdp.rst.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
+from posix.mman cimport (
+    MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap,
+)
 from hooker.includes.linux cimport *
 from hooker.includes.xdp cimport *
 
 cdef enum:
     COMPLETIONS = 64           # of a ring that bind() wants, and nothing is sent by
     EPOLL_CLOEXEC_ = 0x80000
-
-cdef extern from "<sys/mman.h>" nogil:
-    void *mmap(void *at, size_t n, int protection, int flags, int fd, long offset)
-    int munmap(void *at, size_t n)
-    void *MAP_FAILED
-    enum:
-        PROT_READ
-        PROT_WRITE
-        MAP_PRIVATE
-        MAP_SHARED
-        MAP_ANONYMOUS
-        MAP_POPULATE
 
 
 cdef int xsks_init(XskSet *s) noexcept nogil:
@@ -72,7 +63,7 @@ cdef void xsk_close(XskSet *s, Xsk *x) noexcept nogil:
 cdef int map_ring(int fd, XskRing *r, const xdp_ring_offset *where, size_t entry,
                   uint64_t page) noexcept nogil:
     cdef size_t size = where.desc + XSK_CHUNKS * entry
-    cdef void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, page)
+    cdef void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, page)
     if p == MAP_FAILED:
         return -errno
     r.memory, r.size = p, size

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import platform
+import struct
 from dataclasses import dataclass
 
 from hooker.errors import KernelError
@@ -28,6 +29,7 @@ F_NO_PREALLOC, F_MMAPABLE = 1, 1024
 CGROUP_INET_EGRESS, CGROUP_SOCK_OPS, SK_MSG_VERDICT = 1, 3, 7  # enum bpf_attach_type
 CGROUP_GETSOCKOPT, CGROUP_SETSOCKOPT = 21, 22
 XDP, XDP_ATTACH, F_XDP_HAS_FRAGS = 6, 37, 1 << 5  # program type, attach type, flag of a program
+XDP_LIVE_FRAMES, FRAMES_BATCH = 1 << 1, 64  # BPF_F_TEST_XDP_LIVE_FRAMES
 XDP_GENERIC, XDP_NATIVE = 1 << 1, 1 << 2  # XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE
 INSTRUCTION_SIZE = 8  # bytes, of struct bpf_insn
 LOG_SIZE = 1 << 20  # bytes of what the verifier says
@@ -112,7 +114,14 @@ class _TestRun(ctypes.Structure):
         ("data_out", ctypes.c_uint64),
         ("repeat", ctypes.c_uint32),
         ("duration", ctypes.c_uint32),
-        ("rest", ctypes.c_uint8 * 80),
+        ("ctx_size_in", ctypes.c_uint32),
+        ("ctx_size_out", ctypes.c_uint32),
+        ("ctx_in", ctypes.c_uint64),
+        ("ctx_out", ctypes.c_uint64),
+        ("flags", ctypes.c_uint32),
+        ("cpu", ctypes.c_uint32),
+        ("batch_size", ctypes.c_uint32),
+        ("rest", ctypes.c_uint8 * 40),
     ]
 
 
@@ -251,6 +260,16 @@ def try_packet(program: int, packet: bytes, repeat: int = 1) -> tuple[int, bytes
     run = _TestRun(program, 0, len(packet), len(out), ctypes.addressof(data), ctypes.addressof(out), repeat)
     _bpf(PROG_TEST_RUN, run, "cannot try a program")
     return run.retval, out.raw[: run.data_size_out], run.duration
+
+
+def send_frames(program: int, frame: bytes, interface: int, number: int) -> None:
+    """The same so often, as if the interface had received it: what it transmits or redirects leaves."""
+    data = ctypes.create_string_buffer(frame, len(frame))
+    about = struct.pack("6I", 0, len(frame), 0, interface, 0, 0)  # struct xdp_md
+    context = ctypes.create_string_buffer(about, len(about))
+    run = _TestRun(program, 0, len(frame), 0, ctypes.addressof(data), repeat=number, batch_size=FRAMES_BATCH)
+    run.ctx_size_in, run.ctx_in, run.flags = len(about), ctypes.addressof(context), XDP_LIVE_FRAMES
+    _bpf(PROG_TEST_RUN, run, "cannot send frames")
 
 
 def make_map(name: str, of: MapInfo) -> int:

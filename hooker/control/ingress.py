@@ -8,14 +8,13 @@ from __future__ import annotations
 import ctypes
 import ipaddress
 import os
-import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from types import TracebackType
 
 from hooker.control import bpf_calls, compiled
+from hooker.control.counted import counts
 from hooker.control.loaded import Loaded
 
 WAYS = ("udp", "ip")  # in the order of HK_INGRESS_UDP, HK_INGRESS_IP
@@ -150,10 +149,7 @@ class Ingress:
 
     def counters(self) -> dict[str, int]:
         """By verdict and reason, summed over CPUs."""
-        return {
-            text: sum(one.value for one in self._bpf.read("hk_counters", at))
-            for at, text in enumerate(counter_names())
-        }
+        return counts(self._bpf, "ingress/layout.h", "HK_I_")
 
     def close(self) -> None:
         """Let go of all; may be called twice."""
@@ -166,12 +162,6 @@ class Ingress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def counter_names() -> list[str]:
-    """In the order of HK_INGRESS_COUNTERS."""
-    text = resources.files("hooker.bpf").joinpath("ingress/layout.h").read_text()
-    return re.findall(r'X\(HK_I_\w+, "([\w-]+)"\)', text)
 
 
 def crc_table() -> list[int]:

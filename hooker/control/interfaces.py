@@ -110,9 +110,11 @@ class Interfaces:
                 descriptor = self._worker.attach(self._over_ip, one.number, queue)
                 self._ingress.lead(one.number, queue, descriptor)
                 one.queues = queue + 1
-        except (OSError, KernelError) as error:  # beyond the last queue: EINVAL
-            if one.queues == 0:
-                one.why = "; ".join(filter(None, (one.why, f"no AF_XDP: {error}")))
+        except (OSError, KernelError) as error:
+            if one.queues and error.errno == errno.EINVAL:  # beyond the last one
+                return
+            none = "no more" if one.queues else "no"
+            one.why = "; ".join(filter(None, (one.why, f"{none} AF_XDP: {os.strerror(error.errno or 0)}")))
 
     # ---- the links -------------------------------------------------------------------------------------
 
@@ -167,11 +169,12 @@ class Interfaces:
         now = _addresses()
         for address in self._addresses.keys() - now.keys():
             self._ingress.drop_address(address)
+            del self._addresses[address]
         for address, interface in now.items():
             if self._addresses.get(address) != interface:
                 with contextlib.suppress(KernelError):
                     self._ingress.set_address(address, interface)
-        self._addresses = now
+                    self._addresses[address] = interface
 
     # ---- what is going on ------------------------------------------------------------------------------
 

@@ -9,18 +9,17 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import re
 import secrets
 import socket
 import struct
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from importlib import resources
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from hooker.control import bpf_calls, btf, compiled
+from hooker.control.counted import counts
 from hooker.control.loaded import Loaded
 from hooker.control.policy import Policy
 from hooker.transports import Transport, bitmap, offer
@@ -202,10 +201,7 @@ class KernelPrograms:
         """The programs' counters by name, summed over CPUs; after close() as they were last."""
         with self._using:
             if not self._closed:
-                self._counts = {
-                    text: sum(one.value for one in self._bpf.read("hk_counters", i))
-                    for i, text in enumerate(counter_names())
-                }
+                self._counts = counts(self._bpf, "hooker_kern_user.h", "HK_C_")
             return dict(self._counts)
 
     def close(self) -> None:
@@ -242,9 +238,3 @@ def _close(c: Any) -> None:
 
 def _bits(flags: Iterable[bool]) -> int:
     return sum(1 << at for at, flag in enumerate(flags) if flag)
-
-
-def counter_names() -> list[str]:
-    """In the order of HK_COUNTERS."""
-    text = resources.files("hooker.bpf").joinpath("hooker_kern_user.h").read_text()
-    return re.findall(r'X\(HK_C_\w+, "([\w-]+)"\)', text)

@@ -1,17 +1,9 @@
 """Consumer of a BPF ring buffer (Documentation/bpf/ringbuf.rst): a shared page of positions, then data mapped twice."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 from hooker.includes.linux cimport _SC_PAGESIZE, errno, hk_load32, hk_load64, hk_store64, sysconf
 from hooker.includes.hk cimport hk_attention
-
-cdef extern from "<sys/mman.h>" nogil:
-    void *mmap(void *addr, size_t n, int prot, int flags, int fd, long offset)
-    int munmap(void *addr, size_t n)
-    void *MAP_FAILED
-    enum:
-        PROT_READ
-        PROT_WRITE
-        MAP_SHARED
 
 cdef enum:
     HEADER = 8

@@ -126,7 +126,7 @@ def test_without_af_xdp_packets_come_by_the_raw_sockets_and_that_is_said() -> No
                 "name": "one",
                 "mode": "native",
                 "queues": 0,
-                "why": "no AF_XDP: [Errno 93] none here",
+                "why": "no AF_XDP: Protocol not supported",
             }
 
     apart(test)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hooker.control.compiled import import_bcc, source
-from hooker.control.kernel import counter_names
+from hooker.control.counted import names
 from hooker.engine.layout import layout
 
 STRUCTS = (
@@ -58,4 +58,5 @@ def test_so_is_what_goes_with_it_where_messages_are_redirected() -> None:
 
 
 def test_every_counter_has_a_name_of_its_own() -> None:
-    assert len(counter_names()) == len(set(counter_names())) > 20
+    for header, prefix, least in (("hooker_kern_user.h", "HK_C_", 20), ("ingress/layout.h", "HK_I_", 15)):
+        assert len(names(header, prefix)) == len(set(names(header, prefix))) > least

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import ipaddress
 import os
 import random
@@ -15,22 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bcc import BPF
 from support import PLAIN
 
 from hooker.carriers import Settings, ip, udp
 from hooker.carriers.face import Lone
-from hooker.control import netns
+from hooker.control import bpf_calls, compiled, netns
+from hooker.control.loaded import Loaded
 from hooker.flow.messages import checksum as crc32c
 from hooker.lab import INTERFACE, Lab
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(PLAIN, reason="needs no applications")]
-NATIVE, GENERIC = 1 << 2, 1 << 1  # XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE
+MODES = {"native": bpf_calls.XDP_NATIVE, "generic": bpf_calls.XDP_GENERIC}
 MOST = 16  # XSK_MOST
 QUEUES = 2  # the descriptor
 
 # All but what finds neighbours.
-LEADS = b"""
+LEADS = """
 #include <linux/bpf.h>
 BPF_XSKMAP(queues, 1);
 int leads(struct xdp_md *c)
@@ -50,29 +49,35 @@ def packed(address: str) -> bytes:
 
 
 class Leading:
-    """A carrier at host b, and the program that leads to it."""
+    """A carrier at host b, and the program that leads to it; a context manager."""
 
-    def __init__(self, lab: Lab, program: BPF, mode: int) -> None:
-        self.lab, self.program, self.mode = lab, program, mode
+    def __init__(self, lab: Lab, program: Loaded, mode: int) -> None:
+        self._program, self._mode, self._link = program, mode, -1
         self.carrier = netns.call(lab.b.netns, self._open)
         self.sender = netns.call(lab.a.netns, lambda: Lone(ip.make(Settings())))
 
     def _open(self) -> Lone:
         made = Lone(ip.make(Settings()))
-        fd = made.attach(socket.if_nametoindex(INTERFACE))
-        self.program[b"queues"][ctypes.c_int(0)] = ctypes.c_int(fd)
-        self.program.attach_xdp(INTERFACE.encode(), self.program.load_func(b"leads", BPF.XDP), self.mode)
+        index = socket.if_nametoindex(INTERFACE)
+        queue = made.attach(index)
+        bpf_calls.update(self._program.map("queues"), struct.pack("I", 0), struct.pack("I", queue))
+        leads = self._program.program("leads", bpf_calls.XDP, bpf_calls.XDP_ATTACH, bpf_calls.F_XDP_HAS_FRAGS)
+        self._link = bpf_calls.link_xdp(leads, index, self._mode)
         return made
 
-    def close(self) -> None:
-        netns.call(self.lab.b.netns, lambda: self.program.remove_xdp(INTERFACE.encode(), self.mode))
+    def __enter__(self) -> Leading:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._link)
         self.carrier.close()
         self.sender.close()
 
 
 @pytest.fixture(scope="module")
-def program() -> BPF:
-    return BPF(text=LEADS)
+def program() -> Iterator[Loaded]:
+    with Loaded(compiled.compiled(LEADS, [compiled.QUIET])) as made:
+        yield made
 
 
 @pytest.fixture
@@ -81,11 +86,15 @@ def lab() -> Iterator[Lab]:
         yield made
 
 
-@pytest.fixture(params=[NATIVE, GENERIC], ids=["native", "generic"])
-def leading(request: pytest.FixtureRequest, lab: Lab, program: BPF) -> Iterator[Leading]:
-    made = Leading(lab, program, request.param)
-    yield made
-    made.close()
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest) -> int:
+    return MODES[request.param]
+
+
+@pytest.fixture
+def leading(lab: Lab, program: Loaded, mode: int) -> Iterator[Leading]:
+    with Leading(lab, program, mode) as made:
+        yield made
 
 
 def heard(who: Lone, n: int, seconds: float = 3.0) -> list[tuple[bytes, bytes, int, int, bytes]]:
@@ -123,17 +132,15 @@ def test_datagrams_come_by_the_queue_whole_and_in_order(leading: Leading, lab: L
     assert leading.carrier.counters()["damaged"] == 0
 
 
-@pytest.mark.parametrize("mode", [GENERIC], ids=["generic"])
-def test_packets_of_several_chunks(lab: Lab, program: BPF, mode: int) -> None:
+def test_packets_of_several_chunks(lab: Lab, program: Loaded, mode: int) -> None:
     for host in (lab.a, lab.b):
         host.run(["ip", "link", "set", INTERFACE, "mtu", "9000"])
-    made = Leading(lab, program, mode)
     sent = [random.Random(n).randbytes(8900 - n) for n in range(60)]
-    left = [(packed(lab.b.v4), 0, one) for one in sent]
-    while left:
-        left = left[made.sender.send(left) :]
-    assert [data for *_, data in heard(made.carrier, 60)] == sent
-    made.close()
+    with Leading(lab, program, mode) as made:
+        left = [(packed(lab.b.v4), 0, one) for one in sent]
+        while left:
+            left = left[made.sender.send(left) :]
+        assert [data for *_, data in heard(made.carrier, 60)] == sent
 
 
 def framed(packet: bytes, kind: int = 0x0800) -> bytes:
@@ -202,19 +209,17 @@ def test_what_is_no_datagram_is_counted_and_dropped(leading: Leading, lab: Lab) 
         assert [data for *_, data in heard(leading.carrier, 1)] == [TEXT]
 
 
-def test_an_interface_that_goes_away(lab: Lab, program: BPF) -> None:
-    """Its socket goes, without a loop that never sleeps; the next interface has its place."""
-    made = Leading(lab, program, NATIVE)
-    descriptors = len([*Path("/proc/self/fd").iterdir()])
-    lab.b.run(["ip", "link", "delete", INTERFACE])
-    assert made.carrier.receive() == []
-    assert select.select([made.carrier.descriptors()[QUEUES]], [], [], 0.05)[0] == []
-    lab.b.run(["ip", "link", "add", "one", "type", "veth", "peer", "name", "two"])
-    index = netns.call(lab.b.netns, lambda: socket.if_nametoindex("one"))
-    assert netns.call(lab.b.netns, lambda: made.carrier.attach(index)) >= 0
-    assert len([*Path("/proc/self/fd").iterdir()]) == descriptors
-    made.carrier.close()
-    made.sender.close()
+def test_an_interface_that_goes_away(lab: Lab, program: Loaded) -> None:
+    """Its socket says nothing for ever, and the next one has its place."""
+    with Leading(lab, program, MODES["native"]) as made:
+        descriptors = len([*Path("/proc/self/fd").iterdir()])
+        lab.b.run(["ip", "link", "delete", INTERFACE])
+        assert made.carrier.receive() == []
+        assert select.select([made.carrier.descriptors()[QUEUES]], [], [], 0.05)[0] == []
+        lab.b.run(["ip", "link", "add", "one", "type", "veth", "peer", "name", "two"])
+        index = netns.call(lab.b.netns, lambda: socket.if_nametoindex("one"))
+        assert netns.call(lab.b.netns, lambda: made.carrier.attach(index)) >= 0
+        assert len([*Path("/proc/self/fd").iterdir()]) == descriptors
 
 
 def test_what_cannot_be_attached(lab: Lab) -> None:
