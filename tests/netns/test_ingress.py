@@ -451,10 +451,10 @@ def test_kinds_have_their_own(ingress: Ingress) -> None:
 
 
 def test_what_has_been_used_up_comes_back(ingress: Ingress) -> None:
-    tell(ingress, each={"unknown": Rate(20, 1)})
+    tell(ingress, each={"unknown": Rate(2, 1)})
     content = unknown("203.0.200.1")
     assert reasons(ingress, [content, content]) == ["pass-unknown", "drop-unknown-rate"]
-    time.sleep(0.06)
+    time.sleep(0.6)
     assert reasons(ingress, [content]) == ["pass-unknown"]
 
 
