@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from hooker import checks, transports
+from hooker import __version__, checks, transports
 from hooker._fastpath import Worker
 from hooker.control import cgroup as cgroups
 from hooker.control import headers, keyfile, rows
@@ -548,7 +548,7 @@ class Hooker:
         """Why flows stayed on TCP or ended: the kernel's verdicts and the engine's together."""
         reasons = Counter(self._running_worker().reasons())
         kernel = self._kernel.counters()
-        reasons.update({name: kernel[name] for name in STAYED_ON_TCP if kernel.get(name)})
+        reasons.update({name: kernel[name] for name in rows.STAYED_ON_TCP if kernel.get(name)})
         return dict(reasons)
 
     def snapshot(self) -> dict[str, Any]:
@@ -565,6 +565,7 @@ class Hooker:
         return {
             "engine": {
                 "pid": os.getpid(),
+                "version": __version__,
                 "netns": self._netns,
                 "cgroup": str(self.cgroup),
                 "intercept": self.intercept,
@@ -609,15 +610,6 @@ def _offers(ways: Sequence[Way]) -> list[tuple[Transport, ...]]:
 
 def _of_worker(ways: Sequence[Way]) -> tuple[tuple[int, Function], ...]:
     return tuple((way.first, way.function) for way in ways)
-
-
-STAYED_ON_TCP = (
-    "loopback", "ipv6-does-not-work-here", "local-path-blocked", "peer-remembered-as-tcp", "mptcp",
-    "socket-with-mark", "socket-bound-to-device", "tcp-fast-open",
-    "syn-with-option-unanswered", "peer-did-not-ask", "peer-declines-service", "no-common-transport",
-    "transport-not-offered", "no-option-space",
-    "option-echoed", "option-malformed", "flow-table-full", "event-ring-full",
-)  # fmt: skip
 
 
 def _check_port(port: int) -> int:

@@ -207,9 +207,7 @@ def up(group: str | None, ready_fd: int | None, **settings: Any) -> int:
     if ready_fd is not None:
         _check_descriptor(ready_fd)
     make_engine(options, path, 0).probe()  # while signals still end us: there is nothing to undo
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, frame: stop.set())
+    stop = _stopped()
     with running(options, path) as engine:
         _say_ready(engine.snapshot()["engine"], ready_fd)
         stop.wait()
@@ -243,6 +241,28 @@ def status(as_json: bool) -> int:
         from hooker.cli.status import show
 
         show(found, Console(), silent)
+    return 0
+
+
+@cli.command()
+@click.option(
+    "--listen", metavar="[ADDRESS:]PORT", help="Serve them by HTTP until interrupted; 127.0.0.1 by default."
+)
+def metrics(listen: str | None) -> int:
+    """Print what the live engines count, for Prometheus."""
+    try:
+        import hooker.cli.metrics as command
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "prometheus_client":
+            raise
+        raise ConfigurationError(
+            "the Python package prometheus-client is not installed",
+            remedy="pip install prometheus-client, or hooker[metrics]",
+        ) from None
+    if listen is None:
+        command.show()
+    else:
+        command.serve(listen, _stopped())
     return 0
 
 
@@ -346,6 +366,14 @@ def _options(
         busy_poll=busy_poll / 1e6,
         verbose=verbose,
     )
+
+
+def _stopped() -> threading.Event:
+    """Set by the signals that end what runs until it is interrupted."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: stop.set())
+    return stop
 
 
 def _is_writable(descriptor: int) -> bool:

@@ -7,6 +7,7 @@ for STANDSTILL is stopped or stuck. REPLY_TIMEOUT is the end in any case.
 from __future__ import annotations
 
 import json
+import math
 import select
 import socket
 import time
@@ -26,11 +27,11 @@ CHUNK = 65536
 class Question:
     """One to the engine of process ``pid`` that listens on ``path``; a context manager.
 
-    ``answer``: what it says, or what went wrong; None: not yet.
+    ``answer``: what it says, or what went wrong; None: not yet. ``within``: seconds, if fewer.
     """
 
-    def __init__(self, pid: int, path: Path, request: dict[str, Any]) -> None:
-        self.pid, self.path = pid, path
+    def __init__(self, pid: int, path: Path, request: dict[str, Any], within: float = math.inf) -> None:
+        self.pid, self.path, self._within = pid, path, within
         self.answer: dict[str, Any] | Exception | None = None
         self._request = json.dumps(request).encode() + b"\n"
         self._began = self._lively = time.monotonic()
@@ -62,7 +63,7 @@ class Question:
             self._size += len(chunk)
             if self._size > MAX_REPLY:
                 raise ValueError("too long")
-            if self._lively > self._began + REPLY_TIMEOUT:
+            if self._lively > self._began + min(self._within, REPLY_TIMEOUT):
                 raise TimeoutError
         answer = json.loads(b"".join(self._parts))
         if not isinstance(answer, dict):
@@ -73,7 +74,7 @@ class Question:
         now, used = time.monotonic(), _cpu_time(self.pid)
         if used != self._used:
             self._used, self._lively = used, now
-        end = self._began + (REPLY_TIMEOUT if self._parts else PATIENCE)
+        end = self._began + min(self._within, REPLY_TIMEOUT if self._parts else PATIENCE)
         if now < min(end, self._lively + STANDSTILL):
             return None
         return TimeoutError() if self.asked else waited_for

@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 
 WITHOUT_FLOW = (Kind.PEER_UP, Kind.PEER_DOWN, Kind.TRANSPORT_SKIPPED, Kind.TRANSPORT_FAILED, *OF_LANES)
 SHOWN_FLOWS = 1000
+# of what the kernel programs count, the reasons of connections
+STAYED_ON_TCP = (
+    "loopback", "ipv6-does-not-work-here", "local-path-blocked", "peer-remembered-as-tcp", "mptcp",
+    "socket-with-mark", "socket-bound-to-device", "tcp-fast-open",
+    "syn-with-option-unanswered", "peer-did-not-ask", "peer-declines-service", "no-common-transport",
+    "transport-not-offered", "no-option-space",
+    "option-echoed", "option-malformed", "flow-table-full", "event-ring-full",
+)  # fmt: skip
 _STATES = {one.value: one.name.lower() for one in State}
 
 

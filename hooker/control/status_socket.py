@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import re
 import select
@@ -20,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from hooker import trust
 from hooker.control import janitor
@@ -171,27 +172,42 @@ class ControlServer:
         self.close()
 
 
-def answers() -> tuple[list[Snapshot], dict[int, str]]:
-    """The snapshots of all live engines of this user, by pid; of those that give none, why, by pid.
+class Reply(NamedTuple):
+    """Of one engine: its snapshot, or why there is none."""
+
+    name: str  # of its socket: the process's id, with a number for a further engine
+    pid: int
+    snapshot: Snapshot | None
+    why: str = ""
+
+
+def replies(within: float = math.inf) -> list[Reply]:
+    """Of all live engines of this user, by pid. ``within``: seconds for them, if these are fewer than usual.
 
     All are asked at once. Sockets of dead ones are removed.
     """
-    found: list[Snapshot] = []
-    silent: dict[int, str] = {}
+    found = []
     with contextlib.ExitStack() as stack:
-        questions = [stack.enter_context(Question(pid, path, {})) for pid, path in _sockets()]
+        questions = [stack.enter_context(Question(pid, path, {}, within)) for pid, path in _sockets()]
         ask(questions)
         for question in questions:
-            reply = question.answer
+            name, pid, reply = question.path.stem, question.pid, question.answer
             if isinstance(reply, ConnectionRefusedError):
                 question.path.unlink(missing_ok=True)  # nobody listens: its process is dead
             elif not isinstance(reply, dict):
-                silent[question.pid] = question.why()
+                found.append(Reply(name, pid, None, question.why()))
             elif "engine" in reply:
-                found.append(reply)
+                found.append(Reply(name, pid, reply))
             else:
-                silent[question.pid] = str(reply.get("error", "it gives no snapshot"))
-    return found, silent
+                found.append(Reply(name, pid, None, str(reply.get("error", "it gives no snapshot"))))
+    return found
+
+
+def answers() -> tuple[list[Snapshot], dict[int, str]]:
+    """The snapshots of these engines; of those that give none, why, by pid."""
+    found = replies()
+    snapshots = [reply.snapshot for reply in found if reply.snapshot is not None]
+    return snapshots, {reply.pid: reply.why for reply in found if reply.snapshot is None}
 
 
 def snapshots() -> list[Snapshot]:

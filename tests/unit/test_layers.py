@@ -18,6 +18,7 @@ LAYERS = [  # each may import from itself and from those before it
     {"prototype"},
     {"tun"},
     {"hooker"},
+    {"metrics"},
     {"cli"},
     {"lab"},
     {"__init__", "__main__"},
