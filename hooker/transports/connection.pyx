@@ -289,6 +289,8 @@ cdef void is_due(Connection *a) noexcept nogil:
         fail(a, DOWN_UNREACHABLE)
     elif a.state == CONN_STRANGER:
         fail(a, DOWN_CLOSED)
+    elif a.asked:                                 # who was asked answers, also when nobody needs it any more
+        ask(a)
     elif not in_use(a):
         if t.now - a.idle_since >= IDLE_AFTER:
             fail(a, DOWN_CLOSED)

@@ -8,6 +8,8 @@ class Lone:
     reports: dict[int, bytes]
     lent: dict[int, list[object]]
     settled: int
+    stayed: int
+    moved: int
     properties: int
 
     def __init__(self, handle: Handle, port: int = 0) -> None: ...

@@ -4,7 +4,7 @@ Messages are the flow protocol's, as bytes (hooker.flow.messages). Associations 
 """
 
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 from hooker.flow.messages cimport MESSAGE_FINE, MSG_DATA, Message, message_bytes, read_message
 from hooker.includes.clock cimport clock_ns
 from hooker.includes.linux cimport close, epoll_create1, epoll_event, errno, hk_epoll_wait_ns
@@ -33,11 +33,21 @@ cdef void cb_assoc_down(void *ctx, Association *a, down_reason why) noexcept wit
 
 
 cdef void cb_message(void *ctx, Association *a, const Message *m, bint stable) noexcept with gil:
-    (<Lone>ctx).heard.append(("message", (<Lone>ctx).number_of(a), message_bytes(m, False)))
+    cdef Lone me = <Lone>ctx
+    me.heard.append(("message", me.number_of(a), message_bytes(m, False)))
+    if stable and m.data_n:
+        me.staying.append((<uint64_t>m.data, m.data[:m.data_n]))
 
 
 cdef void cb_settle(void *ctx) noexcept with gil:
-    (<Lone>ctx).settled += 1
+    cdef Lone me = <Lone>ctx
+    me.settled += 1
+    for at, text in me.staying:
+        if memcmp(<const void *><uint64_t>at, <const char *><bytes>text, len(text)) == 0:
+            me.stayed += len(text)
+        else:
+            me.moved += len(text)
+    me.staying.clear()
 
 
 cdef bint cb_report(void *ctx, void *user, Message *out) noexcept with gil:
@@ -82,7 +92,8 @@ cdef class Lone:
 
     `heard` is what it has said, in order: ("up", association), ("down", association, reason), ("message",
     association, bytes), ("release", number of a loan, bytes), ("channel_down", channel),
-    ("failed", why), ("hole", association, the head of its DATA, bytes). `settled`: batches.
+    ("failed", why), ("hole", association, the head of its DATA, bytes). `settled`: batches. Of the bytes that
+    were to stay until then `stayed` did, `moved` did not.
     """
 
     cdef Handle handle
@@ -93,6 +104,8 @@ cdef class Lone:
     cdef public dict reports                    # by channel: an ACKED
     cdef readonly dict lent                     # by the number of a loan: its message, bytes not released
     cdef readonly int settled
+    cdef readonly uint64_t stayed, moved
+    cdef list staying
     cdef dict assocs                            # pointers by number
     cdef dict channels
     cdef uint64_t numbers
@@ -102,6 +115,7 @@ cdef class Lone:
         self.handle, self.t = handle, handle.t
         handle.used = True
         self.heard, self.reports, self.lent, self.assocs, self.channels = [], {}, {}, {}, {}
+        self.staying = []
         self.epoll_fd = epoll_create1(CLOEXEC)
         self.t.tag, self.t.epoll_fd = TAG, self.epoll_fd
         self.t.sink.ctx = <void *>self

@@ -76,7 +76,7 @@ cdef int take_datagrams(QuicTransport *t, int which) noexcept nogil:
         offset = 0
         while c.ops.split(c, i, &offset, &d):
             datagram_in(t, &d)
-    t.base.sink.settle(t.base.sink.ctx)
+    settle(t)
     return trains
 
 
@@ -215,6 +215,7 @@ cdef void qu_free(Transport *base) noexcept nogil:
     free(t.batch.iov)
     free(t.batch.dgram)
     free(t.tx)
+    free(t.rx)
     free(t)
 
 
@@ -431,7 +432,8 @@ cdef int allocate(QuicTransport *t) except -1:
     t.batch.iov = <iovec *>malloc(TX_PACKETS * sizeof(iovec))
     t.batch.dgram = <vtl_datagram *>malloc(TX_PACKETS * sizeof(vtl_datagram))
     t.tx = <uint8_t *>malloc(TX_PACKETS * TX_SIZE)
-    if t.batch.iov == NULL or t.batch.dgram == NULL or t.tx == NULL:
+    t.rx = <uint8_t *>malloc(RX_KEPT)
+    if t.batch.iov == NULL or t.batch.dgram == NULL or t.tx == NULL or t.rx == NULL:
         raise MemoryError("transport quic")
     t.batch.iov_cap = t.batch.dgram_cap = TX_PACKETS
     return 0

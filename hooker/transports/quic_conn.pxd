@@ -22,6 +22,7 @@ cdef bint conn_begin(QuicAssociation *a) noexcept nogil
 cdef bint conn_answer(QuicAssociation *a, const ngtcp2_pkt_hd *hd, const ngtcp2_cid *first,
                       bint retried) noexcept nogil
 cdef void conn_read(QuicAssociation *a, const Datagram *d) noexcept nogil
+cdef void settle(QuicTransport *t) noexcept nogil       # what was handed on of streams need not stay any more
 cdef void conn_write(QuicAssociation *a) noexcept nogil  # what it has to send now, a bounded part of it
 cdef void conn_farewell(QuicAssociation *a) noexcept nogil
 cdef void conn_expired(QuicAssociation *a) noexcept nogil

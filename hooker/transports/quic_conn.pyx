@@ -2,8 +2,10 @@
 
 1. Both ends open all their streams (quic_lanes.pyx) when the handshake is complete. More than these, a
    stream that ends, or a frame that is none, ends the association.
-2. What has come is handed on at once, so the peer's credit is renewed at once, too. What comes out of order
-   is kept by the library, within CONNECTION_WINDOW and the source's share.
+2. What has come is handed on at once, so the peer's credit is renewed at once, too. The library deciphers
+   each packet into the same place, so it is copied: what stays until the batch is settled becomes few
+   segments for the local TCP, and not one for each datagram. What comes out of order is kept by the
+   library, within CONNECTION_WINDOW and the source's share.
 3. A stream is given its next frame when it has less than CUT bytes to send: what is said later is not
    behind megabytes, and channels take turns. A channel stays on its lane, so its DATA arrives in order.
 4. Connection ids say where the association is (slot) and that it is still the same (mark); 64 bits are
@@ -30,6 +32,9 @@ from hooker.vtl.api cimport vtl_addr, vtl_datagram
 
 cdef extern from "<sys/random.h>" nogil:
     ssize_t getrandom(void *buf, size_t n, unsigned int flags)
+
+cdef extern from *:
+    int lowest_bit "__builtin_ctzll"(unsigned long long x) nogil
 
 cdef enum:
     FIRST_CID = 18             # bytes of the connection id that a client makes up: none of ours is as long
@@ -141,11 +146,29 @@ cdef void replace(QuicAssociation *a) noexcept nogil:
             fail(other, DOWN_REPLACED)
 
 
-cdef void take_message(QuicAssociation *a, const Message *m) noexcept nogil:
+cdef void settle(QuicTransport *t) noexcept nogil:
+    t.base.sink.settle(t.base.sink.ctx)
+    t.rx_n = 0
+
+
+cdef const uint8_t *keep(QuicTransport *t, const uint8_t *data, size_t n) noexcept nogil:
+    """A copy that stays until settle(); NULL: it is too much."""
+    cdef uint8_t *room
+    if n > RX_KEPT:
+        return NULL
+    if n > RX_KEPT - t.rx_n:
+        settle(t)
+    room = t.rx + t.rx_n
+    memcpy(room, data, n)
+    t.rx_n += <uint32_t>n
+    return room
+
+
+cdef void take_message(QuicAssociation *a, const Message *m, bint stable) noexcept nogil:
     cdef QuicTransport *t = of(a)
     cdef Message pong
     if m.token != 0 or (m.type != MSG_PING and m.type != MSG_PONG):
-        t.base.sink.message(t.base.sink.ctx, &a.base, m, False)
+        t.base.sink.message(t.base.sink.ctx, &a.base, m, stable)
     elif m.type == MSG_PING:
         memset(&pong, 0, sizeof(pong))
         pong.type = MSG_PONG
@@ -157,6 +180,7 @@ cdef int on_stream_data(ngtcp2_conn *c, uint32_t flags, int64_t id, uint64_t off
                         void *user, void *stream) noexcept nogil:
     cdef QuicAssociation *a = <QuicAssociation *>user
     cdef uint64_t lane = <uint64_t>id >> 2
+    cdef const uint8_t *kept = NULL
     cdef inlet_verdict verdict
     cdef Message m
     if a.state == QUIC_DEAD:
@@ -166,6 +190,10 @@ cdef int on_stream_data(ngtcp2_conn *c, uint32_t flags, int64_t id, uint64_t off
     ngtcp2_conn_extend_max_stream_offset(c, id, n)
     ngtcp2_conn_extend_max_offset(c, n)
     hear(a)
+    if lane > 0 and n:
+        kept = keep(of(a), data, n)
+    if kept != NULL:
+        data = kept
     while a.state != QUIC_DEAD:
         verdict = inlet_next(&a.inlets[lane], lane == 0, &data, &n, &m)
         if verdict == INLET_HUNGRY:
@@ -180,7 +208,7 @@ cdef int on_stream_data(ngtcp2_conn *c, uint32_t flags, int64_t id, uint64_t off
             replace(a)
         if a.state != QUIC_UP:
             up(a)
-        take_message(a, &m)
+        take_message(a, &m, kept != NULL)
     return 0
 
 
@@ -362,7 +390,6 @@ cdef void conn_read(QuicAssociation *a, const Datagram *d) noexcept nogil:
     cdef QuicTransport *t = of(a)
     cdef ngtcp2_pkt_info pi
     cdef Ends e
-    cdef uint32_t i
     cdef int r
     fill_ends(&e, &d.source)
     pi.ecn = d.ecn
@@ -379,8 +406,7 @@ cdef void conn_read(QuicAssociation *a, const Datagram *d) noexcept nogil:
         return
     if memcmp(a.remote.local, NOWHERE, 16) == 0:
         memcpy(a.remote.local, d.source.local, 16)
-    for i in range(STREAMS):
-        a.lanes[i].blocked = False
+    a.blocked = 0                                   # perhaps: who still is says so again
     if not a.opened and ngtcp2_conn_get_handshake_completed(a.tls.conn):
         opened(a)
     make_ready(a)
@@ -403,10 +429,16 @@ cdef Chunk *copy_chunk(QuicAssociation *a, uint32_t n) noexcept nogil:
     return c
 
 
+cdef inline uint64_t lane_bit(const QuicAssociation *a, const Lane *l) noexcept nogil:
+    return <uint64_t>1 << (l - a.lanes)
+
+
 cdef void add_chunk(QuicAssociation *a, Lane *l, Chunk *c, uint32_t n) noexcept nogil:
     """Of which n bytes are used."""
     source_give(&of(a).sources, a.source, c.n - n)
     lane_add(l, chunk_cut(c, n))
+    if lane_waits(l):
+        a.waiting |= lane_bit(a, l)
 
 
 cdef void load_words(QuicAssociation *a) noexcept nogil:
@@ -466,16 +498,14 @@ cdef void load_data(QuicAssociation *a) noexcept nogil:
 
 cdef Lane *next_lane(QuicAssociation *a) noexcept nogil:
     """Control messages first, then lanes in turns."""
-    cdef uint32_t i
-    cdef Lane *l = &a.lanes[0]
-    if lane_waits(l) and not l.blocked:
-        return l
-    for i in range(LANES):
-        a.turn = (a.turn + 1) % LANES
-        l = &a.lanes[1 + a.turn]
-        if lane_waits(l) and not l.blocked:
-            return l
-    return NULL
+    cdef uint64_t ready = a.waiting & ~a.blocked
+    cdef uint64_t later = ready >> (a.turn + 1)
+    if ready == 0:
+        return NULL
+    if ready & 1:
+        return &a.lanes[0]
+    a.turn = a.turn + 1 + lowest_bit(later) if later else lowest_bit(ready)
+    return &a.lanes[a.turn]
 
 
 cdef uint32_t lane_parts(const Lane *l, ngtcp2_vec *v) noexcept nogil:
@@ -514,8 +544,10 @@ cdef void write_some(QuicAssociation *a, uint32_t packets) noexcept nogil:
             l.id if l != NULL else -1, v, lane_parts(l, v) if l != NULL else 0, t.now)
         if l != NULL and taken > 0 and (n >= 0 or n == NGTCP2_ERR_WRITE_MORE):
             lane_gone(l, taken)
+            if lane_waits(l) == 0:
+                a.waiting &= ~lane_bit(a, l)
         if n == NGTCP2_ERR_STREAM_DATA_BLOCKED and l != NULL:
-            l.blocked = True
+            a.blocked |= lane_bit(a, l)
         elif n == 0:
             break
         elif n > 0:

@@ -15,6 +15,7 @@ cdef enum:
     CID_SIZE = 12              # bytes of connection ids that we choose: slot, mark, random
     TX_PACKETS = 256           # of one batch
     TX_SIZE = 1472             # bytes of a datagram at most
+    RX_KEPT = 128 << 10        # bytes of streams: those of a batch, which is settled when there are more
     SESSION_COST = 64 << 10    # bytes, about, of what TLS holds for one association
 
 cdef enum quic_state:
@@ -54,7 +55,9 @@ cdef struct QuicAssociation:
     uint64_t asked             # since when a PING is unanswered; 0: none is
     uint64_t doubted           # since when something says that nobody is there; 0: nothing does
     uint64_t idle_since        # 0: it is in use
-    uint32_t turn              # of lanes
+    uint32_t turn              # the lane that had the last one
+    uint64_t waiting           # bit by lane: there is something that has not gone
+    uint64_t blocked           # the same: the peer's flow control lets no more go
     Lane lanes[33]             # STREAMS
     Inlet inlets[33]
     uint64_t bytes_sent, bytes_received, messages_received
@@ -90,6 +93,8 @@ cdef struct QuicTransport:
     vtl_batch batch
     uint32_t batch_at          # datagrams of it that have gone
     uint8_t *tx
+    uint8_t *rx                # RX_KEPT bytes: what has come of streams and is not settled
+    uint32_t rx_n
     uint64_t held_peak
     uint8_t hello[34]          # its options
     QuicCounts n

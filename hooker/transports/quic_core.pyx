@@ -276,7 +276,7 @@ cdef void is_due(QuicAssociation *a) noexcept nogil:
         fail(a, DOWN_CLOSED)
     elif a.state != QUIC_UP:
         return
-    elif a.doubted:
+    elif a.doubted or a.asked:                    # who was asked answers, also when nobody needs it any more
         ask(a)
     elif not in_use(a):
         if t.now - a.idle_since >= IDLE_AFTER:

@@ -23,7 +23,6 @@ cdef struct Lane:              # a stream that we send on
     uint64_t written           # offset of what goes next
     uint64_t end
     uint64_t acked
-    bint blocked               # by the peer's flow control
     uint32_t channels
 
 cdef struct Inlet:             # a stream that we receive

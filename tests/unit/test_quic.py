@@ -29,6 +29,10 @@ def lone(**settings: Any) -> Lone:
     return Lone(make(QUIC, Settings(**settings)))
 
 
+def data(position: int, payload: bytes, flags: int = 0) -> bytes:
+    return encode("data", epoch=1, flags=flags, position=position, token=5, data=payload)
+
+
 def told(who: Lone, kind: str) -> list[Any]:
     return [one for one in who.heard if one[0] == kind]
 
@@ -152,6 +156,40 @@ def test_a_newer_engine_at_an_address_replaces_the_one_before() -> None:
     assert [one[2] for one in told(b, "down")] == ["replaced"]
     client.shut()
     b.shut()
+
+
+# ---- what comes --------------------------------------------------------------------------------------
+
+
+def test_bytes_of_a_batch_stay_also_of_one_that_is_larger_than_the_room_for_them(server: Lone) -> None:
+    text, room = random.Random(1).randbytes(60000), 128 << 10
+    clients = [lone() for _ in range(4)]
+    channels = []
+    for client in clients:
+        there = client.connect(HOME, server.port)
+        assert run(client, server, until=lambda c=client, t=there: c.is_up(t))
+        assert client.say(there, HELLO)
+        channels.append(client.channel(there))
+    most = 0
+
+    def was_larger() -> bool:
+        nonlocal most
+        for client, channel in zip(clients, channels, strict=True):
+            while client.waiting(channel)[0] < MIB:
+                assert client.send(channel, data(1, text))
+            for _ in range(10):
+                client.turn(0.001)
+        stayed, settled = server.stayed, server.settled
+        server.turn()
+        server.heard.clear()
+        if server.settled > settled + 1:
+            most = max(most, server.stayed - stayed)
+        return most > room
+
+    assert run(until=was_larger, seconds=20)
+    assert server.moved == 0
+    for client in clients:
+        client.shut()
 
 
 # ---- strangers ---------------------------------------------------------------------------------------
@@ -278,10 +316,6 @@ def test_a_token_of_another_address_is_worth_nothing(server: Lone) -> None:
 
 def frame(message: bytes) -> bytes:
     return struct.pack("!I", len(message)) + message
-
-
-def data(position: int, payload: bytes, flags: int = 0) -> bytes:
-    return encode("data", epoch=1, flags=flags, position=position, token=5, data=payload)
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 7, 19, 20, 21, 1000, 100000])

@@ -11,7 +11,20 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from lone_transport import HELLO, HOME, IDS, STREAMS, TOKEN, UNENCRYPTED, Pair, data, lone, messages, told
+from lone_transport import (
+    HELLO,
+    HOME,
+    IDS,
+    STREAMS,
+    TOKEN,
+    UNENCRYPTED,
+    Pair,
+    data,
+    lone,
+    messages,
+    told,
+    wait,
+)
 from support import SLOWNESS
 
 from hooker.errors import ConfigurationError
@@ -60,6 +73,15 @@ def test_data_arrives_whole_with_its_flags_at_the_end(pair: Pair, size: int) -> 
     pair.until(here)
     assert b"".join(got[at][0] for at in sorted(got)) == payload
     assert [at + len(d) for at, (d, flags) in got.items() if flags & 3] == [size]
+
+
+def test_bytes_that_are_to_stay_do_until_their_batch_is_settled(pair: Pair) -> None:
+    channel, size, rng = pair.a.channel(pair.there), 60000, random.Random(1)
+    for n in range(40):
+        assert pair.a.send(channel, data(1 + size * n, rng.randbytes(size)))
+    pair.until(lambda: pair.a.waiting(channel)[2] == 0)
+    pair.rest()
+    assert pair.b.moved == 0
 
 
 def test_every_loan_is_released_once_and_as_a_whole(pair: Pair) -> None:
@@ -214,6 +236,19 @@ def test_a_peer_that_vanishes_is_noticed(name: str, how: str) -> None:
         child.wait()
         child.stdout.close() if child.stdout else None
         a.shut()
+
+
+@pytest.mark.parametrize("which", ["quic", "tcp"])
+def test_who_was_asked_is_noticed_to_be_gone_also_when_nobody_needs_it_any_more(which: str) -> None:
+    pair = Pair(which, dead_after=1.0)
+    channel = pair.a.channel(pair.there)
+    end = time.monotonic() + 1.5  # the other one stands still; after 1 s it is asked
+    while time.monotonic() < end:
+        pair.a.turn(0.01)
+    pair.a.channel_close(channel)
+    wait(pair.a, lambda: told(pair.a, "down") == [("down", pair.there, "silent")])
+    pair.a.shut()
+    pair.b.shut()
 
 
 def test_one_that_was_never_opened_is_freed(name: str) -> None:
