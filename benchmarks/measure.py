@@ -113,11 +113,20 @@ def in_turn(
     return [
         Cell(
             q,
-            {v: [found[v].get(q.name, math.nan) for _, found in rounds] for v in variants},
+            {
+                v: [found[v].get(q.name, math.nan) for _, found in rounds]
+                for v in variants
+                if _has(v, q.name, rounds)
+            },
             [others for others, _ in rounds],
         )
         for q in quantities
     ]
+
+
+def _has(variant: str, name: str, rounds: list[tuple[float, dict[str, dict[str, float]]]]) -> bool:
+    """Whether it has this quantity at all; one that has always failed is taken to have it."""
+    return any(name in found[variant] or not found[variant] for _, found in rounds)
 
 
 def _attempt(name: str, measure: Measure) -> dict[str, float]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import budget, clean, connects, idle, lossy
+from benchmarks import arrivals, budget, clean, connects, idle, lossy
 from benchmarks.measure import ALSO, HOOKED, Cell, Effort, machine
 
 RESULTS = Path(__file__).with_name("results")
@@ -25,7 +25,7 @@ COMPARED: dict[str, Callable[[Effort], Iterable[Cell]]] = {
 }
 WIDTH = 130  # of tables that go into a file
 GROUPS = (*COMPARED, "loss", "fairness", "idle")
-ON_REQUEST = ("budget",)
+ON_REQUEST = ("budget", "arrivals")
 
 
 def measure(groups: Iterable[str], effort: Effort) -> dict[str, Any]:
@@ -48,6 +48,8 @@ def measure(groups: Iterable[str], effort: Effort) -> dict[str, Any]:
         found["fairness"] = lossy.fairness(effort)
     if "idle" in wanted:
         found["idle"] = idle.idle(effort)
+    if "arrivals" in wanted:
+        _collect(found, "arrivals", arrivals.arrivals(effort))
     if "budget" in wanted:
         found["budget"] = budget.budget(effort)
     found["machine"]["load_at_the_end"] = machine()["load"]
@@ -89,10 +91,14 @@ def show(found: dict[str, Any]) -> None:
         f"TCP here: {congestion}; by default {about['default_congestion_control']}", highlight=False
     )
     console.print(f"medians of {found['rounds']}, all variants in turn in one run", highlight=False)
-    for title, cells in (("clean veth", found["cells"]), ("100 Mbit/s, RTT and loss", found.get("loss", {}))):
+    for title, cells in (
+        ("clean veth", found["cells"]),
+        ("100 Mbit/s, RTT and loss", found.get("loss", {})),
+        ("how packets arrive", found.get("arrivals", {})),
+    ):
         if cells:
             console.print(_table(title, cells))
-    for cell, record in {**found["cells"], **found.get("loss", {})}.items():
+    for cell, record in {**found["cells"], **found.get("loss", {}), **found.get("arrivals", {})}.items():
         for variant, times in record["failed"].items():
             console.print(f"{cell}: {variant} failed {times} times")
     for missing in found.get("not_measured", []):
@@ -109,20 +115,23 @@ def _table(title: str, cells: dict[str, dict[str, Any]]) -> Any:
     from rich.table import Table
 
     measured = dict.fromkeys(name for cell in cells.values() for name in cell["medians"])
-    names = [name for name in measured if not name.startswith(HOOKED)]
+    names = [name for name in measured if name not in (HOOKED, ALSO)]
     also = [ALSO, "ratio"] if ALSO in measured else []
     table = Table(title=title, title_justify="left")
-    for column in ("", "unit", *names, HOOKED, "ratio", *also, "others"):
-        table.add_column(column, justify="left" if column in ("", "unit") else "right")
+    ours = [HOOKED, "ratio"] if HOOKED in measured else []
+    for column in ("", "unit", *names, *ours, *also, "others"):
+        table.add_column(column, justify="left" if column in ("", "unit") else "right", no_wrap=not column)
     for name, cell in cells.items():
         marked = (
             f"{_figure(cell['medians'].get(n))}{' *' if n == cell['best_direct'] else ''}" for n in names
         )
-        tail = [cell["medians"].get(HOOKED), cell["ratio"]]
+        tail = [cell["medians"].get(HOOKED), cell["ratio"]] if ours else []
         tail += [cell["medians"].get(ALSO), cell.get("ratio_also")] if also else []
         tail.append(cell["others_cores"])
         table.add_row(name, cell["unit"], *marked, *map(_figure, tail))
-    table.caption = "* the best other one, which the ratio is to; others: cores that other work used"
+    table.caption = (
+        "* the best one that is not hooked, which the ratio is to; others: cores that other work used"
+    )
     return table
 
 
