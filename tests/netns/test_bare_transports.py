@@ -37,10 +37,17 @@ def hooked(name: str) -> Iterator[Pair]:
                 print(f"--- engine (exit {engine.proc.returncode})\n{engine.tail()}")
 
 
-@pytest.fixture(
-    scope="module",
-    params=["udp", *(pytest.param(name, marks=pytest.mark.soak) for name in ("udplite", "ip"))],
-)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Over one that every kernel has, or over the one that ``--transport`` names."""
+    asked = metafunc.config.getoption("transport")
+    longer = [] if asked else [pytest.param(name, marks=pytest.mark.soak) for name in ("udplite", "ip")]
+    if "pair" in metafunc.fixturenames:
+        metafunc.parametrize("pair", [asked or "udp", *longer], scope="module", indirect=True)
+    elif "name" in metafunc.fixturenames:
+        metafunc.parametrize("name", [asked or "udp"])
+
+
+@pytest.fixture(scope="module")
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     with hooked(str(request.param)) as made:
         yield made
@@ -97,8 +104,8 @@ def test_ipv6_too(pair: Pair, tmp_path: Path) -> None:
     assert any(":" in row["address"] for row in pair.client.status()["peers"])
 
 
-def test_an_engine_is_killed_and_tcp_goes_on() -> None:
-    with hooked("udp") as pair:
+def test_an_engine_is_killed_and_tcp_goes_on(name: str) -> None:
+    with hooked(name) as pair:
         assert pair.client
         assert pair.server
         server = peer(pair.b, "serve", "0.0.0.0", 7402, "recv-all", "close")

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from hooker.control.probes import verdicts
+from hooker.lab import Lab, engine
 
 TESTS = Path(__file__).resolve().parents[1]
 FILES = ("unit/test_transport_contract.py", "netns/test_transports.py")
@@ -26,6 +27,7 @@ def over(name: str, *arguments: str) -> tuple[int, str]:
     subprocess.run(["modprobe", "-a", "tun", *needed], check=True)
     # what two engines would try at once, each with the other in its way, is remembered from here on
     verdicts("segments")
+    _compile()
     files = [str(TESTS / file) for file in (*FILES, *MORE_FILES.get(name, ()))]
     command = [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "-m", "", "-v", "-x"]
     command += ["--transport", name, "--timeout", str(120), *(arguments or files)]
@@ -39,6 +41,13 @@ def over(name: str, *arguments: str) -> tuple[int, str]:
             print(line, end="", flush=True)
             last = line.strip() or last
     return tests.returncode or int("skipped" in last), last
+
+
+def _compile() -> None:
+    """The kernel programs, once: two engines that start at once would do it twice, out of a test's time."""
+    engine.READY_TIMEOUT *= SLOWNESS
+    with Lab() as lab:
+        lab.a.hooker().kill9()
 
 
 if __name__ == "__main__":
