@@ -22,7 +22,7 @@ from hooker.engine.redirected cimport (
 )
 from hooker.engine.starts cimport start_note, start_waits
 from hooker.engine.stash cimport stash_as_said, stash_drop, stash_fits, stash_keep, stash_rest, stash_take
-from hooker.engine.trail cimport trail_end, trail_ends, trail_note
+from hooker.engine.trail cimport trail_begin, trail_end, trail_ends, trail_expect, trail_note
 from hooker.engine.warm cimport service_cools, service_engaged, service_forget
 from hooker.engine.wire cimport wire_bare, wire_kept, wire_newest, wire_segment
 from hooker.engine.unread cimport is_read
@@ -261,6 +261,7 @@ cdef void flow_early(worker *w, flow *f) noexcept nogil:
     f.bits |= F_EARLY
     flow_join(w, f, p)
     flow_local(&f.f, config_of(w, f), EV_START_EARLY, w.now, &out)
+    trail_expect(w, f)
     act_alone(w, f, &out)
 
 
@@ -562,9 +563,8 @@ cdef void say(worker *w, flow *f, message_type kind, uint8_t epoch) noexcept nog
     flow_compose(&f.f, kind, w.now, &m)
     m.epoch = epoch
     if kind == MSG_ENGAGED:
-        if f.trail_epoch != f.f.epoch:
-            f.trail_epoch, f.trail_ts = f.f.epoch, m.tsval
-        m.flags |= ENGAGED_TRAIL if f.bits & F_TRAIL else 0
+        trail_begin(f)
+        m.flags |= TRAIL if f.bits & F_TRAIL else 0
     peer_say(w, f, &m)
 
 
@@ -580,6 +580,8 @@ cdef void say_proof(worker *w, flow *f, message_type kind) noexcept nogil:
     if kind == MSG_OPEN:
         m.token = f.locator
     m.position = trail_ends(f)
+    if f.bits & F_TRAIL:
+        m.flags = TRAIL
     prove(f.proof_key, PROOF_OPEN if kind == MSG_OPEN else PROOF_ACCEPT, binding, n, &m)
     peer_say(w, f, &m)
 

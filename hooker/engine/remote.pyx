@@ -20,7 +20,7 @@ from hooker.engine.redirected cimport redirected_word
 from hooker.engine.stamp cimport stamp_told
 from hooker.engine.trail cimport trail_heard
 from hooker.engine.worker cimport *
-from hooker.flow.machine cimport FL_PINNED, Outcome, ROLE_SERVER, ST_CLOSED, ST_TCP, flow_message
+from hooker.flow.machine cimport FL_EARLY, FL_PINNED, Outcome, ROLE_SERVER, ST_CLOSED, ST_TCP, flow_message
 from hooker.flow.messages cimport *
 from hooker.flow.proof cimport MAX_BINDING, PROOF_ACCEPT, PROOF_OPEN, proven
 from hooker.transports.contract cimport T_WHOLE, Association
@@ -112,7 +112,7 @@ cdef void on_block(worker *w, peer *p, const Message *b, bint stable) noexcept n
     w.n.block_bytes += b.data_n
     if b.flags & DATA_OPENERS:
         f = flow_by_peer_token(w, p, <uint32_t>b.token)
-        if f == NULL or f.f.role != ROLE_SERVER:
+        if f == NULL or f.f.role != ROLE_SERVER or f.bits & F_TRAIL:
             return                      # its OPEN is not here, or not agreed to; its TCP sends it by the wire in a moment
     else:
         f = flow_by_token(w, <uint32_t>b.token)
@@ -246,6 +246,8 @@ cdef void opened(worker *w, flow *f, peer *who, const Message *m) noexcept nogil
     trail_heard(w, f, m)
     before = f.f.peer_token
     flow_message(&f.f, config_of(w, f), m, w.now, &out)
+    if f.bits & F_TRAIL:
+        f.f.flags &= ~FL_EARLY          # the wire would not see it
     flow_reindex(w, f, before)
     act_alone(w, f, &out)
 

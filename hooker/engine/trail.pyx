@@ -7,20 +7,25 @@ go to the transport, and what it has acknowledged before the peer is told. Then 
 number it acknowledges, and no number before the window that allows it; nothing has to be agreed on the way.
 
 1. Once in a round for a flow whose numbers have moved, and when a kernel probes (keepalive): a flow at rest says nothing, as TCP.
-2. SEQ and ACK are those of the kernel's own newest ACK, and so is the window.
+2. SEQ is behind what the local TCP has sent; ACK and window are those of its newest ACK, once the peer has said in this epoch
+   that it has a trail, too. Before that they stay as the wire knows them: what the peer has sent by the transport may not have
+   been shown, and an ACK of that a NAT takes for nobody's, and answers with a RST (it is for its own address).
 3. TSval is what the first ENGAGED said, TSecr what the kernel echoed last: a newer TSval would overtake data that is in the
    transport, which the far kernel would then drop as old (PAWS).
-4. When both directions are over, a RST one beyond the number that would count: the entry between the hosts goes, the hosts
+4. Nothing goes as DATA before both are engaged (EARLY), for the wire would not see it, and a bare ACK may not come before the
+   bytes there: who has not kept the handshake (SYN cookies) answers with a RST. A client whose flows with that peer had a trail
+   expects one.
+5. When both directions are over, a RST one beyond the number that would count: the entry between the hosts goes, the hosts
    take no notice.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from hooker.engine.flows cimport flow_key_of
-from hooker.engine.wire cimport wire_stamped
+from hooker.engine.wire cimport wire_trail
 from hooker.engine.worker cimport *
-from hooker.flow.machine cimport FL_PINNED, ROLE_CLIENT, ST_ENGAGED
-from hooker.flow.messages cimport ENGAGED_TRAIL, MSG_ENGAGED, Message
+from hooker.flow.machine cimport FL_EARLY, FL_FINAL_HERE, FL_PINNED, ROLE_CLIENT, ST_ENGAGED
+from hooker.flow.messages cimport MSG_ENGAGED, TRAIL, Message
 from hooker.includes.hk cimport hk_key
 from hooker.tcp.segment cimport FLAG_RST
 from hooker.tcp.twin cimport twin_finished
@@ -50,22 +55,51 @@ cdef uint32_t trail_ends(const flow *f) noexcept nogil:
 
 
 cdef void trail_heard(worker *w, flow *f, const Message *m) noexcept nogil:
-    cdef bint wanted
-    if f.bits & F_TRAIL or w.trail == TRAIL_NEVER or f.f.flags & FL_PINNED:
+    cdef bint wanted = m.flags & TRAIL
+    if w.trail == TRAIL_NEVER or f.f.flags & FL_PINNED:
         return                          # a pinned flow never goes back
     if m.type == MSG_ENGAGED:
-        wanted = m.flags & ENGAGED_TRAIL
-    else:
-        wanted = w.trail == TRAIL_ALWAYS or (m.position != 0 and m.position != trail_ends(f))
-    if wanted:
-        f.bits |= F_TRAIL
-        w.n.trails += 1
+        if wanted and m.epoch == f.f.epoch:
+            f.trail_both = m.epoch
+    elif w.trail == TRAIL_ALWAYS or (m.position != 0 and m.position != trail_ends(f)):
+        wanted = True
+    if wanted and not f.bits & F_TRAIL:
+        trail_start(w, f)
+
+
+cdef void trail_start(worker *w, flow *f) noexcept nogil:
+    f.bits |= F_TRAIL
+    f.f.flags &= ~FL_EARLY
+    w.n.trails += 1
+    if f.p != NULL:
+        f.p.trails = True
+
+
+cdef void trail_expect(worker *w, flow *f) noexcept nogil:
+    if w.trail == TRAIL_ALWAYS or (w.trail == TRAIL_AUTO and f.p.trails):
+        trail_start(w, f)
+
+
+cdef void trail_begin(flow *f) noexcept nogil:
+    if f.trail_epoch != f.f.epoch:
+        f.trail_epoch, f.trail_ts = f.f.epoch, f.f.tsval
+        f.trail_ack, f.trail_edge = f.f.rcv_ack, f.f.rcv_edge
+
+
+cdef inline bint is_shared(const flow *f) noexcept nogil:
+    return f.trail_both == f.f.epoch
+
+
+cdef inline bint is_alone(const flow *f) noexcept nogil:
+    """The peer is engaged, and has no trail (TRAIL_NEVER). Numbers beyond windows that are not shown would be nobody's, too."""
+    return f.f.flags & FL_FINAL_HERE and not is_shared(f)
 
 
 cdef void trail_note(worker *w, flow *f, bint asked) noexcept nogil:
-    if f.bits & F_TRAIL_DUE or f.f.state != ST_ENGAGED:
+    cdef bint acks = is_shared(f)
+    if f.bits & F_TRAIL_DUE or f.f.state != ST_ENGAGED or is_alone(f):
         return
-    if asked or f.f.snd_nxt != f.trail_seq or f.f.rcv_ack != f.trail_ack or f.f.rcv_edge != f.trail_edge:
+    if asked or f.f.snd_nxt != f.trail_seq or (acks and (f.f.rcv_ack != f.trail_ack or f.f.rcv_edge != f.trail_edge)):
         f.bits |= F_TRAIL_DUE
         f.trail_next = w.trail_due
         w.trail_due = f
@@ -77,13 +111,15 @@ cdef void trail_flush(worker *w) noexcept nogil:
         f = w.trail_due
         w.trail_due = f.trail_next
         f.bits &= ~<uint16_t>F_TRAIL_DUE
-        if f.f.state == ST_ENGAGED and not f.bits & F_FORGET:
-            f.trail_seq, f.trail_ack, f.trail_edge = f.f.snd_nxt, f.f.rcv_ack, f.f.rcv_edge
+        if f.f.state == ST_ENGAGED and not f.bits & F_FORGET and not is_alone(f):
+            f.trail_seq = f.f.snd_nxt
+            if is_shared(f):
+                f.trail_ack, f.trail_edge = f.f.rcv_ack, f.f.rcv_edge
             w.n.trail_segments += 1
-            wire_stamped(w, f, f.f.snd_nxt, 0, f.trail_ts)
+            wire_trail(w, f, f.f.snd_nxt, 0)
 
 
 cdef void trail_end(worker *w, flow *f) noexcept nogil:
-    if f.bits & F_TRAIL and f.f.state == ST_ENGAGED and f.bits & F_TWIN and twin_finished(&f.t):
+    if f.bits & F_TRAIL and not is_alone(f) and f.f.state == ST_ENGAGED and f.bits & F_TWIN and twin_finished(&f.t):
         w.n.trail_segments += 1
-        wire_stamped(w, f, f.f.snd_nxt + 1, FLAG_RST, f.trail_ts)
+        wire_trail(w, f, f.f.snd_nxt + 1, FLAG_RST)

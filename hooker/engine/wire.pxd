@@ -10,6 +10,6 @@ cdef void wire_segment(worker *w, flow *f, const Segment *s) noexcept nogil   # 
 cdef void wire_alone(worker *w, const Segment *s) noexcept nogil
 cdef void wire_bare(worker *w, flow *f, uint8_t flags) noexcept nogil         # an ACK, or a RST
 # with such a TSval, at that position
-cdef void wire_stamped(worker *w, flow *f, uint32_t position, uint8_t flags, uint32_t ts) noexcept nogil
+cdef void wire_trail(worker *w, flow *f, uint32_t position, uint8_t flags) noexcept nogil
 cdef void wire_newest(worker *w, flow *f) noexcept nogil      # the end of what the transport still has, if it has anything
 cdef void wire_kept(worker *w, flow *f) noexcept nogil        # the copy of what is under way, if there is one

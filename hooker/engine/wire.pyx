@@ -87,13 +87,17 @@ cdef void wire_alone(worker *w, const Segment *s) noexcept nogil:
         send_packet(w, w.cut, segment_cut(s, 0, <uint32_t>(s.data - s.ip), w.cut))
 
 
+cdef inline uint16_t window_of(const flow *f, uint32_t ack, uint32_t edge) noexcept nogil:
+    return <uint16_t>min((edge - ack) >> f.t.local_wscale, <uint32_t>0xFFFF)
+
+
 cdef void begin(const flow *f, uint32_t position, uint8_t flags, Segment *s) noexcept nogil:
     memset(s, 0, sizeof(Segment))
     s.version, s.src, s.dst = f.t.version, f.t.local, f.t.remote
     s.src_port, s.dst_port = f.t.local_port, f.t.remote_port
     s.seq, s.ack = f.t.local_isn + position, f.t.remote_isn + f.f.rcv_ack
     s.flags = FLAG_ACK | flags
-    s.window = <uint16_t>min((f.f.rcv_edge - f.f.rcv_ack) >> f.t.local_wscale, <uint32_t>0xFFFF)
+    s.window = window_of(f, f.f.rcv_ack, f.f.rcv_edge)
     if f.tcp_options & HK_TCP_TIMESTAMPS:
         s.options = HAS_TIMESTAMPS
         s.ts_value, s.ts_echo = f.f.tsval, f.ts_recent
@@ -152,8 +156,10 @@ cdef void wire_bare(worker *w, flow *f, uint8_t flags) noexcept nogil:
     send_bare(w, &s)
 
 
-cdef void wire_stamped(worker *w, flow *f, uint32_t position, uint8_t flags, uint32_t ts) noexcept nogil:
+cdef void wire_trail(worker *w, flow *f, uint32_t position, uint8_t flags) noexcept nogil:
     cdef Segment s
     begin(f, position, flags, &s)
-    s.ts_value = ts
+    s.ack = f.t.remote_isn + f.trail_ack
+    s.window = window_of(f, f.trail_ack, f.trail_edge)
+    s.ts_value = f.trail_ts
     send_bare(w, &s)

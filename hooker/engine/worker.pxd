@@ -159,7 +159,7 @@ cdef struct flow:
     uint16_t longest           # bytes of one segment of its TCP's that has come out of hk0
     uint16_t granted           # the window that the remote TCP began with, as in a header; 0: not known
     uint32_t marks             # of the record, whose numbers have been taken over
-    uint32_t trail_seq         # the positions that the wire was shown last
+    uint32_t trail_seq         # the positions that the wire knows
     uint32_t trail_ack
     uint32_t trail_edge
     uint32_t trail_ts          # TSval of this epoch's first ENGAGED
@@ -170,7 +170,8 @@ cdef struct flow:
     uint8_t tcp_options        # HK_TCP_*
     uint8_t why                # enum why; 0: none
     uint8_t pauses             # how often it has tried again
-    uint8_t trail_epoch
+    uint8_t trail_epoch        # whose numbers these are
+    uint8_t trail_both         # the epoch in which the peer has said that it has a trail
     uint8_t unproven           # the server's engine said nothing in its SYN-ACK
     uint8_t stashed            # cells
     uint8_t cooled             # what the kernel program knew of its service
@@ -258,6 +259,7 @@ cdef struct peer:              # the engine at the other end of an association
     uint64_t answers_at        # rate of what is said about unknown flows
     double answers
     bint up                    # has been
+    bint trails                # there is NAT between the hosts, or has been
     uint16_t speaks            # the run of the engine there, as in SYN-ACKs; 0: not known
     uint32_t stashed           # cells of its flows
 

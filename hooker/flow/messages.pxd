@@ -44,7 +44,7 @@ cdef enum message_flag:
     OPEN_EARLY = 0x01           # the opener's socket is marked, and its payload goes as DATA
     ENGAGED_FINAL = 0x01        # nothing above the position goes onto the wire in this epoch
     ENGAGED_KNOWN = 0x02        # the receiver's own final position has arrived: no answer is needed
-    ENGAGED_TRAIL = 0x04        # the sender shows the wire where it stands; the receiver does, too
+    TRAIL = 0x04                # OPEN, ACCEPT, ENGAGED: the sender shows the wire where it stands; the receiver does, too
     LEAVE_QUOTES = 0x01         # the token is the one of the message this answers: its receiver chose none
 
 cdef enum message_error:

@@ -36,7 +36,7 @@ from pathlib import Path
 BLOCK = 65536  # bytes per send call
 POOL = 1 << 22  # bytes of randomness that the stream is cut from
 IPPROTO_MPTCP, TCP_FASTOPEN_CONNECT = 262, 30  # not in Python's socket module yet
-WAIT = 60.0  # s: no action takes longer
+WAIT = 60.0 * max(1, int(os.environ.get("HOOKER_TEST_SLOWNESS", "0")))  # s: no action takes longer
 
 
 @functools.cache

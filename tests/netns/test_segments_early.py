@@ -116,14 +116,19 @@ def test_only_the_handshake_is_on_the_wire(bed: Bed, family: str) -> None:
     bed.lab.meter.start()
     bed.get(port, count, family=family, hooked=False)
     tcp = bed.lab.meter.read().tcp.packets
-    with bed.counted() as counts:
-        bed.lab.meter.start()
-        bed.get(port, count, family=family)
-        time.sleep(0.2)
-        wire = bed.lab.meter.read()
-    client, server = counts
-    # one may be late: what is not acknowledged within 10 ms goes to the wire, too
-    late = client["early_on_wire"] + server["early_on_wire"]
+    for _ in range(5):
+        with bed.counted() as counts:
+            bed.lab.meter.start()
+            bed.get(port, count, family=family)
+            time.sleep(0.2)
+            wire = bed.lab.meter.read()
+        client, server = counts
+        # what is not acknowledged within 10 ms goes to the wire, too, and the service cools for a second
+        late = client["early_on_wire"] + server["early_on_wire"]
+        if not late:
+            break
+        time.sleep(1.5)
+        bed.warm(port, family)
     assert client["early"] >= count - 1 - late, (client, server)
     assert wire.tcp.packets <= 3 * count + 12 * (late + count - client["early"])
     assert wire.tcp.payload_packets <= late + 4 * (count - client["early"])

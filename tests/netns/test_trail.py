@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -109,6 +110,27 @@ def test_a_transfer_whose_engine_is_killed_in_its_middle(way: str, upwards: bool
         assert one["error"] is other["error"] is None
         same(one, other)
         same(other, one)
+
+
+@pytest.mark.parametrize("never", ["a", LONG("b"), LONG("ab")])
+def test_a_host_that_wants_no_trail(never: str) -> None:
+    """What the other one shows would be nobody's: beyond windows, and of bytes, that were not shown."""
+    with routed() as lab:
+        with ThreadPoolExecutor() as pool:
+            trails = [("--trail", "never") if host in never else () for host in "ab"]
+            list(pool.map(lambda host, more: host.hooker(*more), lab.hosts, trails))
+        for _ in range(8):
+            takes, gives = (
+                ("send:7", "recv-all", "close"),
+                ("recv:7", f"send:{2 * MB}", "fin", "recv-all", "close"),
+            )
+            ends = [peer(lab.b, "serve", "0.0.0.0", PORT + n, *gives) for n in range(2)]
+            ends += [peer(lab.a, "connect", lab.b.v4, PORT + n, *takes) for n in range(2)]
+            done = [result(one) for one in ends]
+            assert [one["error"] for one in done] == [None] * len(ends)
+            for one, other in zip(done[:2], done[2:], strict=True):
+                same(one, other)
+                same(other, one)
 
 
 def test_what_is_between_forgets_a_connection_that_has_ended() -> None:
