@@ -2,8 +2,8 @@
 
 1. What a channel sends is in items: a block's bytes (borrowed), a control message (copied), the report of a packet.
    A packet's record points to its items, and an item counts the packets on their way that carry it.
-2. An item is in one list. A block: fresh → flight, lost: again → flight, acknowledged: Assoc.done → free. So nothing is
-   searched for. A block of which a datagram takes a part is split in two.
+2. An item is in one list. A block: fresh → flight, lost: again → flight, acknowledged: free, but for one of many in
+   Assoc.done. So nothing is searched for. A block of which a datagram takes a part is split in two.
 3. Acknowledged bytes go back in the next vtl_build: before, a datagram that repeats them may not be sent yet, and who
    reads it takes positions for what they say.
 4. An item that nobody wants any more (its channel is closed, another packet was acknowledged) is an orphan until no
@@ -18,6 +18,7 @@
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
+from hooker.includes.cache cimport fetch_ahead
 from hooker.includes.links cimport link_append, link_prepend
 from hooker.vtl.api cimport VTL_BLOCK_EVERY, VTL_BLOCK_FLAGS, vtl_sink
 from hooker.vtl.budget cimport budget_hold, budget_let_go, budget_room, stranger_known
@@ -33,7 +34,8 @@ cdef enum:
     DEFAULT_QUEUE = 4 << 20    # bytes of one channel
     MAX_QUEUE = 1 << 30
     MAX_BLOCK = 1 << 24        # bytes of one block
-    MAX_SPARE = 4096           # items kept for the next ones
+    MOST_OWED = 1 << 30        # bytes of one release()
+    MAX_SPARE = 16384          # items kept for the next ones
     NEAR = 32                  # items that are looked at to put a lost one in its place
 
 
@@ -44,6 +46,7 @@ cdef Item *item_new(Endpoint *ep, uint8_t kind) noexcept nogil:
     if it != NULL:
         ep.spare = it.next
         ep.spares -= 1
+        fetch_ahead(ep.spare)           # for the next one: it is long since anybody has used it
     else:
         it = <Item *>malloc(sizeof(Item))
         if it == NULL:
@@ -155,9 +158,19 @@ cdef void block_done(Assoc *a, Item *it) noexcept nogil:
     c.unacked -= it.n
     c.held -= it.n + sizeof(Item)
     item_unlink(it)
-    it.channel = NULL
-    item_append(&a.done, it)
+    keep_account(a, it)
     assoc_unfinished(a)
+
+
+cdef void keep_account(Assoc *a, Item *it) noexcept nogil:
+    """One item of a.done says it for all that follow each other and have one owner: this one is in the near cache now."""
+    cdef Item *last = a.done.prev if a.done != NULL else NULL
+    if last == NULL or last.owner != it.owner or last.n > MOST_OWED - it.n:
+        it.channel = NULL
+        item_append(&a.done, it)
+    else:
+        last.n += it.n
+        disown(a, it)
 
 
 cdef void word_done(Assoc *a, Item *it) noexcept nogil:

@@ -7,9 +7,11 @@ allocation per packet. A packet number is used once; what was lost travels again
 from libc.stdint cimport UINT32_MAX, UINT64_MAX, int64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
+from hooker.includes.cache cimport fetch_ahead
 from hooker.vtl.blackhole cimport hole_acked, hole_lost, hole_reset
 
 cdef enum:
+    AHEAD = 8                           # frames: what they carry is fetched before it is asked for
     PACKET_THRESHOLD = 3                # packets, RFC 9002 6.1.1
     MAX_THRESHOLD = 300                 # packets; Linux tcp_max_reordering
     PATIENCE = 1                        # eighths of an RTT, RFC 9002 6.1.2
@@ -133,6 +135,8 @@ cdef void retire(Recovery *r) noexcept nogil:
 
 cdef inline void resolve(Recovery *r, SentPacket *p, frame_fn fn, void *ctx) noexcept nogil:
     cdef uint32_t i
+    # the item of a channel, in most of them
+    fetch_ahead(<const void *>r.frame[(p.frame0 + AHEAD) & (r.frame_cap - 1)].offset)
     p.outstanding = 0
     if not p.flags & SENT_VAIN:
         r.in_flight -= p.size
