@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 
@@ -27,6 +28,6 @@ def serve(where: str, stop: threading.Event) -> None:
     with Server(address, port) as server:
         try:
             print(f"hooker: metrics at {server.url}", flush=True)
-        except OSError:
-            pass  # nobody reads it; they are served all the same
+        except OSError:  # nobody reads it; they are served all the same
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # with what is buffered
         stop.wait()

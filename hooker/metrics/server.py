@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import ipaddress
+import re
 import socket
 import socketserver
 import sys
@@ -30,6 +31,8 @@ MOST = 16  # connections at once; further ones are closed
 SILENCE = 5.0  # s that a client may say, or take, nothing
 LONGEST = 20.0  # s for all of one connection
 LOOK = 0.5  # s between two looks whether one lasts longer
+PATH = "/metrics"
+NO_VERSION = re.compile(r"version=(?!\s*[0-9]{1,4}(\.[0-9]{1,4}){0,3}\s*([;,]|$))")
 ACCEPT_PAUSE = 0.1  # s, after a connection could not be accepted
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -101,7 +104,7 @@ class Server(socketserver.ThreadingMixIn, WSGIServer):
                 f"cannot listen on {host}:{port}: {error.strerror or error}",
                 remedy="choose another address or port",
             ) from None
-        self.url = f"http://{host}:{self.server_port}/metrics"
+        self.url = f"http://{host}:{self.server_port}{PATH}"
         registry = CollectorRegistry()
         registry.register(Shared())
         self.set_app(_told(make_wsgi_app(registry)))  # type: ignore[arg-type]
@@ -166,11 +169,17 @@ def _told(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]
     """What goes wrong is the answer, and in no log, which others could fill."""
 
     def told(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ.get("PATH_INFO") != PATH:
+            start_response("404 Not Found", [("Content-Type", "text/plain; charset=utf-8")])
+            return [f"there is {PATH}\n".encode()]
+        if NO_VERSION.search(environ.get("HTTP_ACCEPT", "")):
+            # which the library fails at; RFC 9110, 12.5.1 lets us disregard it
+            del environ["HTTP_ACCEPT"]
         try:
             return app(environ, start_response)
         except HookerError as error:
             status, text = "503 Service Unavailable", str(error)
-        except Exception as error:  # a header that the library cannot read, too
+        except Exception as error:
             status, text = "500 Internal Server Error", f"{type(error).__name__}: {error}"
         start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
         return [f"{text}\n".encode()]

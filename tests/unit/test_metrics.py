@@ -374,6 +374,22 @@ def test_garbage_ends_nothing_and_says_nothing(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("version", ["x", "1.0.0.0.0", "1" * 5000, "", " 1.0.0;q=0.5,text/plain", "0.0.4"])
+def test_an_accept_that_makes_no_sense_is_disregarded(served: Server, version: str) -> None:
+    connection = http.client.HTTPConnection(*served.server_address[:2], timeout=20)
+    accept = f"application/openmetrics-text;version={version}"
+    connection.request("GET", "/metrics", headers={"Accept": accept})
+    assert connection.getresponse().status == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics/", "/favicon.ico", "/%2e/metrics"])
+def test_other_paths_have_nothing(served: Server, path: str) -> None:
+    connection = http.client.HTTPConnection(*served.server_address[:2], timeout=20)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    assert (answer.status, answer.read()) == (404, b"there is /metrics\n")
+
+
 def test_clients_are_bounded_in_number(served: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server._Handler, "timeout", 60.0)
     with contextlib.ExitStack() as stack:
@@ -484,3 +500,23 @@ def test_a_signal_ends_it_in_order(run_dir: Path, number: int) -> None:
             standing.close()
         assert proc.stderr is not None
         assert proc.stderr.read() == ""
+
+
+def test_a_signal_ends_it_in_order_without_standard_output(run_dir: Path) -> None:
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, "--listen", "[::1]:0"]
+    with subprocess.Popen(command, stderr=-1, text=True) as proc, contextlib.ExitStack() as ending:
+        ending.callback(proc.kill)
+        eventually(lambda: _listens(proc.pid))
+        proc.send_signal(signal.SIGTERM)
+        assert proc.wait(30) == 0
+        assert proc.stderr is not None
+        assert proc.stderr.read() == ""
+
+
+def _listens(pid: int) -> bool:
+    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp6").read_text().splitlines()]
+    listening = {f"socket:[{row[9]}]" for row in rows if row[3] == "0A"}
+    try:
+        return any(str(link.readlink()) in listening for link in Path(f"/proc/{pid}/fd").iterdir())
+    except FileNotFoundError:  # closed meanwhile
+        return False
