@@ -80,13 +80,14 @@ def summary(as_json: bool, quick: bool, rounds: int, names: str, intercept: str)
 @click.option(
     "--paths", metavar="PATHS", default="", help="Only these: RTT in ms and loss in %, as in 20:1,100:0."
 )
-def transports(as_json: bool, quick: bool, rounds: int, names: str, paths: str) -> int:
+@click.option("--functions", metavar="NAMES", default="", help="Of VTL's reliability functions only these.")
+def transports(as_json: bool, quick: bool, rounds: int, names: str, paths: str, functions: str) -> int:
     """Compare all transports and reliability functions over paths that lose packets."""
     from benchmarks import transports as comparison
 
     effort = QUICK if quick else Effort(rounds=rounds)
     chosen = comparison.wanted([name.strip() for name in names.split(",")] if names else [])
-    found = comparison.compare(chosen, _paths(paths), effort)
+    found = comparison.compare(chosen, _paths(paths), effort, _functions(functions))
     if as_json:
         print(json.dumps(found))
         return 0
@@ -96,6 +97,17 @@ def transports(as_json: bool, quick: bool, rounds: int, names: str, paths: str) 
     for table in comparison.tables(found):
         console.print(table)
     return 0
+
+
+def _functions(text: str) -> tuple[str, ...]:
+    """All of them if there is no text."""
+    from benchmarks.transports import FUNCTIONS
+
+    names = [name.strip() for name in text.split(",")] if text else []
+    for name in names:
+        if name not in FUNCTIONS:
+            raise ConfigurationError(f"no function {name!r}", remedy=f"there are {', '.join(FUNCTIONS)}")
+    return tuple(names) or FUNCTIONS
 
 
 def _paths(text: str) -> list[tuple[int, float]]:
@@ -141,13 +153,18 @@ def flood(as_json: bool, quick: bool, rounds: int, seconds: float) -> int:
 @rounds_option
 @cells_option
 def plots(directory: Path, again: bool, quick: bool, rounds: int, names: str) -> int:
-    """Write plots of the last run to DIRECTORY (benchmarks/results)."""
+    """Write plots of the last runs, transports included, to DIRECTORY (benchmarks/results)."""
+    from benchmarks.transports import RESULTS as COMPARISON
+
     wanted = _known(names)
     if importlib.util.find_spec("matplotlib") is None:
         raise ConfigurationError("plots need matplotlib", remedy="./dev bench plots installs it")
-    if again or not suite.LATEST.exists():
+    if again or not (suite.LATEST.exists() or COMPARISON.exists()):
         _measure(wanted, quick, rounds)
-    for path in drawing.draw(json.loads(suite.LATEST.read_text()), directory):
+    drawn = []
+    for draw, found in ((drawing.draw, suite.LATEST), (drawing.draw_transports, COMPARISON)):
+        drawn += draw(json.loads(found.read_text()), directory) if found.exists() else []
+    for path in drawn:
         print(path)
     return 0
 

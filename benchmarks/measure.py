@@ -107,7 +107,7 @@ def in_turn(
         wait_quiet(effort.patience, quiet)
         say(f"{title}: round {number + 1}")
         before, begin = foreign_cpu(), time.monotonic()
-        found = {name: _attempt(name, measure) for name, measure in _rotated(variants, number)}
+        found = {name: attempt(name, measure) for name, measure in _rotated(variants, number)}
         rounds.append((max(0.0, foreign_cpu() - before) / (time.monotonic() - begin), found))
     rounds = [rounds[i] for i in quietest([others for others, _ in rounds], effort.rounds)]
     return [
@@ -129,7 +129,7 @@ def _has(variant: str, name: str, rounds: list[tuple[float, dict[str, dict[str, 
     return any(name in found[variant] or not found[variant] for _, found in rounds)
 
 
-def _attempt(name: str, measure: Measure) -> dict[str, float]:
+def attempt(name: str, measure: Measure) -> dict[str, float]:
     """One measurement; a failure is said and counts as nothing measured."""
     try:
         return measure()

@@ -1,4 +1,4 @@
-"""Plots of a run: ratios, goodput over loss, fairness."""
+"""Plots of a run: ratios, goodput over loss, fairness; of a comparison of transports."""
 
 from __future__ import annotations
 
@@ -23,6 +23,43 @@ def draw(found: dict[str, Any], directory: Path) -> list[Path]:
             drawn.append(directory / f"{name}.png")
             figure.savefig(drawn[-1], dpi=120, bbox_inches="tight")
     return drawn
+
+
+def draw_transports(found: dict[str, Any], directory: Path) -> list[Path]:
+    """Write one PNG for long transfers and one for short ones over loss, and return their paths."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    directory.mkdir(parents=True, exist_ok=True)
+    drawn = []
+    for cell, what in (("10MB", "goodput, Mbit/s (link: 100)"), ("100KB", "100 KB, median, ms")):
+        figure = _over_loss(found["paths"], cell, what)
+        drawn.append(directory / f"transports-{cell}.png")
+        figure.savefig(drawn[-1], dpi=100, bbox_inches="tight")
+    return drawn
+
+
+def _over_loss(paths: dict[str, Any], cell: str, what: str) -> Any:
+    by_rtt: dict[str, dict[float, dict[str, float | None]]] = {}
+    for path, cells in paths.items():
+        rtt, _, loss = path.partition("ms_")
+        by_rtt.setdefault(rtt, {})[float(loss)] = cells[cell]["medians"]
+    figure, axes = _figure(11, 4.5, len(by_rtt))
+    variants = list(dict.fromkeys(v for losses in by_rtt.values() for m in losses.values() for v in m))
+    for one, (rtt, losses) in zip(axes, by_rtt.items(), strict=True):
+        for number, variant in enumerate(variants):
+            points = [(loss, m[variant]) for loss, m in losses.items() if m.get(variant) is not None]
+            style = {"linestyle": "--", "color": "black"} if variant.startswith("direct") else {}
+            marker = "osv^Dx+*Pph<>"[number % 13]
+            if points:
+                x, y = zip(*points, strict=True)
+                one.plot(x, y, label=variant, marker=marker, markersize=4, **style)
+        one.set_yscale("log")
+        one.set_xlabel(f"loss in %, RTT {rtt} ms")
+        one.set_ylabel(what)
+        one.grid(visible=True, which="both", alpha=0.3)
+    axes[-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
 
 
 def _ratios(found: dict[str, Any]) -> Any:
@@ -78,8 +115,11 @@ def _fairness(found: dict[str, Any]) -> Any:
     return figure
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
+def _figure(width: float, height: float, columns: int = 0) -> tuple[Any, Any]:
+    """With its axes, or a list of so many beside each other."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height))
+    if columns:
+        return figure, list(figure.subplots(1, columns, squeeze=False)[0])
     return figure, figure.subplots()
