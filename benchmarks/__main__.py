@@ -132,11 +132,24 @@ def _paths(text: str) -> list[tuple[int, float]]:
 @click.option(
     "--seconds", type=click.FloatRange(0.5, 300), default=10, show_default=True, help="Of each transfer."
 )
-def flood(as_json: bool, quick: bool, rounds: int, seconds: float) -> int:
-    """An honest flow under a flood of handshakes and garbage, with hk_ingress and without."""
+@click.option(
+    "--mbits", type=click.FloatRange(0, 100_000), default=0, help="What the honest flow wants; 0: all it can."
+)
+@click.option("--baselines", is_flag=True, help="What the flood costs where hk_ingress has no part in it.")
+@click.option("--top", is_flag=True, help="Only the flood that is all the sender can.")
+def flood(
+    as_json: bool, quick: bool, rounds: int, seconds: float, mbits: float, baselines: bool, top: bool
+) -> int:
+    """An honest flow under a flood of handshakes and garbage, with hk_ingress, in both modes, and without."""
     from benchmarks import flood as flooded
 
-    found = flooded.measure(1 if quick else seconds, 1 if quick else rounds)
+    found = flooded.measure(
+        1 if quick else seconds,
+        1 if quick else rounds,
+        (0.0,) if top else flooded.RATES,
+        baselines=baselines,
+        mbits=mbits,
+    )
     if as_json:
         print(json.dumps(found))
     else:

@@ -1,6 +1,7 @@
-"""Sends a flood for a time, as a host of the lab: ``flood_sender.py TARGET PORT SECONDS RATE``.
+"""Sends a flood for a time, as a host of the lab: ``flood_sender.py PROGRAM TARGET PORT SECONDS RATE``.
 
-Prints how many packets have left. RATE is packets a second; 0: as many as one CPU can.
+Prints how many packets have left. PROGRAM: ``flood``, or ``held``, and then they are made and thrown away
+(flood.c). RATE is packets a second; 0: as many as one CPU can.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from hooker.lab import INTERFACE
 CHUNK, LEAST = 64_000, 64  # packets for one call
 SIOCETHTOOL, ETHTOOL_SGRO = 0x8946, 0x2C
 INIT = 128  # bytes
+SOURCE = Path(__file__).with_name("flood.c")
+FROM_PORT, LONGER = 40_000, 2  # FLOODS_PORT; bytes
 
 
 def polled(interface: str) -> None:
@@ -36,7 +39,7 @@ def template(target: str, port: int, to_mac: bytes, from_mac: bytes) -> bytes:
     vtl = (
         struct.pack("!BBHQQ", 0x21, 0, 0, 0, 1) + struct.pack("!BBHIQQ24xI", 1, 0, 0, 1000, 1, 1, 1)
     ).ljust(INIT, b"\0")
-    udp = struct.pack("!HHHH", 40_000, port, 8 + len(vtl), 0) + vtl
+    udp = struct.pack("!HHHH", FROM_PORT, port, 8 + len(vtl), 0) + vtl
     head = struct.pack("!BBHHHBB", 0x45, 0, 20 + len(udp), 0, 0x4000, 64, 17)
     to = socket.inet_aton(target)
     total = sum(struct.unpack("!5H", head)) + sum(struct.unpack("!2H", to)) + 0xFFFF
@@ -60,25 +63,30 @@ def neighbour(target: str) -> bytes:
     raise RuntimeError(f"{target} does not answer")
 
 
-def send(target: str, port: int, seconds: float, rate: float) -> int:
+def programs() -> compiled.Module:
+    """Those of flood.c."""
+    return compiled.compiled(SOURCE.read_text(), [compiled.QUIET])
+
+
+def send(program: str, target: str, port: int, seconds: float, rate: float) -> int:
     """Packets that have left."""
-    made = compiled.compiled(Path(__file__).with_name("flood.c").read_text(), [compiled.QUIET])
     own = bytes.fromhex(Path(f"/sys/class/net/{INTERFACE}/address").read_text().strip().replace(":", ""))
     frame = template(target, port, neighbour(target), own)
     index = socket.if_nametoindex(INTERFACE)
     sent = 0
-    with Loaded(made) as loaded:
-        flood = loaded.program("flood", bpf_calls.XDP)
+    with Loaded(programs()) as loaded:
+        flood = loaded.program(program, bpf_calls.XDP)
+        loaded.write("frames", 0, frame[: len(frame) // 8 * 8])
         began = time.monotonic()
         while (now := time.monotonic() - began) < seconds:
             due = CHUNK if rate == 0 else min(CHUNK, int(rate * now) - sent)
             if due < LEAST:
                 time.sleep(0.0005)
                 continue
-            bpf_calls.send_frames(flood, frame, index, due)
+            bpf_calls.send_frames(flood, frame + bytes(LONGER), index, due)
             sent += due
     return sent
 
 
 if __name__ == "__main__":
-    print(send(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])))
+    print(send(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), float(sys.argv[5])))
