@@ -120,7 +120,8 @@ class Hooker:
         different addresses; "always": for a firewall that translates nothing; "never".
     :param xdp: interfaces, with commas or as a list, on which a program meets VTL's packets before the kernel
         does: it drops and limits what a flood consists of, and answers handshakes (docs/ingress.md). Native
-        where the driver can, else generic.
+        where the driver can, else generic; "eth0:native" or "eth0:generic" says which, "eth0:auto": generic
+        while the engine is flooded.
     :param probe: try this kernel with real sockets first (once per boot; the verdict is kept).
 
     Raises ConfigurationError for a wrong argument or a machine that lacks something, KernelError when the

@@ -133,9 +133,9 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--xdp",
-            metavar="IFACE[,...]",
+            metavar="IFACE[:MODE][,...]",
             default="",
-            help="Interfaces where a program meets handshakes and garbage before the kernel does.",
+            help="Where a program meets handshakes and garbage before the kernel does.",
         ),
         click.option(
             "--busy-poll",

@@ -49,9 +49,10 @@ def show(snapshots: list[Snapshot], console: Console, silent: Mapping[int, str] 
             console.print(f"troubled {name}: {what}", highlight=False, markup=False, soft_wrap=True)
         for one in engine.get("xdp", []):
             why = f" ({one['why']})" if one["why"] else ""
+            floods = f", {one['switched']} floods so far" if one.get("switched") else ""
             queues = f", {one['queues']} by AF_XDP" if one["queues"] else ""
             console.print(
-                f"xdp {one['name']}: {one['mode'] or 'not there'}{queues}{why}",
+                f"xdp {one['name']}: {one['mode'] or 'not there'}{queues}{floods}{why}",
                 highlight=False,
                 markup=False,
                 soft_wrap=True,

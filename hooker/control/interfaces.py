@@ -1,8 +1,8 @@
 """Where hk_ingress is: on the interfaces that a user has named, and told of the addresses of this host.
 
 Attached by a bpf_link each, which is held by a descriptor: when the process ends, however it ends, nothing
-stays. Native where the driver can, else generic. Of an interface that goes away the name is kept: when it is
-back, so is the program.
+stays. Native where the driver can, else generic, unless the user has said which; or generic, as long as the
+engine is flooded. Of an interface that goes away the name is kept: when it is back, so is the program.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import errno
 import os
 import socket
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from hooker.control import bpf_calls
+from hooker.control.flooded import Flooded
 from hooker.control.ingress import QUEUES, Ingress, Way
 from hooker.control.threads import Ending
 from hooker.errors import ConfigurationError, KernelError
@@ -31,34 +33,56 @@ RETRY = 1.0  # s until an interface that is not there is looked for again
 STOP_TIMEOUT = 10.0  # s
 CHANGES = 1 << 0 | 1 << 4 | 1 << 8  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
 TAKEN = (errno.EBUSY, errno.EEXIST)  # another program is there, or one in another mode
+AUTO = "auto"  # while the engine is flooded
+MODES = ("native", "generic", AUTO)
+QUIET = "waits for a flood"
+COOKIE_MOST = 72  # bytes of the answer to an INIT
+COUNTED = {
+    "udp": ("vtl", ""),
+    "ip": ("vtl+ip", "vtl+ip."),
+}  # a worker's names for what VTL counts, by carrier
 
 
 def names(wanted: str | Sequence[str]) -> tuple[str, ...]:
-    """Of interfaces, as a user gives them: with commas, or a list. Raises ConfigurationError."""
+    """Of interfaces, as a user gives them: with commas, or a list; a mode may stand behind a colon.
+
+    Raises ConfigurationError.
+    """
     found = wanted.split(",") if isinstance(wanted, str) and wanted else list(wanted)
-    for name in found:
-        if not isinstance(name, str) or not 0 < len(name.encode()) <= NAME or set(name) & set("/ \t\n\0"):
+    for one in found:
+        name, colon, mode = one.partition(":") if isinstance(one, str) else ("", "", "")
+        if not 0 < len(name.encode()) <= NAME or set(name) & set("/ \t\n\0"):
             raise ConfigurationError(
-                f"xdp {name!r} is no name of an interface", remedy="give names as in `ip link`, with commas"
+                f"xdp {one!r} is no name of an interface", remedy="give names as in `ip link`, with commas"
             )
-    if len(set(found)) < len(found) or len(found) > MOST:
+        if colon and mode not in MODES:
+            raise ConfigurationError(
+                f"xdp {one!r}: there is no mode {mode!r}", remedy=f"there are {', '.join(MODES)}"
+            )
+    if len({one.partition(":")[0] for one in found}) < len(found) or len(found) > MOST:
         raise ConfigurationError(f"xdp names {MOST} interfaces at most, each once", remedy="leave some out")
     return tuple(found)
 
 
 @dataclass
 class Interface:
-    """One of them. ``mode``: "native", "generic", or "": it is not there; ``why``: that, or not native."""
+    """One of them. ``mode``: "native", "generic", or "": it is not there; ``why``: that, or not native.
+
+    ``wanted``: "native" or "generic"; "": the first of them that there is; "auto": generic in a flood.
+    """
 
     name: str
+    wanted: str = ""
     mode: str = ""
     why: str = ""
     queues: int = 0  # from which packets come by AF_XDP sockets
+    switched: int = 0  # how often a flood has brought the program here
     number: int = 0
     link: int = -1
 
     def row(self) -> dict[str, Any]:
-        return {"name": self.name, "mode": self.mode, "queues": self.queues, "why": self.why}
+        row = {"name": self.name, "mode": self.mode, "queues": self.queues, "why": self.why}
+        return row | ({"switched": self.switched} if self.wanted == AUTO else {})
 
     def leave(self, why: str = "") -> None:
         """May be called twice."""
@@ -75,13 +99,14 @@ class Interfaces:
     """
 
     def __init__(self, wanted: Sequence[str], worker: Worker) -> None:
-        self._all = [Interface(name) for name in wanted]
+        self._all = [Interface(name, mode) for name, _, mode in (one.partition(":") for one in wanted)]
         self._worker = worker
         self._addresses: dict[str, int] = {}
         self._counts: dict[str, int] = {}
         self._using = threading.Lock()
         self._closed = False
         self._thread: _Thread | None = None
+        self._flooded = Flooded()
         self._ingress = Ingress()
         try:
             rows = worker.ingress(self._ingress.known, self._ingress.states)
@@ -103,7 +128,7 @@ class Interfaces:
 
     def _lead(self, one: Interface) -> None:
         """By AF_XDP sockets, where VTL runs over IP and the kernel has them; else by the raw ones."""
-        if self._over_ip is None:
+        if self._over_ip is None or one.wanted == AUTO:  # those of the flood's time would have to go with it
             return
         try:
             for queue in range(QUEUES):
@@ -119,30 +144,41 @@ class Interfaces:
     # ---- the links -------------------------------------------------------------------------------------
 
     def _attach(self, one: Interface) -> None:
-        """Raises ConfigurationError, and then it is not there."""
+        """Raises ConfigurationError, and then it is not there. One that waits for a flood is only tried."""
         try:
             one.number = socket.if_nametoindex(one.name)
         except OSError:
             raise ConfigurationError(
                 f"there is no interface {one.name}", remedy="`ip link` lists them; leave it out of xdp"
             ) from None
+        if one.wanted == AUTO:
+            self._attach_generic(one, "flooded")
+            if self._flooded.on:
+                one.switched += 1
+            else:
+                one.leave(QUIET)
+            return
+        if one.wanted == "generic":
+            self._attach_generic(one)
+            return
         try:
             one.link = bpf_calls.link_xdp(self._ingress.program, one.number, bpf_calls.XDP_NATIVE)
-            one.mode, one.why = "native", ""
-            self._lead(one)
         except KernelError as error:
-            self._attach_generic(one, _unless_taken(one.name, error))
+            why = _unless_taken(one.name, error)
+            if one.wanted == "native":
+                raise _refused(one.name, "native XDP", why) from None
+            self._attach_generic(one, f"native: {why}")
+            return
+        one.mode, one.why = "native", ""
+        self._lead(one)
 
-    def _attach_generic(self, one: Interface, why: str) -> None:
+    def _attach_generic(self, one: Interface, why: str = "") -> None:
         self._tell(generic=True)  # before the first packet
         try:
             one.link = bpf_calls.link_xdp(self._ingress.program, one.number, bpf_calls.XDP_GENERIC)
         except KernelError as error:
-            reason = _unless_taken(one.name, error)
-            raise ConfigurationError(
-                f"interface {one.name} cannot take XDP: {reason}", remedy="leave it out of xdp"
-            ) from None
-        one.mode, one.why = "generic", f"native: {why}"
+            raise _refused(one.name, "XDP", _unless_taken(one.name, error)) from None
+        one.mode, one.why = "generic", why
         self._lead(one)
 
     def follow(self) -> None:
@@ -150,13 +186,38 @@ class Interfaces:
         with self._using:
             if self._closed:
                 return
+            self._hear()
             for one in self._all:
                 if one.link >= 0 and _number(one.name) != one.number:
                     self._ingress.lead_no_more(one.number)
                     one.leave(f"there is no interface {one.name}")
-                if one.link < 0:
+                if one.link < 0 and (one.why != QUIET or self._flooded.on):
                     self._attach_again(one)
             self._follow_addresses()
+
+    def _hear(self) -> None:
+        """A flood's end takes the program off the interfaces that wait for one."""
+        waiting = [one for one in self._all if one.wanted == AUTO]
+        if not waiting:
+            return
+        if not self._flooded.hear(self._refused(), time.monotonic()):
+            for one in waiting:
+                if one.link >= 0:
+                    one.leave(QUIET)
+
+    def _refused(self) -> int:
+        """Datagrams of no use so far: what the program has dropped and answered, and what has got past it."""
+        met = sum(
+            n
+            for name, n in self._ingress.counters().items()
+            if name.startswith("drop-") or name == "tx-cookie"
+        )
+        worker = self._worker.counters()
+        for carrier in self._ways:
+            name, own = COUNTED[carrier]
+            met += worker.get(f"{own}datagrams_dropped", 0)
+            met += worker.get(f"{name}.unproven_sent", 0) // COOKIE_MOST
+        return met
 
     def _attach_again(self, one: Interface) -> None:
         try:
@@ -266,6 +327,10 @@ def _unless_taken(name: str, error: KernelError) -> str:
             remedy="take that off (`ip link set dev IFACE xdp off`), or leave the interface out of xdp",
         ) from None
     return os.strerror(error.errno) if error.errno else error.message
+
+
+def _refused(name: str, what: str, why: str) -> ConfigurationError:
+    return ConfigurationError(f"interface {name} cannot take {what}: {why}", remedy="leave it out of xdp")
 
 
 def _number(name: str) -> int:

@@ -66,6 +66,7 @@ OF_ENGINES = (
     Family("lane_blocked", "gauge", "Whether this host keeps segments from the engine", ("ip_version",)),
     Family("route_incomplete", "gauge", "Whether a rule or route to hk0 is missing"),
     Family("xdp_attached", "gauge", "Whether the XDP program is on the interface", ("interface", "mode")),
+    Family("xdp_switched_on", "counter", "Floods that brought the XDP program there", ("interface",)),
     Family("xdp_queues", "gauge", "Queues of the interface that AF_XDP sockets read", ("interface",)),
     Family("unlisted", "unknown", "Counts that this command has no name for", ("count",)),
 )
@@ -177,7 +178,7 @@ TRANSPORT = {
     "sent": _SENT,
     "datagrams_received": _RECEIVED,
     "received": _RECEIVED,
-    "datagrams_dropped": _of("datagrams_dropped", "counter", "Datagrams that were not sent"),
+    "datagrams_dropped": _of("datagrams_dropped", "counter", "Datagrams received that were of no use"),
     "packets_sent": _of("packets_sent", "counter", "Packets sent"),
     "packets_received": _of("packets_received", "counter", "Packets received"),
     "bytes_sent": _of("sent_bytes", "counter", "Bytes sent"),

@@ -146,6 +146,8 @@ def _of_its_ways(engine: Snapshot) -> Iterator[Sample]:
     for row in _rows(engine.get("xdp")):
         name, mode = _said(row.get("name")), _said(row.get("mode"))
         yield Sample("xdp_attached", float(bool(mode)), (name, mode))
+        if "switched" in row:
+            yield Sample("xdp_switched_on", _number(row["switched"]) or 0.0, (name,))
         yield Sample("xdp_queues", _number(row.get("queues")) or 0.0, (name,))
 
 

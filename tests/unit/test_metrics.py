@@ -133,7 +133,10 @@ def test_the_state_of_an_engines_ways_is_told() -> None:
         "blocked": {"IPv6": 3.0},
         "route_error": "gone",
         "rules": [{"for": "port 80", "transport": "tcp", "reliability": ""}],
-        "xdp": [{"name": "eth0", "mode": "native", "queues": 2, "why": ""}, {"name": "eth1", "mode": ""}],
+        "xdp": [
+            {"name": "eth0", "mode": "native", "queues": 2, "why": ""},
+            {"name": "eth1", "mode": "", "switched": 3},
+        ],
     }
     found = values(text(made))
     for name, state in (("vtl", "offered"), ("tcp", "offered"), ("sctp", "skipped"), ("x:Y", "failed")):
@@ -146,6 +149,8 @@ def test_the_state_of_an_engines_ways_is_told() -> None:
     assert value(found, "xdp_attached", interface="eth0", mode="native") == 1
     assert value(found, "xdp_attached", interface="eth1", mode="") == 0
     assert value(found, "xdp_queues", interface="eth0") == 2
+    assert value(found, "xdp_switched_on_total", interface="eth1") == 3
+    assert value(found, "xdp_switched_on_total", interface="eth0") is None
 
 
 @pytest.mark.parametrize(

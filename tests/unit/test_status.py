@@ -84,12 +84,17 @@ def test_engine_peers_flows_and_reasons_are_shown() -> None:
 def test_where_xdp_is_and_what_met_it_is_shown() -> None:
     row = {"name": "eth0", "mode": "generic", "queues": 2, "why": "native: Operation not supported"}
     engine = ENGINE | {
-        "xdp": [row, {"name": "eth1", "mode": "", "queues": 0, "why": "there is no interface eth1"}]
+        "xdp": [
+            row,
+            {"name": "eth1", "mode": "", "queues": 0, "why": "there is no interface eth1"},
+            {"name": "eth2", "mode": "generic", "queues": 0, "why": "flooded", "switched": 3},
+        ]
     }
     counters = {"ingress.tx-cookie": 77, "ingress.drop-wire": 0, "ingress.pass-other": 88, "engaged": 99}
     shown = text({"engine": engine, "counters": counters})
     assert "xdp eth0: generic, 2 by AF_XDP (native: Operation not supported)" in shown
     assert "xdp eth1: not there (there is no interface eth1)" in shown
+    assert "xdp eth2: generic, 3 floods so far (flooded)" in shown
     assert "tx-cookie" in shown
     assert "77" in shown
     for part in ("drop-wire", "pass-other", "88", "99"):
