@@ -25,6 +25,8 @@ cdef extern from "<poll.h>" nogil:
 
 cdef extern from "<errno.h>" nogil:
     enum:
+        ECONNRESET
+        EPIPE
         EPROTO
 
 cdef enum:
@@ -96,6 +98,8 @@ cdef bint went(Child *c, ssize_t n) noexcept nogil:
         c.bytes_sent += <uint64_t>n
     elif errno == EAGAIN or errno == EINTR or errno == ENOBUFS:
         c.blocked = True
+    elif errno == EPIPE or errno == ECONNRESET:
+        c.blocked = True                # it has ended, and what it died of is to be read yet; then comes the end
     else:
         failed(c, b"its process has ended")
     return n >= 0
@@ -141,6 +145,8 @@ cdef uint32_t child_hear(Child *c, uint64_t now) noexcept nogil:
     if c.fd < 0:
         return 0
     n = recv(c.fd, c.rx, PACKET, MSG_DONTWAIT)
+    if n < 0 and errno == ECONNRESET:   # said once, before what it has sent, if it left something of ours unread
+        n = recv(c.fd, c.rx, PACKET, MSG_DONTWAIT)
     if n < 0 and (errno == EAGAIN or errno == EINTR):
         return 0
     if n <= 0:

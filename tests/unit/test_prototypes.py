@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -229,6 +230,25 @@ def test_one_that_fails_is_down_with_the_reason(how: str, monkeypatch: pytest.Mo
     until(lambda: len(told(a, "down")) == 2, a, seconds=1)
     assert told(a, "down")[1] == ("down", again, "prototype")
     _await(lambda: not prototypes())
+    a.shut()
+
+
+@pytest.mark.parametrize("unread", [True, False])
+def test_what_its_process_died_of_is_read_before_its_end(unread: bool) -> None:
+    a = lone("datagrams:Datagrams")
+    a.connect(HOME, 9)
+    a.turn()
+    child = max(prototypes())
+    if unread:
+        os.kill(child, signal.SIGSTOP)
+        a.connect(HOME, 10)
+        a.turn()
+    os.kill(child, signal.SIGKILL)
+    _await(lambda: not prototypes())
+    a.connect(HOME, 11)  # something is said before anything is read
+    until(lambda: told(a, "failed"), a)
+    ((_, why),) = told(a, "failed")
+    assert why == "datagrams:Datagrams: its process was killed by signal 9"
     a.shut()
 
 
