@@ -99,7 +99,7 @@ cdef bint went(Child *c, ssize_t n) noexcept nogil:
     elif errno == EAGAIN or errno == EINTR or errno == ENOBUFS:
         c.blocked = True
     elif errno == EPIPE or errno == ECONNRESET:
-        c.blocked = True                # it has ended, and what it died of is to be read yet; then comes the end
+        c.blocked = True                # it has ended; what it died of is to be read yet, and then the end
     else:
         failed(c, b"its process has ended")
     return n >= 0
@@ -145,7 +145,7 @@ cdef uint32_t child_hear(Child *c, uint64_t now) noexcept nogil:
     if c.fd < 0:
         return 0
     n = recv(c.fd, c.rx, PACKET, MSG_DONTWAIT)
-    if n < 0 and errno == ECONNRESET:   # said once, before what it has sent, if it left something of ours unread
+    if n < 0 and errno == ECONNRESET:   # said once, before its last words, if it left something unread
         n = recv(c.fd, c.rx, PACKET, MSG_DONTWAIT)
     if n < 0 and (errno == EAGAIN or errno == EINTR):
         return 0
