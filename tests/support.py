@@ -219,13 +219,13 @@ def rules(host: Host, text: str) -> None:
         pytest.skip(f"no nftables here: {done.stderr!r}")
 
 
-def eventually(condition: Any, timeout: float = 10, every: float = 0.02) -> None:
+def eventually(condition: Any, timeout: float = 10, every: float = 0.02, tell: Any = None) -> None:
     """Wait until *condition()* holds.
 
     Raises:
-        AssertionError: it did not within *timeout* seconds.
+        AssertionError: it did not within *timeout* seconds; *tell()* says what there was instead.
     """
     deadline = time.monotonic() + timeout * SLOWNESS
     while not condition():
-        assert time.monotonic() < deadline, "did not come true in time"
+        assert time.monotonic() < deadline, f"did not come true in time: {tell() if tell else ''}"
         time.sleep(every)

@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(PLAIN, reason="needs e
 MB = 1 << 20
 KIND = "segments"
 NAMES = ["tcp", "quic"]
+SLOWLY = ("recv:1000000", f"sleep:{0.1 * SLOWNESS:g}")  # is not over before it is engaged
 LONG_RUNS = ["mptcp", "vtl+ip", "vtl+udplite", "udp", "udplite", "ip"]
 
 
@@ -100,8 +101,8 @@ def test_both_directions_at_once(pair: Pair) -> None:
 @pytest.mark.parametrize("who", ["client", pytest.param("server", marks=pytest.mark.soak)])
 def test_an_engine_is_killed_and_tcp_goes_on(name: str, who: str) -> None:
     with Lab() as lab, Pair.open(lab, options=("--transport", name), kind=KIND) as pair:
-        server, client = transfer(pair, 7400, *(["recv:1000000", "sleep:0.1"] * 20), size=40 * MB)
-        eventually(lambda: all(engaged(pair)))
+        server, client = transfer(pair, 7400, *SLOWLY * 20, size=40 * MB)
+        eventually(lambda: all(engaged(pair)), tell=lambda: [one.status()["reasons"] for one in pair.engines])
         time.sleep(0.5)
         engine = pair.client if who == "client" else pair.server
         assert engine
@@ -121,7 +122,7 @@ def test_the_first_of_two_that_both_have_is_taken() -> None:
         b = lab.b.hooker("--intercept", KIND, "--transport", "vtl")
         try:
             pair = Pair(lab, a, b, KIND)
-            server, client = transfer(pair, 7400, *(["recv:1000000", "sleep:0.1"] * 3), size=8 * MB)
+            server, client = transfer(pair, 7400, *SLOWLY * 3, size=8 * MB)
             same(result(client), result(server))
             assert all(engaged(pair))
             assert [row["transport"] for row in a.status()["peers"]] == ["vtl"]
