@@ -103,20 +103,20 @@ static __always_inline int hk_can_answer(struct xdp_md *ctx, const struct hk_pac
 static __always_inline int hk_first_init(struct xdp_md *ctx, const struct hk_packet *p, const struct hk_ingress_settings *s,
 					 const struct hk_ingress_way *w, __be64 initiator, u32 interface)
 {
-	u32 zero = 0;
-	u8 one = 1;
+	u32 zero = 0, slot = bpf_ntohll(initiator) % HK_INGRESS_SLOTS;
+	u64 *answered = hk_answered.lookup(&slot);
 	struct hk_answer *a = hk_answers.lookup(&zero);
 	struct hk_table *t = hk_crc32c.lookup(&zero);
 
-	if (!a || !t || !hk_can_answer(ctx, p, s, w, interface))
+	if (!a || !t || !answered || !hk_can_answer(ctx, p, s, w, interface))
 		return XDP_PASS;
-	if (hk_answered.lookup(&initiator))	/* and it has not heard: perhaps nothing that is sent here arrives */
+	if (*answered == initiator)	/* and it has not heard: perhaps nothing that is sent here arrives */
 		return XDP_PASS;
 	if (p->way == HK_INGRESS_IP && p->size > HK_CRC_MOST)
 		return XDP_PASS;
 	if (p->way == HK_INGRESS_IP && !hk_crc_is_right(ctx, p, t))
 		return XDP_DROP;
-	hk_answered.update(&initiator, &one);
+	*answered = initiator;
 	hk_make_cookie(a, p, s, w, initiator, bpf_ktime_get_ns());
 	if (p->way == HK_INGRESS_IP)
 		hk_add_crc(a, t);

@@ -7,6 +7,7 @@
 #define HK_INGRESS_WAYS 2
 #define HK_INGRESS_VERSIONS 8		/* VTL_MAX_VERSIONS */
 #define HK_INGRESS_QUEUES 64
+#define HK_INGRESS_SLOTS (1 << 16)	/* of what a flood may overwrite: arrays, for a flood has always another key */
 #define HK_INGRESS_KNOWN (1 << 17)	/* connection ids: those of two endpoints */
 
 #define HK_RATE_INIT 0			/* INITs without a cookie that are not answered here */

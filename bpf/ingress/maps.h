@@ -28,8 +28,8 @@ BPF_ARRAY(hk_settings, struct hk_ingress_settings, 1);
 BPF_ARRAY(hk_states, struct hk_way_state, HK_INGRESS_WAYS);
 BPF_F_TABLE("hash", u64, u8, hk_known, HK_INGRESS_KNOWN, BPF_F_NO_PREALLOC);	/* our connection ids, as on the wire */
 BPF_F_TABLE("hash", struct hk_address, u32, hk_addresses, 4096, BPF_F_NO_PREALLOC);	/* this host's: on which interface */
-BPF_TABLE("lru_hash", u64, u64, hk_sources, 16384);	/* by hk_prefix(): as hk_due */
-BPF_TABLE("lru_hash", u64, u8, hk_answered, 16384);	/* initiators' connection ids */
+BPF_ARRAY(hk_sources, u64, HK_INGRESS_SLOTS);	/* by a hash of hk_prefix(): as hk_due */
+BPF_ARRAY(hk_answered, u64, HK_INGRESS_SLOTS);	/* initiators' connection ids, by their last bits */
 BPF_ARRAY(hk_together, struct hk_due, HK_RATES);
 BPF_ARRAY(hk_crc32c, struct hk_table, 1);
 BPF_XSKMAP(hk_xsk, HK_INGRESS_QUEUES);	/* the engine's AF_XDP sockets */

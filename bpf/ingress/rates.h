@@ -4,7 +4,10 @@
  * each. CPUs that meet in one may let a packet more pass; nothing is ever stopped for good.
  */
 
-/* The key of hk_sources: an IPv4 /24 or an IPv6 /56, and the kind of packet. */
+/*
+ * What has a place in hk_sources: an IPv4 /24 or an IPv6 /56, and the kind of packet. Two may have the same place, one in 65,536,
+ * and then share a rate; which ones nobody can work out.
+ */
 static __always_inline u64 hk_prefix(const struct hk_packet *p, u32 kind)
 {
 	u64 v4 = bpf_ntohl(p->from.of[3]) >> 8;
@@ -24,19 +27,18 @@ static __always_inline int hk_take(u64 *due, const struct hk_rate *r, u64 now)
 	return 1;
 }
 
-static __always_inline int hk_take_prefix(const struct hk_packet *p, const struct hk_rate *r, u32 kind, u64 now)
+static __always_inline int hk_take_prefix(const struct hk_packet *p, const struct hk_ingress_settings *s, u32 kind, u64 now)
 {
-	u64 key = hk_prefix(p, kind);
-	u64 first = now + r->interval;
+	const struct hk_rate *r = &s->each[kind];
+	u64 prefix = hk_prefix(p, kind);
 	u64 *due;
+	u32 slot;
 
 	if (!r->interval)
 		return 1;
-	due = hk_sources.lookup(&key);
-	if (due)
-		return hk_take(due, r, now);
-	hk_sources.update(&key, &first);
-	return 1;
+	slot = hk_siphash(s->id_secret, &prefix, 1) % HK_INGRESS_SLOTS;
+	due = hk_sources.lookup(&slot);
+	return !due || hk_take(due, r, now);
 }
 
 static __always_inline int hk_is_within(const struct hk_packet *p, const struct hk_ingress_settings *s, u32 kind, u64 now)
@@ -46,7 +48,7 @@ static __always_inline int hk_is_within(const struct hk_packet *p, const struct 
 
 	if (!due || kind >= HK_RATES)
 		return 1;
-	if (!hk_take_prefix(p, &s->each[kind], kind, now))
+	if (!hk_take_prefix(p, s, kind, now))
 		return 0;
 	return !s->all[kind].interval || hk_take(&due->at, &s->all[kind], now);
 }
