@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import random
+import resource
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from support import SLOWNESS
@@ -25,7 +26,9 @@ pytestmark = [
     pytest.mark.skipif(not THERE, reason=WHY),
 ]
 SOL_DCCP, SERVICE = 269, 2
-OF_SOURCE, LARGEST = 16, 65535 - 84  # of the loopback device
+OF_SOURCE, INCOMING, CONNECTIONS = 16, 384, 512
+EVICTABLE = 10.0  # s of silence
+LARGEST = 65535 - 84  # of the loopback device
 HOMES = {"v4": "127.0.0.1", "v6": "::1"}
 
 Datagram = tuple[bytes, bytes, int, int, bytes]
@@ -179,9 +182,9 @@ class Stranger:
         self.port = 0
 
     @classmethod
-    def listening(cls) -> Stranger:
-        made = cls("127.0.0.1")
-        made.sock.listen(1)
+    def listening(cls, address: str = "127.0.0.1", backlog: int = 1) -> Stranger:
+        made = cls(address)
+        made.sock.listen(backlog)
         made.port = made.sock.getsockname()[1]
         return made
 
@@ -191,6 +194,9 @@ class Stranger:
         except BlockingIOError:
             return False
         return True
+
+    def send(self, data: bytes) -> int:
+        return self.sock.send(data)
 
     def connect(self, port: int) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -256,3 +262,99 @@ def test_who_says_nothing_is_closed() -> None:
     assert time.monotonic() >= begun + 3
     silent.close()
     b.close()
+
+
+# ---- all of them together ----------------------------------------------------------------------------
+
+
+class Crowd:
+    """Strangers from many sources, and those to whom we have connected: they speak all the time."""
+
+    def __init__(self, who: Lone) -> None:
+        self.who = who
+        self.strangers: list[Stranger] = []
+        self.there = Stranger.listening("0.0.0.0", CONNECTIONS)
+        self.ends: list[socket.socket] = []
+        self.heard: set[tuple[bytes, int]] = set()
+
+    def come(self, source: str) -> Stranger:
+        made = Stranger(source)
+        made.connect(self.who.port)
+        self.strangers.append(made)
+        return made
+
+    def fill(self) -> None:
+        """As many as peers may begin."""
+        for number in range(INCOMING):
+            self.come(f"127.0.{1 + number // OF_SOURCE}.1")
+            if number % OF_SOURCE == OF_SOURCE - 1:
+                self.all_speak()
+        assert self.who.counters()["refused"] == 0
+
+    def connect(self, number: int) -> None:
+        """We do, to another of its addresses."""
+        self.who.send([(packed(f"127.1.0.{1 + number}"), self.there.port, b"hello")])
+
+    def all_speak(self) -> None:
+        self.heard.clear()
+        self.until(lambda: len(self.heard) == len(self.strangers) + len(self.ends))
+
+    def until(self, done: Callable[[], bool], seconds: float = 10.0) -> None:
+        end = time.monotonic() + seconds * SLOWNESS
+        while not done():
+            assert time.monotonic() < end, (len(self.heard), len(self.strangers), len(self.ends))
+            for one in (*self.strangers, *self.ends):
+                with contextlib.suppress(OSError):
+                    one.send(b"x")
+            while got := self.who.receive():
+                self.heard.update((source, port) for source, _, port, _, _ in got)
+            while self.there.accepted():
+                assert self.there.connection
+                self.there.connection.setblocking(False)
+                self.ends.append(self.there.connection)
+
+    def close(self) -> None:
+        for one in (self.there, *self.strangers, *self.ends, self.who):
+            one.close()
+
+
+@pytest.fixture
+def crowd() -> Iterator[Crowd]:
+    """Both ends of all its connections are in this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    made = Crowd(opened())
+    yield made
+    made.close()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_of_all_sources_so_many_get_in_and_the_one_silent_for_longest_makes_room(crowd: Crowd) -> None:
+    crowd.fill()
+    late = Stranger("127.0.200.1")
+    late.connect(crowd.who.port)
+    crowd.until(late.is_out)  # they have all been heard just now
+    assert crowd.who.counters()["refused"] == 1
+    silent = crowd.strangers.pop(100)
+    time.sleep(EVICTABLE)
+    crowd.all_speak()
+    crowd.come("127.0.200.1")
+    crowd.all_speak()
+    assert silent.is_out()
+    assert crowd.who.counters()["refused"] == 1
+    late.close()
+    silent.close()
+
+
+def test_strangers_leave_room_for_connections_of_our_own(crowd: Crowd) -> None:
+    own = CONNECTIONS - INCOMING
+    crowd.fill()
+    for number in range(own):
+        crowd.connect(number)
+        crowd.until(lambda number=number: len(crowd.ends) > number)
+    crowd.all_speak()
+    before = crowd.who.counters()["send_errors"]
+    crowd.connect(own)  # each of the others has been heard just now
+    assert crowd.who.counters()["send_errors"] == before + 1
+    crowd.heard.clear()
+    crowd.until(lambda: len(crowd.heard) == CONNECTIONS)

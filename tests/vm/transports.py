@@ -16,7 +16,12 @@ from hooker.lab import Lab, engine
 
 TESTS = Path(__file__).resolve().parents[1]
 FILES = ("unit/test_transport_contract.py", "netns/test_transports.py")
-MORE_FILES = {"sctp": ("unit/test_transport_sctp.py",), "vtl+dccp": ("unit/test_carrier_dccp_sockets.py",)}
+LOSSY = "netns/test_lossy_transports.py"
+MORE_FILES = {
+    "sctp": ("unit/test_transport_sctp.py", LOSSY),
+    "dccp": ("netns/test_bare_transports.py",),
+    "vtl+dccp": ("unit/test_carrier_dccp_sockets.py", LOSSY),
+}
 MODULES = {"dccp": ("dccp_ipv4", "dccp_ipv6"), "sctp": ("sctp",)}  # by what is in a name
 SLOWNESS = 10  # what takes seconds elsewhere; of the emulation, and of what waits rather than works
 
