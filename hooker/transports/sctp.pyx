@@ -112,7 +112,8 @@ cdef enum:
     SACK_DELAY = 20            # ms; below RTO_MIN, which is TCP's here
     RTO_MIN = 200
     RTO_INITIAL = 1000
-    TRIES = 8                  # repetitions in a row, until the kernel gives the peer up by itself
+    RTO_MAX = 2000             # above round trips; timeouts double while nothing comes back, else up to 60 s
+    TRIES = 8                  # repetitions in a row beyond those of dead_after: the kernel gives up last
 
 cdef struct Received:          # what one read takes
     mmsghdr m[16]              # RX_MESSAGES
@@ -132,10 +133,9 @@ cdef void set_up(ConnectionTransport *t, int fd) noexcept nogil:
     memset(&streams, 0, sizeof(streams))
     streams.sinit_num_ostreams = streams.sinit_max_instreams = 1
     memset(&rto, 0, sizeof(rto))
-    rto.srto_min, rto.srto_initial = RTO_MIN, RTO_INITIAL
-    rto.srto_max = max(<uint32_t>RTO_INITIAL, <uint32_t>(t.dead_after // MS))
+    rto.srto_min, rto.srto_initial, rto.srto_max = RTO_MIN, RTO_INITIAL, RTO_MAX
     memset(&tries, 0, sizeof(tries))
-    tries.sasoc_asocmaxrxt = TRIES
+    tries.sasoc_asocmaxrxt = <uint16_t>min(TRIES + t.dead_after // (<uint64_t>RTO_MAX * MS), <uint64_t>0xFFFF)
     memset(&sack, 0, sizeof(sack))
     sack.sack_delay, sack.sack_freq = SACK_DELAY, 2
     memset(&restart, 0, sizeof(restart))

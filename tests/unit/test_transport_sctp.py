@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import socket
 import struct
@@ -20,7 +21,7 @@ from support import SLOWNESS
 from hooker.flow.messages import encode
 from hooker.transports.face import Lone
 
-SOL_SCTP, SCTP_NODELAY = 132, 3  # linux/sctp.h
+SOL_SCTP, SCTP_RTOINFO, SCTP_ASSOCINFO, SCTP_NODELAY = 132, 0, 1, 3  # linux/sctp.h
 CONFIRMED, UNCONFIRMED = "2", "3"  # states of a peer's address in /proc/net/sctp/remaddr
 INIT, INIT_ACK, COOKIE_ECHO, STATE_COOKIE = 1, 2, 10, 7  # RFC 9260, 3.2 and 3.3.3
 
@@ -94,6 +95,62 @@ def test_a_peer_that_does_not_read_does_not_get_all_in_the_way_of_control() -> N
     assert pair.a.waiting(channel)[0] > waited // 2
     pair.a.shut()
     pair.b.shut()
+
+
+# ---- a path that carries nothing for a while --------------------------------------------------------------
+
+
+def elsewhere(first: str, program: str) -> str:
+    """What this prints in a network namespace of its own, behind a command of the shell's."""
+    lone("sctp").shut()
+    command = ["unshare", "--net", "sh", "-c", f'{first} && exec "$0" -c "$1"', sys.executable, program]
+    tests = Path(__file__).resolve().parents[1]
+    done = subprocess.run(command, cwd=tests, capture_output=True, text=True, timeout=30 * SLOWNESS)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+OUTAGE = """
+import subprocess
+from lone_transport import Pair, data, messages
+pair = Pair("sctp", dead_after=60.0)
+channel = pair.a.channel(pair.there)
+subprocess.run("tc qdisc add dev lo root netem loss 100%", shell=True, check=True)
+pair.a.send(channel, data(1, b"in the outage"))
+pair.rest(9)
+print(pair.a.patience(pair.there) - pair.a.stats(pair.there)["srtt_ns"] * 1e-9)
+subprocess.run("tc qdisc del dev lo root", shell=True, check=True)
+pair.until(lambda: bool(messages(pair.b, "data")))
+"""
+
+
+def test_after_an_outage_it_goes_on_soon() -> None:
+    """Timeouts double up to 2 s: after 9 s the next one is not 6.4 s later."""
+    assert 1.0 < float(elsewhere("ip link set lo up", OUTAGE)) < 2.1
+
+
+def sockets_of_ours() -> Iterator[socket.socket]:
+    for file in list(Path("/proc/self/fd").iterdir()):
+        if not file.is_symlink() or not str(file.readlink()).startswith("socket:"):
+            continue
+        with socket.socket(fileno=os.dup(int(file.name))) as one:
+            if one.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL) == socket.IPPROTO_SCTP:
+                yield one
+
+
+@pytest.mark.parametrize("dead_after", [5.0, 924.6])
+def test_the_kernel_does_not_give_a_peer_up_before_we_do(dead_after: float) -> None:
+    """Pinned flows bear silence as long as TCP does."""
+    made = lone("sctp", dead_after=dead_after)
+    found = 0
+    for one in sockets_of_ours():
+        _, _, most, _ = struct.unpack("iIII", one.getsockopt(SOL_SCTP, SCTP_RTOINFO, 16))
+        _, tries = struct.unpack("iH", one.getsockopt(SOL_SCTP, SCTP_ASSOCINFO, 20)[:6])
+        assert sum(min(200 << n, most) for n in range(tries)) > dead_after * 1000
+        assert most <= 2000
+        found += 1
+    assert found
+    made.shut()
 
 
 # ---- who connects is an attacker -----------------------------------------------------------------------
@@ -226,7 +283,7 @@ def test_an_association_that_is_begun_anew_is_down(sctp: Lone) -> None:
 
 # ---- hosts with several addresses -------------------------------------------------------------------------
 
-WITH_ONE_MORE = 'ip link set lo up && ip address add 192.0.0.8/32 dev lo && exec "$0" -c "$1"'
+WITH_ONE_MORE = "ip link set lo up && ip address add 192.0.0.8/32 dev lo"
 SOME_TIME = """
 from lone_transport import Pair
 pair = Pair("sctp")
@@ -237,12 +294,7 @@ print(open("/proc/net/sctp/remaddr").read())
 
 def test_a_peer_hears_of_one_address_and_of_its_own_one_only_is_asked() -> None:
     """The engines' devices have the same address on every host: what is sent there comes back."""
-    lone("sctp").shut()
-    command = ["unshare", "--net", "sh", "-c", WITH_ONE_MORE, sys.executable, SOME_TIME]
-    tests = Path(__file__).resolve().parents[1]
-    done = subprocess.run(command, cwd=tests, capture_output=True, text=True, timeout=30 * SLOWNESS)
-    assert done.returncode == 0, done.stderr
     states = defaultdict(list)
-    for words in map(str.split, done.stdout.strip().splitlines()[1:]):
+    for words in map(str.split, elsewhere(WITH_ONE_MORE, SOME_TIME).strip().splitlines()[1:]):
         states[words[1]].append(words[-1])
     assert sorted(map(sorted, states.values())) == [[CONFIRMED], [CONFIRMED, UNCONFIRMED]]
