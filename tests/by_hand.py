@@ -211,9 +211,10 @@ class Engine(ByHand):
         said = [decode(e.data) for e in self.events if isinstance(e, ev.MessageReceived)]
         return [message for message in said if message["kind"] == kind]
 
-    def signed(self, proof: HandshakeProof, locator: int | None = None) -> bytes:
+    def signed(self, proof: HandshakeProof, locator: int | None = None, flags: int = 0) -> bytes:
         token = proof.locator if locator is None else locator
-        return proof.sign("open", epoch=1, token=token, own_token=1 << 32, binding=self.binding)
+        ours = {"own_token": 1 << 32, "binding": self.binding, "flags": flags}
+        return proof.sign("open", epoch=1, token=token, **ours)  # type: ignore[arg-type]
 
     def say(self, message: bytes) -> None:
         assert self.endpoint.say(self.assoc, message)

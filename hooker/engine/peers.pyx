@@ -140,14 +140,15 @@ cdef early_open *room_for(worker *w, const peer *p, const Message *m) noexcept n
 
 
 cdef void early_keep(worker *w, peer *p, const Message *m) noexcept nogil:
-    cdef early_open *o = room_for(w, p, m)
+    """Not one that has early data behind it: that is dropped now, so its client has to notice, and send it by the wire."""
+    cdef early_open *o = room_for(w, p, m) if not m.flags & OPEN_EARLY else NULL
     if o == NULL:
         peer_unknown(w, p, m)
         return
     w.n.early_opens += 1
     if o.until:
         early_free(o)
-    o.locator, o.token, o.epoch = m.token, m.own_token, m.epoch
+    o.locator, o.token, o.epoch, o.flags = m.token, m.own_token, m.epoch, m.flags
     memcpy(o.proof, m.proof, sizeof(o.proof))
     o.until = w.now + EARLY_MOMENT
     o.ends = m.position
@@ -168,7 +169,7 @@ cdef bint early_take(worker *w, uint64_t locator, Message *m, peer **p) noexcept
         if o[i].until <= w.now or o[i].locator != locator:
             continue
         memset(m, 0, sizeof(Message))
-        m.type, m.epoch, m.token, m.own_token = MSG_OPEN, o[i].epoch, locator, o[i].token
+        m.type, m.flags, m.epoch, m.token, m.own_token = MSG_OPEN, o[i].flags, o[i].epoch, locator, o[i].token
         memcpy(m.proof, o[i].proof, sizeof(m.proof))
         m.position = o[i].ends
         p[0] = o[i].p

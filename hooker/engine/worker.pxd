@@ -230,6 +230,7 @@ cdef struct early_open:        # an OPEN that came before its flow
     early_open *next           # of its peer
     early_open *prev
     uint8_t epoch
+    uint8_t flags
     uint8_t proof[16]
 
 cdef struct rule_way:          # what a policy rule says of how its flows are moved

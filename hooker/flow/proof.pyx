@@ -91,15 +91,16 @@ cdef class HandshakeProof:
         return flow_locator(self.key)
 
     def sign(self, str kind not None, *, int epoch, uint64_t token, uint64_t own_token,
-             bytes binding not None) -> bytes:
+             bytes binding not None, uint8_t flags=0) -> bytes:
         """An OPEN or ACCEPT with its proof. `binding`: at most 64 bytes that both ends of the association know."""
         cdef Message m
         memset(&m, 0, sizeof(m))
-        wire = encode(kind, epoch=epoch, token=token, own_token=own_token)
-        m.type, m.epoch, m.token, m.own_token = wire[0], epoch, token, own_token
+        wire = encode(kind, epoch=epoch, flags=flags, token=token, own_token=own_token)
+        m.type, m.flags, m.epoch, m.token, m.own_token = wire[0], flags, epoch, token, own_token
         if kind not in ("open", "accept") or not prove(self.key, role_of(kind), binding, len(binding), &m):
             raise MessageError("only open and accept have a proof, and a binding has at most 64 bytes")
-        return encode(kind, epoch=epoch, token=token, own_token=own_token, proof=bytes(m.proof[:PROOF_SIZE]))
+        proof = bytes(m.proof[:PROOF_SIZE])
+        return encode(kind, epoch=epoch, flags=flags, token=token, own_token=own_token, proof=proof)
 
     def check(self, bytes message not None, bytes binding not None) -> bool:
         """Whether an OPEN or ACCEPT comes from an engine that knows the handshake, made for this association."""

@@ -40,6 +40,7 @@ from hooker.vtl.sansio import Endpoint
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.skipif(PLAIN, reason="plain TCP opens no flows")]
 PORT, LATE_PORT, OTHER_PORT = 8300, 8301, 8302
+TRAIL = 0x04  # of OPEN and ACCEPT (docs/flow.md, 9)
 VERSIONS = {"segments": SEGMENTS, "messages": MESSAGES}  # of the option, by kind of engine
 
 
@@ -179,6 +180,18 @@ def test_a_thief_who_comes_before_the_flow_does_not_shut_its_owner_out(wire: Wir
         assert owner.accepted(owner.signed(proof_of(made)))
         assert not thief.accepted(wrong)
         assert unproven(target) > before
+
+
+@pytest.mark.parametrize("flags", [0, TRAIL])
+def test_an_open_that_comes_before_its_flow_counts_as_it_was_said(wire: Wire, flags: int) -> None:
+    """It overtakes the handshake's last ACK. Its proof is of its flags, too."""
+    with connection(wire, established=False) as made:
+        owner = Engine(wire, made.address)
+        owner.say(owner.signed(proof_of(made), flags=flags))
+        made.establish()
+        owner.run(lambda: owner.heard("accept"))
+        (accept,) = owner.heard("accept")
+        assert accept["flags"] == (flags if wire.version == SEGMENTS else 0)
 
 
 # ---- the other role: who answers ----
