@@ -12,6 +12,7 @@ import pytest
 from hooker.control import janitor as undo
 from hooker.control import netns
 from hooker.lab import INTERFACE, NETNS_PREFIX, Host, Lab, remove_netns
+from hooker.lab.link import Link, LinkEmulator
 
 # Each rule counts, so that a failing test shows where packets went.
 STATEFUL = (
@@ -74,9 +75,17 @@ class Router:
 
 
 class RoutedLab(Lab):
-    """``a`` and ``b`` in networks of their own, 10.77 and 10.78, with the router as their gateway."""
+    """``a`` and ``b`` in networks of their own, 10.77 and 10.78, with the router as their gateway.
+
+    Args:
+        between: what the wire between the router and b does to packets; None: a plain veth.
+    """
 
     router: Router
+
+    def __init__(self, between: Link | None = None) -> None:
+        super().__init__()
+        self._between = between
 
     def _undo_actions(self) -> Iterator[dict[str, Any]]:
         yield from super()._undo_actions()
@@ -102,6 +111,11 @@ class RoutedLab(Lab):
             ipr.link(
                 "add", ifname=INTERFACE, kind="veth", peer={"ifname": "toa", "net_ns_fd": self.router.netns}
             )
+        if self._between:
+            ends = (self.router.netns, self.b.netns)
+            self.link = LinkEmulator(
+                self._between, INTERFACE, namespaces=ends, mtu=self.mtu, popen=self.a.popen
+            )
         netns.call(self.router.netns, self._configure_router)
 
     def _configure_router(self) -> None:
@@ -110,7 +124,11 @@ class RoutedLab(Lab):
         for name in ("all", "default"):
             Path(f"/proc/sys/net/ipv6/conf/{name}/accept_dad").write_text("0")
         with IPRoute() as ipr:
-            ipr.link("add", ifname="tob", kind="veth", peer={"ifname": INTERFACE, "net_ns_fd": self.b.netns})
+            if self._between:
+                ipr.link("set", index=ipr.link_lookup(ifname=INTERFACE)[0], ifname="tob")
+            else:
+                peer = {"ifname": INTERFACE, "net_ns_fd": self.b.netns}
+                ipr.link("add", ifname="tob", kind="veth", peer=peer)
             for name, host in (("toa", self.a), ("tob", self.b)):
                 index = ipr.link_lookup(ifname=name)[0]
                 v4, v6 = gateways(host)

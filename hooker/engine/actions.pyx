@@ -22,7 +22,7 @@ from hooker.engine.redirected cimport (
 )
 from hooker.engine.starts cimport start_note, start_waits
 from hooker.engine.stash cimport stash_as_said, stash_drop, stash_fits, stash_keep, stash_rest, stash_take
-from hooker.engine.trail cimport trail_begin, trail_end, trail_ends, trail_expect, trail_note
+from hooker.engine.trail cimport trail_begin, trail_end, trail_ends, trail_expect, trail_note, trail_wanted
 from hooker.engine.warm cimport service_cools, service_engaged, service_forget
 from hooker.engine.wire cimport wire_bare, wire_kept, wire_newest, wire_segment
 from hooker.engine.unread cimport is_read
@@ -580,7 +580,7 @@ cdef void say_proof(worker *w, flow *f, message_type kind) noexcept nogil:
     if kind == MSG_OPEN:
         m.token = f.locator
     m.position = trail_ends(f)
-    if f.bits & F_TRAIL:
+    if f.bits & F_TRAIL or (kind == MSG_OPEN and trail_wanted(w)):
         m.flags = TRAIL
     prove(f.proof_key, PROOF_OPEN if kind == MSG_OPEN else PROOF_ACCEPT, binding, n, &m)
     peer_say(w, f, &m)

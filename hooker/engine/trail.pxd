@@ -9,6 +9,7 @@ cdef enum trail_choice:
     TRAIL_ALWAYS
 
 cdef uint32_t trail_ends(const flow *f) noexcept nogil        # what OPEN and ACCEPT say of the addresses; never 0
+cdef bint trail_wanted(const worker *w) noexcept nogil        # whatever the two engines see
 cdef void trail_heard(worker *w, flow *f, const Message *m) noexcept nogil    # a proven OPEN or ACCEPT, or ENGAGED
 cdef void trail_begin(flow *f) noexcept nogil                 # an epoch: nothing of it has gone by the transport yet
 cdef void trail_expect(worker *w, flow *f) noexcept nogil     # it begins early

@@ -14,18 +14,22 @@ number it acknowledges, and no number before the window that allows it; nothing 
    transport, which the far kernel would then drop as old (PAWS).
 4. Nothing goes as DATA before both are engaged (EARLY), for the wire would not see it, and a bare ACK may not come before the
    bytes there: who has not kept the handshake (SYN cookies) answers with a RST. A client whose flows with that peer had a trail
-   expects one.
-5. When both directions are over, a RST one beyond the number that would count: the entry between the hosts goes, the hosts
+   expects one. What another one has sent early its peer has dropped: those are bytes of the wire from then on.
+5. Of a flow whose peer wants no trail (TRAIL_NEVER) nothing is shown: numbers beyond windows that nobody shows would be
+   nobody's, too. Who wants one has said so in OPEN or ACCEPT, so a client hears of that with ACCEPT, a service with the
+   client's first ENGAGED.
+6. When both directions are over, a RST one beyond the number that would count: the entry between the hosts goes, the hosts
    take no notice.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from hooker.engine.flows cimport flow_key_of
-from hooker.engine.wire cimport wire_trail
+from hooker.engine.kept cimport kept_acked
+from hooker.engine.wire cimport wire_kept, wire_newest, wire_trail
 from hooker.engine.worker cimport *
-from hooker.flow.machine cimport FL_EARLY, FL_FINAL_HERE, FL_PINNED, ROLE_CLIENT, ST_ENGAGED
-from hooker.flow.messages cimport MSG_ENGAGED, TRAIL, Message
+from hooker.flow.machine cimport FL_EARLY, FL_EARLY_WAITS, ROLE_CLIENT, ST_ENGAGED
+from hooker.flow.messages cimport MSG_ENGAGED, MSG_OPEN, TRAIL, Message
 from hooker.includes.hk cimport hk_key
 from hooker.tcp.segment cimport FLAG_RST
 from hooker.tcp.twin cimport twin_finished
@@ -54,29 +58,47 @@ cdef uint32_t trail_ends(const flow *f) noexcept nogil:
     return <uint32_t>siphash24(secret, both, sizeof(both)) | 1
 
 
+cdef bint trail_wanted(const worker *w) noexcept nogil:
+    return w.trail == TRAIL_ALWAYS and not w.pinned
+
+
 cdef void trail_heard(worker *w, flow *f, const Message *m) noexcept nogil:
     cdef bint wanted = m.flags & TRAIL
-    if w.trail == TRAIL_NEVER or f.f.flags & FL_PINNED:
-        return                          # a pinned flow never goes back
-    if m.type == MSG_ENGAGED:
-        if wanted and m.epoch == f.f.epoch:
-            f.trail_both = m.epoch
-    elif w.trail == TRAIL_ALWAYS or (m.position != 0 and m.position != trail_ends(f)):
-        wanted = True
+    if w.trail == TRAIL_NEVER or w.pinned:
+        return                          # its flows never go back
+    if m.type == MSG_OPEN:
+        wanted |= trail_wanted(w) or sees_others(f, m)
+    elif not wanted:                    # it would have one, had it not been told to have none
+        if m.epoch == f.f.epoch:
+            f.bits &= ~<uint16_t>F_TRAIL
+        return
+    elif m.type == MSG_ENGAGED and m.epoch == f.f.epoch:
+        f.trail_both = m.epoch
     if wanted and not f.bits & F_TRAIL:
         trail_start(w, f)
 
 
+cdef inline bint sees_others(const flow *f, const Message *m) noexcept nogil:
+    return m.position != 0 and m.position != trail_ends(f)
+
+
 cdef void trail_start(worker *w, flow *f) noexcept nogil:
     f.bits |= F_TRAIL
-    f.f.flags &= ~FL_EARLY
     w.n.trails += 1
     if f.p != NULL:
         f.p.trails = True
+    f.f.flags &= ~FL_EARLY
+    if f.f.flags & FL_EARLY_WAITS:      # dropped there: whoever repeats it is not told that the transport does
+        f.f.flags &= ~FL_EARLY_WAITS
+        f.f.wire_high = f.f.snd_nxt
+        w.n.early_on_wire += 1
+        kept_acked(w, f)
+        wire_kept(w, f)
+        wire_newest(w, f)
 
 
 cdef void trail_expect(worker *w, flow *f) noexcept nogil:
-    if w.trail == TRAIL_ALWAYS or (w.trail == TRAIL_AUTO and f.p.trails):
+    if trail_wanted(w) or (w.trail == TRAIL_AUTO and f.p.trails):
         trail_start(w, f)
 
 
@@ -90,14 +112,9 @@ cdef inline bint is_shared(const flow *f) noexcept nogil:
     return f.trail_both == f.f.epoch
 
 
-cdef inline bint is_alone(const flow *f) noexcept nogil:
-    """The peer is engaged, and has no trail (TRAIL_NEVER). Numbers beyond windows that are not shown would be nobody's, too."""
-    return f.f.flags & FL_FINAL_HERE and not is_shared(f)
-
-
 cdef void trail_note(worker *w, flow *f, bint asked) noexcept nogil:
     cdef bint acks = is_shared(f)
-    if f.bits & F_TRAIL_DUE or f.f.state != ST_ENGAGED or is_alone(f):
+    if f.bits & F_TRAIL_DUE or f.f.state != ST_ENGAGED:
         return
     if asked or f.f.snd_nxt != f.trail_seq or (acks and (f.f.rcv_ack != f.trail_ack or f.f.rcv_edge != f.trail_edge)):
         f.bits |= F_TRAIL_DUE
@@ -111,7 +128,7 @@ cdef void trail_flush(worker *w) noexcept nogil:
         f = w.trail_due
         w.trail_due = f.trail_next
         f.bits &= ~<uint16_t>F_TRAIL_DUE
-        if f.f.state == ST_ENGAGED and not f.bits & F_FORGET and not is_alone(f):
+        if f.f.state == ST_ENGAGED and f.bits & (F_TRAIL | F_FORGET) == F_TRAIL:
             f.trail_seq = f.f.snd_nxt
             if is_shared(f):
                 f.trail_ack, f.trail_edge = f.f.rcv_ack, f.f.rcv_edge
@@ -120,6 +137,6 @@ cdef void trail_flush(worker *w) noexcept nogil:
 
 
 cdef void trail_end(worker *w, flow *f) noexcept nogil:
-    if f.bits & F_TRAIL and not is_alone(f) and f.f.state == ST_ENGAGED and f.bits & F_TWIN and twin_finished(&f.t):
+    if f.bits & F_TRAIL and f.f.state == ST_ENGAGED and f.bits & F_TWIN and twin_finished(&f.t):
         w.n.trail_segments += 1
         wire_trail(w, f, f.f.snd_nxt + 1, FLAG_RST)

@@ -112,13 +112,14 @@ def test_a_transfer_whose_engine_is_killed_in_its_middle(way: str, upwards: bool
         same(other, one)
 
 
-@pytest.mark.parametrize("never", ["a", LONG("b"), LONG("ab")])
-def test_a_host_that_wants_no_trail(never: str) -> None:
+@pytest.mark.parametrize("wants", ["auto", LONG("always")])
+@pytest.mark.parametrize("never", ["a", "b", LONG("ab")])
+def test_a_host_that_wants_no_trail(never: str, wants: str) -> None:
     """What the other one shows would be nobody's: beyond windows, and of bytes, that were not shown."""
     with routed() as lab:
         with ThreadPoolExecutor() as pool:
-            trails = [("--trail", "never") if host in never else () for host in "ab"]
-            list(pool.map(lambda host, more: host.hooker(*more), lab.hosts, trails))
+            trails = [("--trail", "never" if host in never else wants) for host in "ab"]
+            both = list(pool.map(lambda host, more: host.hooker(*more), lab.hosts, trails))
         for _ in range(8):
             takes, gives = (
                 ("send:7", "recv-all", "close"),
@@ -131,6 +132,9 @@ def test_a_host_that_wants_no_trail(never: str) -> None:
             for one, other in zip(done[:2], done[2:], strict=True):
                 same(one, other)
                 same(other, one)
+        engines = [engine.status()["counters"] for engine in both]
+        assert [engine["engaged"] > 0 for engine in engines] == [True, True]
+        assert [engine["trail_segments"] for engine in engines] == [0, 0]
 
 
 def test_what_is_between_forgets_a_connection_that_has_ended() -> None:
