@@ -1,11 +1,14 @@
 """What applications do while engines are killed, and how to see that all of it went well.
 
 Each :class:`Work` begins with ``start``; ``check`` waits for its end, compares every byte and returns the
-longest silence that somebody has had to bear.
+longest silence that somebody has had to bear. :class:`Works` makes them by name, with the servers they need.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import itertools
 import re
 import socket
 import subprocess
@@ -15,10 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from apps.servers import PG_PORT, SSH_PORT, postgres_options, start_sshd
-from hands import Hands, received
-from support import PEER, Pair, address, any_address, peer, result, results, same, url
+from apps.servers import SSH_PORT, postgres_options, start_sshd
+from hands import WAIT, Hands, received
+from support import PEER, Pair, address, any_address, eventually, peer, result, results, same, url
 
+from hooker.control import netns
 from hooker.lab.apps import sha256, start_nginx, start_redis, write_random
 
 POST = PEER.with_name("post_server.py")
@@ -30,6 +34,9 @@ MB = 1 << 20
 class Work:
     """Something that runs when engines are killed."""
 
+    lasts = 1.5  # s in which it is surely at work, on a link of 300 Mbit/s and 20 ms
+    engages = True  # some connection of it is waited for before
+
     def start(self, pair: Pair, hands: Hands, family: str) -> None:
         """Begin, over that address family."""
         raise NotImplementedError
@@ -37,6 +44,10 @@ class Work:
     def check(self) -> float:
         """Wait for the end, assert that it is the right one, and return the longest silence, s."""
         raise NotImplementedError
+
+    def over(self) -> bool:
+        """Whether it has ended already."""
+        return False
 
 
 class Watch:
@@ -73,9 +84,13 @@ class Bulk(Work):
     """One long transfer, hashed at both ends."""
 
     SIZE = 30_000_000  # bytes
+    lasts = 0.7
 
     def __init__(self, port: int, up: bool) -> None:
         self.port, self.up = port, up
+
+    def over(self) -> bool:
+        return self.client.poll() is not None
 
     def start(self, pair: Pair, hands: Hands, family: str) -> None:
         send, receive = (f"send:{self.SIZE}", "close"), ("recv-all", "close")
@@ -90,6 +105,39 @@ class Bulk(Work):
         sent, got = (client, server) if self.up else (server, client)
         same(sent, got)
         return float(got["silence"])
+
+
+class Download(Work):
+    """One curl that gets a file from nginx; what it writes is hashed on its way."""
+
+    def __init__(self, pair: Pair, web: Path, size: int) -> None:
+        self.name = f"one{size}"
+        self.digest = write_random(web / "www" / self.name, size)
+
+    def start(self, pair: Pair, hands: Hands, family: str) -> None:
+        command = ["curl", "-sS", "-f", url(pair.b, family, self.name)]
+        self.curl = pair.a.popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.silence, self.got = 0.0, hashlib.sha256()
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
+
+    def _read(self) -> None:
+        assert self.curl.stdout
+        last = 0.0
+        while data := self.curl.stdout.read1(MB):  # type: ignore[attr-defined]
+            now = time.monotonic()
+            self.silence, last = max(self.silence, now - (last or now)), now
+            self.got.update(data)
+
+    def over(self) -> bool:
+        return self.curl.poll() is not None
+
+    def check(self) -> float:
+        self.thread.join(END)
+        _, errors = self.curl.communicate(timeout=END)
+        assert self.curl.returncode == 0, errors
+        assert self.got.hexdigest() == self.digest
+        return self.silence
 
 
 class Curls(Work):
@@ -111,6 +159,9 @@ class Curls(Work):
         self.curl = pair.a.popen(command, stderr=subprocess.PIPE)
         self.watch = Watch(self.got, self.size)
 
+    def over(self) -> bool:
+        return self.curl.poll() is not None
+
     def check(self) -> float:
         _, errors = self.curl.communicate(timeout=END)
         assert self.curl.returncode == 0, errors
@@ -119,7 +170,7 @@ class Curls(Work):
 
 
 class Upload(Work):
-    """One curl that posts a file to a server that hashes it. Its silence is not seen."""
+    """One curl that posts a file to a server that hashes it, and says how long it has waited."""
 
     def __init__(self, pair: Pair, web: Path, size: int) -> None:
         self.file = web / "upload"
@@ -129,14 +180,19 @@ class Upload(Work):
 
     def start(self, pair: Pair, hands: Hands, family: str) -> None:
         where = url(pair.b, family, "", POST_PORT)
-        command = ["curl", "-sS", "-f", "-T", self.file, "-X", "POST", "-H", "Expect:", where]
+        command = ["curl", "-sS", "-f", "-T", self.file, "-X", "POST", "-H", "Expect:"]
+        command += ["-w", " %header{longest-silence}", where]
         self.curl = pair.a.popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def over(self) -> bool:
+        return self.curl.poll() is not None
 
     def check(self) -> float:
         answer, errors = self.curl.communicate(timeout=END)
         assert self.curl.returncode == 0, errors
-        assert answer == self.digest
-        return 0.0
+        digest, silence = answer.split()
+        assert digest == self.digest
+        return float(silence)
 
 
 # ---- questions and answers ----------------------------------------------------------------------
@@ -152,6 +208,9 @@ class Redis(Work):
         load = ["-t", "set,get", "-n", "3000", "-c", "50", "--csv"]
         command = ["redis-benchmark", "-h", address(pair.b, family), *load]
         self.benchmark = pair.a.popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def over(self) -> bool:
+        return self.benchmark.poll() is not None
 
     def check(self) -> float:
         output, _ = self.benchmark.communicate(timeout=END)
@@ -194,6 +253,9 @@ class Shell(Work):
             self.answers += 1
             time.sleep(self.EVERY)
 
+    def over(self) -> bool:
+        return not self.thread.is_alive()
+
     def check(self) -> float:
         self.thread.join(END)
         _, errors = self.session.communicate(timeout=END)
@@ -205,6 +267,7 @@ class Copies(Work):
     """psql's COPY, rows in and the same rows out, at once. Needs a running server."""
 
     ROWS = 150_000
+    lasts = 0.7
 
     def __init__(self, pair: Pair) -> None:
         self.file, self.out = pair.lab.tmp / "rows", pair.lab.tmp / "rows-out"
@@ -238,6 +301,9 @@ class Copies(Work):
             self.copies.append(pair.a.popen(copy_out, stdout=out, **pipes))
         self.watch = Watch([self.out], self.file.stat().st_size)
 
+    def over(self) -> bool:
+        return all(copy.poll() is not None for copy in self.copies)
+
     def check(self) -> float:
         errors = [copy.communicate(timeout=END)[1] for copy in self.copies]
         silence = self.watch.end()
@@ -265,6 +331,105 @@ class Idle(Work):
             one.sendall(b"still there?")
             assert received(other, 12) == b"still there?"
         return time.monotonic() - started
+
+
+class Beginning(Work):
+    """One connection in its handshake, or in what engines say of it then; half of them to a warm service."""
+
+    SIZE = 20_000  # bytes each way
+    lasts, engages = 0.1, False
+
+    def __init__(self, port: int) -> None:
+        self.port, self.numbers = port, itertools.count()
+
+    def start(self, pair: Pair, hands: Hands, family: str) -> None:
+        if next(self.numbers) & 2:
+            for sock in hands.connected(self.port, family):
+                sock.close()
+        self.listener, self.client = hands.listening(self.port, family), hands.socket(pair.a, family)
+        self.errors: list[BaseException] = []
+        self.thread = threading.Thread(target=self._talk, args=((address(pair.b, family), self.port),))
+        self.began = time.monotonic()
+        self.thread.start()
+        self.hands = hands
+
+    def _talk(self, where: tuple[str, int]) -> None:
+        try:
+            self.client.connect(where)
+            self.client.sendall(b"q" * self.SIZE)
+            assert received(self.client, self.SIZE + 1) == b"a" * self.SIZE
+        except (OSError, AssertionError) as error:
+            self.errors.append(error)
+
+    def check(self) -> float:
+        with self.listener:
+            server = self.hands.accepted(self.listener)
+        with server, self.client:
+            assert received(server, self.SIZE) == b"q" * self.SIZE
+            server.sendall(b"a" * self.SIZE)
+            server.shutdown(socket.SHUT_WR)
+            self.thread.join(2 * WAIT)
+            self.client.shutdown(socket.SHUT_WR)
+            assert self.errors == []
+            assert received(server, 1) == b""
+        return time.monotonic() - self.began
+
+
+class Ending(Work):
+    """One connection in its close: a last question, the end of both directions, one after the other."""
+
+    SIZE = 20_000  # bytes each way
+    lasts, engages = 0.1, False  # it is engaged before it ends
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def start(self, pair: Pair, hands: Hands, family: str) -> None:
+        self.hosts = pair.lab.hosts
+        self.client, self.server = hands.connected(self.port, family, settle=0.4)
+        self.errors: list[BaseException] = []
+        self.threads = [threading.Thread(target=talk) for talk in (self._serve, self._ask)]
+        self.began = time.monotonic()
+        for thread in self.threads:
+            thread.start()
+
+    def _ask(self) -> None:
+        with self.client as sock:
+            self._talk(sock, b"q", b"a", first=True)
+
+    def _serve(self) -> None:
+        with self.server as sock:
+            self._talk(sock, b"a", b"q", first=False)
+
+    def _talk(self, sock: socket.socket, own: bytes, other: bytes, first: bool) -> None:
+        try:
+            for turn in (first, not first):
+                if turn:
+                    sock.sendall(own * self.SIZE)
+                    sock.shutdown(socket.SHUT_WR)
+                else:
+                    assert received(sock, self.SIZE + 1) == other * self.SIZE
+        except (OSError, AssertionError) as error:
+            self.errors.append(error)
+
+    def check(self) -> float:
+        for thread in self.threads:
+            thread.join(2 * WAIT)
+        took = time.monotonic() - self.began
+        assert self.errors == []
+        for host in self.hosts:  # both FINs are acknowledged
+            eventually(lambda host=host: not _unended(host.netns, self.port), END)  # type: ignore[misc]
+        return took
+
+
+def _unended(name: str, port: int) -> list[str]:
+    """Return the connections of that port that are in another state than TIME_WAIT."""
+    rows: list[str] = []
+    for table in ("tcp", "tcp6"):
+        file = Path(f"/proc/thread-self/net/{table}")
+        rows += netns.call(name, file.read_text).splitlines()[1:]
+    ports = [(row, [end.split(":")[1] for end in row.split()[1:3]]) for row in rows]
+    return [row for row, both in ports if f"{port:04X}" in both and row.split()[3] not in ("06", "0A")]
 
 
 class Conversations(Work):
@@ -302,6 +467,9 @@ class Conversations(Work):
             self.errors.append(f"after {started - begin:.2f} + {time.monotonic() - started:.2f} s: {error!r}")
         self.times.append(time.monotonic() - started)
 
+    def over(self) -> bool:
+        return not any(thread.is_alive() for thread in self.threads)
+
     def check(self) -> float:
         for thread in self.threads:
             thread.join(30)
@@ -324,23 +492,46 @@ NAMES = (  # in this order they are checked
     "copy",
     "conversations",
 )
+ALONE = (*NAMES, "handshake", "close")  # what makes sense only if nobody else is at work, too
 
 
-def make(pair: Pair) -> dict[str, Work]:
-    """Start the servers of all works; PostgreSQL must run already (``apps.servers.running_postgres``)."""
-    web = pair.lab.tmp / "web"
-    web.mkdir()
-    start_nginx(pair.b, web)
-    assert PG_PORT
-    return {
-        "idle": Idle(7703),
-        "bulk down": Bulk(7701, up=False),
-        "bulk up": Bulk(7702, up=True),
-        "curl down": Curls(pair, web, 1, 60 * MB),
-        "curl up": Upload(pair, web, 60 * MB),
-        "200 curls": Curls(pair, web, 200, MB // 4),
-        "redis": Redis(pair),
-        "ssh": Shell(pair),
-        "copy": Copies(pair),
-        "conversations": Conversations(7704),
-    }
+class Works:
+    """Makes works, and starts the servers that they need; PostgreSQL (``apps.servers``) must run already.
+
+    Args:
+        size: of what one curl moves, bytes.
+    """
+
+    def __init__(self, pair: Pair, size: int = 60 * MB) -> None:
+        self.pair, self.size = pair, size
+        self._made: dict[str, Work] = {}
+
+    def __getitem__(self, name: str) -> Work:
+        if name not in self._made:
+            self._made[name] = self._make(name)
+        return self._made[name]
+
+    @functools.cached_property
+    def web(self) -> Path:
+        """The directory of nginx, which runs."""
+        web = self.pair.lab.tmp / "web"
+        web.mkdir()
+        start_nginx(self.pair.b, web)
+        return web
+
+    def _make(self, name: str) -> Work:
+        makers: dict[str, Callable[[], Work]] = {
+            "idle": lambda: Idle(7703),
+            "bulk down": lambda: Bulk(7701, up=False),
+            "bulk up": lambda: Bulk(7702, up=True),
+            "curl down": lambda: Download(self.pair, self.web, self.size),
+            "curl up": lambda: Upload(self.pair, self.web, self.size),
+            "200 curls": lambda: Curls(self.pair, self.web, 200, MB // 4),
+            "redis": lambda: Redis(self.pair),
+            "ssh": lambda: Shell(self.pair),
+            "copy": lambda: Copies(self.pair),
+            "conversations": lambda: Conversations(7704),
+            "handshake": lambda: Beginning(7705),
+            "close": lambda: Ending(7706),
+        }
+        return makers[name]()
