@@ -471,8 +471,9 @@ def make(settings):
     t.hello[0], t.hello[1] = 1, <uint8_t>len(text)
     memcpy(t.hello + 2, <const char *>text, len(text))
     t.base.options, t.base.options_n = t.hello, 2 + <uint32_t>len(text)
-    t.congestion = {"bbr": NGTCP2_CC_ALGO_BBR2, "newreno": NGTCP2_CC_ALGO_RENO}.get(congestion,
-                                                                                    NGTCP2_CC_ALGO_CUBIC)
+    # as VTL's: a window that halves with each loss is a tenth of the rate where 1 % is lost
+    t.congestion = {"cubic": NGTCP2_CC_ALGO_CUBIC, "newreno": NGTCP2_CC_ALGO_RENO}.get(congestion,
+                                                                                       NGTCP2_CC_ALGO_BBR2)
     t.dead_after = <uint64_t>(settings.dead_after * 1e9)
     t.shared.sink, t.shared.ops, t.shared.sources, t.shared.cut = &t.base.sink, &OPS, &t.sources, CUT
     sources_init(&t.sources, min(<uint64_t>BUDGET, <uint64_t>settings.budget))
