@@ -49,16 +49,28 @@ def _over_loss(paths: dict[str, Any], cell: str, what: str) -> Any:
     for one, (rtt, losses) in zip(axes, by_rtt.items(), strict=True):
         for number, variant in enumerate(variants):
             points = [(loss, m[variant]) for loss, m in losses.items() if m.get(variant) is not None]
-            style = {"linestyle": "--", "color": "black"} if variant.startswith("direct") else {}
-            marker = "osv^Dx+*Pph<>"[number % 13]
+            direct = variant.startswith("direct")
             if points:
                 x, y = zip(*points, strict=True)
-                one.plot(x, y, label=variant, marker=marker, markersize=4, **style)
+                one.plot(
+                    x,
+                    y,
+                    label=variant,
+                    marker="osv^Dx+*Pph<>"[number % 13],
+                    markersize=4,
+                    color="black" if direct else f"C{number % 10}",
+                    linestyle="--" if direct else "-",
+                )
         one.set_yscale("log")
         one.set_xlabel(f"loss in %, RTT {rtt} ms")
         one.set_ylabel(what)
         one.grid(visible=True, which="both", alpha=0.3)
-    axes[-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    labelled = {
+        text: line for one in axes for line, text in zip(*one.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        labelled.values(), labelled.keys(), fontsize=7, loc="center left", bbox_to_anchor=(0.91, 0.5)
+    )
     return figure
 
 
