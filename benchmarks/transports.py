@@ -121,9 +121,7 @@ def compare(
 
 def _record(cell: Cell) -> dict[str, Any]:
     record = cell.record()
-    return {
-        key: record[key] for key in ("unit", "more_is_better", "medians", "failed", "others_cores", "values")
-    }
+    return {key: record[key] for key in KEPT}
 
 
 def _save(found: dict[str, Any]) -> None:
