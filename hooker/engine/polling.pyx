@@ -1,8 +1,9 @@
 """Adaptive busy polling: while answers come within microseconds, waiting awake is shorter than being woken.
 
 As KVM's halt polling does it: a sleep that turned out short makes the next wait begin with polling, a poll that
-found nothing ends that. Between two looks the CPU is offered to others. When others have it nearly all of the time, it
-would not be idle if we slept, so polling gains nothing: it pauses, each time for longer.
+found nothing ends that. Between two looks the CPU is offered to others: those that we wait for answer the sooner. One that
+computes keeps it for a whole slice of time, where a sleep would be woken: when nearly all of the time goes to such tasks,
+polling pauses, each time for longer.
 """
 
 from libc.stdint cimport uint64_t
@@ -12,8 +13,7 @@ from hooker.includes.linux cimport epoll_event, hk_epoll_wait_ns, sched_yield
 from hooker.engine.ringbuf cimport ring_awake, ring_may_sleep, ring_reader, ring_waiting
 
 cdef enum:
-    GIVEN = 2000                 # ns: a yield that lasted so long went to somebody
-    TAKEN = 200000               # ns: to a task that has much to do
+    TAKEN = 200000               # ns: a yield that lasted so long went to a task that has much to do, not to one that answers us
     WINDOW = 1000000             # ns of polling that are judged together
     PAUSE = 1000000              # ns
     PAUSE_MOST = 256000000       # ns
@@ -46,7 +46,7 @@ cdef int poll_awake(poller *p, ring_reader *ring, int epoll_fd, epoll_event *eve
     cdef uint64_t at = begin, before = begin
     cdef int n = 0
     cdef bint found = False
-    while at - begin < ns and at - before < TAKEN:
+    while at - begin < ns:
         n = hk_epoll_wait_ns(epoll_fd, events, room, 0)
         found = n or ring_waiting(ring)
         if found:
@@ -54,8 +54,9 @@ cdef int poll_awake(poller *p, ring_reader *ring, int epoll_fd, epoll_event *eve
         before = at
         sched_yield()
         at = clock_ns()
-        if at - before > GIVEN:
+        if at - before >= TAKEN:
             p.given += at - before
+            break
     p.waited += at - begin
     judge(p, at)
     if found:
