@@ -90,20 +90,31 @@ def test_a_client_whose_address_matters_is_refused_at_once(hosts: Pair, family: 
     mine = {"v4": hosts.a.v4, "v6": hosts.a.v6}[family]
     # an association from one of them is there; the other one is the second, whichever the system prefers
     found = None
+
+    def took(own: str) -> float:
+        return float(
+            hosts.a.run(
+                [sys.executable, "-c", CONNECT, to, own, str(LATE_PORT)], text=True, timeout=20
+            ).stdout
+        )
+
     for own in (mine, second(hosts.a, family)):
         assert hosts.server
         before = hosts.server.status()["reasons"].get("peer-at-another-address", 0)
         for _ in range(2):  # the first may be the one that brings the association about
-            done = hosts.a.run(
-                [sys.executable, "-c", CONNECT, to, own, str(LATE_PORT)], text=True, timeout=20
-            )
+            last = took(own)
             time.sleep(0.1)
         if hosts.server.status()["reasons"].get("peer-at-another-address", 0) > before:
-            found = float(done.stdout)
+            found, refused = last, own
     assert found is not None, "both addresses were believed"
     assert found < 0.25, "it waited for its hold"
-    assert hosts.client
-    assert hosts.client.status()["reasons"]["rejected-by-peer"]
+
+    def is_told() -> bool:
+        """A connection that ends before the answer comes is closed, not rejected."""
+        assert hosts.client
+        return "rejected-by-peer" in hosts.client.status()["reasons"] or not took(refused)
+
+    eventually(is_told)
 
 
 @pytest.mark.soak
