@@ -38,6 +38,7 @@ ENGINE = [
     "engine.channel",
     "engine.collected",
     "engine.cut",
+    "engine.translated",
     "engine.destroy",
     "engine.flows",
     "engine.frames",

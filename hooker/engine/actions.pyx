@@ -9,7 +9,7 @@ from libc.stdint cimport UINT64_MAX, int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from hooker.engine.cells cimport cell, cell_give
 from hooker.engine.channel cimport channel_begin, channel_end, channel_of
-from hooker.engine.cut cimport cut_note, cut_over, cut_try
+from hooker.engine.cut cimport cut_learn, cut_note, cut_over, cut_try
 from hooker.engine.flows cimport *
 from hooker.engine.hold cimport hold_deadline, hold_engaged, hold_failed, hold_missed, hold_pin, hold_unanswered
 from hooker.engine.hk0 cimport give, give_probe, give_reset, is_due, twin_begin, twin_told
@@ -22,6 +22,7 @@ from hooker.engine.redirected cimport (
 )
 from hooker.engine.starts cimport start_note, start_waits
 from hooker.engine.stash cimport stash_as_said, stash_drop, stash_fits, stash_keep, stash_rest, stash_take
+from hooker.engine.translated cimport translated_ask
 from hooker.engine.trail cimport trail_begin, trail_end, trail_ends, trail_expect, trail_note, trail_wanted
 from hooker.engine.warm cimport service_cools, service_engaged, service_forget
 from hooker.engine.wire cimport wire_bare, wire_kept, wire_newest, wire_segment
@@ -145,6 +146,8 @@ cdef void unmark_due(worker *w) noexcept nogil:
 
 
 cdef void entered(worker *w, flow *f, const Outcome *out) noexcept nogil:
+    if f.f.state == ST_ARMED or f.f.state == ST_EARLY:
+        translated_ask(w, f)
     if f.f.state == ST_ARMED:
         f.armed_ns = w.now
     elif out.was == ST_ARMED and f.f.state < ST_LEFT and w.n.services_cut:
@@ -204,6 +207,13 @@ cdef void flow_cut_off(worker *w, flow *f) noexcept nogil:
     act_alone(w, f, &out)
     try_again(w, f)
     flow_touch(w, f)
+
+
+cdef void flow_translated(worker *w, flow *f) noexcept nogil:
+    """Its segments have another address than the socket: none will ever be its own."""
+    w.n.services_translated += 1
+    cut_learn(w, f)
+    flow_cut_off(w, f)
 
 
 cdef bint waits_for_lane(worker *w, flow *f) noexcept nogil:

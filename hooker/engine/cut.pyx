@@ -64,21 +64,24 @@ cdef void cut_try(worker *w, const flow *f) noexcept nogil:
 
 
 cdef bint cut_note(worker *w, const flow *f) noexcept nogil:
-    cdef cut *at
     if not w.ruled_ns or not is_read(w, max(f.armed_ns, w.ruled_ns) + ALONE):
         return False
     if was_full(w, f.armed_ns):
         w.n.hk0_behind += 1
         return False
-    at = cut_of(w, w.cuts, f, True)
+    cut_learn(w, f)
+    return True
+
+
+cdef void cut_learn(worker *w, const flow *f) noexcept nogil:
+    cdef cut *at = cut_of(w, w.cuts, f, True)
     if at.until > w.now and at.tester != f.id:
-        return True                     # others of the same moment have said so
+        return                          # others of the same moment have said so
     at.tester = 0
     at.until = w.now + (<uint64_t>FIRST * 1000000000 << at.pauses)
     if at.pauses < PAUSES:
         at.pauses += 1
     w.n.services_cut += 1
-    return True
 
 
 cdef void cut_over(worker *w, const flow *f) noexcept nogil:

@@ -5,7 +5,7 @@ Without a slab the packet is read nevertheless: its acknowledgement counts, its 
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
-from hooker.engine.actions cimport act, cause, flow_doubt, flow_lingered, has_fin, unmark_due
+from hooker.engine.actions cimport act, cause, flow_doubt, flow_lingered, flow_translated, has_fin, unmark_due
 from hooker.engine.hk0 cimport is_due
 from hooker.engine.index cimport flow_by_tuple
 from hooker.engine.kernel cimport take_kernel_events
@@ -15,6 +15,7 @@ from hooker.engine.peers cimport peer_say, refuse
 from hooker.engine.record cimport record_numbers, record_read
 from hooker.engine.stamp cimport stamp_echoed
 from hooker.engine.tapped cimport tap_segment
+from hooker.engine.translated cimport translated_of
 from hooker.engine.unread cimport queue_empty, queue_read
 from hooker.engine.wire cimport wire_alone, wire_segment
 from hooker.engine.worker cimport *
@@ -156,6 +157,9 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
         f = flow_by_tuple(w, &both)
     if f == NULL:
         w.n.segments_unknown += 1
+        f = translated_of(w, &s)
+        if f != NULL:
+            flow_translated(w, f)
         wire_alone(w, &s)
         return False
     if f.bits & F_HELD:

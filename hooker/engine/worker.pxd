@@ -29,6 +29,7 @@ cdef enum:
     STASH_CLIENT = 64          # and before it arrives: a TCP's first window
     BURST = 64                 # segments that a warm service's socket begins with
     CUTS = 256                 # services that are remembered as cut off
+    AWAITED = 1024             # sockets of which a segment is awaited, by their ports; a power of two
     CLOSED_MOST = 16384        # closed flows that are remembered
     KEPT = 4096                # copies of segments that are under way
     TRANSPORTS = 16            # of an engine
@@ -310,6 +311,7 @@ cdef struct worker_counters:
     uint64_t channels_rested   # given back by flows that have nothing to say
     uint64_t trails            # flows that the wire is shown
     uint64_t lane_looks, lanes_blocked, lanes_restored, services_cut, held_in_vain
+    uint64_t services_translated    # of these, seen by a segment with another address
     uint64_t starts_waited      # flows, for their turn to be engaged
     uint64_t hk0_behind         # times that silence said nothing: hk0's queue had not been read so far, or may have been full
     uint64_t trail_segments    # by so many bare segments
@@ -356,6 +358,7 @@ cdef struct worker:
     lane lanes[2]              # IPv4, IPv6
     cut cuts[256]              # CUTS
     cut waits[256]             # and services whose flows were held in vain (hold.pyx)
+    uint64_t awaited[1024]     # AWAITED: flows (translated.pyx)
     int raw4                   # for packets with their headers, to the wire
     int raw6
     # flows

@@ -106,6 +106,9 @@ WORKER = {
     "early_opens": _counter("early_opens", "OPEN that came before the kernel told of its connection"),
     "services_cooled": _counter("services_cooled", "Times that a service lost its early flows"),
     "services_cut": _counter("services_cut", "Times that a service was left to TCP: segments got lost here"),
+    "services_translated": _counter(
+        "services_translated", "Of these, seen at once: this host translates their address"
+    ),
     "blocks": _counter("blocks", "Blocks that came from peers"),
     "block_bytes": _counter("block_bytes", "Bytes of blocks that came from peers"),
     "injected": _counter("injected", "Segments given to the kernel"),

@@ -78,6 +78,8 @@ def test_a_service_address_that_the_client_translates(lab: Lab) -> None:
     )
     with Pair.open(lab) as pair:
         stays_on_tcp(pair, SERVICE, "a")
+        if pair.client and SEGMENTS:
+            assert counts(pair.client.status())["services_translated"] == 1, "it waited for silence"
 
 
 FIREWALL = (
