@@ -55,6 +55,7 @@ def make(name: str, module: str, settings: Settings) -> CarrierHandle:
             f"carrier {name}: {module} is made for contract {contract}, this is {CONTRACT}",
             remedy="build it with this version of Hooker; it says CONTRACT = CARRIER_CONTRACT",
         )
+    _require_taken(name, module, getattr(found, "TAKES", ()), settings)
     try:
         handle = found.make(settings)
     except HookerError as error:
@@ -65,6 +66,23 @@ def make(name: str, module: str, settings: Settings) -> CarrierHandle:
         raise Unfit(f"carrier {name}: make() of {module} has given {handle!r:.80}, which is no carrier")
     handle.name = name  # that of the entry point: both hosts go by it
     return handle
+
+
+def _require_taken(name: str, module: str, takes: object, settings: Settings) -> None:
+    """Each parameter is one of ``TAKES``, and within its bounds. Raises Unfit."""
+    try:
+        ranges = {str(key): (int(least), int(most)) for key, least, most in takes}  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        raise Unfit(
+            f"carrier {name}: TAKES of {module} is no list of names, least and greatest numbers"
+        ) from None
+    for key, value in settings.given.items():
+        if key not in ranges:
+            known = f", but {', '.join(ranges)}" if ranges else ""
+            raise Unfit(f"carrier {name}: it takes no {key!r}{known}")
+        least, most = ranges[key]
+        if not least <= value <= most:
+            raise Unfit(f"carrier {name}: {key} is from {least} to {most}, not {value}")
 
 
 def _load(name: str, module: str) -> ModuleType:

@@ -65,7 +65,7 @@ def make(wire_id: int, settings: Settings) -> Handle:
     if wire_id == NAMED and ":" in place:
         return _prototype(name, place, settings)
     if wire_id == NAMED and place:
-        return _vtl(name, wire_id, lambda: _anothers(name, place), settings)
+        return _vtl(name, wire_id, lambda: _anothers(name, place, settings), settings)
     transport = numbered(wire_id)
     if transport is None or not transport.built:
         raise ConfigurationError(f"this engine has no transport with the number {wire_id}")
@@ -93,12 +93,13 @@ def _ours(transport: Transport, headers: int, settings: Settings) -> CarrierHand
     return cast("CarrierHandle", import_module(f"hooker.carriers.{transport.carrier}").make(wanted))
 
 
-def _anothers(name: str, module: str) -> CarrierHandle:
+def _anothers(name: str, module: str, settings: Settings) -> CarrierHandle:
     """Raises PrototypeError, or ConfigurationError as its make() does."""
     from hooker.carriers import installed
 
+    wanted = carriers.Settings(VTL_HEADER, settings.given(NAMED))
     try:
-        return installed.make(name.removeprefix(VTL_OVER), module, carriers.Settings(VTL_HEADER))
+        return installed.make(name.removeprefix(VTL_OVER), module, wanted)
     except installed.Unfit as error:
         raise PrototypeError(error.message, remedy=error.remedy) from None
 

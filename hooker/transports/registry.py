@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -20,6 +21,8 @@ NOT_BUILT = "this version of Hooker does not have it"
 SEGMENT_HEADERS = 24  # bytes of a datagram beside a segment's payload
 UDP_HEADERS, TCP_HEADERS = 28, 40  # bytes, IPv4's included
 VTL_OVER = "vtl+"  # and the carrier's name
+PARAMETER = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)  # of another package's carrier
+PARAMETER_MOST = (1 << 31) - 1
 SELECTIVE_REPEAT, BY_TCP, OWN = "selective-repeat", "none", "its own"
 NAMED = 13  # all that users' classes and others' carriers make: their names tell them apart
 
@@ -32,8 +35,9 @@ class Transport:
     on, whose ports it listens on. ``reliability``: what repairs losses, a function of VTL's, "none" (the
     applications' TCPs do) or "its own". ``probe`` raises HookerError if this machine lacks what it needs;
     ``built``: there is code for it. ``takes``: names of parameters, with the least and the greatest number
-    that each may be; ``given``: those that a user has written behind the name. ``place``: of a user's class,
-    ``module:Class``, or the module of another package's carrier. ``space``: what only one of a host's has.
+    that each may be, None if only what makes it knows; ``given``: those that a user has written behind the
+    name. ``place``: of a user's class, ``module:Class``, or the module of another package's carrier.
+    ``space``: what only one of a host's has.
     ``overhead``: bytes of an IPv4 packet that are its carrier's.
     """
 
@@ -44,7 +48,7 @@ class Transport:
     reliability: str
     probe: Probe = sockets.udp
     built: bool = True
-    takes: tuple[tuple[str, int, int], ...] = ()
+    takes: tuple[tuple[str, int, int], ...] | None = ()
     given: tuple[tuple[str, int], ...] = ()
     place: str = ""
     space: str = ""
@@ -192,17 +196,30 @@ def _meant(text: str) -> Transport:
     transport = _over_anothers(name) or get(name)
     given: dict[str, int] = {}
     for parameter in parameters:
-        key, _, value = parameter.partition("=")
-        ranges = {known: (least, most) for known, least, most in transport.takes}
-        if key not in ranges:
-            raise _wrong(name, f"it takes no {key!r}" + (f", but {', '.join(ranges)}" if ranges else ""))
-        least, most = ranges[key]
-        if key in given or not (value.isascii() and value.isdigit() and len(value) <= len(str(most))):
-            raise _wrong(name, f"{key} is one number from {least} to {most}")
-        if not least <= int(value) <= most:
-            raise _wrong(name, f"{key} is from {least} to {most}, not {value}")
-        given[key] = int(value)
+        key, value = _parameter(transport, parameter)
+        if key in given:
+            raise _wrong(name, f"{key} is given twice")
+        given[key] = value
     return replace(transport, given=tuple(given.items()))
+
+
+def _parameter(transport: Transport, text: str) -> tuple[str, int]:
+    """Name and number, as far as can be told before the transport is made. Raises ConfigurationError."""
+    key, _, value = text.partition("=")
+    if transport.takes is None:
+        ranges = {key: (0, PARAMETER_MOST)} if PARAMETER.fullmatch(key) else {}
+    else:
+        ranges = {known: (least, most) for known, least, most in transport.takes}
+    if key not in ranges:
+        raise _wrong(
+            transport.name, f"it takes no {key!r}" + (f", but {', '.join(ranges)}" if ranges else "")
+        )
+    least, most = ranges[key]
+    if not (value.isascii() and value.isdigit() and len(value) <= len(str(most))):
+        raise _wrong(transport.name, f"{key} is one number from {least} to {most}")
+    if not least <= int(value) <= most:
+        raise _wrong(transport.name, f"{key} is from {least} to {most}, not {value}")
+    return key, int(value)
 
 
 def prototype(name: str, place: str) -> Transport:
@@ -217,7 +234,9 @@ def over(carrier: str, module: str) -> Transport:
         carriers().check(module)
 
     summary = f"vtl over the carrier of {module}"
-    return Transport(VTL_OVER + carrier, NAMED, summary, carrier, SELECTIVE_REPEAT, probe, place=module)
+    return Transport(
+        VTL_OVER + carrier, NAMED, summary, carrier, SELECTIVE_REPEAT, probe, takes=None, place=module
+    )
 
 
 def _over_anothers(name: str) -> Transport | None:

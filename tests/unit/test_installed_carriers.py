@@ -73,7 +73,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installation:
 
 def lone(name: str) -> Lone:
     (chosen,) = transports.choose(name).taken
-    return Lone(make(chosen.wire_id, Settings(named=(chosen.name, chosen.place))))
+    given = {chosen.wire_id: dict(chosen.given)}
+    return Lone(make(chosen.wire_id, Settings(named=(chosen.name, chosen.place), parameters=given)))
 
 
 def test_one_is_offered_without_being_imported(here: Installation) -> None:
@@ -85,8 +86,6 @@ def test_one_is_offered_without_being_imported(here: Installation) -> None:
     assert not here.proof.exists()
     with pytest.raises(ConfigurationError, match="named twice"):
         transports.choose("vtl+pigeon,a:B")
-    with pytest.raises(ConfigurationError, match="takes no"):
-        transports.choose("vtl+pigeon:coverage=1")
     with pytest.raises(ConfigurationError, match="unknown transport"):
         transports.choose("vtl+dove")
 
@@ -106,6 +105,52 @@ def test_vtl_goes_over_it_and_hello_has_its_name(here: Installation) -> None:
     assert [one[2] for who in (a, b) for one in told(who, "down")] == ["name", "name"]
     a.shut()
     b.shut()
+
+
+TAKES = f"""{GOOD}
+TAKES = (("height", 1, 300), ("flock", 0, 9))
+def make(settings, ours=make):
+    print(dict(settings.given))
+    return ours(settings)
+"""
+
+
+def test_it_has_parameters_within_what_it_says(
+    here: Installation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here.add("pigeon", TAKES)
+    lone("vtl+pigeon:height=300:flock=0").shut()
+    lone("vtl+pigeon").shut()
+    assert capsys.readouterr().out.splitlines() == ["{'height': 300, 'flock': 0}", "{}"]
+
+
+@pytest.mark.parametrize(
+    ("given", "text", "said"),
+    [
+        ("height=0", TAKES, "height is from 1 to 300, not 0"),
+        ("depth=1", TAKES, "it takes no 'depth', but height, flock"),
+        ("height=1", GOOD, "it takes no 'height'"),
+        ("height=1", f"{GOOD}TAKES = ('height',)", "is no list of names"),
+        ("height=1", f"{GOOD}TAKES = 1", "is no list of names"),
+    ],
+)
+def test_a_parameter_that_it_has_not_said_is_a_mistake(
+    here: Installation, given: str, text: str, said: str
+) -> None:
+    here.add("pigeon", text)
+    with pytest.raises(PrototypeError) as caught:
+        lone(f"vtl+pigeon:{given}")
+    assert said in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "given", ["height", "height=", "height=-1", "height=9999999999", "=1", "a b=1", "x=1:x=1"]
+)
+def test_what_can_be_no_parameter_is_said_before_it_is_imported(here: Installation, given: str) -> None:
+    here.add("pigeon")
+    with pytest.raises(ConfigurationError, match=r"transport 'vtl\+pigeon': "):
+        transports.choose(f"vtl+pigeon:{given}")
+    assert not here.proof.exists()
 
 
 @pytest.mark.parametrize("options", [b"", b"\x07\x00\x02\x03udp", b"\x02\x00", b"\x02\x04udp2"])

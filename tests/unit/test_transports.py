@@ -214,7 +214,7 @@ def test_what_cannot_be_had_is_skipped_with_a_reason(
         ("t:x=-1", None, "x is one number from 0 to 10"),
         ("t:x=\u0663", None, "x is one number from 0 to 10"),
         ("t:x", None, "x is one number from 0 to 10"),
-        ("t:x=1:x=2", None, "x is one number from 0 to 10"),
+        ("t:x=1:x=2", None, "x is given twice"),
         ("t:y=1", None, "y is from 2 to 3, not 1"),
         ("t:ccid=9", None, "it takes no 'ccid', but x, y"),
         ("t:", None, "it takes no '', but x, y"),
