@@ -30,7 +30,10 @@ cdef inline bint is_near(const flow *f, const Segment *s) noexcept nogil:
 
 cdef flow *translated_of(worker *w, const Segment *s) noexcept nogil:
     cdef flow *f = flow_by_id(w, w.awaited[s.src_port & (AWAITED - 1)])
-    if (f == NULL or not is_awaited(f) or f.f.flags & FL_PINNED or f.t.local_port != s.src_port or f.t.version != s.version
-            or memcmp(f.t.local, s.src, address_size(s.version)) != 0 or not is_near(f, s)):
+    if f == NULL or not is_awaited(f) or f.f.flags & FL_PINNED:
+        return NULL
+    if f.t.local_port != s.src_port or f.t.version != s.version or not is_near(f, s):
+        return NULL
+    if memcmp(f.t.local, s.src, address_size(s.version)) != 0:
         return NULL
     return f
