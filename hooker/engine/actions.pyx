@@ -467,7 +467,7 @@ cdef inline void measure(flow *f) noexcept nogil:
     """Twice that is what the transport itself waits for an answer: a path or a peer that is slow, or not even, gets more time."""
     cdef uint64_t most = f.p.a.ops.patience(f.p.a) if f.p != NULL and f.p.a != NULL and f.f.state == ST_ENGAGED else 0
     if most:
-        f.f.rtt_us = <uint32_t>min(most // 2000, <uint64_t>SECOND // 1000)
+        f.f.rtt_us = f.t.away_us = <uint32_t>min(most // 2000, <uint64_t>SECOND // 1000)
 
 
 cdef void hold_due(worker *w, flow *f) noexcept nogil:

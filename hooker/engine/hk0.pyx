@@ -61,6 +61,7 @@ cdef void addresses(const flow *f, twin_start *s) noexcept nogil:
         s.mss = <uint16_t>mss
     s.mss = max(s.mss, <uint16_t>SMALLEST_MSS)      # no wire is behind the device
     s.ts_local, s.ts_remote = f.f.tsval, f.ts_recent
+    s.away_us = f.f.rtt_us
 
 
 cdef inline void note_room(flow *f, uint32_t window, bint progress) noexcept nogil:

@@ -26,6 +26,7 @@ class Twin:
         local_wscale: int = 0,
         remote_wscale: int = 0,
         timestamps: tuple[int, int] | None = None,
+        away_us: int = 0,
         sack: bool = True,
     ) -> None: ...
     def matches(self, packet: bytes) -> bool: ...

@@ -123,6 +123,7 @@ cdef class Twin:
         mss: bytes of data in one segment on the wire.
         local_wscale, remote_wscale: by how much each shifts the windows it says.
         timestamps: the newest of both, each as the other end has seen it; None: not negotiated.
+        away_us: the round trip to the remote TCP, microseconds; 0: not known.
     """
 
     cdef tw.twin t
@@ -130,7 +131,7 @@ cdef class Twin:
     def __init__(self, local, remote, *, uint32_t local_isn, uint32_t remote_isn, uint64_t sent=1,
                  uint64_t acked=1, uint64_t edge=65536, uint64_t received=1, uint64_t window=65535,
                  uint32_t mss=1448, uint8_t local_wscale=0, uint8_t remote_wscale=0, timestamps=None,
-                 bint sack=True):
+                 bint sack=True, uint32_t away_us=0):
         cdef tw.twin_start s
         cdef bytes a = local[0], b = remote[0]
         if len(a) != len(b) or len(a) not in (4, 16):
@@ -142,6 +143,7 @@ cdef class Twin:
         s.local_port, s.remote_port = local[1], remote[1]
         s.local_isn, s.remote_isn, s.sent, s.acked, s.edge = local_isn, remote_isn, sent, acked, edge
         s.received, s.window, s.mss, s.sack = received, window, mss, sack
+        s.away_us = away_us
         s.local_wscale, s.remote_wscale = local_wscale, remote_wscale
         if timestamps is not None:
             s.timestamps = True

@@ -16,6 +16,7 @@ cdef enum twin_flag:
     TWIN_PROMPT = 8             # the local TCP needs an ACK now, also one that says nothing new
     TWIN_ABORTING = 16          # a RST has been said, and the local TCP has not agreed yet
     TWIN_OVER = 32              # the local TCP has sent a RST
+    TWIN_AGING = 64             # a timestamp waits until the remote TCP could have echoed it
 
 
 cdef struct twin:
@@ -34,10 +35,14 @@ cdef struct twin:
     uint32_t local_isn
     uint32_t remote_isn
     uint32_t ts_said            # the timestamp of the remote TCP that the local one knows
-    uint32_t ts_echo            # the local TCP's timestamp that is echoed to it
+    uint32_t ts_echo            # the newest of the local TCP's that may be echoed to it
+    uint32_t ts_back            # and the one that is: what the remote TCP would say
     uint32_t ts_newest          # of the local TCP's
     uint32_t mark_ts            # echoed once `mark_end` is acknowledged
     uint32_t mark_end           # low 32 bits of a position
+    uint32_t aging_ts           # of an ACK, echoed a round trip later
+    uint32_t aging_us           # since when; low 32 bits
+    uint32_t away_us            # the round trip to the remote TCP, as far as its owner knows; 0: none
     uint8_t local[16]           # addresses, as in packets
     uint8_t remote[16]
     uint16_t local_port
@@ -71,6 +76,7 @@ cdef struct twin_start:         # where the connection stands when the twin begi
     bint sack
     uint32_t ts_local           # the newest timestamp of each, that the other has seen
     uint32_t ts_remote
+    uint32_t away_us            # the round trip to the remote TCP; 0: not known
 
 
 cdef enum heard_what:

@@ -28,6 +28,7 @@ cdef enum:
     MOST_SAID = 65535           # of a window, before it is shifted
     MIN_MSS = 48                # below it is a trick to make us send headers only; Linux's least is 48 too
     DUPLICATES = 3              # RFC 5681 3.2
+    MICROSECOND = 1000          # ns
     RETRY = 300000000           # ns: longer than a delayed ACK, which Linux bounds by 200 ms
     MAX_RETRY_SHIFT = 5         # so at most 9.6 s
 
@@ -54,6 +55,8 @@ cdef bint twin_init(twin *t, const twin_start *s) noexcept nogil:
     t.down_edge = s.received + s.window
     t.up_fin = t.down_fin = t.deadline = NOWHERE
     t.ts_said, t.ts_echo, t.ts_newest = s.ts_remote, s.ts_local, s.ts_local
+    t.ts_back = t.ts_echo
+    t.away_us = s.away_us
     if s.timestamps:
         t.flags |= TWIN_TIMESTAMPS
     if s.sack:
@@ -148,7 +151,34 @@ cdef void hear_sacks(twin *t, const Segment *s, heard *h) noexcept nogil:
             h.sacks += 1
 
 
-cdef void hear_timestamps(twin *t, const Segment *s, uint64_t seq, bint fresh, heard *h) noexcept nogil:
+cdef inline void echo(twin *t, uint32_t ts) noexcept nogil:
+    if is_newer(ts, t.ts_echo):
+        t.ts_echo = ts
+    if is_newer(ts, t.ts_back):
+        t.ts_back = ts
+
+
+cdef inline void ripen(twin *t, uint64_t now) noexcept nogil:
+    if t.flags & TWIN_AGING and <uint32_t>(now // MICROSECOND) - t.aging_us >= t.away_us:
+        t.flags &= ~TWIN_AGING
+        echo(t, t.aging_ts)
+
+
+cdef void age(twin *t, uint32_t ts, uint64_t now) noexcept nogil:
+    """The local TCP measures by the echo how long its ACK was on its way to the remote TCP and bytes back, and what it reads
+    in that time is what its window must be. Echoed at once, by bytes that had been under way, it would measure nothing."""
+    if t.away_us == 0:
+        echo(t, ts)
+        return
+    if is_newer(ts, t.ts_echo):
+        t.ts_echo = ts
+    ripen(t, now)
+    if not t.flags & TWIN_AGING:
+        t.aging_ts, t.aging_us = ts, <uint32_t>(now // MICROSECOND)
+        t.flags |= TWIN_AGING
+
+
+cdef void hear_timestamps(twin *t, const Segment *s, uint64_t seq, bint fresh, uint64_t now, heard *h) noexcept nogil:
     """`fresh`: the segment repeats nothing."""
     if not (s.options & HAS_TIMESTAMPS and t.flags & TWIN_TIMESTAMPS):
         return
@@ -160,9 +190,10 @@ cdef void hear_timestamps(twin *t, const Segment *s, uint64_t seq, bint fresh, h
         t.ts_said = s.ts_echo
     if not fresh:
         return
-    if seq <= t.up_said:                        # RFC 7323 4.3
-        if is_newer(s.ts_value, t.ts_echo):
-            t.ts_echo = s.ts_value
+    if seq <= t.up_said and s.length == 0 and not s.flags & FLAG_FIN:
+        age(t, s.ts_value, now)
+    elif seq <= t.up_said:                      # RFC 7323 4.3
+        echo(t, s.ts_value)
     elif not t.flags & TWIN_MARKED:
         t.mark_ts, t.mark_end = s.ts_value, <uint32_t>seq + s.length
         t.flags |= TWIN_MARKED
@@ -232,7 +263,7 @@ cdef void hear_segment(twin *t, const Segment *s, uint64_t seq, uint64_t ack, ui
             hear_duplicate(t, h)
     if ack == t.down_acked:
         hear_loss(t, edge, h)
-    hear_timestamps(t, s, seq, fresh, h)
+    hear_timestamps(t, s, seq, fresh, now, h)
     if t.flags & TWIN_ABORTING:
         h.what |= HEARD_CHALLENGE
 
@@ -288,8 +319,7 @@ cdef told twin_acked(twin *t, uint64_t position, uint64_t edge) noexcept nogil:
         t.up_acked = position
         if t.flags & TWIN_MARKED and <int32_t>(<uint32_t>position - t.mark_end) >= 0:
             t.flags &= ~TWIN_MARKED
-            if is_newer(t.mark_ts, t.ts_echo):
-                t.ts_echo = t.mark_ts
+            echo(t, t.mark_ts)
     if edge > t.up_edge and not is_far(edge, t.up_acked):
         t.up_edge = edge
     t.up_edge = max(t.up_edge, t.up_acked)
@@ -318,8 +348,8 @@ cdef void twin_withdraw(twin *t, uint64_t edge) noexcept nogil:
 
 
 cdef void twin_echo(twin *t, uint32_t ts) noexcept nogil:
-    if is_newer(ts, t.ts_echo) and not is_newer(ts, t.ts_newest):
-        t.ts_echo = ts
+    if not is_newer(ts, t.ts_newest):
+        echo(t, ts)
 
 
 cdef void twin_stamp(twin *t, uint32_t ts) noexcept nogil:
@@ -342,7 +372,7 @@ cdef void begin(const twin *t, uint64_t seq, uint64_t ack, uint8_t flags, Segmen
     s.window = said_window(t)
     if t.flags & TWIN_TIMESTAMPS:
         s.options = HAS_TIMESTAMPS
-        s.ts_value, s.ts_echo = t.ts_said, t.ts_echo
+        s.ts_value, s.ts_echo = t.ts_said, t.ts_back
 
 
 cdef void finish(const Segment *s, twin_segment *out) noexcept nogil:
@@ -464,6 +494,7 @@ cdef bint twin_deliver(twin *t, delivery *d, uint64_t now, twin_segment *out) no
     cdef uint32_t n
     cdef bint fin
     trim_delivery(t, d)
+    ripen(t, now)
     room = t.down_edge - d.position if t.down_edge > d.position else 0
     n = <uint32_t>min(room, <uint64_t>min(d.length, largest(t)))
     fin = d.flags & DELIVER_FIN and n == d.length and room > n      # a FIN takes place in the window

@@ -454,6 +454,22 @@ def test_the_echo_is_that_of_the_segment_whose_bytes_are_acknowledged() -> None:
     assert stamps(twin.ack())[1] == 210
 
 
+def test_the_timestamp_of_a_bare_ack_is_echoed_a_round_trip_later() -> None:
+    """What comes earlier was under way when the ACK was sent: it says nothing of the distance."""
+    twin = make(away_us=50_000)
+    hear(twin, 1, timestamps=(200, 900), now=10 * MS)
+    hear(twin, 1, timestamps=(230, 900), now=40 * MS)
+    packets, _ = twin.deliver(1, b"x" * 100, 59 * MS)
+    assert stamps(packets[0])[1] == 100
+    packets, _ = twin.deliver(101, b"x" * 100, 60 * MS)
+    assert stamps(packets[0])[1] == 200
+    hear(twin, 1, timestamps=(260, 900), now=70 * MS)
+    hear(twin, 1, timestamps=(311, 900), now=121 * MS)
+    assert stamps(twin.ack())[1] == 260, "one at a time, each for a round trip"
+    hear(twin, 1, data=b"y", timestamps=(320, 900), now=130 * MS)
+    assert stamps(twin.ack())[1] == 320, "of bytes it is the acknowledgement that counts"
+
+
 def test_an_owner_that_knows_better_says_which_timestamp_is_echoed() -> None:
     twin = make()
     h = hear(twin, 1, data=b"x" * 1000, timestamps=(200, 900))
