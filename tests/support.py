@@ -209,6 +209,15 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert (one["sent"], one["sent_sha256"]) == (other["received"], other["received_sha256"])
 
 
+def transfer(source: Host, sink: Host, size: int, port: int, timeout: float = 80) -> None:
+    """So many bytes from one host's program to the other's, equal to the byte."""
+    server = peer(sink, "serve", "0.0.0.0", port, "recv-all", "close")
+    client = peer(source, "connect", sink.v4, port, f"send:{size}", "close")
+    sent, received = result(client, timeout), result(server, timeout)
+    assert (sent["error"], received["error"], received["received"]) == (None, None, size)
+    same(sent, received)
+
+
 def rules(host: Host, text: str) -> None:
     """Give nftables of *host* these commands; skips the test where there is no nftables."""
     try:

@@ -123,6 +123,8 @@ cdef void leave_ready(Connection *a) noexcept nogil
 cdef void block(Connection *a) noexcept nogil
 cdef void unblock(Connection *a) noexcept nogil
 cdef void sent(Connection *a, uint64_t n) noexcept nogil
+# ns until what the kernel has is gone, a window each round trip; bounded, for in an outage windows collapse
+cdef uint64_t queue_time(uint64_t queued, uint64_t window, uint64_t srtt) noexcept nogil
 # ---- time
 cdef void set_due(Connection *a, uint64_t at) noexcept nogil
 cdef void use_changed(Connection *a) noexcept nogil

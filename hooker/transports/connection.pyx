@@ -25,6 +25,7 @@ cdef enum:
     CONNECT_TIME = 3000000000  # not as a product: it would be an int's
     IDLE_AFTER = 120000000000
     KEEPALIVE = 1000 * MS
+    QUEUE_TIME = 500 * MS      # at most: four times that is waited for an answer (docs/flow.md, 8.4)
 
 
 # ---- the beginning -----------------------------------------------------------------------------------
@@ -243,6 +244,12 @@ cdef void sent(Connection *a, uint64_t n) noexcept nogil:
     a.bytes_sent += n
     a.since_look += n
     of(a).n.bytes_sent += n
+
+
+cdef uint64_t queue_time(uint64_t queued, uint64_t window, uint64_t srtt) noexcept nogil:
+    if window == 0:
+        return 0
+    return <uint64_t>min(<double>queued / <double>window * <double>srtt, <double>QUEUE_TIME)
 
 
 # ---- time --------------------------------------------------------------------------------------------

@@ -194,6 +194,12 @@ cdef bint ask_kernel(const Connection *a, sctp_status *status) noexcept nogil:
     return getsockopt(a.fd, IPPROTO_SCTP, SCTP_STATUS, status, &n) == 0
 
 
+cdef bint ask_memory(const Connection *a, uint32_t *info) noexcept nogil:
+    cdef socklen_t n = 16 * sizeof(uint32_t)
+    memset(info, 0, n)
+    return getsockopt(a.fd, SOL_SOCKET, SO_MEMINFO, info, &n) == 0
+
+
 cdef uint64_t tick() noexcept nogil:
     """ns of the kernel's clock, by which it measures round trips."""
     cdef timespec one
@@ -206,13 +212,18 @@ cdef inline uint64_t srtt_of(const sctp_status *status) noexcept nogil:
 
 
 cdef uint64_t patience(const Connection *a) noexcept nogil:
-    """SRTT twice and its deviation four times, of which the kernel tells what exceeds the least RTO."""
+    """SRTT twice and its deviation four times, of which the kernel tells what exceeds the least RTO; three
+    timeouts pass in four times this. And an answer comes behind all that the kernel has, which counts its own
+    structures, about as much again."""
     cdef sctp_status status
-    cdef uint64_t srtt, rto
+    cdef uint32_t info[16]     # SK_MEMINFO_VARS
+    cdef uint64_t srtt, rto, queue = 0
     if not ask_kernel(a, &status):
         return a.patience
     srtt, rto = srtt_of(&status), <uint64_t>status.sstat_primary.spinfo_rto * MS
-    return srtt + (rto if rto > RTO_MIN * MS else 2 * srtt + tick())
+    if ask_memory(a, info):
+        queue = queue_time(info[SK_MEMINFO_WMEM_QUEUED] // 2, status.sstat_primary.spinfo_cwnd, srtt)
+    return srtt + (rto if rto > RTO_MIN * MS else max(2 * srtt + tick(), rto // 4 * 3)) + queue
 
 
 cdef void measure(const Connection *a, ConnectionRow *s) noexcept nogil:
@@ -374,9 +385,7 @@ cdef void follow_window(Connection *a) noexcept nogil:
 cdef uint32_t room(const Connection *a) noexcept nogil:
     """Bytes that the kernel takes now, about; 0: EPOLLOUT says when. It counts its own structures, too."""
     cdef uint32_t info[16]     # SK_MEMINFO_VARS
-    cdef socklen_t n = sizeof(info)
-    memset(info, 0, sizeof(info))
-    if getsockopt(a.fd, SOL_SOCKET, SO_MEMINFO, info, &n) < 0:
+    if not ask_memory(a, info):
         return BATCH_BYTES
     if info[SK_MEMINFO_WMEM_QUEUED] >= info[SK_MEMINFO_SNDBUF]:
         return 0

@@ -27,11 +27,13 @@ cdef extern from "<linux/tcp.h>" nogil:
     struct tcp_info:
         uint32_t tcpi_rtt
         uint32_t tcpi_rttvar
+        uint32_t tcpi_rto
         uint32_t tcpi_min_rtt
         uint32_t tcpi_snd_cwnd
         uint32_t tcpi_snd_mss
         uint32_t tcpi_total_retrans
         uint32_t tcpi_unacked
+        uint32_t tcpi_notsent_bytes
     enum:
         TCP_NODELAY
         TCP_INFO
@@ -91,10 +93,15 @@ cdef bint ask_kernel(const Connection *a, tcp_info *info) noexcept nogil:
 
 
 cdef uint64_t patience(const Connection *a) noexcept nogil:
+    """An answer comes behind what the kernel has not sent yet, and all wait for a lost segment: in four times
+    this three timeouts pass, for one whose repetition was lost, too."""
     cdef tcp_info info
+    cdef uint64_t rtt, window
     if not ask_kernel(a, &info):
         return a.patience
-    return (2 * <uint64_t>info.tcpi_rtt + 4 * <uint64_t>info.tcpi_rttvar) * 1000
+    rtt, window = <uint64_t>info.tcpi_rtt * 1000, <uint64_t>info.tcpi_snd_cwnd * info.tcpi_snd_mss
+    return (rtt + max(rtt + 4000 * <uint64_t>info.tcpi_rttvar, 750 * <uint64_t>info.tcpi_rto)
+            + queue_time(info.tcpi_notsent_bytes, window, rtt))
 
 
 cdef void measure(const Connection *a, ConnectionRow *s) noexcept nogil:

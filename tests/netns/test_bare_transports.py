@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from apps.servers import need
-from support import PLAIN, Pair, counts, eventually, peer, result, same, url
+from support import PLAIN, Pair, counts, eventually, peer, result, same, transfer, url
 
-from hooker.lab import Host, Lab
+from hooker.lab import Lab
 from hooker.lab.apps import sha256, start_nginx, start_redis, write_random
 from hooker.lab.link import Link
 
@@ -51,14 +51,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     with hooked(str(request.param)) as made:
         yield made
-
-
-def transfer(source: Host, sink: Host, size: int, port: int) -> None:
-    server = peer(sink, "serve", "0.0.0.0", port, "recv-all", "close")
-    client = peer(source, "connect", sink.v4, port, f"send:{size}", "close")
-    sent, received = result(client, 80), result(server, 80)
-    assert (sent["error"], received["error"], received["received"]) == (None, None, size)
-    same(sent, received)
 
 
 def test_bulk_arrives_both_ways_and_over_the_transport(pair: Pair) -> None:
