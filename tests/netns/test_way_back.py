@@ -191,6 +191,19 @@ def test_each_alone_goes_on_when_an_engine_is_killed(
         print(f"\n{rows[0]}", flush=True)
 
 
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("way", WAYS)
+def test_a_crowd_that_nobody_disturbs(way: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """How long 200 curls wait for each other with no kill: a part of what they wait after one."""
+    with arena_of(way, LINK, postgres=False) as arena:
+        for moment in range(MOMENTS):
+            arena.run(["200 curls"], "", moment)
+        found = arena.found["200 curls"]
+    with capfd.disabled():
+        print(f"\n{found.row('200 curls', f'nobody, {way}')}", flush=True)
+    assert found.wrong == []
+
+
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("way", HOOKED)
 @pytest.mark.parametrize("name", ["curl down", "curl up"])
