@@ -30,6 +30,7 @@ ENGINE = [
     "carriers.face",
     "carriers.frame",
     "carriers.ip",
+    "carriers.routes",
     "carriers.udp",
     "carriers.udplite",
     "carriers.xsk",

@@ -1,7 +1,7 @@
 """The ways in which VTL's packets reach the engine: by sockets of UDP and of IP, with hk_ingress or without.
 
 On a clean veth. With hk_ingress in native mode a veth hands over packets one by one. What leaves goes
-by sockets in each of the ways.
+by sockets in each of the ways but the last.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ WAYS = {
     "udp, xdp": ("--xdp", INTERFACE),
     "ip, raw sockets": ("--transport", "vtl+ip"),
     "ip, AF_XDP": ("--transport", "vtl+ip", "--xdp", INTERFACE),
+    "ip, AF_XDP both ways": ("--transport", "vtl+ip:frames=1", "--xdp", INTERFACE),
 }
 PACKETS = Quantity("packets", "1/s")  # datagrams that the server's engine has received; TCP's are not counted
 

@@ -14,12 +14,25 @@ cdef enum carrier_property:    # what it can do
     C_PORTS = 1 << 4           # without them ports of addresses are 0, and a host has one engine
     C_CONGESTION = 1 << 5      # it sends no more than the path takes: VTL's own control stands aside
     C_CONNECTIONS = 1 << 6     # addresses are those of connections, and errors come with what is received
+    C_FRAMES = 1 << 7          # what it can it sends as frames of its own, past the kernel's way out
 
 cdef enum:
-    CARRIER_CONTRACT = 2       # number of all that is here: another one, another layout (installed.py)
+    CARRIER_CONTRACT = 3       # number of all that is here: another one, another layout (installed.py)
     QUOTED = 64                # bytes of a datagram that an ICMP error shows us
     MOST_PARTS = 4096          # iovecs of a batch
     C_DESCRIPTORS = 3          # IPv4, IPv6, queues of interfaces
+
+cdef enum carrier_way:         # how a datagram has left, of a carrier with C_FRAMES
+    C_FRAME                    # as a frame; all others by the kernel:
+    C_IN_TURN                  # for one has to now and then
+    C_ROUTE                    # there is none, or one that is more than a next hop
+    C_INTERFACE                # it leaves by another one
+    C_NEIGHBOUR                # the kernel does not know it for certain
+    C_IPSEC                    # there are policies
+    C_SIZE                     # larger than the link's, or than a chunk
+    C_SOURCE                   # no address of ours for it
+    C_FULL                     # nothing has left by frames for long
+    C_WAYS
 
 cdef struct Carrier
 
@@ -62,6 +75,7 @@ cdef struct Carrier:           # each carrier's own structure begins with this
     uint64_t send_calls, recv_calls, sent, received, send_errors
     uint64_t damaged           # datagrams that failed the carrier's own checksum
     uint64_t refused           # connections of peers that found no room
+    uint64_t left[C_WAYS]      # datagrams sent, by carrier_way
 
 cdef class CarrierHandle:      # a carrier, for Python: made by its module, given to a transport
     cdef Carrier *c

@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from hooker.carriers.contract cimport Carrier, CarrierOps, Datagram
 from hooker.includes.linux cimport iovec, mmsghdr, sockaddr_storage
+from hooker.vtl.api cimport vtl_batch
 
 cdef enum:
     FAMILIES = 2                 # IPv4, IPv6
@@ -47,6 +48,7 @@ cdef int bind_socket(int fd, int family, uint16_t port) noexcept nogil        # 
 cdef int sockets_open(Carrier *c, uint16_t port, uint16_t *bound) noexcept nogil
 cdef void sockets_close(Carrier *c) noexcept nogil
 cdef void sockets_free(Carrier *c) noexcept nogil
+cdef uint32_t sockets_send(Carrier *c, vtl_batch *b, uint32_t first) noexcept nogil
 cdef int sockets_receive(Carrier *c, int which) noexcept nogil
 cdef bint sockets_split(Carrier *c, int train, uint32_t *offset, Datagram *out) noexcept nogil
 cdef bint is_whole(uint8_t *data, uint32_t *size) noexcept nogil    # its checksum is right; size without it

@@ -56,8 +56,8 @@ cdef class Lone:
             raise OSError(-r, os.strerror(-r))
         return r
 
-    def send(self, list datagrams not None, uint8_t ecn=0, uint32_t parts=1):
-        """A batch of (address, port, bytes), each cut into so many parts; how many have gone."""
+    def send(self, list datagrams not None, uint8_t ecn=0, uint32_t parts=1, bytes local=bytes(16)):
+        """A batch of (address, port, bytes), each cut into so many parts, from `local`; how many went."""
         cdef iovec iov[MOST_PARTS]
         cdef vtl_datagram d[DATAGRAMS]
         cdef vtl_batch b
@@ -71,6 +71,7 @@ cdef class Lone:
         for i, (address, port, data) in enumerate(datagrams):
             memset(&d[i], 0, sizeof(vtl_datagram))
             memcpy(d[i].to.ip, <const char *>address, 16)
+            memcpy(d[i].to.local, <const char *>local, 16)
             d[i].to.port = port
             d[i].first, d[i].count, d[i].size, d[i].ecn = b.iov_len, parts, <uint32_t>len(data), ecn
             p = <const uint8_t *><const char *>data
@@ -116,6 +117,11 @@ cdef class Lone:
                 if err != EMSGSIZE:
                     out.append((err, e.to.ip[:16], e.to.port, e.quoted[:e.size]))
         return out
+
+    def left(self):
+        """How what was sent has left, by what C_WAYS names."""
+        cdef int way
+        return [self.c.left[way] for way in range(<int>C_WAYS)]
 
     def counters(self):
         return {"sent": self.c.sent, "received": self.c.received, "damaged": self.c.damaged,

@@ -6,24 +6,39 @@ Where there is none the kernel answers with ICMP: protocol unreachable (RFC 1122
 next header (RFC 4443 3.4).
 
 Where an XDP program leads packets of an interface's queue to it, they come by an AF_XDP socket (xsk.pyx), and
-what the program passes by the raw ones, as all does without it. What is sent goes by the raw ones: the kernel
-knows routes and neighbours.
+what the program passes by the raw ones, as all does without it.
+
+What is sent goes by the raw ones: the kernel knows routes and neighbours. With the parameter `frames` they
+are asked for (routes.pyx), and what is plain leaves by that interface's AF_XDP socket, as a frame with the
+headers that the kernel would have made. Such frames meet nothing on their way out: no netfilter, no queueing
+discipline, no program of a cgroup. So it is for a user to say.
 """
 
-from libc.stdint cimport uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from hooker.carriers.contract cimport *
 from hooker.carriers.datagrams cimport *
 from hooker.carriers.frame cimport read_frame
+from hooker.carriers.routes cimport *
 from hooker.carriers.xsk cimport *
+from hooker.flow.messages cimport crc32c
+from hooker.includes.addresses cimport set_int
+from hooker.includes.bytes cimport load16, store16, store32
+from hooker.includes.clock cimport clock_ns
 from hooker.includes.linux cimport (
-    AF_UNIX, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_RAW, bind, close, errno, sockaddr, sockaddr_storage, socket,
+    AF_INET6, AF_UNIX, IPPROTO_IPV6, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_RAW, bind, close, errno, iovec, sockaddr,
+    sockaddr_storage, socket,
 )
+from hooker.vtl.api cimport vtl_batch, vtl_datagram
 
 cdef enum:
     PROTOCOL = 253
     QUEUES = 2                 # the descriptor behind those of the families
     LOCK_NAME = 16             # bytes
+    LINK_HEADER = 14           # bytes: Ethernet's
+    V4_HEADERS = LINK_HEADER + 20
+    FULL_TRIES = 50            # rounds in which nothing leaves by frames, before the kernel sends
+    IPV6_AUTOFLOWLABEL = 70    # linux/in6.h
     PORT_FIRST = 0x8000        # of those that are nobody's (RFC 6335: of private use from 49,152 on)
 
 cdef const char *LOCK = b"\0hooker-proto253"
@@ -36,10 +51,16 @@ cdef struct Ip:
     int lock                   # -1: not open
     XskSet queues
     bint by_queue              # the last batch came by them
+    bint frames
+    Routes routes
+    uint32_t full              # rounds in a row without a chunk
 
 
 cdef int open_family(Carrier *c, int family, uint16_t port) noexcept nogil:
-    return open_socket(SOCK_RAW, PROTOCOL, family)
+    cdef int fd = open_socket(SOCK_RAW, PROTOCOL, family)
+    if fd >= 0 and family == AF_INET6 and (<Ip *>c).frames:
+        set_int(fd, IPPROTO_IPV6, IPV6_AUTOFLOWLABEL, 0)    # the kernel's secret: both ways have none
+    return fd
 
 
 cdef int take_lock() noexcept nogil:
@@ -62,6 +83,8 @@ cdef int take_lock() noexcept nogil:
 cdef void ip_close(Carrier *c) noexcept nogil:
     sockets_close(c)
     xsks_close(&(<Ip *>c).queues)
+    if (<Ip *>c).frames:
+        routes_close(&(<Ip *>c).routes)
     if (<Ip *>c).lock >= 0:
         close((<Ip *>c).lock)
     (<Ip *>c).lock = -1
@@ -81,10 +104,13 @@ cdef int ip_open(Carrier *c, uint16_t port, uint16_t *bound) noexcept nogil:
     if r < 0:
         ip_close(c)
         return r
+    (<Ip *>c).queues.sends = (<Ip *>c).frames
     if port == 0:
         getrandom(&port, sizeof(port), 0)
         port |= PORT_FIRST
     r = sockets_open(c, port, bound)
+    if r == 0 and (<Ip *>c).frames:
+        r = routes_open(&(<Ip *>c).routes, (<Ip *>c).sockets.fd[0])
     if r < 0:
         ip_close(c)
     return r
@@ -124,17 +150,138 @@ cdef bint ip_split(Carrier *c, int train, uint32_t *offset, Datagram *out) noexc
     return True
 
 
+# ---- as frames ---------------------------------------------------------------------------------------
+
+cdef uint16_t header_sum(const uint8_t *p) noexcept nogil:
+    """IPv4's, of 20 bytes (RFC 1071)."""
+    cdef uint32_t sum = 0
+    cdef int i
+    for i in range(0, 20, 2):
+        sum += load16(p + i)
+    sum = (sum & 0xFFFF) + (sum >> 16)
+    sum = (sum & 0xFFFF) + (sum >> 16)
+    return ~sum & 0xFFFF
+
+
+cdef uint32_t write_frame(uint8_t *p, const Route *to, const vtl_batch *b,
+                          const vtl_datagram *d) noexcept nogil:
+    """Its size."""
+    cdef const iovec *part
+    cdef uint8_t *ip = p + LINK_HEADER
+    cdef uint32_t i, at = to.headers_n
+    memcpy(p, to.headers, at)
+    for i in range(d.count):
+        part = <const iovec *>&b.iov[d.first + i]
+        memcpy(p + at, part.iov_base, part.iov_len)
+        at += <uint32_t>part.iov_len
+    store32(p + at, crc32c(0, p + to.headers_n, at - to.headers_n))
+    at += TRAILER
+    if to.headers_n == V4_HEADERS:
+        ip[1] = d.ecn
+        store16(ip + 2, at - LINK_HEADER)
+        store16(ip + 10, header_sum(ip))
+    else:
+        ip[1] = d.ecn << 4
+        store16(ip + 4, at - to.headers_n)
+    return at
+
+
+cdef int way_of(Ip *ip, const vtl_datagram *d, uint64_t now, Route **to, Xsk **x) noexcept nogil:
+    """carrier_way."""
+    cdef uint32_t size
+    to[0] = route_to(&ip.routes, d.to.ip, d.to.local, now)
+    if to[0] == NULL:
+        return C_IN_TURN
+    if to[0].way != C_FRAME:
+        return to[0].way
+    size = to[0].headers_n + d.size + TRAILER
+    if size - LINK_HEADER > to[0].mtu or size > XSK_CHUNK:
+        return C_SIZE
+    x[0] = xsks_sender(&ip.queues, to[0].ifindex)
+    return C_INTERFACE if x[0] == NULL else C_FRAME
+
+
+cdef void kick(Ip *ip, Xsk *x) noexcept nogil:
+    if x != NULL:
+        ip.sockets.base.send_calls += xsk_kick(x)
+
+
+cdef uint8_t *room(Ip *ip, Xsk *x) noexcept nogil:
+    cdef uint8_t *p = xsk_chunk(x)
+    if p == NULL:
+        kick(ip, x)
+        p = xsk_chunk(x)
+    ip.full = 0 if p != NULL else ip.full + 1
+    return p
+
+
+cdef uint32_t by_kernel(Ip *ip, vtl_batch *b, uint32_t first, uint32_t end, int way) noexcept nogil:
+    cdef uint32_t at, all = b.dgram_len
+    if first == end:
+        return end
+    b.dgram_len = end
+    at = sockets_send(&ip.sockets.base, b, first)
+    b.dgram_len = all
+    ip.sockets.base.left[way] += at - first
+    return at
+
+
+cdef uint32_t ip_send(Carrier *c, vtl_batch *b, uint32_t first) noexcept nogil:
+    """In order: what goes by the kernel is collected as long as there is one reason, and frames as long as
+    there is one interface."""
+    cdef Ip *ip = <Ip *>c
+    cdef Xsk *x = NULL
+    cdef Xsk *last = NULL
+    cdef Route *to = NULL
+    cdef uint8_t *p
+    cdef uint32_t at, run = first
+    cdef int way, ran = C_FRAME
+    cdef uint64_t now
+    if not ip.frames:
+        return sockets_send(c, b, first)
+    routes_hear(&ip.routes)
+    now = clock_ns()
+    for at in range(first, b.dgram_len):
+        way = way_of(ip, &b.dgram[at], now, &to, &x)
+        p = room(ip, x) if way == C_FRAME else NULL
+        if way == C_FRAME and p == NULL:
+            way = C_FULL
+        if way != ran or way == C_FRAME:                # what was collected for the kernel goes first
+            run = by_kernel(ip, b, run, at, ran)
+            if run < at:
+                return run
+        if last != NULL and (way != C_FRAME or x != last):
+            kick(ip, last)
+            last = NULL
+        if way == C_FULL and ip.full < FULL_TRIES:
+            return at
+        ran = way
+        if way == C_FRAME:
+            xsk_give(x, write_frame(p, to, b, &b.dgram[at]))
+            c.left[<int>C_FRAME] += 1
+            c.sent += 1
+            last = x
+            run = at + 1
+    kick(ip, last)
+    return by_kernel(ip, b, run, b.dgram_len, ran)
+
+
 cdef CarrierOps OPS
 sockets_ops(&OPS)
 OPS.open, OPS.close, OPS.free, OPS.attach = ip_open, ip_close, ip_free, ip_attach
-OPS.descriptor, OPS.receive, OPS.split = ip_descriptor, ip_receive, ip_split
+OPS.descriptor, OPS.receive, OPS.split, OPS.send = ip_descriptor, ip_receive, ip_split, ip_send
 
 
 def make(settings):
-    """Raises MemoryError."""
+    """Parameter `frames`: 1, what can is sent by AF_XDP sockets; 0 by default. Raises MemoryError."""
     cdef CarrierHandle handle = CarrierHandle.__new__(CarrierHandle)
     cdef Carrier *c = <Carrier *>sockets_new(&OPS, open_family, C_ECN, 0, sizeof(Ip))
     handle.hold("ip", c)
     (<Sockets *>c).headers = True
     (<Ip *>c).lock = (<Ip *>c).queues.epoll = -1
+    (<Ip *>c).frames = settings.given.get("frames", 0) == 1
+    if (<Ip *>c).frames:
+        c.properties |= C_FRAMES
+        (<Ip *>c).routes.ask = (<Ip *>c).routes.changes = -1
+        (<Ip *>c).routes.policies = (<Ip *>c).routes.policy_changes = -1
     return handle

@@ -1,11 +1,13 @@
-"""AF_XDP sockets to receive by: packets lie in memory that the kernel shares, and are read where they lie.
+"""AF_XDP sockets: packets lie in memory that the kernel shares, are read where they lie, and may be written.
 
 1. Each socket has its own memory (UMEM), cut into chunks. The fill ring gives chunks to the kernel, the
    receive ring brings them back with a packet each. Of both one side moves the producer's index, and the
    other the consumer's.
 2. A batch is of one socket; they take turns. Its chunks go back with the next call.
 3. A packet of several chunks (Linux 6.6) is copied into one piece.
-4. The socket of an interface that is gone hears nothing more. It makes room when another one is opened.
+4. One that sends has chunks of its own for that: they go out by the transmit ring and come back by the
+   completion ring. Many are given before the kernel is asked once to send them.
+5. The socket of an interface that is gone hears nothing more. It makes room when another one is opened.
 
 Documentation/networking/af_xdp.rst.
 """
@@ -20,7 +22,9 @@ from hooker.includes.linux cimport *
 from hooker.includes.xdp cimport *
 
 cdef enum:
-    COMPLETIONS = 64           # of a ring that bind() wants, and nothing is sent by
+    COMPLETIONS = 64           # of a ring that bind() wants, where nothing is sent
+    SEND_ROOM = 8 << 20        # bytes: what all chunks to send are to the kernel
+    KICKS = XSK_SENT_CHUNKS // 16    # at most, for all that is given; the kernel takes 32 at once
     EPOLL_CLOEXEC_ = 0x80000
 
 
@@ -41,6 +45,10 @@ cdef int xsks_init(XskSet *s) noexcept nogil:
 
 # ---- one of them -------------------------------------------------------------------------------------
 
+cdef inline uint32_t chunks_of(const XskSet *s) noexcept nogil:
+    return XSK_CHUNKS + (XSK_SENT_CHUNKS if s.sends else 0)
+
+
 cdef void unmap(XskRing *r) noexcept nogil:
     if r.memory != NULL:
         munmap(r.memory, r.size)
@@ -55,14 +63,16 @@ cdef void xsk_close(XskSet *s, Xsk *x) noexcept nogil:
     x.fd = -1
     unmap(&x.fill)
     unmap(&x.rx)
+    unmap(&x.tx)
+    unmap(&x.done)
     if x.chunks != NULL:
-        munmap(x.chunks, XSK_CHUNKS * XSK_CHUNK)
+        munmap(x.chunks, chunks_of(s) * XSK_CHUNK)
     x.chunks = NULL
 
 
-cdef int map_ring(int fd, XskRing *r, const xdp_ring_offset *where, size_t entry,
+cdef int map_ring(int fd, XskRing *r, const xdp_ring_offset *where, size_t bytes_,
                   uint64_t page) noexcept nogil:
-    cdef size_t size = where.desc + XSK_CHUNKS * entry
+    cdef size_t size = where.desc + bytes_
     cdef void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, page)
     if p == MAP_FAILED:
         return -errno
@@ -78,7 +88,22 @@ cdef int set_ring(int fd, int name, uint32_t entries) noexcept nogil:
     return setsockopt(fd, SOL_XDP, name, &entries, sizeof(entries))
 
 
-cdef int make_rings(Xsk *x) noexcept nogil:
+cdef int make_sending(Xsk *x, const xdp_mmap_offsets *where) noexcept nogil:
+    """0, or -errno."""
+    cdef uint32_t i
+    cdef int room = SEND_ROOM
+    cdef int r = map_ring(x.fd, &x.tx, &where.tx, XSK_SENT_CHUNKS * sizeof(xdp_desc), XDP_PGOFF_TX_RING)
+    if r == 0:
+        r = map_ring(x.fd, &x.done, &where.cr, XSK_SENT_CHUNKS * sizeof(uint64_t),
+                     XDP_UMEM_PGOFF_COMPLETION_RING)
+    setsockopt(x.fd, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room))
+    for i in range(XSK_SENT_CHUNKS):
+        x.free[i] = <uint64_t>(XSK_CHUNKS + i) * XSK_CHUNK
+    x.free_n = XSK_SENT_CHUNKS if r == 0 else 0
+    return r
+
+
+cdef int make_rings(XskSet *s, Xsk *x) noexcept nogil:
     """Memory and rings, all chunks given to the kernel. 0, or -errno."""
     cdef xdp_umem_reg umem
     cdef xdp_mmap_offsets where
@@ -86,21 +111,24 @@ cdef int make_rings(Xsk *x) noexcept nogil:
     cdef uint32_t i
     cdef int r
     cdef int protection = PROT_READ | PROT_WRITE
-    cdef void *p = mmap(NULL, XSK_CHUNKS * XSK_CHUNK, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    cdef void *p = mmap(NULL, chunks_of(s) * XSK_CHUNK, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
     if p == MAP_FAILED:
         return -errno
     x.chunks = <uint8_t *>p
     memset(&umem, 0, sizeof(umem))
-    umem.addr, umem.len, umem.chunk_size = <uint64_t>p, XSK_CHUNKS * XSK_CHUNK, XSK_CHUNK
+    umem.addr, umem.len, umem.chunk_size = <uint64_t>p, chunks_of(s) * XSK_CHUNK, XSK_CHUNK
     if (setsockopt(x.fd, SOL_XDP, XDP_UMEM_REG, &umem, sizeof(umem)) < 0
             or set_ring(x.fd, XDP_UMEM_FILL_RING, XSK_CHUNKS) < 0
-            or set_ring(x.fd, XDP_UMEM_COMPLETION_RING, COMPLETIONS) < 0
+            or set_ring(x.fd, XDP_UMEM_COMPLETION_RING, XSK_SENT_CHUNKS if s.sends else COMPLETIONS) < 0
+            or (s.sends and set_ring(x.fd, XDP_TX_RING, XSK_SENT_CHUNKS) < 0)
             or set_ring(x.fd, XDP_RX_RING, XSK_CHUNKS) < 0
             or getsockopt(x.fd, SOL_XDP, XDP_MMAP_OFFSETS, &where, &n) < 0):
         return -errno
-    r = map_ring(x.fd, &x.fill, &where.fr, sizeof(uint64_t), XDP_UMEM_PGOFF_FILL_RING)
+    r = map_ring(x.fd, &x.fill, &where.fr, XSK_CHUNKS * sizeof(uint64_t), XDP_UMEM_PGOFF_FILL_RING)
     if r == 0:
-        r = map_ring(x.fd, &x.rx, &where.rx, sizeof(xdp_desc), XDP_PGOFF_RX_RING)
+        r = map_ring(x.fd, &x.rx, &where.rx, XSK_CHUNKS * sizeof(xdp_desc), XDP_PGOFF_RX_RING)
+    if r == 0 and s.sends:
+        r = make_sending(x, &where)
     if r < 0:
         return r
     for i in range(XSK_CHUNKS):
@@ -150,7 +178,7 @@ cdef int xsks_open(XskSet *s, uint32_t ifindex, uint32_t queue) noexcept nogil:
     if x.fd < 0:
         return -errno
     ev.events, ev.data.u64 = EPOLLIN, 0
-    r = make_rings(x)
+    r = make_rings(s, x)
     if r == 0:
         r = bind_queue(x)
     if r == 0 and epoll_ctl(s.epoll, EPOLL_CTL_ADD, x.fd, &ev) < 0:
@@ -243,3 +271,62 @@ cdef int xsks_receive(XskSet *s) noexcept nogil:
             if n:
                 return n
     return 0
+
+
+# ---- send --------------------------------------------------------------------------------------------
+
+cdef Xsk *xsks_sender(XskSet *s, uint32_t ifindex) noexcept nogil:
+    cdef Xsk *best = NULL
+    cdef int i
+    for i in range(XSK_MOST if s.sends else 0):
+        if s.all[i].fd >= 0 and s.all[i].ifindex == ifindex and (best == NULL or s.all[i].queue < best.queue):
+            best = &s.all[i]
+    return best
+
+
+cdef void reap(Xsk *x) noexcept nogil:
+    """Chunks of what has been sent."""
+    cdef const uint64_t *entries = <const uint64_t *>x.done.entries
+    cdef uint32_t end = hk_load32(x.done.producer)
+    while x.done.at != end:
+        x.free[x.free_n] = entries[x.done.at & (XSK_SENT_CHUNKS - 1)]
+        x.free_n += 1
+        x.done.at += 1
+    hk_store32(x.done.consumer, x.done.at)
+
+
+cdef uint8_t *xsk_chunk(Xsk *x) noexcept nogil:
+    if x.free_n == 0:
+        reap(x)
+        if x.free_n == 0:
+            return NULL
+    return x.chunks + x.free[x.free_n - 1]
+
+
+cdef void xsk_give(Xsk *x, uint32_t size) noexcept nogil:
+    """The ring has room for all chunks that there are."""
+    cdef xdp_desc *d = &(<xdp_desc *>x.tx.entries)[x.tx.at & (XSK_SENT_CHUNKS - 1)]
+    x.free_n -= 1
+    d.addr, d.len, d.options = x.free[x.free_n], size, 0
+    x.tx.at += 1
+
+
+cdef int xsk_kick(Xsk *x) noexcept nogil:
+    """A link that takes nothing now keeps what was given in the ring: the next call asks again. Where the
+    kernel copies, it sends only in this call."""
+    cdef uint32_t before
+    cdef int calls = 0
+    hk_store32(x.tx.producer, x.tx.at)
+    hk_fence()
+    while calls < KICKS and (x.copied or hk_load32(x.tx.flags) & XDP_RING_NEED_WAKEUP):
+        before = hk_load32(x.tx.consumer)
+        if before == x.tx.at:
+            break
+        calls += 1
+        if (sendto(x.fd, NULL, 0, MSG_DONTWAIT, NULL, 0) < 0
+                and errno != EAGAIN and errno != EBUSY and errno != ENOBUFS):
+            break
+        if hk_load32(x.tx.consumer) == before or not x.copied:
+            break
+    reap(x)
+    return calls

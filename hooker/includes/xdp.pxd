@@ -2,6 +2,10 @@
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
+cdef extern from "<errno.h>" nogil:
+    enum:
+        EBUSY
+
 cdef extern from "<linux/if_xdp.h>" nogil:
     struct sockaddr_xdp:
         uint16_t sxdp_family
@@ -49,8 +53,11 @@ cdef extern from "<linux/if_xdp.h>" nogil:
         XDP_UMEM_COMPLETION_RING
         XDP_STATISTICS
         XDP_OPTIONS
+        XDP_TX_RING
         XDP_PGOFF_RX_RING
+    uint64_t XDP_PGOFF_TX_RING
     uint64_t XDP_UMEM_PGOFF_FILL_RING
+    uint64_t XDP_UMEM_PGOFF_COMPLETION_RING
 
 cdef enum:                     # newer than the headers of Linux 6.1
     AF_XDP = 44

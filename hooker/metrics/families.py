@@ -68,6 +68,12 @@ OF_ENGINES = (
     Family("xdp_attached", "gauge", "Whether the XDP program is on the interface", ("interface", "mode")),
     Family("xdp_switched_on", "counter", "Floods that brought the XDP program there", ("interface",)),
     Family("xdp_queues", "gauge", "Queues of the interface that AF_XDP sockets read", ("interface",)),
+    Family(
+        "transport_left",
+        "counter",
+        "Datagrams sent as frames, or by the kernel and why",
+        ("transport", "way"),
+    ),
     Family("unlisted", "unknown", "Counts that this command has no name for", ("count",)),
 )
 

@@ -40,6 +40,7 @@ LONGEST = 256  # characters of a label's value
 REASONS = tuple(filter(None, view.REASONS))
 VERDICT = re.compile(r"(pass|drop|tx|redirect)(?:-(.+))?")
 CALLS = re.compile(r"\w+_(send_calls|recv_calls|send_errors)")  # the carrier's name is before them
+LEFT = "left_"  # and by which way
 MAKERS = {
     "counter": CounterMetricFamily,
     "gauge": GaugeMetricFamily,
@@ -185,6 +186,8 @@ def counted(name: str, value: float) -> Sample:
     what = CALLS.sub(r"\1", what)
     if what in TRANSPORT:
         return Sample(TRANSPORT[what].name, value, (transport or "vtl",))
+    if what.startswith(LEFT):
+        return Sample("transport_left", value, (transport, what.removeprefix(LEFT)))
     return Sample("unlisted", value, (name,))
 
 

@@ -372,6 +372,7 @@ _over_ours(
     space="IP protocol 253",
     overhead=24,
     probe=sockets.raw,
+    takes=(("frames", 0, 1),),
 )
 _own("sctp", 9, "one association for a pair of hosts", "sctp", sockets.sctp)
 _own("quic", 10, "one connection for a pair of hosts, encrypted", "udp", sockets.quic)  # on the next UDP port

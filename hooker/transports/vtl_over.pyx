@@ -50,7 +50,11 @@ cdef extern from "<sys/random.h>" nogil:
 cdef struct VtlCounts:
     vtl_counters core
     uint64_t forged, datagrams_dropped, send_calls, recv_calls, send_errors, sent, received, damaged, refused
+    uint64_t left[C_WAYS]
     bint trains
+
+# by carrier_way
+LEFT = ("frame", "in_turn", "route", "interface", "neighbour", "ipsec", "size", "source", "full")
 
 cdef struct WayState:         # struct hk_way_state
     uint64_t clock_behind, unnamed
@@ -402,6 +406,7 @@ cdef void vu_note(Transport *base) noexcept nogil:
     n.send_calls, n.recv_calls = t.carrier.send_calls, t.carrier.recv_calls
     n.send_errors, n.damaged, n.refused = t.carrier.send_errors, t.carrier.damaged, t.carrier.refused
     n.sent, n.received, n.trains = t.carrier.sent, t.carrier.received, t.carrier.trains
+    memcpy(n.left, t.carrier.left, sizeof(n.left))
 
 
 cdef void vu_close_files(Transport *t) noexcept nogil:
@@ -613,6 +618,8 @@ cdef class VtlOver(Handle):
             out[f"{own}datagrams_damaged"] = n.damaged
         if t.carrier.properties & C_CONNECTIONS:
             out[f"{own}connections_refused"] = n.refused
+        if t.carrier.properties & C_FRAMES:
+            out.update({f"{self.name}.left_{name}": n.left[<int>way] for way, name in enumerate(LEFT)})
         out.update({f"{self.name}.{name}": count for name, count in (<dict>n.core).items()})
         return out
 

@@ -322,7 +322,9 @@ def test_a_worker_names_its_associations_and_says_what_it_could_not_name() -> No
 @pytest.mark.skipif(PLAIN, reason="needs engines")
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("mode", ["native", "generic"])
-@pytest.mark.parametrize("transport", ["vtl", pytest.param("vtl+ip", marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "transport", ["vtl", pytest.param("vtl+ip", marks=pytest.mark.soak), "vtl+ip:frames=1"]
+)
 def test_engines_behind_it(transport: str, mode: str) -> None:
     """What they say gets through, what nobody said does not; a killed engine leaves nothing."""
     options = ("--xdp", f"{INTERFACE}:{mode}", "--transport", transport)
@@ -334,7 +336,7 @@ def test_engines_behind_it(transport: str, mode: str) -> None:
             client = peer(pair.a, "connect", pair.b.v4, port, "send:3000000", "close")
             same(result(client), result(server))
         status = [engine.status() for engine in pair.engines]
-        queues = 1 if transport == "vtl+ip" else 0
+        queues = 0 if transport == "vtl" else 1
         there = {"name": INTERFACE, "mode": mode, "queues": queues, "why": ""}
         assert [one["engine"]["xdp"] for one in status] == [[there]] * 2
         assert counts(status[0])["engaged"] >= 1
@@ -345,6 +347,8 @@ def test_engines_behind_it(transport: str, mode: str) -> None:
         assert seen[f"ingress.{answered}"] >= 1
         assert seen["ingress.pass-proven"] >= 1
         assert seen["ingress.redirect" if queues else "ingress.pass-known"] > 10
+        for one in map(counts, status):
+            assert (one.get("vtl+ip.left_frame", 0) > 10) == (transport == "vtl+ip:frames=1")
         assert {name: n for name, n in seen.items() if name.startswith("ingress.drop") and n} == {}
         assert netns.call(pair.b.netns, lambda: attached(INTERFACE))
         pair.server.kill9()
@@ -385,12 +389,13 @@ def test_a_flood_brings_it_there_and_its_end_takes_it_away() -> None:
         ("vtl", (1500, 9000, 1500)),
         ("vtl+ip", (1500, 9000, 1500)),
         ("vtl+ip", (9000, 1500, 9000)),
+        ("vtl+ip:frames=1", (1500, 9000, 1500)),
     ],
 )
 def test_a_transfer_goes_on_while_the_mtu_changes(transport: str, mtus: tuple[int, ...], mode: str) -> None:
     """Datagrams of VTL come by the program, and from a queue's socket, before, between and after."""
     options = ("--xdp", f"{INTERFACE}:{mode}", "--transport", transport)
-    way = "redirect" if transport == "vtl+ip" else "pass-known"
+    way = "pass-known" if transport == "vtl" else "redirect"
     with Lab(mtu=mtus[0]) as lab, Pair.open(lab, options=options) as pair:
 
         def seen() -> int:

@@ -23,7 +23,10 @@ from hooker.transports.makers import Settings, make
 
 CARRIERS = Path(__file__).parents[2] / "hooker" / "carriers"
 API = CARRIERS.parent / "vtl" / "api.pxd"
-LAYOUTS = {2: "178b861517a9257a"}  # of what carriers are compiled with, by CARRIER_CONTRACT
+LAYOUTS = {  # of what carriers are compiled with, by CARRIER_CONTRACT
+    2: "178b861517a9257a",
+    3: "e43a3900e3be060d",
+}
 GOOD = "from hooker.carriers.contract import CONTRACT\nfrom hooker.carriers.udp import make\n"
 
 

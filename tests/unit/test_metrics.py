@@ -241,6 +241,11 @@ def test_every_verdict_of_the_ingress_is_read() -> None:
     assert len(set(found)) == len(found) > 10
 
 
+def test_ways_out_have_a_label() -> None:
+    found = samples.counted("vtl+ip.left_in_turn", 7.0)
+    assert found == ("transport_left", 7.0, ("vtl+ip", "in_turn"))
+
+
 def test_the_page_has_every_family_and_no_other() -> None:
     page = (ROOT / "docs" / "metrics.md").read_text()
     rows = re.findall(r"^\| `hooker_(\w+)` \| (\w+) \| ([^|]*) \| ([^|]+) \|$", page, re.MULTILINE)
