@@ -24,6 +24,7 @@ cdef void flow_lost(worker *w, flow *f, int why) noexcept nogil       # its asso
 cdef void flow_ends(worker *w, flow *f) noexcept nogil        # its connection has; who calls it forgets the flow
 cdef void flow_closed(worker *w, flow *f) noexcept nogil      # the kernel's socket is gone, and said so
 cdef bint has_fin(const flow *f) noexcept nogil               # the kernel of one whose socket is gone has the peer's
+cdef void flow_sends_rest(worker *w, flow *f) noexcept nogil   # before its RST is said
 cdef void flow_translated(worker *w, flow *f) noexcept nogil   # its service is on another host than it seems
 cdef void flow_lingered(worker *w, flow *f) noexcept nogil    # and what answered in its place has nothing more to answer
 cdef void flow_doubt(worker *w, flow *f) noexcept nogil       # a sign that the peer has left

@@ -391,10 +391,18 @@ cdef void flow_doubt(worker *w, flow *f) noexcept nogil:
         act_alone(w, f, &out)
 
 
+cdef void flow_sends_rest(worker *w, flow *f) noexcept nogil:
+    """Its TCP has sent these bytes, then a RST: what is said of that goes behind them, as far as the path takes them now.
+    Never from within a transport, which would be entered twice."""
+    if f.f.state == ST_ENGAGED and f.channel != NULL and f.channel.ops.waiting(f.channel):
+        w.transports[f.on].ops.flush(w.transports[f.on], w.now)
+
+
 cdef void aborted(worker *w, flow *f) noexcept nogil:
     """Its RST may go by the wire, where what is under way in the transport is not: the peer is told here, too."""
     cdef Numbers s
     cdef Outcome out
+    flow_sends_rest(w, f)
     memset(&s, 0, sizeof(s))
     s.position, s.ack, s.window = f.f.snd_nxt, f.f.rcv_ack, f.f.rcv_edge - f.f.rcv_ack
     s.tsval, s.rst = f.f.tsval, True

@@ -5,7 +5,7 @@ Without a slab the packet is read nevertheless: its acknowledgement counts, its 
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
-from hooker.engine.actions cimport act, cause, flow_doubt, flow_lingered, flow_translated, has_fin, unmark_due
+from hooker.engine.actions cimport act, cause, flow_doubt, flow_lingered, flow_sends_rest, flow_translated, has_fin, unmark_due
 from hooker.engine.hk0 cimport is_due
 from hooker.engine.index cimport flow_by_tuple
 from hooker.engine.kernel cimport take_kernel_events
@@ -177,6 +177,8 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
     numbers_of(f, &s, &numbers)
     h.what = h.sacks = 0
     seen = f.f.snd_nxt
+    if numbers.rst:
+        flow_sends_rest(w, f)
     flow_segment(&f.f, config_of(w, f), &numbers, w.now, &out)
     stamp_echoed(f, &s)
     f.longest = max(f.longest, s.gso_size if s.gso_size else <uint16_t>min(s.length, <uint32_t>0xFFFF))
