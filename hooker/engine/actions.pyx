@@ -37,6 +37,7 @@ from hooker.flow.proof cimport MAX_BINDING, PROOF_ACCEPT, PROOF_OPEN, prove
 from hooker.includes.bpf cimport BPF_MAP_UPDATE_ELEM, hk_bpf_elem
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport hk_load32, hk_store32
+from hooker.tcp.numbers cimport NOWHERE
 from hooker.tcp.segment cimport FLAG_ACK, FLAG_FIN, FLAG_PSH, FLAG_RST, FLAG_URG, Segment
 from hooker.tcp.twin cimport twin_expired
 from hooker.transports.contract cimport Association, Channel
@@ -441,14 +442,22 @@ cdef void flow_lingered(worker *w, flow *f) noexcept nogil:
     act_alone(w, f, &out)
 
 
+cdef inline bint has_died(const flow *f, uint32_t how) noexcept nogil:
+    """Gone without FIN or RST: its TCP has given up. By the wire whoever still speaks to it is answered by a RST."""
+    return how == HK_APP_CLOSED and f.f.state == ST_ENGAGED and f.bits & F_TWIN and f.r == NULL and f.t.up_fin == NOWHERE
+
+
 cdef void flow_ends(worker *w, flow *f) noexcept nogil:
     cdef Outcome out
     cdef uint32_t how = hk_load32(&f.rec.app_closed) if f.rec != NULL else 0
+    cdef bint died = has_died(f, how)
     if ST_EARLY <= f.f.state <= ST_ENGAGED and how == HK_APP_ABORTED:
         aborted(w, f)
     trail_end(w, f)
     flow_local(&f.f, config_of(w, f), EV_CLOSE, w.now, &out)
     act_alone(w, f, &out)
+    if died:
+        f.f.flags |= FL_WAS_RESET
     if out.was == ST_ENGAGED:
         flow_report(w, f, WHY_RESET_THERE if f.f.flags & FL_RST_TOLD or how == HK_APP_RESET else WHY_CLOSED)
         if how == HK_APP_RESET:
