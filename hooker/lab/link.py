@@ -13,7 +13,6 @@ import fcntl
 import os
 import struct
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -39,7 +38,6 @@ RANGES = {  # of a link's settings
     "reorder": (0, 1, "is a part of 1"),
     "burst": (1, 1e9, "is the mean number of losses in a row"),
 }
-REAL_TIME = 1  # the lowest real-time priority: a relay that waits for the CPU is a delay of its own
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,7 @@ class LinkEmulator:
             for name in namespaces:
                 taps.append(netns.call(name, lambda: _open_tap(interface)))
             fds = (memory, *taps)
-            command = start.module("hooker.lab.link", *map(str, fds), str(mtu), str(link.seed))
+            command = start.module("hooker.lab.relay", *map(str, fds), str(mtu), str(link.seed))
             self.proc = popen(command, hooked=False, pass_fds=fds, cwd="/", env=start.environment())
         finally:
             for fd in (memory, *taps):
@@ -201,17 +199,3 @@ def _open_tap(interface: str) -> int:
     request = array.array("B", struct.pack("16sH22x", interface.encode(), IFF_TAP | IFF_NO_PI))
     fcntl.ioctl(fd, TUNSETIFF, request)
     return fd
-
-
-def main(arguments: list[str]) -> None:
-    """Entry point of the relay's process: shared file, two devices, MTU, seed."""
-    memory, tap_a, tap_b, mtu, seed = map(int, arguments)
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REAL_TIME))
-    except PermissionError:
-        os.nice(-10)
-    Wire(memory).relay(tap_a, tap_b, mtu, seed)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
