@@ -35,18 +35,19 @@ cdef enum:
     MAX_QUEUE = 1 << 30
     MAX_BLOCK = 1 << 24        # bytes of one block
     MOST_OWED = 1 << 30        # bytes of one release()
-    MAX_SPARE = 16384          # items kept for the next ones
+    AHEAD = 8                  # spare items: they are fetched before they are taken
     NEAR = 32                  # items that are looked at to put a lost one in its place
 
 
 # --- items
 
 cdef Item *item_new(Endpoint *ep, uint8_t kind) noexcept nogil:
-    cdef Item *it = ep.spare
-    if it != NULL:
-        ep.spare = it.next
+    cdef Item *it
+    if ep.spares > 0:
         ep.spares -= 1
-        fetch_ahead(ep.spare)           # for the next one: it is long since anybody has used it
+        it = ep.spare[ep.spares]
+        if ep.spares >= AHEAD:
+            fetch_ahead(ep.spare[ep.spares - AHEAD])
     else:
         it = <Item *>malloc(sizeof(Item))
         if it == NULL:
@@ -76,8 +77,7 @@ cdef void item_free(Endpoint *ep, Item *it) noexcept nogil:
     if it.kind == I_MESSAGE or ep.spares == MAX_SPARE:
         free(it)
         return
-    it.next = ep.spare
-    ep.spare = it
+    ep.spare[ep.spares] = it
     ep.spares += 1
 
 
@@ -622,13 +622,11 @@ cdef void channels_free(Assoc *a) noexcept nogil:
 
 cdef void channels_free_down(Endpoint *ep) noexcept nogil:
     cdef Channel *c
-    cdef Item *it
     while ep.down != NULL:
         c = ep.down
         ep.down = c.next
         pages_give(c)
     pages_free(&ep.channels)
-    while ep.spare != NULL:
-        it = ep.spare
-        ep.spare = it.next
-        free(it)
+    while ep.spares > 0:
+        ep.spares -= 1
+        free(ep.spare[ep.spares])

@@ -67,6 +67,7 @@ cdef enum:
     MAX_CHANNELS = 1 << 17     # of one association
     MAX_ID_RANGES = 256        # gaps in the stream ids a peer used
     MAX_ACK_RANGES = 64        # received ranges remembered, and the most an ACK carries
+    MAX_SPARE = 16384          # items
     STATELESS_SLOTS = 2048     # answers waiting for the next vtl_build: for as many datagrams as a carrier gives at once
     COOKIE_BITS = 1 << 20      # of a Bloom filter of the cookies used: each makes one association
     BEGIN_SLOTS = 1024         # of the rate limit of associations, by source
@@ -375,7 +376,6 @@ cdef struct Endpoint:
     Assoc *unfinished          # their Assoc.finished or Assoc.done is not empty
     Channel *down              # channels without an association; the engine has not closed them yet
     pages channels             # memory of all channels
-    Item *spare
     uint32_t spares
     uint64_t now               # of the call in progress, ns
     uint64_t windows_grown     # bytes, of vtl_config.window_budget
@@ -398,6 +398,7 @@ cdef struct Endpoint:
     double reset_tokens        # rate limit of stateless resets
     uint64_t reset_at
     uint8_t *zeros             # padding
+    Item *spare[MAX_SPARE]     # items kept for the next ones; the last that came goes first
 
 
 cdef inline void assoc_touch(Assoc *a) noexcept nogil:
