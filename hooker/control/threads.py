@@ -20,6 +20,7 @@ import select
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -252,6 +253,12 @@ class EngineThreads:
         self._ending.say()
         if all([_join(self.route), _join(self.events)]):
             self._ending.close()
+        elif self.here() is not self.events and self.events.is_alive():
+            warnings.warn(
+                f"on_event has not returned for {STOP_TIMEOUT:g} s; its thread is left behind",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def here(self) -> threading.Thread | None:
         """The one that is calling, if it is one of them."""
