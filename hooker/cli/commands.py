@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import signal
 import stat
 import sys
@@ -134,7 +135,6 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--xdp",
             metavar="IFACE[:MODE][,...]",
-            default="",
             help="Where a program meets handshakes and garbage before the kernel does.",
         ),
         click.option(
@@ -322,7 +322,7 @@ def key() -> int:
             os.fchmod(sys.stdout.fileno(), 0o600)  # before there is something to read
         except OSError as error:
             raise ConfigurationError(
-                f"cannot take the file from other users' eyes: {error.strerror}",
+                f"the file of standard output cannot be closed to other users: {error.strerror}",
                 remedy="name a new file, or one of your own: hooker key > FILE",
             ) from None
     print(keyfile.make())
@@ -344,7 +344,7 @@ def _options(
     listen_port: int | None,
     redirect: str,
     trail: str,
-    xdp: str,
+    xdp: str | None,
     busy_poll: int,
     verbose: bool,
     default_port: int | None = None,
@@ -362,7 +362,7 @@ def _options(
         listen_port=default_port if listen_port is None else listen_port,
         redirect=redirect,
         trail=trail,
-        xdp=names(xdp),
+        xdp=() if xdp is None else names(xdp),
         busy_poll=busy_poll / 1e6,
         verbose=verbose,
     )
@@ -446,6 +446,8 @@ def _main(arguments: list[str] | None) -> int:
         why = describe_os_error(error)
         if error.errno == errno.EBADF and not _is_writable(sys.stdout.fileno()):
             why = "standard output is closed"
+        if error.errno == errno.EMFILE:
+            why += f" (the limit is {resource.getrlimit(resource.RLIMIT_NOFILE)[0]}: ulimit -n 256)"
         return _lose_output(_fail(why, EXIT_FAILURE))
 
 
