@@ -152,31 +152,32 @@ class Hooker:
         xdp: str | Sequence[str] = (),
         probe: bool = True,
     ) -> None:
-        self.policy = policy or Policy()
+        self.policy = _check_policy(policy)
         self.intercept = _check_choice("intercept", intercept, INTERCEPT_CHOICES)
         self._ways = self._wanted = find_ways(transport, reliability, self.policy.rules)
         self._opened = opened(self._wanted)
         self.congestion = transports.check_congestion(congestion)
         if any(rule.reliability for rule in self.policy.rules):
             require_free(self._ways[0].function, self.congestion)
-        self.fec = fec
-        checks.path("key_file", key_file)
+        self.fec = checks.flag("fec", fec)
         checks.path("cgroup", cgroup)
         self._keys = () if key_file is None else keyfile.read(key_file)
         self.listen_port = _check_port(listen_port)
         self._pinned = bool(self._keys) or intercept == "messages"
-        self.hold = hold or self._pinned
+        self.hold = checks.flag("hold", hold) or self._pinned
         self.hold_time = checks.real("hold time", hold_time, 0.01, 60, unit="s")
         self.max_flows = _check_flows(max_flows)
+        checks.function("on_event", on_event)
+        checks.function("tap", tap)
         self.on_event = on_event
         self._cgroup_wanted = cgroup
         self._tap = tap
-        self._control = control
+        self._control = checks.flag("control", control)
         self.redirect = _check_choice("redirect", redirect, REDIRECT_CHOICES)
         self.busy_poll = checks.real("busy_poll", busy_poll, 0, 0.01, unit="s; 0 always sleeps")
         self.trail = _check_choice("trail", trail, TRAIL_CHOICES)
         self.xdp = names(xdp)
-        self._probe = probe
+        self._probe = checks.flag("probe", probe)
         if intercept == "messages":
             _refuse_classes(self._opened, self.congestion)
         if intercept == "segments":
@@ -374,7 +375,9 @@ class Hooker:
     def close(self) -> None:
         """All flows go back to TCP; with messages or a key, those that have been engaged are reset.
 
-        Twice is harmless; ``on_event`` may.
+        Twice is harmless; ``on_event`` may. Without it the engine runs as long as the process, whoever still
+        holds this object. An ``on_event`` that does not return is left behind after 10 s, with a
+        RuntimeWarning.
 
         Raises UsageError in a tap or a controller, which run in the worker, and when one of them does not
         return: then nothing that the worker uses has been freed, and close() may be called again. In a forked
@@ -450,6 +453,7 @@ class Hooker:
         All of it, or an exception and nothing: ConfigurationError for a wrong value, UsageError before
         start() and after close().
         """
+        self._running_worker()
         if self._stack is None:
             raise UsageError("this Hooker does not run", remedy="start() it, or use `with`")
         if reliability is not None:
@@ -519,9 +523,11 @@ class Hooker:
     # ---- what is going on ----
 
     def _running_worker(self) -> Worker:
-        """Raises UsageError before start()."""
+        """Raises UsageError before start(), and in a forked child, whose copies lead nowhere."""
         if self._threads is None:
             raise UsageError("this Hooker has not been started", remedy="start() it, or use `with`")
+        if os.getpid() != self._owner:
+            raise UsageError(f"this Hooker is process {self._owner}'s", remedy="ask there, or make another")
         return self._worker
 
     def flows(self) -> list[dict[str, Any]]:
@@ -613,13 +619,23 @@ def _of_worker(ways: Sequence[Way]) -> tuple[tuple[int, Function], ...]:
     return tuple((way.first, way.function) for way in ways)
 
 
+def _check_policy(policy: Policy | None) -> Policy:
+    if policy is not None and not isinstance(policy, Policy):
+        raise ConfigurationError(
+            f"policy {checks.shown(policy)} is none", remedy='make it with Policy.parse(port="80,443")'
+        )
+    return policy or Policy()
+
+
 def _check_port(port: int) -> int:
     return checks.integer("port", port, 0, 65535, remedy="give 0 to 65535; 0 takes any free one")
 
 
 def _check_choice(name: str, choice: str, choices: tuple[str, ...]) -> str:
     if choice not in choices:
-        raise ConfigurationError(f"{name} {choice!r} is no choice", remedy=f"give {', '.join(choices)}")
+        raise ConfigurationError(
+            f"{name} {checks.shown(choice)} is no choice", remedy=f"give {', '.join(choices)}"
+        )
     return choice
 
 

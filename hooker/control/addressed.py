@@ -28,7 +28,7 @@ Network = IPv4Network | IPv6Network
 
 MAX_PORT = 65535
 MAPPED_BITS = 96  # ::ffff:0:0/96, RFC 4291 2.5.5.2
-_PORT_ITEM = re.compile(r"(\d{1,7})(?:-(\d{1,7}))?", re.ASCII)
+_PORT_ITEM = re.compile(r"(\d+)(?:-(\d+))?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +39,11 @@ class Addressed:
     prefixes: tuple[Network, ...] = ()
 
     def __post_init__(self) -> None:
-        remedy = f"use 1 to {MAX_PORT}"
-        numbers = frozenset(checks.integer("port", port, 1, MAX_PORT, remedy=remedy) for port in self.ports)
-        object.__setattr__(self, "ports", numbers)
+        object.__setattr__(self, "ports", frozenset(map(_check_port, self.ports)))
         for prefix in self.prefixes:
             if not isinstance(prefix, IPv4Network | IPv6Network):
                 raise ConfigurationError(
-                    f"prefix {prefix!r} is not a network",
+                    f"prefix {checks.shown(prefix)} is not a network",
                     remedy="make it with ipaddress.ip_network(), or Policy.parse()",
                 )
 
@@ -71,10 +69,10 @@ def parse_ports(text: str) -> frozenset[int]:
         match = _PORT_ITEM.fullmatch(item)
         if match is None:
             raise ConfigurationError(
-                f"port {item!r} is not a number or a range", remedy="write 80,443,8000-8010"
+                f"port {checks.shown(item)} is not a number or a range", remedy="write 80,443,8000-8010"
             )
-        low = _check_port(int(match[1]), item)
-        high = low if match[2] is None else _check_port(int(match[2]), item)
+        low = _check_port(match[1])
+        high = low if match[2] is None else _check_port(match[2])
         if high < low:
             raise ConfigurationError(f"port range {item!r} runs backwards", remedy=f"write {high}-{low}")
         ports.update(range(low, high + 1))
@@ -106,21 +104,19 @@ def parse_prefixes(text: str) -> tuple[Network, ...]:
 def _items(text: str, what: str, example: str) -> list[str]:
     items = [item.strip() for item in text.split(",")]
     if "" in items:
-        problem = f"no {what} given" if items == [""] else f"empty {what} in {text!r}"
+        problem = f"no {what} given" if items == [""] else f"empty {what} in {checks.shown(text)}"
         raise ConfigurationError(problem, remedy=f"write {example}")
     return items
 
 
-def _check_port(port: int, item: str) -> int:
-    if not 1 <= port <= MAX_PORT:
-        raise ConfigurationError(f"port {item!r} is out of range", remedy=f"use 1 to {MAX_PORT}")
-    return port
+def _check_port(port: int | str) -> int:
+    return checks.integer("port", port, 1, MAX_PORT, remedy=f"use 1 to {MAX_PORT}")
 
 
 def _parse_prefix(item: str) -> Network:
     if "%" in item:  # ip_network() would forget it
         raise ConfigurationError(
-            f"prefix {item!r} names an interface, which a policy does not look at",
+            f"prefix {checks.shown(item)} names an interface, which a policy does not look at",
             remedy=f"write {item.partition('%')[0]}",
         )
     try:
@@ -139,10 +135,12 @@ def _prefix_error(item: str) -> ConfigurationError:
         meant = ip_interface(item).network
     except ValueError:
         return ConfigurationError(
-            f"prefix {item!r} is not an address or a network",
+            f"prefix {checks.shown(item)} is not an address or a network",
             remedy="write an address or address/length, as in 10.0.0.0/8 or fd00::/8",
         )
-    return ConfigurationError(f"prefix {item!r} has bits set beyond its length", remedy=f"write {meant}")
+    return ConfigurationError(
+        f"prefix {checks.shown(item)} has bits set beyond its length", remedy=f"write {meant}"
+    )
 
 
 def _unmap(address: Address) -> Address:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hooker import checks
 from hooker.errors import ConfigurationError, KernelError
 
 CGROUP2_SUPER_MAGIC = 0x63677270  # linux/magic.h
@@ -100,10 +101,7 @@ def _no_cgroup2() -> ConfigurationError:
 
 def check(path: str | Path) -> Path:
     """The path, if it names an existing cgroup v2 directory. Raises ConfigurationError otherwise."""
-    if not os.fspath(path):
-        raise ConfigurationError(
-            "the cgroup's path is empty", remedy="name a directory, or leave it out for all"
-        )
+    checks.path("cgroup", path)
     if Path(path).exists() and not Path(path).is_dir():
         raise ConfigurationError(
             f"cgroup {str(path)!r} is not a directory", remedy="a cgroup is one: name that"

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from hooker.checks import shown
 from hooker.control import bpf_calls
 from hooker.control.flooded import Flooded
 from hooker.control.ingress import QUEUES, Ingress, Way
@@ -48,12 +49,15 @@ def names(wanted: str | Sequence[str]) -> tuple[str, ...]:
 
     Raises ConfigurationError.
     """
-    found = wanted.split(",") if isinstance(wanted, str) and wanted else list(wanted)
+    found = wanted.split(",") if isinstance(wanted, str) else wanted
+    if not isinstance(found, Sequence):
+        raise ConfigurationError(f"xdp {shown(wanted)} is no list of interfaces", remedy="give names")
     for one in found:
         name, colon, mode = one.partition(":") if isinstance(one, str) else ("", "", "")
-        if not 0 < len(name.encode()) <= NAME or set(name) & set("/ \t\n\0"):
+        if not (name.isprintable() and 0 < len(name.encode()) <= NAME) or set(name) & set("/ "):
             raise ConfigurationError(
-                f"xdp {one!r} is no name of an interface", remedy="give names as in `ip link`, with commas"
+                f"xdp {shown(one)} is no name of an interface",
+                remedy="give names as in `ip link`, with commas",
             )
         if colon and mode not in MODES:
             raise ConfigurationError(

@@ -16,7 +16,7 @@ import binascii
 import secrets
 from pathlib import Path
 
-from hooker import trust
+from hooker import checks, trust
 from hooker.errors import ConfigurationError
 
 PREFIX = "vtl-psk-1:"
@@ -36,6 +36,7 @@ def read(path: str | Path) -> tuple[bytes, ...]:
     Raises ConfigurationError: the file is missing, unreadable, open to others or another user's, or has
     anything else in it.
     """
+    checks.path("key file", path)
     keys = [_parse(path, number, line) for number, line in enumerate(_lines(path), 1) if _counts(line)]
     if not keys:
         raise ConfigurationError(f"key file {path} has no key", remedy=f"hooker key > {path}")

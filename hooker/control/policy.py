@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hooker.checks import shown
 from hooker.control.addressed import Addressed, parse_ports, parse_prefixes
 from hooker.control.rules import Rule
 from hooker.errors import ConfigurationError
@@ -29,10 +30,12 @@ class Policy(Addressed):
         for name, text in (("port", port), ("to", to)):
             if text is not None and not isinstance(text, str):
                 raise ConfigurationError(
-                    f"{name}={text!r} is no text", remedy=f'write it as on the command line: {name}="…"'
+                    f"{name}={shown(text)} is no text", remedy=f'write it as on the command line: {name}="…"'
                 )
-        if isinstance(rules, str):
-            raise ConfigurationError(f"rules={rules!r} is no list", remedy=f"give rules=[{rules!r}]")
+        if isinstance(rules, str) or not isinstance(rules, Sequence):
+            raise ConfigurationError(
+                f"rules={shown(rules)} is no list", remedy='give rules=["port=80 transport=tcp"]'
+            )
         return cls(
             ports=frozenset() if port is None else parse_ports(port),
             prefixes=() if to is None else parse_prefixes(to),

@@ -37,20 +37,21 @@ class Rule(Addressed):
         Raises ConfigurationError, which names the offending part.
         """
         if not isinstance(text, str):
-            raise ConfigurationError(f"rule {text!r} is no text", remedy=f"write {EXAMPLE}")
+            raise ConfigurationError(f"rule {checks.shown(text)} is no text", remedy=f"write {EXAMPLE}")
         given: dict[str, str] = {}
         for part in text.split():
             key, equals, value = part.partition("=")
             if key not in ("port", "to", "transport", "reliability") or not equals:
                 raise ConfigurationError(
-                    f"rule {text!r}: {part!r} is no part of one", remedy=f"write {EXAMPLE}"
+                    f"rule {checks.shown(text)}: {checks.shown(part)} is no part of one",
+                    remedy=f"write {EXAMPLE}",
                 )
             if key in given:
-                raise ConfigurationError(f"rule {text!r}: {key} is given twice")
+                raise ConfigurationError(f"rule {checks.shown(text)}: {key} is given twice")
             given[key] = value
         if not {"transport", "reliability"} & set(given):
             raise ConfigurationError(
-                f"rule {text!r} says nothing about how to move", remedy=f"write {EXAMPLE}"
+                f"rule {checks.shown(text)} says nothing about how to move", remedy=f"write {EXAMPLE}"
             )
         return cls(
             ports=parse_ports(given["port"]) if "port" in given else frozenset(),
@@ -89,7 +90,7 @@ def find_ways(transport: str | Sequence[str], reliability: str, rules: Sequence[
     ways = [Way(choose(transport), functions.parse(reliability))]
     for number, rule in enumerate(rules, 1):
         if not isinstance(rule, Rule):
-            raise ConfigurationError(f"rule {rule!r} is none", remedy="make it with Rule.read()")
+            raise ConfigurationError(f"rule {checks.shown(rule)} is none", remedy="make it with Rule.read()")
         try:
             choice = choose(rule.transport, beside=opened(ways)) if rule.transport else ways[0].choice
             function = _parsed(rule.reliability) if rule.reliability else ways[0].function

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hooker.checks import shown
 from hooker.errors import ConfigurationError
 from hooker.transports import classes
 from hooker.transports.registry import (
@@ -47,9 +48,12 @@ def check_congestion(name: str) -> str:
         from hooker.vtl.congestion import names as controllers
     except ImportError as error:
         raise ConfigurationError(f"the engine is not built: {error}", remedy="./dev build") from None
+    if not isinstance(name, str):
+        raise ConfigurationError(f"congestion {shown(name)} is no text", remedy='give a name, as "cubic"')
     if name not in controllers() and not classes.place_of("congestion", name):
         listed = ", ".join(sorted(controllers()))
         raise ConfigurationError(
-            f"unknown congestion controller {name!r}", remedy=f"known: {listed}; or module:Class of your own"
+            f"unknown congestion controller {shown(name)}",
+            remedy=f"known: {listed}; or module:Class of your own",
         )
     return name

@@ -48,7 +48,9 @@ def parse(text: str) -> Function:
     Raises ConfigurationError, which lists the known names, or the limits of the one that is named.
     """
     if not isinstance(text, str):
-        raise ConfigurationError(f"reliability {text!r} is no text", remedy='give a name, as "go-back-n"')
+        raise ConfigurationError(
+            f"reliability {checks.shown(text)} is no text", remedy='give a name, as "go-back-n"'
+        )
     if is_class(text):
         return Function(text)
     name, colon, rest = text.partition(":")
@@ -58,7 +60,7 @@ def parse(text: str) -> Function:
         key, equals, value = part.partition("=")
         if key not in limits or not equals:
             remedy = " or ".join(f"{name}:{EXAMPLES[limit]}" for limit in limits) or "leave it out"
-            raise ConfigurationError(f"reliability {name!r} has no limit {part!r}", remedy=remedy)
+            raise ConfigurationError(f"reliability {name!r} has no limit {checks.shown(part)}", remedy=remedy)
         if key in given:
             raise ConfigurationError(f"reliability {name!r}: {key} is given twice")
         given[key] = _seconds(value) if key == "deadline" else _count(key, value)
@@ -124,7 +126,7 @@ def _known(name: str) -> Known:
     functions = _functions()
     if name not in functions:
         raise ConfigurationError(
-            f"unknown reliability function {name!r}",
+            f"unknown reliability function {checks.shown(name)}",
             remedy=f"known: {', '.join(sorted(functions))}; or module:Class of your own",
         )
     return functions[name]
@@ -133,13 +135,17 @@ def _known(name: str) -> Known:
 def _count(key: str, value: str) -> int:
     low, high = (1, 65535) if key == "window" else (0, ALWAYS - 1)
     if not re.fullmatch(r"[0-9]{1,5}", value, re.ASCII):
-        raise ConfigurationError(f"reliability: {key} {value!r} is no number", remedy=f"give {low} to {high}")
+        raise ConfigurationError(
+            f"reliability: {key} {checks.shown(value)} is no number", remedy=f"give {low} to {high}"
+        )
     return checks.integer(f"reliability: {key}", int(value), low, high)
 
 
 def _seconds(value: str) -> float:
     match = DEADLINE.fullmatch(value)
     if not match:
-        raise ConfigurationError(f"reliability: deadline {value!r} is no time", remedy="as in 200ms or 1.5s")
+        raise ConfigurationError(
+            f"reliability: deadline {checks.shown(value)} is no time", remedy="as in 200ms or 1.5s"
+        )
     seconds = float(match[1]) / (1000 if match[2] == "ms" else 1)
     return checks.real("reliability: deadline", seconds, 0.001, 60, unit="s")

@@ -114,7 +114,7 @@ def get(name: str) -> Transport:
         return _registry[name]
     except KeyError:
         raise ConfigurationError(
-            f"unknown transport {name!r}",
+            f"unknown transport {checks.shown(name)}",
             remedy=f"known transports: {', '.join(names())}; or module:Class of your own",
         ) from None
 
@@ -174,7 +174,9 @@ def choose(
 def _split(wanted: str | Sequence[str]) -> list[str]:
     names = wanted.split(",") if isinstance(wanted, str) else wanted
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
-        raise ConfigurationError(f"transport {wanted!r} is no list of names", remedy='give "vtl", or a list')
+        raise ConfigurationError(
+            f"transport {checks.shown(wanted)} is no list of names", remedy='give "vtl", or a list'
+        )
     return [name.strip() for name in names]
 
 
@@ -212,7 +214,8 @@ def _parameter(transport: Transport, text: str) -> tuple[str, int]:
         ranges = {known: (least, most) for known, least, most in transport.takes}
     if key not in ranges:
         raise _wrong(
-            transport.name, f"it takes no {key!r}" + (f", but {', '.join(ranges)}" if ranges else "")
+            transport.name,
+            f"it takes no {checks.shown(key)}" + (f", but {', '.join(ranges)}" if ranges else ""),
         )
     least, most = ranges[key]
     if not (value.isascii() and value.isdigit() and len(value) <= len(str(most))):

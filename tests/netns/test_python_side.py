@@ -153,7 +153,8 @@ def test_an_on_event_that_does_not_return_does_not_keep_close(
     with engines(lab, b={"on_event": on_event}) as (_, b):
         try:
             assert transfer(lab) == "300000"
-            b.close()
+            with pytest.warns(RuntimeWarning, match="on_event has not returned"):
+                b.close()
         finally:
             leave.set()
     until(lambda: not [t for t in threading.enumerate() if t.name == "hooker-events"], "a thread is left")
@@ -209,9 +210,13 @@ def test_what_a_forked_child_does_is_its_own_affair(lab: Lab) -> None:
         if child == 0:
             try:
                 b.close()
-            finally:
+                with contextlib.suppress(UsageError):
+                    b.snapshot()
+                    os._exit(3)
                 os._exit(0)
-        os.waitpid(child, 0)
+            finally:
+                os._exit(4)
+        assert os.waitpid(child, 0)[1] == 0, "a child reads what its parent's worker is changing"
         assert rules(lab.b) == 1
         assert answers(Path("/run/hooker") / f"{os.getpid()}.sock")
         before = len(told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -31,3 +32,40 @@ from hooker import ConfigurationError, Hooker
 def test_a_wrong_argument_is_named(arguments: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         Hooker(**arguments)
+
+
+class Unspeakable:
+    """What a message cannot show."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+ODD: dict[str, Any] = {
+    "float": -5.5,
+    "bytes": b"x",
+    "object": object(),
+    "list": [None],
+    "dict": {"a": 1},
+    "empty": "",
+    "null": "/no/such\0file",
+    "surrogate": "\ud800",
+    "whole": 10**5000,
+    "digits": "9" * 100_000,
+    "nan": float("nan"),
+    "unspeakable": Unspeakable(),
+}
+SAID = {"listen_port": "port", "hold_time": "hold time", "key_file": "key file"}
+
+
+@pytest.mark.parametrize("name", inspect.signature(Hooker).parameters)
+@pytest.mark.parametrize("odd", ODD)
+def test_a_value_of_no_sense_is_refused_in_one_line(name: str, odd: str) -> None:
+    if (name, odd) in (("cgroup", "digits"), ("key_file", "digits")):
+        pytest.skip("a path, which is looked for later or too long for the file system")
+    with pytest.raises(ConfigurationError) as refused:
+        Hooker(**{name: ODD[odd]})
+    said = str(refused.value)
+    assert SAID.get(name, name) in said
+    assert len(said) < 400
+    assert said.isprintable()
