@@ -23,7 +23,10 @@ cdef enum:
     SMALL = 1460               # bytes that are copied: a packet of Ethernet's size
     QUEUE = 2 << 20            # bytes of a flow that the transport may have unsent: some batches of datagrams
     QUEUES = 4 << 20           # of all flows of an association
+    SHORT_QUEUES = 256 << 10   # the same, where the network is slow
     LEAST_QUEUE = 128 << 10    # of a flow, whatever the others have
+    CROWD = 64                 # flows have their least part of all ...
+    LEAST_OF_CROWD = 8 << 10   # ... but for that
     SMALLEST_MSS = 48          # that a twin begins with
     LEAST_MSS = 536            # RFC 9293 3.7.1, where nothing is known
     ROOMY = 8                  # segments: a window that has been as wide opens again for more than one
@@ -115,15 +118,23 @@ cdef inline uint64_t less(uint64_t limit, uint64_t taken) noexcept nogil:
     return limit - taken if taken < limit else 0
 
 
+cdef inline uint64_t busy(const Channel *c) noexcept nogil:
+    """Bytes that may wait for the network, of all flows beside this one."""
+    cdef uint64_t enough = c.ops.enough(c) if c.ops.enough != NULL else 0
+    return min(max(enough, <uint64_t>SHORT_QUEUES), <uint64_t>QUEUES) if enough else QUEUES
+
+
 cdef uint64_t shown(const flow *f, uint64_t edge) noexcept nogil:
     """The local TCP sees no loss here, so its congestion window only grows, and all that the remote one's window takes would wait
     in the channel: long round trips for everybody, and too much memory for any cache. So it is shown no more of that window than
     keeps the transport busy. Never less than it was shown before (RFC 9293 3.8.6)."""
-    cdef uint64_t waiting, all, room
+    cdef uint64_t waiting, all, room, queues, least
     if f.channel == NULL:
         return edge
     waiting, all = f.channel.ops.waiting(f.channel), f.channel.ops.all_waiting(f.channel)
-    room = min(less(QUEUE, waiting), max(less(QUEUES, all), less(LEAST_QUEUE, waiting)))
+    queues = busy(f.channel)
+    least = min(<uint64_t>LEAST_QUEUE, max(queues // CROWD, <uint64_t>LEAST_OF_CROWD))
+    room = min(less(QUEUE, waiting), max(less(queues, all), less(least, waiting)))
     return min(edge, max(widen(f.f.snd_nxt, f.t.up_edge) + room, f.t.up_edge))
 
 

@@ -118,6 +118,8 @@ cdef struct TransportOps:
     void (*report)(Channel *c) noexcept nogil               # an ACKED is due
     uint64_t (*waiting)(const Channel *c) noexcept nogil    # bytes of DATA that the network has not got
     uint64_t (*all_waiting)(const Channel *c) noexcept nogil        # those of all channels of its association
+    # As many as keep the network busy until acknowledgements bring more; 0: nobody knows. NULL: the same.
+    uint64_t (*enough)(const Channel *c) noexcept nogil
     uint64_t (*unacked)(const Channel *c) noexcept nogil    # bytes of DATA that were not released yet
     # Of those the highest, or nearly; False: there is none.
     bint (*newest)(const Channel *c, Message *out) noexcept nogil

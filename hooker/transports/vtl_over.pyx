@@ -542,6 +542,10 @@ cdef uint64_t vu_all_waiting(const Channel *c) noexcept nogil:
     return vtl_channels_waiting(C(c))
 
 
+cdef uint64_t vu_enough(const Channel *c) noexcept nogil:
+    return vtl_channels_enough(C(c))
+
+
 cdef uint64_t vu_unacked(const Channel *c) noexcept nogil:
     return vtl_channel_unacked(C(c))
 
@@ -591,6 +595,7 @@ OPS.send = vu_send
 OPS.report = vu_report
 OPS.waiting = vu_waiting
 OPS.all_waiting = vu_all_waiting
+OPS.enough = vu_enough
 OPS.unacked = vu_unacked
 OPS.newest = vu_newest
 OPS.at_rest = vu_at_rest

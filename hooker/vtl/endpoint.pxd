@@ -77,6 +77,8 @@ cdef int vtl_channel_say(vtl_channel *c, const uint8_t *p, uint32_t n) noexcept 
 cdef void vtl_channel_report(vtl_channel *c) noexcept nogil     # one is due: report() is asked when a datagram has room
 cdef size_t vtl_channel_waiting(const vtl_channel *c) noexcept nogil    # bytes of blocks not sent, or lost
 cdef uint64_t vtl_channels_waiting(const vtl_channel *c) noexcept nogil # of all channels of its association
+# As many of them keep the network busy until acknowledgements bring more; 0: nothing is known.
+cdef uint64_t vtl_channels_enough(const vtl_channel *c) noexcept nogil
 # Of the blocks that are not acknowledged the one with the highest position, or nearly; False: there is none.
 cdef bint vtl_channel_newest(const vtl_channel *c, vtl_block *out) noexcept nogil
 cdef size_t vtl_channel_unacked(const vtl_channel *c) noexcept nogil    # bytes of blocks queued or in flight

@@ -586,6 +586,12 @@ cdef uint64_t vtl_channels_waiting(const vtl_channel *c) noexcept nogil:
     return C(c).assoc.waiting if C(c).assoc != NULL else 0
 
 
+cdef uint64_t vtl_channels_enough(const vtl_channel *c) noexcept nogil:
+    """Half a window: it is acknowledged in some four steps a round trip, by then the next ones have come."""
+    cdef const Assoc *a = C(c).assoc
+    return a.cc.w.cwnd // 2 if a != NULL and a.rec.has_rtt else 0
+
+
 cdef size_t vtl_channel_unacked(const vtl_channel *c) noexcept nogil:
     return C(c).unacked
 
