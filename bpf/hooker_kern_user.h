@@ -70,6 +70,8 @@ struct hk_option {
 #define HK_STEERED_ROUTE 1		/* the application chooses a route */
 #define HK_STEERED_SIGNED 2		/* TCP-MD5 (RFC 2385), TCP-AO (RFC 5925): the engine has no key */
 #define HK_STEERED_REPAIR 3		/* TCP_REPAIR: the connection moves to another socket, and this one goes in silence */
+#define HK_STEERED_STALLED 4		/* its segments wait at the device, and the engine does not come to read them */
+#define HK_STALLED_NS 1200000000ull	/* for so long */
 
 struct hk_flow {
 	/* written by the kernel programs */
@@ -206,6 +208,7 @@ struct hk_attention {
 	__u32 lost;			/* events that found no room; written by the programs */
 	__u32 blocked;			/* HK_BLOCKED_*, families whose lane is */
 	__u32 crowded;			/* connections to warm services begin on TCP: others wait for their turn */
+	__u64 looked;			/* when it last had the CPU: ns of CLOCK_MONOTONIC, each round of its loop */
 };
 
 /* ---- what hk_adopt answers ---- */
@@ -297,6 +300,7 @@ struct hk_event {
 	X(HK_C_EARLY, "service-warm") \
 	X(HK_C_SOCKET_UNMARKED, "socket-unmarked") \
 	X(HK_C_STEERED, "socket-steered") \
+	X(HK_C_STALLED, "engine-stood-still") \
 	X(HK_C_STRANGER, "stranger-at-device") \
 	X(HK_C_ZEROCOPY_REFUSED, "zerocopy-refused")
 

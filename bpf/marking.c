@@ -53,7 +53,8 @@ static __always_inline void hk_emit_steered(struct hk_sock *st, u32 why)
 {
 	struct hk_event *e;
 
-	hk_count(why == HK_STEERED_SIGNED ? HK_C_SIGNED : why == HK_STEERED_REPAIR ? HK_C_REPAIR : HK_C_STEERED);
+	hk_count(why == HK_STEERED_SIGNED ? HK_C_SIGNED : why == HK_STEERED_REPAIR ? HK_C_REPAIR :
+		 why == HK_STEERED_STALLED ? HK_C_STALLED : HK_C_STEERED);
 	e = hk_event_new(HK_EVENT_STEERED);
 	if (!e) {
 		hk_event_lost();
@@ -232,6 +233,32 @@ static __always_inline void hk_unmark(struct bpf_sock_ops *s, struct hk_config *
 	hk_count(HK_C_SOCKET_UNMARKED);
 }
 
+/*
+ * The engine does not run, though a segment has woken it: it was stopped, or starves. By the wire the connection goes on at
+ * once. Asked before each segment of a marked socket; not for the size of one, which may never come.
+ */
+static __always_inline int hk_is_stalled(struct hk_sock *st)
+{
+	u32 zero = 0;
+	struct hk_attention *a = hk_attention.lookup(&zero);
+	u64 looked = a ? *(volatile u64 *)&a->looked : 0, now;
+
+	if (!looked)				/* nobody says */
+		return 0;
+	now = bpf_ktime_get_ns();
+	if (st->sent_ns <= looked)
+		st->sent_ns = now;
+	return now - st->sent_ns > HK_STALLED_NS;
+}
+
+static __always_inline void hk_leave_stalled(struct bpf_sock_ops *s, struct hk_sock *st, struct hk_flow *f)
+{
+	if (f->steered || s->args[0] == BPF_WRITE_HDR_TCP_CURRENT_MSS || hk_is_pinned(st) || !hk_is_stalled(st))
+		return;
+	f->steered = HK_STEERED_STALLED;
+	hk_emit_steered(st, HK_STEERED_STALLED);
+}
+
 /* The record is another flow's, or nobody's: the engine has forgotten this one. */
 static __always_inline void hk_let_go(struct bpf_sock_ops *s, struct hk_config *c, struct hk_sock *st)
 {
@@ -286,6 +313,8 @@ static __always_inline int hk_segment_option(struct bpf_sock_ops *s, struct hk_c
 			hk_let_go(s, c, st);
 		return 0;
 	}
+	if (f->marked)
+		hk_leave_stalled(s, st, f);
 	want = f->steered || c->closing ? HK_WANT_NEVER : *(volatile u32 *)&f->want;
 	if (hk_is_pinned(st))
 		want = HK_WANT_MARK;

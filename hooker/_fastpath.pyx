@@ -315,6 +315,7 @@ cdef void round(worker *w, uint64_t most) noexcept nogil:
     lock_take(&w.lock)
     w.now = clock_ns()
     w.n.loops += 1
+    hk_store64(&w.ring.attention.looked, w.now)
     if 0 <= n < EVENTS and not has_hk0(events, n):       # else there may be more descriptors
         queue_empty(w)
     take_kernel_events(w)

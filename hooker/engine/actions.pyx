@@ -370,6 +370,8 @@ cdef void flow_steered(worker *w, flow *f, int why) noexcept nogil:
     f.bits &= ~<uint16_t>F_WANTED
     f.again_at = UINT64_MAX
     flow_local(&f.f, config_of(w, f), EV_STOP, w.now, &out)
+    if why == WHY_STOOD:
+        out.actions &= ~<uint32_t>DO_WIRE       # its TCP has said more since
     if out.actions & DO_REPORT:
         out.actions &= ~<uint32_t>DO_REPORT
         flow_report(w, f, why)
@@ -381,7 +383,7 @@ cdef void flow_steered(worker *w, flow *f, int why) noexcept nogil:
 cdef void flow_chosen(worker *w, flow *f) noexcept nogil:
     cdef uint32_t wants = hk_load32(&f.rec.steered) if f.rec != NULL else 0
     flow_steered(w, f, WHY_SIGNED if wants == HK_STEERED_SIGNED else WHY_REPAIR if wants == HK_STEERED_REPAIR
-                 else WHY_STEERED)
+                 else WHY_STOOD if wants == HK_STEERED_STALLED else WHY_STEERED)
 
 
 cdef void flow_doubt(worker *w, flow *f) noexcept nogil:
@@ -622,8 +624,17 @@ cdef inline bint is_outdated(const flow *f, const Segment *s) noexcept nogil:
     return f.unmark and s.length == 0 and s.flags == FLAG_ACK
 
 
+cdef inline bint is_stale(const flow *f, const Segment *s) noexcept nogil:
+    """It has waited in hk0 while we stood still, and its TCP has gone on by the wire: there it is old (PAWS), or comes twice.
+    But a TCP says only once that it is reset."""
+    return (f.bits & F_STEERED and f.rec != NULL and not s.flags & FLAG_RST
+            and hk_load32(&f.rec.steered) == HK_STEERED_STALLED)
+
+
 cdef void pass_on(worker *w, flow *f, uint32_t todo, cause *c) noexcept nogil:
-    if todo & DO_BRIDGE and not is_outdated(f, c.s):
+    if todo & DO_BRIDGE and is_stale(f, c.s):
+        w.n.segments_stale += 1
+    elif todo & DO_BRIDGE and not is_outdated(f, c.s):
         w.n.segments_bridged += 1
         wire_segment(w, f, c.s)
     if todo & DO_SEND_DATA:

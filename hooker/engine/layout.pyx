@@ -58,7 +58,7 @@ def layout():
             "magic": <size_t>&r.magic,
         },
         "hk_attention": {"": sizeof(hk_attention), "state": <size_t>&a.state, "lost": <size_t>&a.lost,
-                         "blocked": <size_t>&a.blocked, "crowded": <size_t>&a.crowded},
+                         "blocked": <size_t>&a.blocked, "crowded": <size_t>&a.crowded, "looked": <size_t>&a.looked},
         "hk_warm": {"": sizeof(hk_warm), "since": <size_t>&v.since, "instance": <size_t>&v.instance, "cooled": <size_t>&v.cooled},
         "hk_peer": {"": sizeof(hk_peer), "ip": <size_t>&p.ip, "port": <size_t>&p.port, "zero": <size_t>&p.zero},
     }

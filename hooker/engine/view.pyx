@@ -37,6 +37,7 @@ _ENGINES = {                    # beside the protocol's, by `why` of worker.pxd
     WHY_FUNCTION: "function-not-chosen-here",
     WHY_ADDRESS: "peer-at-another-address", WHY_ENDED: "ended-before-engaged",
     WHY_PROTOTYPE: "prototype-failed", WHY_NAME: "another-prototype",
+    WHY_STOOD: "engine-stood-still",
 }
 _KNOWN = {                      # the protocol's that have had a name before
     Reason.NONE: "", Reason.REJECTED: "rejected-by-peer", Reason.ENGINE_STOPS: "engine-stopped",

@@ -52,6 +52,7 @@ cdef enum why:                 # why a flow is on TCP or has ended: flow_reason,
     WHY_ENDED                  # closed or reset, by either end, before both engines had agreed
     WHY_PROTOTYPE              # a user's class that carried it, or would have, has failed
     WHY_NAME                   # the peer's engine has another class of a user's
+    WHY_STOOD                  # this engine stood still for seconds, and its kernel program has given the socket back
     WHYS
 
 cdef enum notice_kind:
@@ -305,6 +306,7 @@ cdef struct cut:               # a service whose segments do not come (cut.pyx)
 cdef struct worker_counters:
     uint64_t loops, segments, segment_bytes, segments_refused, segments_unknown, segments_bridged, data_not_taken
     uint64_t segments_older     # of a connection with the same ports before
+    uint64_t segments_stale     # which had waited for us, while later ones went by the wire
     uint64_t early, early_kept, early_on_wire, services_cooled     # flows, stretches of DATA, flows, times
     uint64_t segments_repeated  # copies of what was under way when a flow left
     uint64_t blocks, block_bytes, injected, injected_bytes, acks, probes, resets, refused, holes_told, unknown_messages, unproven

@@ -22,6 +22,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         HK_EVENT_STEERED
         HK_STEERED_REPAIR
         HK_STEERED_SIGNED
+        HK_STEERED_STALLED
         HK_WANT_TCP
         HK_WANT_MARK
         HK_WANT_NEVER
@@ -108,6 +109,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         uint32_t lost
         uint32_t blocked
         uint32_t crowded
+        uint64_t looked
 
     struct hk_event:
         uint32_t type

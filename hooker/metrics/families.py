@@ -104,6 +104,7 @@ WORKER = {
     "segments_refused": _counter("segments_refused", "Segments of hk0 that were not taken"),
     "segments_unknown": _counter("segments_unknown", "Segments of hk0 that belong to no flow"),
     "segments_bridged": _counter("segments_bridged", "Segments sent on to the wire before both ends agreed"),
+    "segments_stale": _counter("segments_stale", "Segments that had waited for an engine that stood still"),
     "segments_older": _counter("segments_older", "Segments of an earlier connection with the same ports"),
     "segments_repeated": _counter("segments_repeated", "Segments sent to the wire again as a flow left"),
     "data_not_taken": _counter("data_not_taken", "Stretches of data that the transport did not take"),

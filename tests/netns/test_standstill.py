@@ -1,6 +1,7 @@
 """An engine that stands still under bulk transfers, and goes on: the wire is shown what TCP said, in order.
 
 Its peer's engine has left meanwhile. What the stopped one's TCP has sent waits in hk0, and is old there.
+Where it stands for longer, connections do not wait for it: its kernel program gives the sockets back.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import pytest
 from support import address, any_address, eventually, peer, result, same
 from ways import Paths, engaged, open_way
 
+from hooker.control import keyfile
 from hooker.lab import INTERFACE, Host, Lab
 
 pytestmark = pytest.mark.timeout(120)
@@ -180,3 +182,76 @@ def test_who_leaves_shows_the_far_tcp_the_end_of_what_the_transport_had() -> Non
         beyond = [one.seq - oldest.seq - oldest.length for one in more if one.tsval == oldest.tsval]
         # the engine's, not the next of TCP's; behind most of the ten segments that a TCP begins with
         assert max(beyond, default=0) > 5000, (oldest, more)
+
+
+@pytest.mark.parametrize(("whose", "family"), [("client", "v4"), ("server", "v6")])
+def test_connections_do_not_wait_for_an_engine_that_stands_still(whose: str, family: str) -> None:
+    """They end while it does: a transfer both ways, and one that asks and waits."""
+    with Lab() as lab, open_way(lab, "segments") as pair:
+        go = lab.tmp / "go"
+        bulk = ("send:100", "recv:100", f"wait-file:{go}", f"duplex-blocking:{SIZE}", "close")
+        asks = ("send:100", "recv:100", f"wait-file:{go}", "sleep:0.5", "send:1000", "recv:1000", "close")
+        answers = ("recv:100", "send:100", "recv:1000", "send:1000", "close")
+        ends = [
+            peer(pair.b, "serve", any_address(family), PORT, *bulk),
+            peer(pair.a, "connect", address(pair.b, family), PORT, *bulk),
+            peer(pair.b, "serve", any_address(family), PORT + 1, *answers),
+            peer(pair.a, "connect", address(pair.b, family), PORT + 1, *asks),
+        ]
+        eventually(lambda: engaged(pair) >= 2, 15)
+        engine = getattr(pair, whose)
+        go.touch()
+        time.sleep(0.2)
+        engine.proc.send_signal(signal.SIGSTOP)
+        try:
+            done = [result(one) for one in ends]
+        finally:
+            engine.proc.send_signal(signal.SIGCONT)
+        assert [one["error"] for one in done] == [None] * len(ends)
+        for server, client in zip(done[::2], done[1::2], strict=True):
+            same(server, client)
+            same(client, server)
+        eventually(lambda: engine.status()["reasons"].get("engine-stood-still") == 2, 5)
+
+
+def test_an_engine_that_sleeps_does_not_stand_still() -> None:
+    """A connection that is quiet for longer than a stopped engine is borne with goes on by the transport."""
+    quiet = [step for _ in range(3) for step in ("send:100", "recv:100", "sleep:1.6")]
+    with Lab() as lab, open_way(lab, "segments") as pair:
+        echo = ("recv:100", "send:100") * 3
+        server = peer(pair.b, "serve", any_address("v4"), PORT, *echo, "close")
+        client = peer(pair.a, "connect", address(pair.b, "v4"), PORT, *quiet, "close")
+        assert result(client)["error"] is None
+        assert result(server)["error"] is None
+        for engine in (pair.client, pair.server):
+            assert engine
+            status = engine.status()
+            assert status["counters"]["engaged"] >= 1
+            assert "engine-stood-still" not in status["reasons"]
+
+
+def test_who_has_a_key_waits_for_it() -> None:
+    """A pinned flow goes nowhere else: nothing that can be read is on the wire."""
+    with contextlib.ExitStack() as stack:
+        lab = stack.enter_context(Lab())
+        key = lab.tmp / "key"
+        key.touch(0o600)
+        key.write_text(keyfile.make())
+        pair = stack.enter_context(open_way(lab, "segments", "--key-file", str(key)))
+        assert pair.client
+        go = lab.tmp / "go"
+        script = ("send:100", "recv:100", f"wait-file:{go}", f"duplex-blocking:{SIZE // 10}", "close")
+        server = peer(pair.b, "serve", "0.0.0.0", PORT, *script)
+        client = peer(pair.a, "connect", pair.b.v4, PORT, *script)
+        eventually(lambda: engaged(pair) >= 1, 15)
+        with Tap.on(pair.a) as tap:
+            go.touch()
+            time.sleep(0.05)
+            pair.client.proc.send_signal(signal.SIGSTOP)
+            time.sleep(3)
+            pair.client.proc.send_signal(signal.SIGCONT)
+            done = result(client), result(server)
+        assert [one["error"] for one in done] == [None, None]
+        same(*done)
+        assert not any(one.length for one in tap.segments)
+        assert "engine-stood-still" not in pair.client.status()["reasons"]
