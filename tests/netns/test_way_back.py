@@ -52,7 +52,7 @@ SEED = int(os.environ.get("HOOKER_KILL_SEED", "1"))
 MOMENTS = int(os.environ.get("HOOKER_KILL_MOMENTS", "30"))
 BACK = 10  # s until connections are hooked that begin after an engine is back
 SILENCE = 1.5  # s that an application may wait longer than on TCP
-CROWDED = 15.0  # the same where 250 connections go back to TCP at once, on a link that they fill
+CROWDED = 8.0  # the same where 250 connections go back to TCP at once, on a link that they fill
 LINK = Link(rate=300e6, delay=0.01, queue=2_000_000)
 GIGABYTE = 1_000_000_000  # bytes; over a wire as fast as the machine
 KILLED_WITHIN = 1.5  # s after all have begun, and some are engaged
