@@ -1,7 +1,5 @@
 # Of thousands of structures none is in a near cache when its turn comes, unless it is fetched ahead.
 
-from libc.stdint cimport uint8_t
-
 cdef enum:
     LINE = 64                  # bytes
 
@@ -11,4 +9,4 @@ cdef extern from *:
 cdef inline void fetch_ahead(const void *p) noexcept nogil:
     """Two lines; p may be anything."""
     prefetch(p)
-    prefetch(<const uint8_t *>p + LINE)
+    prefetch(<const void *>(<size_t>p + LINE))
