@@ -12,7 +12,7 @@ from support import PLAIN, Pair, counts
 
 from hooker.lab import Lab, Link
 
-pytestmark = [pytest.mark.timeout(90), pytest.mark.alone]
+pytestmark = pytest.mark.timeout(90)
 PORT, FLOWS, SIZE = 8411, 100, 1 << 20
 LINK = Link(rate=200e6, delay=0.01, queue=1_000_000)  # bytes, 40 ms
 SERVER = """
