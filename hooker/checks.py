@@ -15,6 +15,7 @@ from typing import Any
 
 from hooker.errors import ConfigurationError
 
+PATH_MAX = 4096  # bytes, with the end (limits.h)
 LONGEST = 60  # characters of a wrong value that a message shows
 _DIGITS = 40  # of a whole number that is worth reading: what has more is beyond every range
 _INTEGER = re.compile(r"([+-]?)0*([0-9]+)")
@@ -87,10 +88,12 @@ def path(name: str, value: Any) -> None:
     if not named:
         raise ConfigurationError(f"the path of {name} is empty", remedy="name one, or leave it out")
     try:
-        clean = b"\0" not in os.fsencode(named)
+        raw = os.fsencode(named)
     except UnicodeEncodeError:  # a surrogate that stands for no byte
-        clean = False
-    if not clean:
+        raw = b"\0"
+    if len(raw) >= PATH_MAX:
+        raise ConfigurationError(f"{name} {shown(named)} is too long", remedy="name a shorter path")
+    if b"\0" in raw:
         raise ConfigurationError(
             f"{name} {shown(value)} has characters that no path has", remedy="name a file or directory"
         )

@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import time
+import warnings
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -414,6 +415,9 @@ class Hooker:
             raise
         _running.discard(self)
         stack.close()
+        if self._threads is not None and self._threads.left_behind:  # at last: a warning may be an error
+            text = f"on_event has not returned for {STOP_TIMEOUT:g} s; its thread is left behind"
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
 
     def _forget(self) -> None:
         """In a forked child: its copies of descriptors must not keep alive what ends with its parent."""

@@ -210,9 +210,9 @@ def _engine_main(options: Options, life: int, writer: int, linger: float, mask: 
     for number in _ENDING - {signal.SIGTERM}:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, {*mask} - _WATCHED)
-    _detach_streams(keep={life, writer})
     report = _Report(writer)
     try:
+        _detach_streams(keep={life, writer})
         with Janitor() as helper:
             _serve(options, life, report, linger, stopped, helper)
     except HookerError as error:

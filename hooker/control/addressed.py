@@ -74,7 +74,9 @@ def parse_ports(text: str) -> frozenset[int]:
         low = _check_port(match[1])
         high = low if match[2] is None else _check_port(match[2])
         if high < low:
-            raise ConfigurationError(f"port range {item!r} runs backwards", remedy=f"write {high}-{low}")
+            raise ConfigurationError(
+                f"port range {checks.shown(item)} runs backwards", remedy=f"write {high}-{low}"
+            )
         ports.update(range(low, high + 1))
     return frozenset(ports)
 

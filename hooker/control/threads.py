@@ -20,7 +20,6 @@ import select
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -253,12 +252,11 @@ class EngineThreads:
         self._ending.say()
         if all([_join(self.route), _join(self.events)]):
             self._ending.close()
-        elif self.here() is not self.events and self.events.is_alive():
-            warnings.warn(
-                f"on_event has not returned for {STOP_TIMEOUT:g} s; its thread is left behind",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+
+    @property
+    def left_behind(self) -> bool:
+        """Of one that has been stopped, whether ``on_event`` has not come back from its last call."""
+        return self._stopped and self.events.is_alive() and self.here() is not self.events
 
     def here(self) -> threading.Thread | None:
         """The one that is calling, if it is one of them."""

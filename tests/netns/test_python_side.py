@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -153,8 +154,11 @@ def test_an_on_event_that_does_not_return_does_not_keep_close(
     with engines(lab, b={"on_event": on_event}) as (_, b):
         try:
             assert transfer(lab) == "300000"
-            with pytest.warns(RuntimeWarning, match="on_event has not returned"):
-                b.close()
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                with pytest.raises(RuntimeWarning, match="on_event has not returned"):
+                    b.close()
+            assert rules(lab.b) == 0, "it is said when all else has gone"
         finally:
             leave.set()
     until(lambda: not [t for t in threading.enumerate() if t.name == "hooker-events"], "a thread is left")
