@@ -31,6 +31,7 @@ SIZE = 40_000_000  # bytes, each way of each flow
 STILL = 2.0  # s
 OLD = 1000  # ms: most of the time that it stood
 ACK = 16
+SO_TIMESTAMPNS = 35
 ANY = 3  # ETH_P_ALL
 ONLY_TCP = [  # of IPv4 and IPv6, without other headers
     (0x28, 0, 0, 12),  # ldh [12]
@@ -72,6 +73,7 @@ class Tap:
             lines = ctypes.create_string_buffer(program)
             filters = struct.pack("HL", len(ONLY_TCP), ctypes.addressof(lines))
             wire.setsockopt(socket.SOL_SOCKET, 26, filters)  # SO_ATTACH_FILTER
+            wire.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
             wire.bind((INTERFACE, ANY))
             wire.settimeout(0.1)
             reader = threading.Thread(target=tap._read, args=(wire, over))
@@ -84,13 +86,16 @@ class Tap:
                 reader.join()
 
     def _read(self, wire: socket.socket, over: threading.Event) -> None:
+        """By the kernel's clock: a reader that is late would take what has left before for late."""
+        behind = time.time() - time.monotonic()
         while not over.is_set():
             with contextlib.suppress(TimeoutError):
-                frame, where = wire.recvfrom(200)
+                frame, said, _, where = wire.recvmsg(200, 64)
                 if where[2] == socket.PACKET_OUTGOING:
-                    self._note(frame)
+                    seconds, nanoseconds = struct.unpack("qq", said[0][2])
+                    self._note(seconds + nanoseconds / 1e9 - behind, frame)
 
-    def _note(self, frame: bytes) -> None:
+    def _note(self, at: float, frame: bytes) -> None:
         six = frame[12:14] == b"\x86\xdd"
         start = 14 + (40 if six else 20)
         size = struct.unpack_from("!H", frame, 18 if six else 16)[0] - (0 if six else 20)
@@ -98,10 +103,10 @@ class Tap:
         seq = struct.unpack_from("!I", frame, start + 4)[0]
         header = (frame[start + 12] >> 4) * 4
         options = frame[start + 20 : start + header]
-        at = options.find(b"\x08\x0a")
-        tsval = struct.unpack_from("!I", options, at + 2)[0] if at >= 0 else 0
+        clock = options.find(b"\x08\x0a")
+        tsval = struct.unpack_from("!I", options, clock + 2)[0] if clock >= 0 else 0
         flags = frame[start + 13]
-        self.segments.append(Segment(time.monotonic(), ports, seq, size - header, flags, tsval))
+        self.segments.append(Segment(at, ports, seq, size - header, flags, tsval))
 
     def waited(self, until: float) -> Iterator[Segment]:
         """Those that were made before *until*, and left after it."""
@@ -189,7 +194,7 @@ def test_connections_do_not_wait_for_an_engine_that_stands_still(whose: str, fam
     """They end while it does: a transfer both ways, and one that asks and waits."""
     with Lab() as lab, open_way(lab, "segments") as pair:
         go = lab.tmp / "go"
-        bulk = ("send:100", "recv:100", f"wait-file:{go}", f"duplex-blocking:{SIZE}", "close")
+        bulk = ("send:100", "recv:100", f"wait-file:{go}", f"duplex-blocking:{4 * SIZE}", "close")
         asks = ("send:100", "recv:100", f"wait-file:{go}", "sleep:0.5", "send:1000", "recv:1000", "close")
         answers = ("recv:100", "send:100", "recv:1000", "send:1000", "close")
         ends = [
@@ -201,7 +206,7 @@ def test_connections_do_not_wait_for_an_engine_that_stands_still(whose: str, fam
         eventually(lambda: engaged(pair) >= 2, 15)
         engine = getattr(pair, whose)
         go.touch()
-        time.sleep(0.2)
+        time.sleep(0.05)
         engine.proc.send_signal(signal.SIGSTOP)
         try:
             done = [result(one) for one in ends]
@@ -240,7 +245,7 @@ def test_who_has_a_key_waits_for_it() -> None:
         pair = stack.enter_context(open_way(lab, "segments", "--key-file", str(key)))
         assert pair.client
         go = lab.tmp / "go"
-        script = ("send:100", "recv:100", f"wait-file:{go}", f"duplex-blocking:{SIZE // 10}", "close")
+        script = ("send:100", "recv:100", f"wait-file:{go}", f"duplex-blocking:{4 * SIZE}", "close")
         server = peer(pair.b, "serve", "0.0.0.0", PORT, *script)
         client = peer(pair.a, "connect", pair.b.v4, PORT, *script)
         eventually(lambda: engaged(pair) >= 1, 15)
@@ -249,7 +254,9 @@ def test_who_has_a_key_waits_for_it() -> None:
             time.sleep(0.05)
             pair.client.proc.send_signal(signal.SIGSTOP)
             time.sleep(3)
+            waited = client.poll() is None
             pair.client.proc.send_signal(signal.SIGCONT)
+            assert waited, "it had ended before the engine was stopped"
             done = result(client), result(server)
         assert [one["error"] for one in done] == [None, None]
         same(*done)
