@@ -26,7 +26,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Literal
 
 from hooker import start
@@ -34,6 +34,7 @@ from hooker.control import cgroup, netns
 from hooker.control import janitor as undo
 from hooker.control.janitor import Janitor, Undo
 from hooker.lab.engine import EngineProcess
+from hooker.lab.interrupts import Interrupts
 from hooker.lab.link import Link, LinkEmulator
 from hooker.lab.meter import WireMeter
 from hooker.transports import DEFAULT_PORT
@@ -164,11 +165,11 @@ class Lab:
         self.cgroup = cgroup_root() / f"{CGROUP_PREFIX}{self.tag}"
         self.tmp = Path(tempfile.gettempdir()) / f"{CGROUP_PREFIX}{self.tag}"  # for logs and data; goes too
         self.processes: list[subprocess.Popen[Any]] = []
-        self._signals: dict[int, Any] = {}
+        self._interrupts = Interrupts()
         self._undo: list[Undo] = []
 
     def __enter__(self) -> Lab:
-        self._catch_signals()
+        self._interrupts.install()
         try:
             self._build()
         except BaseException:
@@ -208,7 +209,7 @@ class Lab:
         for action in self._undo:
             action.done()
         self._undo.clear()
-        self._restore_signals()
+        self._interrupts.restore()
 
     def _build(self) -> None:
         from pyroute2 import netns as names
@@ -270,16 +271,6 @@ class Lab:
         for host, other in ((self.a, self.b), (self.b, self.a)):
             lladdr = addresses[other.letter]
             netns.call(host.netns, lambda other=other, lladdr=lladdr: _add_neighbours(other, lladdr))  # type: ignore[misc]
-
-    def _catch_signals(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-        self._signals[signal.SIGTERM] = signal.signal(signal.SIGTERM, _exit_on_signal)
-
-    def _restore_signals(self) -> None:
-        for number, handler in self._signals.items():
-            signal.signal(number, handler)
-        self._signals.clear()
 
 
 def cgroup_root() -> Path:
@@ -396,10 +387,6 @@ def _add_neighbours(other: Host, lladdr: str) -> None:
         index = ipr.link_lookup(ifname=INTERFACE)[0]
         for address in (other.v4, other.v6):
             ipr.neigh("replace", dst=address, lladdr=lladdr, ifindex=index, state=0x80)  # NUD_PERMANENT
-
-
-def _exit_on_signal(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
 
 
 @contextlib.contextmanager
