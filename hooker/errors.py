@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import errno as _errno
 import os
+import resource
 from typing import ClassVar, Literal
+
+FILES = 256  # open files are enough for an engine and its first carriers
 
 Fault = Literal["configuration", "local", "carrier", "kernel"]
 
@@ -51,7 +54,7 @@ class KernelError(HookerError, RuntimeError):
     fault = "kernel"
 
     def __init__(self, message: str, *, remedy: str = "", errno: int = 0) -> None:
-        super().__init__(message, remedy=remedy)
+        super().__init__(message, remedy=remedy or remedy_for(errno))
         self.errno = errno
 
     @classmethod
@@ -61,6 +64,14 @@ class KernelError(HookerError, RuntimeError):
         name = _errno.errorcode.get(number, str(number))
         reason = os.strerror(number) if number else str(error)
         return cls(f"cannot {action}: {reason} [{name}]", remedy=remedy, errno=number)
+
+
+def remedy_for(number: int) -> str:
+    """What to do about an errno, where that is the same whatever was tried; empty otherwise."""
+    if number == _errno.EMFILE:
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return f"the limit is {limit} open files: ulimit -n {max(FILES, limit * 4)}"
+    return ""
 
 
 def describe_os_error(error: OSError) -> str:

@@ -6,7 +6,6 @@ import errno
 import fcntl
 import json
 import os
-import resource
 import signal
 import stat
 import sys
@@ -24,7 +23,7 @@ from hooker.control.interfaces import names
 from hooker.control.policy import Policy
 from hooker.control.rules import EXAMPLE as RULE_EXAMPLE
 from hooker.control.rules import MOST_RULES
-from hooker.errors import ConfigurationError, HookerError, describe_os_error, require_root
+from hooker.errors import ConfigurationError, HookerError, describe_os_error, remedy_for, require_root
 from hooker.transports import DEFAULT_PORT
 
 EXIT_FAILURE = 1
@@ -446,8 +445,8 @@ def _main(arguments: list[str] | None) -> int:
         why = describe_os_error(error)
         if error.errno == errno.EBADF and not _is_writable(sys.stdout.fileno()):
             why = "standard output is closed"
-        if error.errno == errno.EMFILE:
-            why += f" (the limit is {resource.getrlimit(resource.RLIMIT_NOFILE)[0]}: ulimit -n 256)"
+        if remedy := remedy_for(error.errno or 0):
+            why += f" ({remedy})"
         return _lose_output(_fail(why, EXIT_FAILURE))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import resource
 
 import pytest
 
@@ -37,6 +38,13 @@ def test_a_kernel_error_keeps_the_errno_and_names_it() -> None:
     error = errors.KernelError.from_os_error("attach sock_ops", OSError(errno.EPERM, "x"), remedy="be root")
     assert error.errno == errno.EPERM
     assert str(error) == "cannot attach sock_ops: Operation not permitted [EPERM] (be root)"
+
+
+def test_too_many_open_files_have_the_same_remedy_whatever_was_tried() -> None:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    assert f"limit is {limit} open files" in errors.KernelError("no map", errno=errno.EMFILE).remedy
+    assert errors.KernelError("no map", errno=errno.EMFILE, remedy="wait").remedy == "wait"
+    assert errors.KernelError("no map", errno=errno.EPERM).remedy == ""
 
 
 def test_root_is_required_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
