@@ -183,7 +183,7 @@ struct hk_config {
 	__u8 hold;			/* new flows begin with HK_HOLD_ALL */
 	__u8 pinned;			/* new flows do not outlive the engine, unless it has let go of them */
 	__u32 device;			/* our interface */
-	__u32 pad_config;
+	__u32 hold_ms;			/* an engine that runs has let go of a held flow by then */
 	struct hk_rule rules[HK_RULES];
 };
 

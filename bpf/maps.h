@@ -29,7 +29,7 @@ struct hk_sock {			/* per hooked socket, gone with it */
 	u8 pad;
 	char congestion[HK_CC_NAME];	/* what it had before we set reno, else empty */
 	u64 aside_ns;			/* when that was */
-	u64 sent_ns;			/* its first segment by our device since the engine last looked */
+	u64 sent_ns;			/* its first segment by our device since the engine last looked; or held, its beginning */
 	u64 order;			/* a barrier between `adopted` and `zerocopy` */
 	u32 pmtu;			/* bytes: the path's, as the kernel knew it before our mark */
 	u32 pad_pmtu;

@@ -158,6 +158,7 @@ static __always_inline void hk_keep_back(struct bpf_sock_ops *s, struct hk_confi
 {
 	f->hold = HK_HOLD_ALL;
 	st->held = 1;
+	st->sent_ns = bpf_ktime_get_ns();
 	hk_count(HK_C_HELD);
 	if (!c->pinned)
 		return;
@@ -233,17 +234,24 @@ static __always_inline void hk_unmark(struct bpf_sock_ops *s, struct hk_config *
 	hk_count(HK_C_SOCKET_UNMARKED);
 }
 
+/* 0: nobody says */
+static __always_inline u64 hk_looked(void)
+{
+	u32 zero = 0;
+	struct hk_attention *a = hk_attention.lookup(&zero);
+
+	return a ? *(volatile u64 *)&a->looked : 0;
+}
+
 /*
  * The engine does not run, though a segment has woken it: it was stopped, or starves. By the wire the connection goes on at
  * once. Asked before each segment of a marked socket; not for the size of one, which may never come.
  */
 static __always_inline int hk_is_stalled(struct hk_sock *st)
 {
-	u32 zero = 0;
-	struct hk_attention *a = hk_attention.lookup(&zero);
-	u64 looked = a ? *(volatile u64 *)&a->looked : 0, now;
+	u64 looked = hk_looked(), now;
 
-	if (!looked)				/* nobody says */
+	if (!looked)
 		return 0;
 	now = bpf_ktime_get_ns();
 	if (st->sent_ns <= looked)

@@ -50,6 +50,7 @@ REDIRECT_CHOICES = ("auto", "always", "never")
 INTERCEPT_CHOICES = ("segments", "messages")
 TRAIL_CHOICES = ("auto", "always", "never")
 LOOPBACK_TIMEOUT = 2.0  # s for a connection of this host to itself
+SLOW_HOLD = 2.0  # s: where two round trips take longer than the hold time (engine/hold.pyx)
 PATIENCE = 924.6  # s of silence of the peer's engine that pinned flows bear: TCP's, with tcp_retries2 15
 RECENT = 1024  # ended flows that snapshot() still shows
 
@@ -249,7 +250,7 @@ class Hooker:
             port=self._worker.port,
             offers=_offers(self._ways),
             ipv6=self._ipv6,
-            hold=self.hold,
+            hold=max(self.hold_time, SLOW_HOLD) if self.hold else 0.0,
             pinned=self._pinned,
             device=self._lane.device.index,
         )

@@ -7,6 +7,7 @@ the programs and frees the maps.
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
 import os
 import secrets
@@ -108,15 +109,16 @@ class KernelPrograms:
         port: int,
         offers: Sequence[Sequence[Transport]],
         ipv6: bool = True,
-        hold: bool = False,
+        hold: float = 0.0,
         pinned: bool = False,
         device: int = 0,
     ) -> None:
         """Set what is a candidate, and what the option says. Before attach().
 
         ``offers``: for what no rule is for, and for each rule of the policy, the transports that are offered,
-        in this order, and taken from those that a peer offers. ``hold`` and
-        ``pinned`` are what new flows begin with (hk_config), ``device`` is the lane's interface.
+        in this order, and taken from those that a peer offers. ``hold`` (s) is how long an engine that runs
+        may hold new flows, 0 that it holds none; ``pinned``: they do not outlive it (hk_config); ``device``
+        is the lane's interface.
         """
         c = self._bpf.value_type("hk_conf")()
         c.netns_cookie = netns_cookie()
@@ -130,7 +132,8 @@ class KernelPrograms:
         c.any_port = _bits(not one.ports for one in sets)
         c.any_prefix = _bits(not one.prefixes for one in sets)
         c.no_ipv6 = not ipv6
-        c.hold, c.pinned, c.device = hold, pinned, device
+        c.hold, c.pinned, c.device = bool(hold), pinned, device
+        c.hold_ms = math.ceil(1000 * hold)
         self._bpf.write("hk_conf", 0, c)
         ports = self._bpf.map("hk_ports")
         for number in {number for one in sets for number in one.ports}:

@@ -17,11 +17,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from support import address, any_address, eventually, peer, result, same
+from support import Pair, address, any_address, counts, eventually, peer, result, same
 from ways import Paths, engaged, open_way
 
 from hooker.control import keyfile
 from hooker.lab import INTERFACE, Host, Lab
+from hooker.lab.engine import EngineProcess
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -217,6 +218,56 @@ def test_connections_do_not_wait_for_an_engine_that_stands_still(whose: str, fam
             same(server, client)
             same(client, server)
         eventually(lambda: engine.status()["reasons"].get("engine-stood-still") == 2, 5)
+
+
+@pytest.mark.parametrize("family", ["v4", "v6"])
+@pytest.mark.parametrize("whose", ["client", "server"])
+def test_a_connection_that_is_held_does_not_wait_for_it(whose: str, family: str) -> None:
+    script = ("send:1000", "recv:1000", "close")
+    with Lab() as lab, open_way(lab, "segments", "--hold") as pair:
+        _conversation(pair, family, PORT, script)
+        engine = getattr(pair, whose)
+        engine.proc.send_signal(signal.SIGSTOP)
+        try:
+            for port in (PORT + 1, PORT + 2):
+                assert _conversation(pair, family, port, script) < 6
+        finally:
+            engine.proc.send_signal(signal.SIGCONT)
+        eventually(lambda: engine.status()["reasons"].get("engine-stood-still", 0) >= 1, 5)
+        assert engine.status()["flows"] == []
+
+
+def test_one_that_it_has_seen_begin_is_held_no_longer_than_by_an_engine_that_runs() -> None:
+    with Lab() as lab, open_way(lab, "segments", "--hold") as pair, Paths(lab) as paths:
+        assert pair.client
+        engine, script = pair.client, ("send:1000", "recv:1000", "close")
+        _conversation(pair, "v4", PORT, script)
+        paths.drop("vtl")  # so that it is not engaged before the engine stands
+        stop = threading.Thread(target=_stop_when_held, args=(engine,))
+        stop.start()
+        try:
+            assert 3 < _conversation(pair, "v4", PORT + 1, script) < 10
+            assert _conversation(pair, "v4", PORT + 2, script) < 3
+        finally:
+            stop.join()
+            engine.proc.send_signal(signal.SIGCONT)
+        eventually(lambda: engine.status()["reasons"].get("engine-stood-still", 0) == 2, 5)
+
+
+def _stop_when_held(engine: EngineProcess) -> None:
+    eventually(lambda: counts(engine.status())["kernel.held"] == 2, 5, every=0.01)
+    engine.proc.send_signal(signal.SIGSTOP)
+
+
+def _conversation(hosts: Pair, family: str, port: int, script: tuple[str, ...]) -> float:
+    """Seconds that it takes."""
+    server = peer(hosts.b, "serve", any_address(family), port, *script)
+    begin = time.monotonic()
+    client = peer(hosts.a, "connect", address(hosts.b, family), port, *script)
+    done = result(client), result(server)
+    assert [one["error"] for one in done] == [None, None]
+    same(*done)
+    return time.monotonic() - begin
 
 
 def test_an_engine_that_sleeps_does_not_stand_still() -> None:
