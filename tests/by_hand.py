@@ -220,14 +220,15 @@ class Engine(ByHand):
         assert self.endpoint.say(self.assoc, message)
         self.step()
 
-    def accepted(self, message: bytes) -> bool:
-        """Whether that OPEN, said as often as an engine would, is accepted in the end."""
+    def accepted(self, message: bytes, *beside: ByHand) -> bool:
+        """Whether that OPEN, said as often as an engine would, is accepted at last. Those beside live on."""
         deadline = time.monotonic() + QUIET
         while time.monotonic() < deadline and not self.heard("accept"):
             self.say(message)
             until = time.monotonic() + EARLY
             while time.monotonic() < until and not self.heard("accept"):
-                self.step()
+                for one in (self, *beside):
+                    one.step()
         return bool(self.heard("accept"))
 
 

@@ -158,7 +158,7 @@ def test_an_open_repeated_on_another_association_gets_nothing(wire: Wire, target
         seen = owner.signed(proof_of(made))
         for last in (66, 77):
             thief = Engine(wire, wire.address(last), CLIENT_UDP + 1)
-            assert not thief.accepted(seen)
+            assert not thief.accepted(seen, owner)
         assert unproven(target) >= before + 2
         assert wire.version == MESSAGES or owner.accepted(seen)
 

@@ -257,8 +257,13 @@ def test_tcps_own_patience_is_that_of_a_pinned_flow(pair: Pair) -> None:
 
 
 def test_a_blocked_transport_is_waited_for(pair: Pair) -> None:
-    programs = start(pair, "v4", ("send:1000", "sleep:1", f"send:{BULK}", "fin", "recv-all"), ("recv-all",))
+    go = pair.lab.tmp / "go"
+    go.unlink(missing_ok=True)
+    script = ("send:1000", f"wait-file:{go}", f"send:{10 * BULK}", "fin", "recv-all")
+    programs = start(pair, "v4", script, ("recv-all",))
     eventually(lambda: engaged(pair), every=0.02)
+    go.touch()
+    time.sleep(0.02)
     pair.lab.meter.drop(("vtl",), ("vtl",))
     time.sleep(8)
     assert all(program.poll() is None for program in programs)
