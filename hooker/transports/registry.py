@@ -361,7 +361,7 @@ _over_ours(
 )
 _over_ours(
     "dccp",
-    "vtl over dccp: the kernel's congestion control, CCID 2 or 3",
+    "vtl over dccp: the kernel's congestion control, CCID 2 (or 3, for steady streams)",
     numbers=(3, 7),
     space="the DCCP port",
     overhead=84,

@@ -33,7 +33,7 @@ def over(name: str, *arguments: str) -> tuple[int, str]:
     # what two engines would try at once, each with the other in its way, is remembered from here on
     verdicts("segments")
     _compile()
-    files = [str(TESTS / file) for file in (*FILES, *MORE_FILES.get(name, ()))]
+    files = [str(TESTS / file) for file in (*FILES, *MORE_FILES.get(name.partition(":")[0], ()))]
     command = [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "-m", "", "-v", "-x"]
     command += ["--transport", name, "--timeout", str(120), *(arguments or files)]
     own = {"HOOKER_TEST_SLOWNESS": str(SLOWNESS), "HOOKER_REQUIRE_BPF": "1"}
