@@ -336,7 +336,7 @@ cdef Connection *connect_to(Dccp *d, const vtl_addr *to) noexcept nogil:
     fd = make_socket(d, a.ss_family)
     if fd < 0:
         return NULL
-    if connect(fd, <sockaddr *>&a, n) < 0 and errno != EINPROGRESS:
+    if slot_for(d, now) == NULL or (connect(fd, <sockaddr *>&a, n) < 0 and errno != EINPROGRESS):
         close(fd)
         return NULL
     return begin(d, fd, to, False, now)

@@ -356,5 +356,6 @@ def test_strangers_leave_room_for_connections_of_our_own(crowd: Crowd) -> None:
     before = crowd.who.counters()["send_errors"]
     crowd.connect(own)  # each of the others has been heard just now
     assert crowd.who.counters()["send_errors"] == before + 1
+    assert not crowd.there.accepted()  # and nobody has been asked for one
     crowd.heard.clear()
     crowd.until(lambda: len(crowd.heard) == CONNECTIONS)
