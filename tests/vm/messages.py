@@ -71,6 +71,7 @@ def ktls_ends(world: World, options: list[str]) -> list[dict[str, Any]]:
 def killed(world: World) -> str:
     """kill -9 of one engine in the middle of a transfer; then of the other, and a new start."""
     for letter, host in (("a", world.lab.a), ("b", world.lab.b)):
+        eventually(lambda: is_hooked(world), SLOW)  # the peer may be remembered as TCP, of a check before
         port, progress = next(ports), world.lab.tmp / f"progress-{letter}"
         server = peer(world.lab.b, "serve", "0.0.0.0", port, "recv-all", "close")
         options = ("--progress", str(progress))
@@ -86,6 +87,14 @@ def killed(world: World) -> str:
         world.start_one(host)
     transfer(world, "send", MB)
     return "both applications have an error; device, rules and routes are gone; a new engine hooks again"
+
+
+def is_hooked(world: World) -> bool:
+    before, port = world.engines["a"].counters()["engaged"], next(ports)
+    server = peer(world.lab.b, "serve", "0.0.0.0", port, "recv-all", "close")
+    client = peer(world.lab.a, "connect", world.lab.b.v4, port, "send:1000", "close")
+    same(result(client, SLOW), result(server, SLOW))
+    return world.engines["a"].counters()["engaged"] > before
 
 
 def stopped(world: World) -> str:
