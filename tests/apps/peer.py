@@ -318,7 +318,7 @@ def serve(args: argparse.Namespace) -> None:
     listener.listen(args.backlog)
     if args.kind == "deferred-late":
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 10)
-    listener.settimeout(WAIT)
+    listener.settimeout(args.wait)
     time.sleep(args.accept_after)
     threads = []
     for n in range(args.connections):
@@ -339,6 +339,7 @@ def main() -> None:
     parser.add_argument("port", type=int)
     parser.add_argument("actions", nargs="*")
     parser.add_argument("--connections", type=int, default=1)
+    parser.add_argument("--wait", type=float, default=WAIT)  # s, for each connection
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--progress", type=Path)
     parser.add_argument(

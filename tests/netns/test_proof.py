@@ -48,7 +48,7 @@ VERSIONS = {"segments": SEGMENTS, "messages": MESSAGES}  # of the option, by kin
 def target(request: pytest.FixtureRequest) -> Iterator[Pair]:
     """Host b has an engine, and three services; one of them was there before the engine."""
     with Lab() as lab:
-        many = ("--connections", "1000")
+        many = ("--connections", "1000", "--wait", "1800")  # others may have to be alone between two tests
         peer(lab.b, "serve", "0.0.0.0", LATE_PORT, "recv-all", options=many)
         with Pair.open(lab, hosts="b", kind=request.param) as pair:
             peer(lab.b, "serve", "0.0.0.0", PORT, "recv-all", options=many)
