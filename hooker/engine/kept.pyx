@@ -3,15 +3,16 @@
 The local TCP believes its bytes to be on the wire and would wait for its timeout, which has doubled perhaps. One segment is
 enough: where it is the oldest, its acknowledgement brings the next; where older ones are missing, the far TCP's SACK tells the
 local one to send those at once (RFC 8985). So what is copied is the first segment after the last copy has been acknowledged:
-one of each window, or a small request itself. All flows share KEPT copies, and the flows of one source of peers may have twice as
-many as are left; who gets none waits for the timeout.
+one of each window, or a small request itself. An older one takes its place when TCP repeats that: it is lost once more, and a SACK
+for what was sent before the repeat does not tell TCP so; it would wait for its next timeout. All flows share KEPT copies, and the
+flows of one source of peers may have twice as many as are left; who gets none waits for the timeout.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy
 from hooker.engine.cells cimport CELL_BYTES, cell, cell_give, cell_take
 from hooker.engine.worker cimport *
-from hooker.tcp.segment cimport FLAG_FIN, FLAG_PSH
+from hooker.tcp.segment cimport FLAG_FIN, FLAG_PSH, FLAG_URG, Segment
 from hooker.transports.contract cimport TAKE_KEPT
 
 cdef enum:
@@ -31,16 +32,25 @@ cdef cell *cell_for(worker *w, peer *p) noexcept nogil:
 
 cdef void keep(worker *w, flow *f, uint32_t position, const uint8_t *data, uint32_t n, uint8_t flags) noexcept nogil:
     kept_acked(w, f)
-    if f.kept != NULL or f.p == NULL or f.p.a == NULL:
+    if f.p == NULL or f.p.a == NULL:
         return
-    f.kept = cell_for(w, f.p)
     if f.kept == NULL:
+        f.kept = cell_for(w, f.p)
+        if f.kept == NULL:
+            return
+    elif <int32_t>(position - f.kept.position) >= 0:
         return
     if n > CELL_BYTES:
         n = CELL_BYTES
         flags &= ~<uint8_t>(FLAG_FIN | FLAG_PSH)
     f.kept.position, f.kept.n, f.kept.flags = position, <uint16_t>n, flags
     memcpy(f.kept.data, data, n)
+
+
+cdef void keep_repeated(worker *w, flow *f, const Segment *s) noexcept nogil:
+    cdef uint32_t position = s.seq - f.t.local_isn
+    if not s.flags & FLAG_URG and <int32_t>(position + s.length - f.f.snd_una) >= 0:
+        keep(w, f, position, s.data, s.length, s.flags & (FLAG_FIN | FLAG_PSH))
 
 
 cdef void kept_acked(worker *w, flow *f) noexcept nogil:

@@ -9,6 +9,7 @@ from hooker.engine.actions cimport act, cause, flow_doubt, flow_lingered, flow_s
 from hooker.engine.hk0 cimport is_due
 from hooker.engine.index cimport flow_by_tuple
 from hooker.engine.kernel cimport take_kernel_events
+from hooker.engine.kept cimport keep_repeated
 from hooker.engine.lane cimport lane_doubt, lane_hear
 from hooker.engine.passed cimport adopt_later, hear_passed
 from hooker.engine.peers cimport peer_say, refuse
@@ -188,6 +189,8 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
             repeated(f, &h)
         if h.what & (HEARD_DATA | HEARD_NEW) == HEARD_DATA:
             lane_doubt(w, f)            # for want of an acknowledgement, which may have been dropped here
+            if not out.actions & DO_SEND_DATA:
+                keep_repeated(w, f, &s)
             if f.f.peer_edge == f.f.snd_una:
                 f.bits |= F_ASKED       # it repeats what the window has closed on: if the peer answers, it must hear of it
     memset(&c, 0, sizeof(c))
