@@ -2,6 +2,7 @@
 
 Each :class:`Work` begins with ``start``; ``check`` waits for its end, compares every byte and returns the
 longest silence that somebody has had to bear. :class:`Works` makes them by name, with the servers they need.
+On a slow machine they move less, so that they last as long.
 """
 
 from __future__ import annotations
@@ -20,15 +21,16 @@ from typing import Any
 
 from apps.servers import SSH_PORT, postgres_options, start_sshd
 from hands import WAIT, Hands, received
-from support import PEER, Pair, address, any_address, eventually, peer, result, results, same, url
+from support import PEER, SLOWNESS, Pair, address, any_address, eventually, peer, result, results, same, url
 
 from hooker.control import netns
 from hooker.lab.apps import sha256, start_nginx, start_redis, write_random
 
 POST = PEER.with_name("post_server.py")
 POST_PORT = 8090
-END = 60.0  # s: no work takes longer
+END = 60.0 * SLOWNESS  # s: no work takes longer
 MB = 1 << 20
+SIZE = 60 * MB // SLOWNESS  # of what one curl moves, bytes
 
 
 class Work:
@@ -83,7 +85,7 @@ class Watch:
 class Bulk(Work):
     """One long transfer, hashed at both ends."""
 
-    SIZE = 30_000_000  # bytes
+    SIZE = 30_000_000 // SLOWNESS  # bytes
     lasts = 0.7
 
     def __init__(self, port: int, up: bool) -> None:
@@ -266,7 +268,7 @@ class Shell(Work):
 class Copies(Work):
     """psql's COPY, rows in and the same rows out, at once. Needs a running server."""
 
-    ROWS = 150_000
+    ROWS = 150_000 // SLOWNESS
     lasts = 0.7
 
     def __init__(self, pair: Pair) -> None:
@@ -502,7 +504,7 @@ class Works:
         size: of what one curl moves, bytes.
     """
 
-    def __init__(self, pair: Pair, size: int = 60 * MB) -> None:
+    def __init__(self, pair: Pair, size: int = SIZE) -> None:
         self.pair, self.size = pair, size
         self._made: dict[str, Work] = {}
 
@@ -526,7 +528,7 @@ class Works:
             "bulk up": lambda: Bulk(7702, up=True),
             "curl down": lambda: Download(self.pair, self.web, self.size),
             "curl up": lambda: Upload(self.pair, self.web, self.size),
-            "200 curls": lambda: Curls(self.pair, self.web, 200, MB // 4),
+            "200 curls": lambda: Curls(self.pair, self.web, 200, MB // 4 // SLOWNESS),
             "redis": lambda: Redis(self.pair),
             "ssh": lambda: Shell(self.pair),
             "copy": lambda: Copies(self.pair),

@@ -78,7 +78,7 @@ class Moments:
 class Arena:
     """A lab with engines that may be killed and then are started again."""
 
-    def __init__(self, way: str, pair: Pair, hands: Hands, size: int = 60 * MB) -> None:
+    def __init__(self, way: str, pair: Pair, hands: Hands, size: int = works.SIZE) -> None:
         self.way, self.pair, self.hands = way, pair, hands
         self._ports = itertools.cycle(range(7720, 8000))
         self.works = works.Works(pair, size)
@@ -144,7 +144,7 @@ class Arena:
 
 
 @contextlib.contextmanager
-def arena_of(way: str, link: Link | None, postgres: bool = True, size: int = 60 * MB) -> Iterator[Arena]:
+def arena_of(way: str, link: Link | None, postgres: bool = True, size: int = works.SIZE) -> Iterator[Arena]:
     with contextlib.ExitStack() as stack:
         lab = stack.enter_context(Lab(link=link))
         pair = stack.enter_context(open_way(lab, way))
