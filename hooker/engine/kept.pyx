@@ -3,9 +3,9 @@
 The local TCP believes its bytes to be on the wire and would wait for its timeout, which has doubled perhaps. One segment is
 enough: where it is the oldest, its acknowledgement brings the next; where older ones are missing, the far TCP's SACK tells the
 local one to send those at once (RFC 8985). So what is copied is the first segment after the last copy has been acknowledged:
-one of each window, or a small request itself. An older one takes its place when TCP repeats that: it is lost once more, and a SACK
-for what was sent before the repeat does not tell TCP so; it would wait for its next timeout. All flows share KEPT copies, and the
-flows of one source of peers may have twice as many as are left; who gets none waits for the timeout.
+one of each window, or a small request itself. An older one takes its place when TCP repeats that: it is lost once more, and
+the SACK of what was sent before the repeat does not tell TCP so, which would wait for its next timeout. All flows share KEPT
+copies, and the flows of one source of peers may have twice as many as are left; who gets none waits for the timeout.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
