@@ -15,11 +15,11 @@ import sys
 import time
 from types import TracebackType
 
-from support import address, any_address
+from support import SLOWNESS, address, any_address
 
 from hooker.lab import Host, Lab
 
-WAIT = 10.0  # s: no call on a socket takes longer
+WAIT = 10.0 * SLOWNESS  # s: no call on a socket takes longer
 _families = {"v4": socket.AF_INET, "v6": socket.AF_INET6, "mapped": socket.AF_INET6}
 
 _MAKE = """
