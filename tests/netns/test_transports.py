@@ -48,12 +48,16 @@ def engaged(pair: Pair) -> list[int]:
 
 
 def test_a_transfer_is_engaged_and_arrives(pair: Pair, name: str) -> None:
-    before = engaged(pair)
-    server, client = transfer(pair, 7400, size=30 * MB)
+    before, go = engaged(pair), pair.lab.tmp / "go"
+    go.unlink(missing_ok=True)
+    server = peer(pair.b, "serve", "0.0.0.0", 7400, "recv:100", "send:100", "recv-all", "close")
+    script = ("send:100", "recv:100", f"wait-file:{go}", f"send:{30 * MB}", "close")
+    client = peer(pair.a, "connect", pair.b.v4, 7400, *script)
+    eventually(lambda: all(after > b for after, b in zip(engaged(pair), before, strict=True)))
+    go.touch()
     sent, received = result(client), result(server)
     same(sent, received)
-    assert received["received"] == 30 * MB
-    assert [after > b for after, b in zip(engaged(pair), before, strict=True)] == [True, True]
+    assert received["received"] == 30 * MB + 100
     for engine in pair.engines:
         status = engine.status()
         assert {row["transport"] for row in status["peers"]} == {name}
