@@ -254,10 +254,15 @@ def _held_when_it_stopped() -> float:
         stop = threading.Thread(target=_stop_when_held, args=(engine,))
         stop.start()
         try:
-            return _conversation(pair, "v4", PORT + 1, script)
+            took = _conversation(pair, "v4", PORT + 1, script)
+            if took > 1:
+                assert _conversation(pair, "v4", PORT + 2, script) < 3
         finally:
             stop.join()
             engine.proc.send_signal(signal.SIGCONT)
+        if took > 1:
+            eventually(lambda: engine.status()["reasons"].get("engine-stood-still", 0) == 2, 5)
+        return took
 
 
 def _stop_when_held(engine: EngineProcess) -> None:
