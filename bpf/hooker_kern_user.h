@@ -94,7 +94,8 @@ struct hk_flow {
 	__u32 want;			/* HK_WANT_*; the kernel writes HK_WANT_TCP when it opens the record */
 	__u32 hold;			/* HK_HOLD_*; the kernel writes the first, and does not look again after HK_HOLD_NONE */
 	__u32 burst;			/* segments that a socket begins with when it is marked before it has sent any; 0: as TCP does */
-	__u32 pad_engine[13];
+	__u32 own_control;		/* the transport repairs nothing, so the socket's own congestion control is the one that counts */
+	__u32 pad_engine[12];
 };
 
 #define HK_MODE_PASS 0			/* bytes go to the engine through TCP's own queue */

@@ -13,7 +13,7 @@ static __always_inline void hk_record_init(struct hk_flow *f, u64 id)
 	f->marked = f->marks = f->ts_recent = f->mss = f->app_closed = f->steered = 0;
 	f->want = HK_WANT_TCP;		/* the engine's from now on */
 	f->hold = HK_HOLD_NONE;
-	f->burst = 0;
+	f->burst = f->own_control = 0;
 #ifdef HK_REDIRECTS
 	hk_redirect_init(id);
 #endif
@@ -126,6 +126,11 @@ static __always_inline void hk_begin_wide(struct bpf_sock_ops *s, struct hk_flow
 		bpf_setsockopt(s, HK_SOL_TCP, HK_TCP_BPF_IW, &burst, sizeof(burst));
 }
 
+static __always_inline int hk_keeps_control(struct hk_flow *f)
+{
+	return *(volatile u32 *)&f->own_control;
+}
+
 static __always_inline void hk_mark(struct bpf_sock_ops *s, struct hk_config *c, struct hk_sock *st,
 				    struct hk_flow *f)
 {
@@ -142,7 +147,8 @@ static __always_inline void hk_mark(struct bpf_sock_ops *s, struct hk_config *c,
 	hk_note_path(sk, st);
 	if (hk_numbers_of(s, sk, &n) || hk_set_mark(s, c->mark))
 		return;				/* tried again with the next segment */
-	hk_congestion_reno(s, st);
+	if (!hk_keeps_control(f))
+		hk_congestion_reno(s, st);
 	hk_begin_wide(s, f);
 	hk_note_numbers(f, &n);
 	f->marked = 1;
@@ -334,7 +340,7 @@ static __always_inline int hk_segment_option(struct bpf_sock_ops *s, struct hk_c
 		hk_unmark(s, c, st, f);
 	else if (f->marked)
 		hk_note_clock(s, f);
-	if (want != HK_WANT_MARK && !f->marked && (want != HK_WANT_TCP || hk_congestion_overdue(st)))
+	if (f->marked ? hk_keeps_control(f) : want != HK_WANT_MARK && (want != HK_WANT_TCP || hk_congestion_overdue(st)))
 		hk_congestion_restore(s, st);
 	if (want == HK_WANT_NEVER && !f->marked) {
 		hk_cb_flags(s, BPF_SOCK_OPS_STATE_CB_FLAG);

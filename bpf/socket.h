@@ -78,7 +78,7 @@ static __always_inline int hk_is_repaired(void *tp)
 /* ---- congestion control ----
  * Engaged, the socket talks to the engine, where a model of a path only costs. bbr's pacing cannot be turned off once it
  * has begun, so a socket that may be engaged does not begin it. On TCP again it has its own back, at the price that it is
- * paced when it is engaged another time: a path that loses costs reno more.
+ * paced when it is engaged another time: a path that loses costs reno more. So it has where the transport repairs nothing.
  */
 static __always_inline int hk_congestion_is(const char *name, const char *what)	/* its first three letters */
 {

@@ -14,9 +14,8 @@ from hooker.tcp.segment cimport (
 )
 from hooker.tcp.twin cimport (
     ack_extra, delivery, heard, twin, twin_ack, twin_acked, twin_deliver, twin_echo, twin_expired,
-    twin_finished, twin_hear, twin_hear_ack, twin_init, twin_matches, twin_probe, twin_reset, twin_segment,
-    twin_stamp, twin_start,
-    twin_withdraw, twin_wants_ack,
+    twin_finished, twin_hear, twin_hear_ack, twin_init, twin_matches, twin_probe, twin_repeated, twin_reset,
+    twin_segment, twin_stamp, twin_start, twin_wants_ack, twin_withdraw,
 )
 from fuzz.input cimport Input, next8, next16, next32
 from fuzz.side cimport fail, failure, forget_failure
@@ -252,7 +251,9 @@ cdef void act(Bed *b, Input *i) noexcept nogil:
     else:
         twin_stamp(&b.t, b.t.ts_said + next8(i))
         twin_echo(&b.t, b.t.ts_echo + next8(i))
-        twin_withdraw(&b.t, b.t.up_acked + next16(i))
+        start = b.t.up_acked + next16(i)
+        twin_repeated(&b.t, b.t.ts_newest, <uint32_t>start)
+        twin_withdraw(&b.t, start)
     if twin_wants_ack(&b.t):
         twin_finished(&b.t)
 

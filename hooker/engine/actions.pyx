@@ -70,6 +70,7 @@ cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
         hk_store32(&f.rec.burst, BURST)         # first: the mark may be set at once
     if todo & DO_MARK and f.rec != NULL:
         f.unmark = min(f.unmark, <uint8_t>UNMARK_LISTED)
+        hk_store32(&f.rec.own_control, not config_of(w, f).repairs)
         hk_store32(&f.rec.want, HK_WANT_MARK)
     elif todo & DO_UNMARK and f.rec != NULL:
         unmark_later(w, f)

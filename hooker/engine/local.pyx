@@ -29,7 +29,7 @@ from hooker.flow.messages cimport MSG_ACKED, Message
 from hooker.includes.linux cimport hk_load32
 from hooker.tcp.numbers cimport is_newer
 from hooker.tcp.segment cimport *
-from hooker.tcp.twin cimport HEARD_AGAIN, HEARD_DATA, HEARD_NEW, HEARD_TIMESTAMPS, heard, twin_echo, twin_hear
+from hooker.tcp.twin cimport HEARD_AGAIN, HEARD_DATA, HEARD_NEW, HEARD_TIMESTAMPS, heard, twin_hear, twin_repeated
 from hooker.engine.tun cimport SLOT, tun_read
 
 cdef enum:
@@ -106,7 +106,7 @@ cdef inline void repeated(flow *f, const heard *h) noexcept nogil:
     TCP would measure the time in which nothing passed, wait as long for each next segment, and believe that it had repeated
     in vain (docs/twin.md, rule 7)."""
     if h.what & (HEARD_DATA | HEARD_NEW | HEARD_TIMESTAMPS) == HEARD_DATA | HEARD_TIMESTAMPS:
-        twin_echo(&f.t, h.ts_value)
+        twin_repeated(&f.t, h.ts_value, <uint32_t>(h.position + h.length))
 
 
 cdef inline bint is_over(const flow *f) noexcept nogil:

@@ -137,7 +137,7 @@ cdef bint take(worker *w, flow *f, const Segment *s, const heard *h, slab *memor
     if skip < s.length:
         lent = take_bytes(w, f, s.data + skip, s.length - skip, memory)
     if j.heard != before and h.what & (HEARD_NEW | HEARD_TIMESTAMPS) == HEARD_TIMESTAMPS:
-        twin_echo(&f.t, h.ts_value)     # sent once more, and not in vain (docs/twin.md, rule 7)
+        twin_repeated(&f.t, h.ts_value, at + s.length)  # and not in vain (docs/twin.md, rule 7)
     if s.flags & FLAG_FIN:
         joined_fin(j, at + s.length)
     redirected_due(w, f)
@@ -190,7 +190,7 @@ cdef bint hear_passed(worker *w, flow *f, const Segment *s, slab *memory) noexce
         cut.flags &= ~<uint8_t>FLAG_FIN
         c.s, c.memory = &cut, memory
         if out.actions & DO_SEND_DATA and h.what & HEARD_TIMESTAMPS:
-            twin_echo(&f.t, h.ts_value)
+            twin_repeated(&f.t, h.ts_value, s.seq - f.t.local_isn + below)
     else:
         out.actions &= ~<uint32_t>DO_SEND_DATA
         c.s = s if out.actions & DO_BRIDGE else NULL    # of a TIME_WAIT, whose header is all that goes there

@@ -69,6 +69,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         uint32_t want
         uint32_t hold
         uint32_t burst
+        uint32_t own_control
 
     struct hk_redirect:
         uint64_t flow_id

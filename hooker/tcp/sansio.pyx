@@ -203,6 +203,10 @@ cdef class Twin:
         """The local TCP's timestamp to echo from now on; one that it has not said is not believed."""
         tw.twin_echo(&self.t, ts)
 
+    def repeated(self, uint32_t ts, uint32_t end):
+        """A repeated segment has been passed on: echo *ts* when all below position *end* is acknowledged."""
+        tw.twin_repeated(&self.t, ts, end)
+
     def stamp(self, uint32_t ts):
         """A timestamp that the remote TCP has sent."""
         tw.twin_stamp(&self.t, ts)

@@ -17,6 +17,7 @@ cdef enum twin_flag:
     TWIN_ABORTING = 16          # a RST has been said, and the local TCP has not agreed yet
     TWIN_OVER = 32              # the local TCP has sent a RST
     TWIN_AGING = 64             # a timestamp waits until the remote TCP could have echoed it
+    TWIN_REPEATED = 128         # TWIN_MARKED is of bytes that are on their way once more
 
 
 cdef struct twin:
@@ -173,9 +174,12 @@ cdef bint twin_deliver(twin *t, delivery *d, uint64_t now, twin_segment *out) no
 cdef told twin_acked(twin *t, uint64_t position, uint64_t edge) noexcept nogil
 # Takes a promise back.
 cdef void twin_withdraw(twin *t, uint64_t edge) noexcept nogil
-# Which of the local TCP's timestamps is echoed to it, where the owner knows better: of a repeated segment that
-# it has passed on, or what the remote TCP has echoed. One that the local TCP has not said is not believed.
+# Which of the local TCP's timestamps is echoed to it, where the owner knows what the remote TCP has echoed. One
+# that the local TCP has not said is not believed.
 cdef void twin_echo(twin *t, uint32_t ts) noexcept nogil
+# A repeated segment has been passed on: the acknowledgement of its bytes, which end before `end` (low 32 bits), echoes
+# its timestamp.
+cdef void twin_repeated(twin *t, uint32_t ts, uint32_t end) noexcept nogil
 # A timestamp that the remote TCP sent.
 cdef void twin_stamp(twin *t, uint32_t ts) noexcept nogil
 # TOLD_NEWS or more, and not said yet.

@@ -318,7 +318,7 @@ cdef told twin_acked(twin *t, uint64_t position, uint64_t edge) noexcept nogil:
     if position > t.up_acked:
         t.up_acked = position
         if t.flags & TWIN_MARKED and <int32_t>(<uint32_t>position - t.mark_end) >= 0:
-            t.flags &= ~TWIN_MARKED
+            t.flags &= ~(TWIN_MARKED | TWIN_REPEATED)
             echo(t, t.mark_ts)
     if edge > t.up_edge and not is_far(edge, t.up_acked):
         t.up_edge = edge
@@ -350,6 +350,16 @@ cdef void twin_withdraw(twin *t, uint64_t edge) noexcept nogil:
 cdef void twin_echo(twin *t, uint32_t ts) noexcept nogil:
     if not is_newer(ts, t.ts_newest):
         echo(t, ts)
+
+
+cdef void twin_repeated(twin *t, uint32_t ts, uint32_t end) noexcept nogil:
+    """Not at once: an acknowledgement of other bytes that comes sooner would tell of a round trip that nothing took, and bbr's
+    model believes the least. What is acknowledged already was so by an earlier copy."""
+    if is_newer(ts, t.ts_newest) or <int32_t>(<uint32_t>t.up_acked - end) >= 0:
+        return
+    if not t.flags & TWIN_REPEATED or <int32_t>(end - t.mark_end) <= 0:
+        t.mark_ts, t.mark_end = ts, end
+        t.flags |= TWIN_MARKED | TWIN_REPEATED
 
 
 cdef void twin_stamp(twin *t, uint32_t ts) noexcept nogil:

@@ -454,6 +454,30 @@ def test_the_echo_is_that_of_the_segment_whose_bytes_are_acknowledged() -> None:
     assert stamps(twin.ack())[1] == 210
 
 
+def test_what_is_repeated_is_echoed_when_it_is_acknowledged_not_before() -> None:
+    twin = make()
+    for at, ts in ((1, 200), (1001, 210), (2001, 220)):
+        hear(twin, at, data=b"x" * 1000, timestamps=(ts, 900))
+    twin.acked(1001, 70_000)
+    assert stamps(twin.ack())[1] == 200
+    for at, ts in ((1001, 300), (2001, 310), (1001, 320), (2001, 330)):
+        hear(twin, at, data=b"x" * 1000, timestamps=(ts, 900))
+        twin.repeated(ts, at + 1000)
+    twin.repeated(331, 1001)  # never said
+    assert stamps(twin.ack())[1] == 200, "it has just been sent: nothing has answered it"
+    twin.acked(1002, 70_000)
+    assert stamps(twin.ack())[1] == 200, "not all of it"
+    twin.acked(2001, 70_000)
+    assert stamps(twin.ack())[1] == 320, "the newest copy of the first that is missing"
+    hear(twin, 1, data=b"x" * 1000, timestamps=(340, 900))
+    twin.repeated(340, 1001)
+    assert stamps(twin.ack())[1] == 320, "acknowledged long since, so not for this copy"
+    hear(twin, 2001, data=b"x" * 1000, timestamps=(350, 900))
+    twin.repeated(350, 3001)
+    twin.acked(3001, 70_000)
+    assert stamps(twin.ack())[1] == 350
+
+
 def test_the_timestamp_of_a_bare_ack_is_echoed_a_round_trip_later() -> None:
     """What comes earlier was under way when the ACK was sent: it says nothing of the distance."""
     twin = make(away_us=50_000)
