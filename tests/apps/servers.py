@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import SLOWNESS
 
 from hooker.lab import Host, Lab
 
@@ -72,7 +73,8 @@ def running_postgres(lab: Lab) -> Iterator[Path]:
     try:
         data = base / "data"
         initdb = [str(bin_dir / "initdb"), "-D", str(data), "-A", "trust", "-N", "-U", "postgres"]
-        subprocess.run(initdb, user=user, group=group, check=True, capture_output=True, timeout=60, cwd=base)
+        made = {"capture_output": True, "timeout": 60 * SLOWNESS, "cwd": base}
+        subprocess.run(initdb, user=user, group=group, check=True, **made)  # type: ignore[call-overload]
         with (data / "pg_hba.conf").open("a") as hba:
             hba.write("host all all 0.0.0.0/0 trust\nhost all all ::/0 trust\n")
         _start_postgres(lab.b, bin_dir, data, base)
@@ -81,7 +83,7 @@ def running_postgres(lab: Lab) -> Iterator[Path]:
         for proc in lab.processes:
             if proc.args[-1] == f"unix_socket_directories={base}":  # type: ignore[index]
                 proc.send_signal(signal.SIGINT)  # without waiting for clients
-                proc.wait(10)
+                proc.wait(10 * SLOWNESS)
         shutil.rmtree(base, ignore_errors=True)
 
 
@@ -91,4 +93,4 @@ def _start_postgres(host: Host, bin_dir: Path, data: Path, base: Path) -> None:
     settings = [part for option in options for part in ("-c", option)]
     with (base / "log").open("wb") as log:
         host.popen([*become, bin_dir / "postgres", "-D", data, *settings], stdout=log, stderr=log)
-    host.wait_listening(PG_PORT, timeout=20)
+    host.wait_listening(PG_PORT, timeout=20 * SLOWNESS)
