@@ -111,7 +111,7 @@ cdef void twin_begin(worker *w, flow *f) noexcept nogil:
     if twin_init(&t, &s):
         f.t = t
         f.bits |= F_TWIN
-        note_room(f, <uint32_t>(s.edge - s.acked), False)
+        note_room(f, max(<uint32_t>(s.edge - s.acked), <uint32_t>f.granted << f.t.remote_wscale), False)
 
 
 cdef inline uint64_t less(uint64_t limit, uint64_t taken) noexcept nogil:

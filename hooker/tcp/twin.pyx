@@ -29,6 +29,7 @@ cdef enum:
     MIN_MSS = 48                # below it is a trick to make us send headers only; Linux's least is 48 too
     DUPLICATES = 3              # RFC 5681 3.2
     MICROSECOND = 1000          # ns
+    STAMP = 1000                # us: one of Linux's timestamps
     RETRY = 300000000           # ns: longer than a delayed ACK, which Linux bounds by 200 ms
     MAX_RETRY_SHIFT = 5         # so at most 9.6 s
 
@@ -55,7 +56,7 @@ cdef bint twin_init(twin *t, const twin_start *s) noexcept nogil:
     t.down_edge = s.received + s.window
     t.up_fin = t.down_fin = t.deadline = NOWHERE
     t.ts_said, t.ts_echo, t.ts_newest = s.ts_remote, s.ts_local, s.ts_local
-    t.ts_back = t.ts_echo
+    t.ts_back = t.ts_echo - s.away_us // STAMP  # nobody can have answered the newest yet
     t.away_us = s.away_us
     if s.timestamps:
         t.flags |= TWIN_TIMESTAMPS
@@ -100,16 +101,19 @@ cdef void hear_acknowledgement(twin *t, uint64_t ack, uint64_t edge, uint64_t no
 cdef void hear_loss(twin *t, uint64_t edge, heard *h) noexcept nogil:
     """What was given without a hole is missing below a block, or the window ends before what was given within it.
 
-    The device keeps the order, so no third duplicate is needed: the local TCP has dropped it, for want of room.
+    The device keeps the order, so no third duplicate is needed: the local TCP has dropped it, for want of room. Beyond its
+    window it has nothing, also where the hole in front was filled by the wire; and there it would not take our ACKs.
     """
     cdef uint32_t i
-    cdef uint64_t to = NOWHERE
+    cdef uint64_t to = NOWHERE, given = t.down_handed
     for i in range(h.sacks):
         if h.sack[i][0] > t.down_acked:
             to = min(to, h.sack[i][0])
-    if to == NOWHERE and edge < t.down_handed:
-        to = t.down_handed
-    if t.down_acked < to <= t.down_handed:
+    if edge < t.down_most:
+        if to == NOWHERE:
+            to = given = t.down_most
+        t.down_most = max(edge, t.down_acked)
+    if t.down_acked < to <= given:
         h.what |= HEARD_AGAIN
         h.again_from, h.again_to = t.down_acked, to
         t.down_handed = t.down_acked

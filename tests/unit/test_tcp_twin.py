@@ -484,7 +484,7 @@ def test_the_timestamp_of_a_bare_ack_is_echoed_a_round_trip_later() -> None:
     hear(twin, 1, timestamps=(200, 900), now=10 * MS)
     hear(twin, 1, timestamps=(230, 900), now=40 * MS)
     packets, _ = twin.deliver(1, b"x" * 100, 59 * MS)
-    assert stamps(packets[0])[1] == 100
+    assert stamps(packets[0])[1] == 50, "what it said a round trip before the twin began"
     packets, _ = twin.deliver(101, b"x" * 100, 60 * MS)
     assert stamps(packets[0])[1] == 200
     hear(twin, 1, timestamps=(260, 900), now=70 * MS)
@@ -564,6 +564,28 @@ def test_a_window_that_ends_before_what_was_given_says_that_it_was_dropped() -> 
     assert hear(twin, 1, ack=1001, window=3000).again is None
     twin.deliver(1001, b"x" * 1000, 0)
     assert hear(twin, 1, ack=2001, window=0).again is None  # all that was given again is there
+
+
+def test_so_says_one_that_ends_before_what_was_given_behind_a_hole() -> None:
+    """The wire has filled the hole: the twin hears of that only now."""
+    twin = make()
+    twin.deliver(1001, b"x" * 4000, 0)
+    assert hear(twin, 1, ack=1001, window=0).again == (1001, 5001)
+    assert hear(twin, 1, ack=1001, window=0).again is None
+    twin.deliver(1001, b"x" * 4000, 0)
+    assert hear(twin, 1, ack=3001, window=0).again == (3001, 5001)
+
+
+@pytest.mark.parametrize(("window", "block"), [(0, ()), (2000, ()), (3000, ((2501, 5001),))])
+def test_an_ack_stands_within_a_window_that_has_become_smaller(
+    window: int, block: tuple[tuple[int, int], ...]
+) -> None:
+    """Beyond it the local TCP would drop it, and what it acknowledges with it (RFC 9293 3.10.7.4)."""
+    twin = make()
+    twin.deliver(1, b"x" * 5000, 0)
+    assert places(twin.ack())[0] == 5001
+    hear(twin, 1, window=window, sacks=tuple((REMOTE_ISN + one, REMOTE_ISN + end) for one, end in block))
+    assert places(twin.ack())[0] == 1 + window
 
 
 def test_three_duplicates_without_blocks_ask_for_one_segment() -> None:
