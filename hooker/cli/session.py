@@ -71,7 +71,7 @@ class Options:
     def fate(self) -> str:
         """What becomes of hooked connections without their engine, for people."""
         pinned = self.key_file is not None or self.intercept == "messages"
-        return f"hooked connections {'are reset' if pinned else 'go on over TCP'}"
+        return f"hooked connections {'are reset, if they were engaged' if pinned else 'go on over TCP'}"
 
 
 def make_engine(options: Options, cgroup: Path, port: int) -> Engine:

@@ -63,8 +63,13 @@ def names(wanted: str | Sequence[str]) -> tuple[str, ...]:
             raise ConfigurationError(
                 f"xdp {one!r}: there is no mode {mode!r}", remedy=f"there are {', '.join(MODES)}"
             )
-    if len({one.partition(":")[0] for one in found}) < len(found) or len(found) > MOST:
-        raise ConfigurationError(f"xdp names {MOST} interfaces at most, each once", remedy="leave some out")
+    given = [one.partition(":")[0] for one in found]
+    if twice := next((name for name in given if given.count(name) > 1), ""):
+        raise ConfigurationError(f"xdp names {twice} twice", remedy="name each interface once")
+    if len(found) > MOST:
+        raise ConfigurationError(
+            f"xdp names {len(found)} interfaces, {MOST} are the most", remedy="leave some out"
+        )
     return tuple(found)
 
 

@@ -49,13 +49,15 @@ class Rule(Addressed):
             if key in given:
                 raise ConfigurationError(f"rule {checks.shown(text)}: {key} is given twice")
             given[key] = value
+        ports = parse_ports(given["port"]) if "port" in given else frozenset()
+        prefixes = parse_prefixes(given["to"]) if "to" in given else ()
         if not {"transport", "reliability"} & set(given):
             raise ConfigurationError(
                 f"rule {checks.shown(text)} says nothing about how to move", remedy=f"write {EXAMPLE}"
             )
         return cls(
-            ports=parse_ports(given["port"]) if "port" in given else frozenset(),
-            prefixes=parse_prefixes(given["to"]) if "to" in given else (),
+            ports=ports,
+            prefixes=prefixes,
             transport=given.get("transport", ""),
             reliability=given.get("reliability", ""),
         )

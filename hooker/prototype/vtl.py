@@ -196,8 +196,22 @@ def _settings(job: Mapping[str, Any]) -> Settings:
         given["functions"] = tuple(Function(**one) for one in given["functions"])
     if "congestion" in job:
         controller = load(job["congestion"][1], directories, object, ())
-        if not hasattr(controller(DATAGRAM), "cwnd"):
-            raise Unfit(f"{controller.__name__} has no attribute cwnd")
+        _try(controller)
         congestion.register(NAME, controller)
         given["congestion"] = NAME
     return Settings(**given)
+
+
+def _try(controller: type) -> None:
+    """Raises Unfit when it is no congestion controller, and whatever its own code raises."""
+    try:
+        made = controller(DATAGRAM)
+    except TypeError as error:
+        if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+            raise
+        name = controller.__name__
+        raise Unfit(
+            f"{name} is no congestion controller: {name}({DATAGRAM}), bytes of a datagram: {error}"
+        ) from None
+    if not hasattr(made, "cwnd"):
+        raise Unfit(f"{controller.__name__} has no attribute cwnd")

@@ -114,7 +114,7 @@ def get(name: str) -> Transport:
         return _registry[name]
     except KeyError:
         raise ConfigurationError(
-            f"unknown transport {checks.shown(name)}",
+            f"unknown transport {checks.shown(name)}" if name.strip() else "a transport has no name",
             remedy=f"known transports: {', '.join(names())}; or module:Class of your own",
         ) from None
 
@@ -279,7 +279,7 @@ def _why_not(
         same = transport.name == opened.name and transport.given in ((), opened.given)
         return "" if same else f"the engine {'was' if among else 'is'} started with {opened}"
     if among is not None:
-        return "the engine was started without it"
+        return "the engine was started without it, or skipped it (hooker status)"
     space = transport.space
     before = next((one.name for one in [*beside, *taken] if space and one.space == space), "")
     return f"{before}, which is named before it, has {space}" if before else transport.available()[1]

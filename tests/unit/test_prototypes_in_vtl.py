@@ -93,6 +93,8 @@ def test_one_that_raises_has_failed(what: dict[str, Any]) -> None:
         ({"congestion": "nosuch:Mine"}, "there is no module nosuch"),
         ({"congestion": "broken_vtl:Bare"}, "Bare has no attribute cwnd"),
         ({"congestion": "broken_vtl:number"}, "number is no class"),
+        ({"congestion": "collections:OrderedDict"}, "OrderedDict is no congestion controller"),
+        ({"congestion": "hooker:Hooker"}, "Hooker is no congestion controller"),
         ({"reliability": "broken_vtl:Bare"}, "Bare is no subclass of hooker.Reliability"),
         (
             {"reliability": "broken_vtl:Half"},
@@ -100,9 +102,12 @@ def test_one_that_raises_has_failed(what: dict[str, Any]) -> None:
         ),
     ],
 )
-def test_what_is_wrong_with_a_class_is_one_line(what: dict[str, Any], why: str) -> None:
+def test_what_is_wrong_with_a_class_is_one_line(
+    what: dict[str, Any], why: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(PrototypeError) as error:
         lone(**what)
+    assert "Traceback" not in capfd.readouterr().err
     assert str(error.value).startswith(f"{next(iter(what.values()))}: {why}")
 
 

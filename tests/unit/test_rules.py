@@ -31,6 +31,7 @@ def test_a_rule_is_read_and_shown() -> None:
     [
         ("", "says nothing about how"),
         ("port=80", "says nothing about how"),
+        ("port=x", "is not a number"),
         ("port=80 transport", "'transport' is no part"),
         ("colour=red transport=vtl", "'colour=red' is no part"),
         ("port=80 port=81 transport=vtl", "port is given twice"),

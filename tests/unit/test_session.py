@@ -48,8 +48,8 @@ def test_connections_end_with_their_engine_only_if_they_must_not_go_back_to_tcp(
     key.write_text(keyfile.make() + "\n")
     key.chmod(0o600)
     assert Options().fate == Options(hold=True).fate == "hooked connections go on over TCP"
-    assert Options(intercept="messages").fate == "hooked connections are reset"
-    assert Options(key_file=str(key)).fate == "hooked connections are reset"
+    assert Options(intercept="messages").fate == "hooked connections are reset, if they were engaged"
+    assert Options(key_file=str(key)).fate == "hooked connections are reset, if they were engaged"
 
 
 @contextlib.contextmanager
