@@ -19,7 +19,7 @@ SLOWNESS = 10  # what takes seconds elsewhere; of the emulation, and of what wai
 
 def run(*arguments: str, modules: tuple[str, ...] = ()) -> tuple[int, str]:
     """The exit status of pytest and its last line. It needs these *modules* of the kernel, too."""
-    subprocess.run(["modprobe", "-a", "tun", *modules], check=True)
+    subprocess.run(["modprobe", "-a", "tun", "tcp_bbr", *modules], check=True)
     # what two engines would try at once, each with the other in its way, is remembered from here on
     verdicts("segments")
     _compile()
