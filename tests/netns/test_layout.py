@@ -43,7 +43,12 @@ def test_a_shared_record_has_the_same_layout_for_kernel_and_engine(compiled: Any
 def test_a_flow_record_is_two_cache_lines_and_the_engine_writes_only_the_second() -> None:
     flow = layout()["hk_flow"]
     assert flow[""] == 128
-    assert [field for field, at in flow.items() if field and at >= 64] == ["want", "hold", "burst", "own_control"]
+    assert [field for field, at in flow.items() if field and at >= 64] == [
+        "want",
+        "hold",
+        "burst",
+        "own_control",
+    ]
 
 
 def test_so_is_what_goes_with_it_where_messages_are_redirected() -> None:
