@@ -109,6 +109,15 @@ def hooked_socket(host: Host, family: int) -> socket.socket:
     return socket.socket(fileno=descriptor)
 
 
+def used(host: Host, port: int) -> str:
+    """The congestion control of the one connection with this port, as the kernel says, not as it is shown."""
+    found = host.run(
+        ["ss", "-tinH", "state", "established", f"( sport = {port} or dport = {port} )"], hooked=False
+    ).stdout
+    (only,) = {"bbr", "reno", "cubic"} & set(found.decode().split())
+    return only
+
+
 @dataclass
 class End:
     """A socket and its engine's view of it."""

@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from owned import hooked_socket
+from hands import received
+from owned import hooked_socket, used
 from support import PLAIN, Pair, counts, eventually
 
 from hooker.lab import Lab
@@ -69,19 +70,11 @@ class Ends:
     def ask(self) -> None:
         for one, other in ((self.client, self.server), (self.server, self.client)):
             one.sendall(b"x" * 1000)
-            assert len(self._read(other, 1000)) == 1000
+            assert len(received(other, 1000)) == 1000
 
     def controls(self) -> list[str]:
         """The kernel's word, not what the sockets are shown: the client's and the server's."""
-        found = []
-        for host in self.pair.lab.hosts:
-            rows = host.run(
-                ["ss", "-tinH", "state", "established", f"( sport = {SERVICE} or dport = {SERVICE} )"],
-                hooked=False,
-            )
-            (only,) = {"bbr", "reno", "cubic"} & set(rows.stdout.decode().split())
-            found.append(only)
-        return found
+        return [used(host, SERVICE) for host in self.pair.lab.hosts]
 
     def becomes(self, control: str) -> None:
         def there() -> bool:
@@ -95,18 +88,9 @@ class Ends:
         sent = os.urandom(SIZE)
         sender = threading.Thread(target=self.server.sendall, args=(sent,), daemon=True)
         sender.start()
-        got = self._read(self.client, SIZE)
+        got = received(self.client, SIZE)
         sender.join(10)
         assert hashlib.sha256(got).digest() == hashlib.sha256(sent).digest()
-
-    @staticmethod
-    def _read(sock: socket.socket, size: int) -> bytes:
-        got = bytearray()
-        while len(got) < size:
-            more = sock.recv(size - len(got))
-            assert more, f"the end after {len(got)} bytes"
-            got += more
-        return bytes(got)
 
 
 def engaged(pair: Pair) -> list[int]:
@@ -129,8 +113,9 @@ def test_a_socket_keeps_its_own_where_nothing_is_repaired(pair: Pair) -> None:
 @pytest.mark.parametrize("options", REPAIR_NOTHING, ids=" ".join)
 def test_it_has_it_on_the_way_back_too(pair: Pair) -> None:
     with Ends(pair) as ends:
+        ends.ask()
+        eventually(lambda: engaged(pair) == [1, 1])
         ends.becomes("bbr")
-        assert engaged(pair) == [1, 1]
         pair.lab.meter.drop(to_a=("vtl",), to_b=("vtl",))
 
         def left() -> bool:
@@ -144,8 +129,10 @@ def test_it_has_it_on_the_way_back_too(pair: Pair) -> None:
 @pytest.mark.parametrize("options", REPAIR, ids=" ".join)
 def test_it_is_put_aside_where_the_transport_repairs(pair: Pair) -> None:
     with Ends(pair) as ends:
-        ends.becomes("reno")
-        assert engaged(pair) == [1, 1]
+        ends.ask()
+        eventually(lambda: engaged(pair) == [1, 1])
+        ends.ask()
+        assert ends.controls() == ["reno"] * 2
 
 
 @pytest.mark.parametrize("options", REPAIR_NOTHING, ids=" ".join)

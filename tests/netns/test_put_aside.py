@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from owned import PORT, Bed, End, connection, engines, hooked_socket, say
+from owned import PORT, Bed, End, connection, engines, hooked_socket, say, used
 from support import INTERCEPT, PLAIN, Pair, eventually
 
-from hooker.lab import INTERFACE, Host, Lab
+from hooker.lab import INTERFACE, Lab
 
 TCP, MARK, NEVER, LEFT = 0, 1, 2, 3  # HK_WANT_*
 ASIDE = 1.1  # s, more than HK_ASIDE_NS
@@ -63,15 +63,6 @@ def options(s: socket.socket) -> dict[tuple[int, int], bytes]:
 def path_mtu(s: socket.socket) -> int:
     """tcpi_pmtu, bytes."""
     return int(struct.unpack_from("I", s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 64), 60)[0])
-
-
-def used(host: Host, port: int) -> str:
-    """The congestion control of the one connection with this port, as the kernel says, not as it is shown."""
-    found = host.run(
-        ["ss", "-tinH", "state", "established", f"( sport = {port} or dport = {port} )"], hooked=False
-    ).stdout
-    (only,) = {"bbr", "reno", "cubic"} & set(found.decode().split())
-    return only
 
 
 def shown(s: socket.socket) -> str:
