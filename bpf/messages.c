@@ -25,3 +25,4 @@
 #include "payload.h"
 #include "guard.c"
 #include "entrance.c"
+#include "restore.c"

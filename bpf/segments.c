@@ -21,3 +21,4 @@
 #include "payload.h"
 #include "guard.c"
 #include "entrance.c"
+#include "restore.c"

@@ -25,7 +25,8 @@ static __always_inline int hk_is_our_mark(struct hk_config *c, u32 mark)
 	return (mark & ~HK_MARK_OTHER) == c->mark;
 }
 
-static __always_inline int hk_set_mark(struct bpf_sock_ops *s, int mark)
+/* `s` is what a program may set options of: its context, or a socket. */
+static __always_inline int hk_set_mark(void *s, int mark)
 {
 	return bpf_setsockopt(s, HK_SOL_SOCKET, HK_SO_MARK, &mark, sizeof(mark));
 }
@@ -103,7 +104,7 @@ static __always_inline int hk_congestion_overdue(struct hk_sock *st)
 	return st->congestion[0] && bpf_ktime_get_ns() - st->aside_ns > HK_ASIDE_NS;
 }
 
-static __always_inline void hk_congestion_restore(struct bpf_sock_ops *s, struct hk_sock *st)
+static __always_inline void hk_congestion_restore(void *s, struct hk_sock *st)
 {
 	char name[HK_CC_NAME] = {};
 

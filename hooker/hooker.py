@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from hooker import __version__, checks, transports
 from hooker._fastpath import Worker
 from hooker.control import cgroup as cgroups
-from hooker.control import headers, keyfile, rows
+from hooker.control import headers, janitor, keyfile, rows
 from hooker.control.abort import can_abort
 from hooker.control.interfaces import Interfaces, names
 from hooker.control.janitor import Janitor
@@ -230,6 +230,7 @@ class Hooker:
         keeper = stack.enter_context(Janitor())
         self._kernel = stack.enter_context(KernelPrograms(self.max_flows, self.intercept))
         fill_free(self._kernel.free, self.max_flows)
+        self._restore_after_death(keeper)
         self._lane = stack.enter_context(
             Lane(
                 keeper,
@@ -271,6 +272,15 @@ class Hooker:
         self._require_open_lane()
         self._attach()
         stack.callback(self._kernel.refuse_flows)
+
+    def _restore_after_death(self, keeper: Janitor) -> None:
+        """Applications' sockets outlive this process; what it sets on them should not."""
+        descriptor = self._kernel.restorer()
+        if descriptor is not None:
+            try:
+                keeper.register(janitor.read(), keep=(descriptor,))
+            finally:
+                os.close(descriptor)
 
     def _require_open_lane(self) -> None:
         """Its rules go again until the first candidate comes, if nobody needs them."""

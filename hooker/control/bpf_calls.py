@@ -15,6 +15,7 @@ SYS_BPF = {"x86_64": 321, "aarch64": 280}
 MAP_CREATE, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_DELETE_ELEM, PROG_LOAD = 0, 1, 2, 3, 5  # enum bpf_cmd
 PROG_TEST_RUN = 10
 PROG_ATTACH, OBJ_GET_INFO_BY_FD, BTF_LOAD, BTF_GET_FD_BY_ID, LINK_CREATE = 8, 15, 18, 19, 28
+ITER_CREATE = 33
 PERCPU_ARRAY = 6  # enum bpf_map_type
 SOCKET_FILTER, SCHED_CLS, CGROUP_SKB, SOCK_OPS, SK_MSG, CGROUP_SOCKOPT = (
     1,
@@ -29,6 +30,7 @@ F_NO_PREALLOC, F_MMAPABLE = 1, 1024
 CGROUP_INET_EGRESS, CGROUP_SOCK_OPS, SK_MSG_VERDICT = 1, 3, 7  # enum bpf_attach_type
 CGROUP_GETSOCKOPT, CGROUP_SETSOCKOPT = 21, 22
 XDP, XDP_ATTACH, F_XDP_HAS_FRAGS = 6, 37, 1 << 5  # program type, attach type, flag of a program
+TRACING, TRACE_ITER = 26, 28  # program type, attach type
 XDP_LIVE_FRAMES, FRAMES_BATCH = 1 << 1, 64  # BPF_F_TEST_XDP_LIVE_FRAMES
 XDP_GENERIC, XDP_NATIVE = 1 << 1, 1 << 2  # XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE
 INSTRUCTION_SIZE = 8  # bytes, of struct bpf_insn
@@ -100,8 +102,14 @@ class _Load(ctypes.Structure):
         ("prog_name", ctypes.c_char * 16),
         ("prog_ifindex", ctypes.c_uint32),
         ("expected_attach_type", ctypes.c_uint32),
-        ("rest", ctypes.c_uint8 * 56),
+        ("types", ctypes.c_uint8 * 36),  # the program's own
+        ("attach_btf_id", ctypes.c_uint32),
+        ("rest", ctypes.c_uint8 * 16),
     ]
+
+
+class _IterCreate(ctypes.Structure):
+    _fields_ = [("link_fd", ctypes.c_uint32), ("flags", ctypes.c_uint32), ("rest", ctypes.c_uint8 * 120)]
 
 
 class _TestRun(ctypes.Structure):
@@ -224,6 +232,15 @@ def link_xdp(program: int, interface: int, flags: int) -> int:
     )
 
 
+def iterator(program: int) -> int:
+    """A descriptor: who reads it to its end has the program run on each object, of this network namespace."""
+    link = _bpf(LINK_CREATE, _LinkCreate(program, 0, TRACE_ITER, 0), "cannot attach an iterator")
+    try:
+        return _bpf(ITER_CREATE, _IterCreate(link), "cannot make an iterator")
+    finally:
+        os.close(link)
+
+
 def attach_sk_msg(program: int, sockhash: int) -> None:
     """Sockets inserted from now on get the program; it stays as long as the map."""
     _bpf(PROG_ATTACH, _Attach(sockhash, program, SK_MSG_VERDICT, 0), "cannot attach to the SOCKHASH")
@@ -281,16 +298,19 @@ def make_map(name: str, of: MapInfo) -> int:
 
 
 def load_program(
-    name: str, kind: int, code: bytes, licence: str, attach_type: int = 0, flags: int = 0
+    name: str, kind: int, code: bytes, licence: str, attach_type: int = 0, flags: int = 0, of: int = 0
 ) -> int:
-    """A program's file descriptor. Raises KernelError, with the last thing that the verifier said."""
+    """A program's file descriptor; ``of`` is a type of the kernel's BTF, for TRACING.
+
+    Raises KernelError, with the last thing that the verifier said.
+    """
     instructions = ctypes.create_string_buffer(code, len(code))
     terms = ctypes.create_string_buffer(licence.encode())
     wanted = _Load(
         kind, len(code) // INSTRUCTION_SIZE, ctypes.addressof(instructions), ctypes.addressof(terms)
     )
     wanted.prog_name, wanted.expected_attach_type = name.encode()[:15], attach_type
-    wanted.prog_flags = flags
+    wanted.prog_flags, wanted.attach_btf_id = flags, of
     try:
         return _bpf(PROG_LOAD, wanted, f"the kernel refused program {name}")
     except KernelError as error:

@@ -21,7 +21,7 @@ from hooker.errors import KernelError
 
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
 MAGIC = 0xEB9F
-KIND_STRUCT, KIND_UNION, KIND_ENUM = 4, 5, 6
+KIND_STRUCT, KIND_UNION, KIND_ENUM, KIND_FUNC = 4, 5, 6, 12
 MODIFIERS = (8, 9, 10, 11, 18)  # typedef, volatile, const, restrict, type tag
 # bytes that follow a type's header, by kind: fixed, and for each of its `vlen` members
 TRAILERS = {
@@ -90,6 +90,13 @@ class Btf:
                         return int(value)
         raise KernelError(f"the kernel's enum {enum_name} has no {name}")
 
+    def function(self, name: str) -> int:
+        """The number of a function's type."""
+        for number, kind in enumerate(self._types):
+            if kind[0] == KIND_FUNC and self._name(kind[1]) == name:
+                return number
+        raise KernelError(f"the kernel's BTF has no function {name}")
+
     def _search(self, of: Type, path: list[str]) -> tuple[int, int] | None:
         for name, offset, bits, number in self._members(of):
             if name == path[0] and len(path) == 1:
@@ -135,7 +142,10 @@ def _kept_at() -> Path:
 
 
 def tcp_macros(btf: Btf) -> dict[str, int]:
-    """What the kernel programs are compiled with: byte offsets into tcp_sock, and bit masks."""
+    """What the kernel programs are compiled with: byte offsets into tcp_sock, and bit masks.
+
+    And ``HK_ITER_TCP``, the type that the iterator over TCP sockets has, where the kernel has it.
+    """
 
     def byte(path: str) -> int:
         return btf.field("tcp_sock", path)[0] // 8
@@ -144,16 +154,19 @@ def tcp_macros(btf: Btf) -> dict[str, int]:
         offset, width = btf.field("tcp_sock", path)
         return ((1 << width) - 1) << offset % 8
 
-    signing = {}
+    some = {}
     for name in ("md5sig_info", "ao_info"):  # CONFIG_TCP_MD5SIG, CONFIG_TCP_AO
         with contextlib.suppress(KernelError):
-            signing[f"HK_TCP_{name.upper()}"] = byte(name)
-    return signing | {
+            some[f"HK_TCP_{name.upper()}"] = byte(name)
+    with contextlib.suppress(KernelError):
+        some["HK_ITER_TCP"] = btf.function("bpf_iter_tcp")
+    return some | {
         "HK_TCP_REPAIR_BYTE": byte("repair"),
         "HK_TCP_REPAIR_MASK": mask("repair"),
         "HK_TCP_WRITE_SEQ": byte("write_seq"),
         "HK_SOCK_SOCKET": byte("inet_conn.icsk_inet.sk.sk_socket"),
         "HK_SOCK_ERR": byte("inet_conn.icsk_inet.sk.sk_err"),
+        "HK_SOCK_MARK": byte("inet_conn.icsk_inet.sk.sk_mark"),
         "HK_SOCK_FLAGS": byte("inet_conn.icsk_inet.sk.__sk_common.skc_flags"),
         "HK_SOCK_DONE": 1 << btf.enumerator("sock_flags", "SOCK_DONE"),
         "HK_SOCK_ZEROCOPY": 1 << btf.enumerator("sock_flags", "SOCK_ZEROCOPY"),

@@ -30,6 +30,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import types
 import weakref
 from collections.abc import Callable
@@ -70,6 +71,11 @@ def route_table(family: int, table: int) -> Action:
 def abort(mark: int, bits: int) -> Action:
     """TCP sockets with these bits of their mark, until there is none; what guards them stays as long."""
     return {"kind": "abort", "mark": mark, "bits": bits}
+
+
+def read() -> Action:
+    """A descriptor (the only one of ``keep``), to its end: a BPF iterator, whose program runs then."""
+    return {"kind": "read"}
 
 
 def cgroup(relative: str, *, kill: bool = False) -> Action:
@@ -133,7 +139,7 @@ class Janitor:
         """
         if os.getpid() != self._owner:
             return Undo(self, 0)
-        files = _own(netns, keep) if action["kind"] in ("rule", "routes", "abort") else ()
+        files = _own(netns, keep) if action["kind"] in ("rule", "routes", "abort", "read") else ()
         with self._lock:
             self._count += 1
             number = self._count
@@ -397,6 +403,14 @@ def _undo_abort(action: Action) -> None:
     abort_marked(action["mark"], action["bits"])
 
 
+def _undo_read(action: Action) -> None:
+    until = time.monotonic() + UNDO_TIMEOUT
+    while time.monotonic() < until:
+        with contextlib.suppress(BlockingIOError):  # it has looked at a million objects, and goes on
+            if not os.read(action["descriptors"][1], MAX_MESSAGE):
+                return
+
+
 def _undo_cgroup(action: Action) -> None:
     from hooker.control.cgroup import Cgroup
 
@@ -420,6 +434,7 @@ _UNDO: dict[str, Callable[[Action], None]] = {
     "rule": _undo_rule,
     "routes": _undo_routes,
     "abort": _undo_abort,
+    "read": _undo_read,
     "cgroup": _undo_cgroup,
     "file": _undo_file,
     "netns": _undo_netns,

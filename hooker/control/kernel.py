@@ -6,10 +6,12 @@ the programs and frees the maps.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 import mmap
 import os
+import re
 import secrets
 import socket
 import struct
@@ -23,6 +25,7 @@ from hooker.control import bpf_calls, btf, compiled
 from hooker.control.counted import counts
 from hooker.control.loaded import Loaded
 from hooker.control.policy import Policy
+from hooker.errors import KernelError
 from hooker.transports import Transport, bitmap, offer
 
 SO_NETNS_COOKIE = 71
@@ -34,6 +37,20 @@ def netns_cookie() -> int:
     """The kernel's name for this network namespace."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         return int(struct.unpack("Q", s.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))[0])
+
+
+def can_walk(kernel: os.uname_result) -> bool:
+    """Whether its iterator over TCP sockets may be read.
+
+    Until "bpf: tcp: Use sock_gen_put instead of sock_put in bpf_iter_tcp" (commit 580031ff9952, in 6.3 and
+    6.1.25) it took minisockets for sockets. A distribution may tell the number in its version only.
+    """
+    series = re.match(r"\d+\.\d+", kernel.release)
+    if series is None:
+        return False
+    major, minor = map(int, series[0].split("."))
+    patches = re.findall(rf"\b{re.escape(series[0])}\.(\d+)", f"{kernel.release} {kernel.version}")
+    return (major, minor) >= (6, 3) or ((major, minor) == (6, 1) and max(map(int, patches), default=0) >= 25)
 
 
 class KernelPrograms:
@@ -58,6 +75,7 @@ class KernelPrograms:
             "HK_EVENT_PAGES": RING_SIZE // mmap.PAGESIZE,
             **btf.macros(),
         }
+        self._iter_tcp = defines.get("HK_ITER_TCP", 0)
         self._bpf = Loaded(compiled.module(MAIN[intercept], defines))
         try:
             self._load_all(intercept)
@@ -161,6 +179,18 @@ class KernelPrograms:
         """What holds payload back; before attach(). The link's descriptor, which stays ours."""
         self._link(cgroup, [(self._guard, bpf_calls.CGROUP_INET_EGRESS)])
         return self._links[-1]
+
+    def restorer(self) -> int | None:
+        """What the janitor reads once this process is dead (bpf/restore.c): a descriptor, the caller's.
+
+        None where sockets keep what we have set: the kernel has no iterator over them, or a faulty one.
+        """
+        if not can_walk(os.uname()) or not self._iter_tcp:
+            return None
+        kind = bpf_calls.TRACING, bpf_calls.TRACE_ITER
+        with contextlib.suppress(KernelError):  # we may be without CAP_PERFMON
+            return bpf_calls.iterator(self._bpf.program("hk_restore", *kind, of=self._iter_tcp))
+        return None
 
     def _link(self, cgroup: str | Path, programs: list[tuple[int, int]]) -> None:
         """All of them, or none."""

@@ -61,8 +61,9 @@ class Loaded:
         """A map's descriptor, which stays ours. KeyError: there is none of that name."""
         return self._maps[name]
 
-    def program(self, name: str, kind: int, attach_type: int = 0, flags: int = 0) -> int:
-        """A program's descriptor, which stays ours; ``enum bpf_prog_type``, ``bpf_attach_type``, ``BPF_F_*``.
+    def program(self, name: str, kind: int, attach_type: int = 0, flags: int = 0, of: int = 0) -> int:
+        """A program's descriptor, which stays ours; ``enum bpf_prog_type``, ``bpf_attach_type``, ``BPF_F_*``,
+        and for TRACING the type of what it is ``of``.
 
         Raises KernelError when the verifier refuses it, with the end of what it said.
         """
@@ -77,7 +78,7 @@ class Loaded:
                     code, at * INSTRUCTION.size, operation, registers, offset, self._maps[used]
                 )
             self._programs[name] = bpf_calls.load_program(
-                name, kind, bytes(code), self._module.licence, attach_type, flags
+                name, kind, bytes(code), self._module.licence, attach_type, flags, of
             )
         return self._programs[name]
 

@@ -6,6 +6,7 @@ That is its mark, and bbr: bbr paces, which loopback cannot use and TCP cannot u
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import struct
 import time
@@ -16,6 +17,7 @@ import pytest
 from owned import PORT, Bed, End, connection, engines, hooked_socket, say, used
 from support import INTERCEPT, PLAIN, Pair, eventually
 
+from hooker.control.kernel import can_walk
 from hooker.lab import INTERFACE, Lab
 
 TCP, MARK, NEVER, LEFT = 0, 1, 2, 3  # HK_WANT_*
@@ -276,3 +278,30 @@ def test_one_that_leaves_has_it_again_and_puts_it_aside_when_it_is_engaged_again
             pair.lab.meter.drop(to_a=lost, to_b=lost)
             becomes(pair, ends, "bbr" if lost else "reno")
             assert [options(s) for s in ends] == before
+
+
+@pytest.mark.skipif(PLAIN or INTERCEPT != "segments", reason="about flows that go back")
+@pytest.mark.parametrize("killed", ["client", "server", "both"])
+def test_one_whose_engine_is_killed_has_it_again_at_once(lab: Lab, killed: str) -> None:
+    with Pair.open(lab) as pair, connected(pair) as ends:
+        assert can_walk(os.uname()), "the kernel is older than those this is for"
+        becomes(pair, ends, "reno")
+        before = [options(s) for s in ends]
+        for number, engine in enumerate((pair.client, pair.server)):
+            if engine and killed in ("both", ("client", "server")[number]):
+                engine.kill9()
+                host = (pair.a, pair.b)[number]
+                eventually(lambda host=host: used(host, SERVICE) == "bbr", 5)  # nothing is sent meanwhile
+                assert ends[number].getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == 0
+        exchange(ends)  # a socket without a route has no IP_MTU
+        assert [options(s) for s in ends] == before
+
+
+def test_no_mark_or_control_of_an_engine_that_ended_is_there(lab: Lab) -> None:
+    with Pair.open(lab) as pair, connected(pair) as ends:
+        exchange(ends)
+        for engine in (pair.client, pair.server):
+            assert engine is None or engine.stop() == 0
+        if INTERCEPT == "segments":
+            assert controls(pair) == ["bbr"] * 2
+            assert [s.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) for s in ends] == [0, 0]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import types
 from pathlib import Path
 
 import pytest
 
 from hooker.control import btf
+from hooker.control.kernel import can_walk
 from hooker.errors import KernelError
 
 needs_btf = pytest.mark.skipif(not btf.VMLINUX.exists(), reason="this kernel has no BTF")
@@ -23,6 +25,34 @@ def test_nested_and_anonymous_members_are_found() -> None:
     assert width == 4
     assert scale > kernel.field("tcp_sock", "rx_opt.ts_recent")[0]
     assert set(btf.tcp_macros(kernel)) >= {"HK_TCP_WRITE_SEQ", "HK_FILE_FLAGS", "HK_SOCK_SOCKET"}
+
+
+@needs_btf
+def test_functions_have_numbers() -> None:
+    kernel = btf.load()
+    assert btf.tcp_macros(kernel).get("HK_ITER_TCP") == kernel.function("bpf_iter_tcp") > 0
+    with pytest.raises(KernelError, match="no function nonsense"):
+        kernel.function("nonsense")
+
+
+@pytest.mark.parametrize(
+    ("release", "version", "may"),
+    [
+        ("6.18.44", "#1 SMP PREEMPT_DYNAMIC", True),
+        ("6.3.0", "#1", True),
+        ("7.0.1-cloud", "#1", True),
+        ("6.2.0-29-generic", "#29~22.04.1-Ubuntu SMP", False),
+        ("6.1.0-56-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.1.192-1 (2026-09-01)", True),
+        ("6.1.0-7-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.1.20-2 (2023-04-08)", False),
+        ("6.1.0-1-generic", "#1 SMP of 6.2.99", False),
+        ("6.1.25", "#1", True),
+        ("6.1", "#1", False),
+        ("unknown", "#1", False),
+    ],
+)
+def test_iterators_over_sockets_are_read_where_they_are_sound(release: str, version: str, may: bool) -> None:
+    kernel = types.SimpleNamespace(release=release, version=version)
+    assert can_walk(kernel) is may  # type: ignore[arg-type]
 
 
 @needs_btf
