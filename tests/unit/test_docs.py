@@ -56,6 +56,14 @@ def test_the_files_that_a_page_names_exist(page: str) -> None:
     assert found > 20
 
 
+def test_each_source_file_is_named_somewhere() -> None:
+    pages = "".join(page.read_text() for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+    named = set(re.findall(r"[\w]+\.(?:py|pyx|c|h)\b", pages))
+    files = [file for top in ("hooker", "bpf") for file in (ROOT / top).rglob("*")]
+    ours = {file.name for file in files if file.suffix in (".py", ".pyx", ".c", ".h")}
+    assert ours - named - {"__init__.py"} == set()
+
+
 def test_ten_questions_have_answers() -> None:
     text = (ROOT / "docs" / "tree.md").read_text()
     rows = re.findall(r"^\| (\d+)\. .+\? \| (.+) \|$", text, re.MULTILINE)
