@@ -14,12 +14,20 @@ from hooker.control.probes import verdicts
 from hooker.lab import Lab, engine
 
 TESTS = Path(__file__).resolve().parents[1]
+FILTER = (
+    "nf_conntrack",
+    "nf_tables",
+    "nft_ct",
+    "nft_chain_nat",
+    "nft_masq",
+    "nft_nat",
+)  # nft loads none there
 SLOWNESS = 10  # what takes seconds elsewhere; of the emulation, and of what waits rather than works
 
 
 def run(*arguments: str, modules: tuple[str, ...] = ()) -> tuple[int, str]:
     """The exit status of pytest and its last line. It needs these *modules* of the kernel, too."""
-    subprocess.run(["modprobe", "-a", "tun", "tcp_bbr", *modules], check=True)
+    subprocess.run(["modprobe", "-a", "tun", "tcp_bbr", *FILTER, *modules], check=True)
     # what two engines would try at once, each with the other in its way, is remembered from here on
     verdicts("segments")
     _compile()
