@@ -63,6 +63,7 @@ def test_who_closes_later_ends_by_the_transport(first: str, options: tuple[str, 
         both = hands.connected(PORT)
         eventually(lambda: all(counts(engine.status())["engaged"] for engine in pair.engines))
         before = [engine.status()["reasons"] for engine in pair.engines]
+        time.sleep(0.3)  # an acknowledgement of what went before
         wire = lab.meter.read().tcp.packets
         early, late = both if first == "client" else both[::-1]
         early.close()
