@@ -36,7 +36,7 @@ from hooker.control.status_socket import ControlServer
 from hooker.control.threads import STOP_TIMEOUT, EngineThreads
 from hooker.engine.layout import MARK_OWN
 from hooker.engine.slots import fill_free
-from hooker.errors import CarrierError, ConfigurationError, KernelError, UsageError, require_root
+from hooker.errors import CarrierError, ConfigurationError, KernelError, UsageError, remedy_for, require_root
 from hooker.events import Event, Kind
 from hooker.transports import Choice, Transport, classes, functions
 from hooker.transports.functions import Function
@@ -679,9 +679,8 @@ def _no_port() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CarrierError(
-            error.strerror or str(error), remedy="choose another port, or end the engine that has it"
-        ) from None
+        remedy = remedy_for(error.errno or 0) or "choose another port, or end the engine that has it"
+        raise CarrierError(error.strerror or str(error), remedy=remedy) from None
 
 
 def _check_flows(count: int) -> int:

@@ -31,7 +31,7 @@ from hooker.cli.session import Options, drain, running
 from hooker.control import cgroup, janitor
 from hooker.control.cgroup import Cgroup
 from hooker.control.janitor import Janitor
-from hooker.errors import ConfigurationError, HookerError, KernelError, describe_os_error
+from hooker.errors import ConfigurationError, HookerError, KernelError, describe_os_error, remedy_for
 
 EXIT_NOT_EXECUTABLE = 126  # POSIX, 2.8.2
 EXIT_NOT_FOUND = 127
@@ -219,7 +219,8 @@ def _engine_main(options: Options, life: int, writer: int, linger: float, mask: 
         report.send(_describe(error))
         return 1
     except OSError as error:
-        report.send(_describe(KernelError(describe_os_error(error), remedy="hooker doctor")))
+        remedy = remedy_for(error.errno or 0) or "hooker doctor"
+        report.send(_describe(KernelError(describe_os_error(error), remedy=remedy)))
         return 1
     return 0
 

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from hooker import trust
-from hooker.errors import ConfigurationError
+from hooker.errors import ConfigurationError, KernelError, remedy_for
 
 ENVIRONMENT = "HOOKER_RUN_DIR"
 WHAT = "run-time directory"
@@ -52,6 +52,8 @@ def _made(path: Path, own: str) -> Path:
         with tempfile.TemporaryFile(dir=real):
             pass
     except OSError as error:
+        if remedy_for(error.errno or 0):  # not the directory's fault
+            raise KernelError.from_os_error(f"make files in {path}", error) from None
         raise ConfigurationError(f"cannot make files in {path}: {error.strerror}", remedy=own) from None
     return real
 

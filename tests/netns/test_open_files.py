@@ -13,16 +13,19 @@ from hooker.lab import Lab
 pytestmark = [pytest.mark.timeout(120), pytest.mark.skipif(PLAIN, reason="needs an engine")]
 
 
-@pytest.mark.parametrize("limit", [8, 12, 16, 20, 32, 50])
-def test_so_few_are_refused_in_one_line(lab: Lab, limit: int) -> None:
+@pytest.mark.parametrize("limit", [8, 12, 16, 20, 32, 36, 40, 50])
+@pytest.mark.parametrize("verb", ["up", "run"])
+def test_so_few_are_refused_in_one_line(lab: Lab, verb: str, limit: int) -> None:
     """At each of them something else cannot be opened: a socket, a map, a file, an event loop."""
-    up = [sys.executable, "-m", "hooker", "up", "--cgroup", str(lab.a.cgroup)]
+    more = ["--cgroup", str(lab.a.cgroup)] if verb == "up" else ["true"]
+    up = [sys.executable, "-m", "hooker", verb, *more]
     limited = ["/bin/sh", "-c", f'ulimit -n {limit} && exec "$@"', "sh", *up]
     done = lab.a.run(limited, hooked=False, check=False, text=True, timeout=60)
     assert done.returncode == 1
     first = done.stderr.splitlines()[0]
     assert first.startswith("hooker: ")
-    assert first.endswith(f"Too many open files (the limit is {limit} open files: ulimit -n 256)")
+    assert "Too many open files" in first
+    assert first.endswith(f"(the limit is {limit} open files: ulimit -n 256)")
     links = lab.a.run(["ip", "-br", "link"], hooked=False, text=True).stdout
     assert "hk" not in links
 
