@@ -50,7 +50,7 @@ def test_idle_flows_need_no_descriptors(lab: Lab, way: str, number: int) -> None
         time.sleep(RESTED)
         for engine, (memory, open_before) in zip(pair.engines, before, strict=True):
             grown = engine.rss() - memory
-            print(f"engine {engine.host.letter}: {grown / number:.0f} bytes of memory a flow")
+            print(f"engine {engine.host}: {grown / number:.0f} bytes of memory a flow")
             assert descriptors(engine.pid) - open_before < 10
             assert grown < number * PER_FLOW + SLACK
         for n in range(services):
