@@ -17,7 +17,7 @@ cdef enum carrier_property:    # what it can do
     C_FRAMES = 1 << 7          # what it can it sends as frames of its own, past the kernel's way out
 
 cdef enum:
-    CARRIER_CONTRACT = 3       # number of all that is here: another one, another layout (installed.py)
+    CARRIER_CONTRACT = 4       # number of all that is here: another one, another layout (installed.py)
     QUOTED = 64                # bytes of a datagram that an ICMP error shows us
     MOST_PARTS = 4096          # iovecs of a batch
     C_DESCRIPTORS = 3          # IPv4, IPv6, queues of interfaces
@@ -45,6 +45,7 @@ cdef struct Datagram:          # one of a received batch
 
 cdef struct PathError:         # an ICMP error
     vtl_addr to                # whom it is about
+    uint32_t mtu               # EMSGSIZE: bytes of an IP packet that may pass, as is said; 0: nothing is
     uint32_t size              # bytes of the datagram it quotes, as far as they matter
     uint8_t quoted[QUOTED]
 
@@ -63,7 +64,7 @@ cdef struct CarrierOps:
     # What an XDP program leads to it of this queue of an interface is received, too: by a descriptor for that
     # program's map, which stays the carrier's; or -errno. NULL: a carrier that cannot.
     int (*attach)(Carrier *c, uint32_t ifindex, uint32_t queue) noexcept nogil
-    # errno of an ICMP error; EMSGSIZE: nothing new; 0: none
+    # errno of an ICMP error, 0: none. EMSGSIZE with nothing quoted: our own link's answer to what was sent
     int (*error)(Carrier *c, int which, PathError *out) noexcept nogil
 
 

@@ -40,6 +40,7 @@ cdef extern from "<linux/errqueue.h>" nogil:
     struct sock_extended_err:
         uint32_t ee_errno
         uint8_t ee_origin
+        uint32_t ee_info
 
 
 cdef inline Sockets *S(Carrier *c) noexcept nogil:
@@ -401,7 +402,7 @@ cdef int sockets_error(Carrier *c, int which, PathError *out) noexcept nogil:
     n = recvmsg(S(c).fd[which], &m, MSG_ERRQUEUE | MSG_DONTWAIT)
     if n < 0:
         return 0
-    out.size = n
+    out.size, out.mtu = n, 0
     memset(&out.to, 0, sizeof(vtl_addr))
     out.to.port = read_address(&name, out.to.ip)
     cm = CMSG_FIRSTHDR(&m)
@@ -410,10 +411,13 @@ cdef int sockets_error(Carrier *c, int which, PathError *out) noexcept nogil:
         if ((cm.cmsg_level == IPPROTO_IP and cm.cmsg_type == IP_RECVERR)
                 or (cm.cmsg_level == IPPROTO_IPV6 and cm.cmsg_type == IPV6_RECVERR)):
             ee = <sock_extended_err *>CMSG_DATA(cm)
+            if ee.ee_errno == EMSGSIZE:
+                out.mtu = ee.ee_info
             if ee.ee_origin == EE_ORIGIN_ICMP or ee.ee_origin == EE_ORIGIN_ICMP6:
                 return ee.ee_errno
         cm = CMSG_NXTHDR(&m, cm)
-    return EMSGSIZE              # our own link's answer: the sender has seen it
+    out.size = 0
+    return EMSGSIZE
 
 
 cdef void sockets_ops(CarrierOps *ops) noexcept nogil:

@@ -27,6 +27,7 @@ cdef bint has_fin(const flow *f) noexcept nogil               # the kernel of on
 cdef void flow_sends_rest(worker *w, flow *f) noexcept nogil   # before its RST is said
 cdef void flow_translated(worker *w, flow *f) noexcept nogil   # its service is on another host than it seems
 cdef void flow_lingered(worker *w, flow *f) noexcept nogil    # and what answered in its place has nothing more to answer
+cdef void flow_is_stuck(flow *f) noexcept nogil               # what is sent does not arrive: it is not tried again soon
 cdef void flow_doubt(worker *w, flow *f) noexcept nogil       # a sign that the peer has left
 cdef void flow_steered(worker *w, flow *f, int why) noexcept nogil          # TCP's for good
 cdef void flow_chosen(worker *w, flow *f) noexcept nogil          # the same: what its application wants only TCP has

@@ -46,6 +46,7 @@ cdef enum:
     SECOND = 1000000000
     FIRST_PAUSE = SECOND       # ns before a client tries again; doubles
     PAUSES = 7                 # so often
+    PAUSES_STUCK = 5           # as if it had tried so often
     WANTED = 6000000000        # ns for which its peer's engine is waited for: more than a handshake may take
     LAST_WORDS = 3000000000    # ns for which a closed flow keeps its channel
     LINGER = 60000000000       # ns for which Linux waits for a FIN without a socket (TCP_TIMEWAIT_LEN)
@@ -185,6 +186,12 @@ cdef void entered(worker *w, flow *f, const Outcome *out) noexcept nogil:
             f.again_at = w.now + LAST_WORDS
 
 
+cdef void flow_is_stuck(flow *f) noexcept nogil:
+    """A path that carries no segments does not soon carry them. Sooner than TCP's own timer, which has doubled, it would only be
+    in TCP's way."""
+    f.pauses = max(f.pauses, <uint8_t>PAUSES_STUCK)
+
+
 cdef void try_again(worker *w, flow *f) noexcept nogil:
     """A client, after a while, unless nothing would be different."""
     cdef int why = f.f.reason
@@ -192,6 +199,8 @@ cdef void try_again(worker *w, flow *f) noexcept nogil:
         return
     if why == WHY_REJECTED or why == WHY_ENGINE_STOPS or why == WHY_EPOCHS_USED_UP:
         return
+    if why == WHY_NO_PROGRESS:
+        flow_is_stuck(f)
     f.again_at = w.now + (<uint64_t>FIRST_PAUSE << f.pauses)
     f.pauses += 1
 

@@ -7,7 +7,7 @@ A flow belongs to the association in which its OPEN was proven: what others say 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memset
-from hooker.engine.actions cimport act, act_alone, cause
+from hooker.engine.actions cimport act, act_alone, cause, flow_is_stuck
 from hooker.engine.cut cimport cut_try
 from hooker.engine.flows cimport flow_join, flow_reindex, flow_report, flow_rule, remote_ip
 from hooker.engine.hk0 cimport give_sack
@@ -20,7 +20,7 @@ from hooker.engine.redirected cimport redirected_word
 from hooker.engine.stamp cimport stamp_told
 from hooker.engine.trail cimport trail_heard
 from hooker.engine.worker cimport *
-from hooker.flow.machine cimport FL_EARLY, FL_PINNED, Outcome, ROLE_SERVER, ST_CLOSED, ST_TCP, flow_message
+from hooker.flow.machine cimport FL_EARLY, FL_PINNED, Outcome, ROLE_SERVER, ST_CLOSED, ST_TCP, WHY_NO_PROGRESS, flow_message
 from hooker.flow.messages cimport *
 from hooker.flow.proof cimport MAX_BINDING, PROOF_ACCEPT, PROOF_OPEN, proven
 from hooker.transports.contract cimport T_WHOLE, Association
@@ -169,6 +169,8 @@ cdef void about_a_flow(worker *w, peer *who, const Message *m) noexcept nogil:
         flush_run(w, f.gather)          # what was sent before it
     if m.type == MSG_LEAVE and m.epoch == f.f.epoch and not m.flags & LEAVE_QUOTES:
         hold_unpin(w, f)
+        if m.position == WHY_NO_PROGRESS:
+            flow_is_stuck(f)
     before = f.f.peer_token
     flow_message(&f.f, config_of(w, f), m, w.now, &out)
     flow_reindex(w, f, before)

@@ -166,7 +166,8 @@ cdef uint32_t copy_peers(worker *w, peer_row *rows) noexcept nogil:
 
 cdef tuple peer_tuple(const peer_row *row, list handles):
     cdef Handle handle = handles[row.transport]
-    return ip_bytes(row.address.ip), row.address.port, {"transport": handle.name, **handle.row(row.stats)}
+    cdef dict all_have = {"transport": handle.name, "reliability": None, "datagram": None}
+    return ip_bytes(row.address.ip), row.address.port, {**all_have, **handle.row(row.stats)}
 
 
 cdef list view_peers(worker *w, list handles):

@@ -10,6 +10,7 @@ from libc.string cimport memcpy, memset
 from hooker.engine.cells cimport cell
 from hooker.engine.hold cimport is_withheld
 from hooker.engine.worker cimport *
+from hooker.flow.machine cimport WHY_NO_PROGRESS
 from hooker.flow.messages cimport DATA_FIN, DATA_PSH, DATA_URG, Message
 from hooker.includes.hk cimport HK_MARK_OWN, HK_TCP_TIMESTAMPS
 from hooker.includes.addresses cimport fill_end, set_int
@@ -47,13 +48,15 @@ cdef void wire_close(worker *w) noexcept nogil:
     w.raw4 = w.raw6 = -1
 
 
-cdef void send_packet(worker *w, const uint8_t *packet, uint32_t n) noexcept nogil:
-    """To the destination in its header. What the kernel does not take, TCP sends again."""
+cdef bint send_packet(worker *w, const uint8_t *packet, uint32_t n) noexcept nogil:
+    """To the destination in its header. What the kernel does not take, TCP repeats. False: for our link it is too large."""
     cdef sockaddr_storage to
     cdef bint v4 = packet[0] >> 4 == 4
     cdef socklen_t size = fill_end(&to, packet[0] >> 4, packet + (16 if v4 else 24), 0)
     if sendto(w.raw4 if v4 else w.raw6, packet, n, MSG_DONTWAIT, <sockaddr *>&to, size) != <ssize_t>n:
         w.n.wire_errors += 1
+        return errno != EMSGSIZE
+    return True
 
 
 cdef inline uint32_t path_mss(const flow *f) noexcept nogil:
@@ -105,8 +108,10 @@ cdef void begin(const flow *f, uint32_t position, uint8_t flags, Segment *s) noe
             s.ts_value = f.t.ts_echo
 
 
-cdef void wire_bytes(worker *w, flow *f, uint32_t position, const uint8_t *data, uint32_t length, uint8_t flags) noexcept nogil:
-    """With the newest timestamp, as TCP repeats: the far TCP may know a newer one than was echoed here."""
+cdef bint wire_bytes(worker *w, flow *f, uint32_t position, const uint8_t *data, uint32_t length,
+                     uint8_t flags) noexcept nogil:
+    """False: for our own link they are too many. With the newest timestamp, as TCP repeats: the far TCP may know a newer
+    one than was echoed here."""
     cdef Segment s
     cdef uint32_t n
     begin(f, position, flags, &s)
@@ -115,18 +120,24 @@ cdef void wire_bytes(worker *w, flow *f, uint32_t position, const uint8_t *data,
     n = segment_build(&s, False, w.cut)
     memcpy(w.cut + n, data, length)
     w.n.segments_repeated += 1
-    send_packet(w, w.cut + VNET_HEADER, n - VNET_HEADER + length)
+    return send_packet(w, w.cut + VNET_HEADER, n - VNET_HEADER + length)
+
+
+cdef bint wire_beginning(worker *w, flow *f, uint32_t most) noexcept nogil:
+    """Of the copy that is kept."""
+    cdef cell *k = f.kept
+    if k.n > most:
+        return wire_bytes(w, f, k.position, k.data, most, k.flags & ~<uint8_t>(FLAG_FIN | FLAG_PSH))
+    return wire_bytes(w, f, k.position, k.data, k.n, k.flags)
 
 
 cdef void wire_kept(worker *w, flow *f) noexcept nogil:
-    cdef uint32_t mss = path_mss(f)
-    cdef cell *k = f.kept
-    if k == NULL or is_withheld(f):
+    """As much as the path takes, which may have become narrower. Where no segment has come through, it may be that: the
+    acknowledgement of the first bytes lets TCP go on, and it knows the path from here."""
+    if f.kept == NULL or is_withheld(f):
         return
-    if k.n > mss:                       # the path has become narrower
-        wire_bytes(w, f, k.position, k.data, mss, k.flags & ~<uint8_t>(FLAG_FIN | FLAG_PSH))
-    else:
-        wire_bytes(w, f, k.position, k.data, k.n, k.flags)
+    if f.f.reason == WHY_NO_PROGRESS or not wire_beginning(w, f, path_mss(f)):
+        wire_beginning(w, f, LEAST_MSS)
 
 
 cdef void wire_newest(worker *w, flow *f) noexcept nogil:

@@ -144,10 +144,12 @@ cdef struct FlowConfig:         # one for an engine and class of transport
     uint8_t pinned_tries        # of pinned flows, while they open
     uint8_t probes              # of the local socket
     uint8_t repeats             # retransmissions of one position through a peer that answers, until the flow leaves
+    uint8_t stuck_repeats       # or so many of the oldest, and for so long, where the transport repairs nothing
+    uint64_t stuck
     bint repairs                # the transport sends again what it loses: a first retransmission need not pass
 
 
-cdef struct Flow:               # 120 bytes
+cdef struct Flow:               # 128 bytes
     uint64_t token              # ours: the peer writes it into what it sends
     uint64_t peer_token
     uint64_t wait_at            # when the state's timer is due; UINT64_MAX: never
@@ -180,6 +182,9 @@ cdef struct Flow:               # 120 bytes
     uint8_t again               # times again_from was sent again
     uint8_t lone                # ACKs of our kernel that nothing of ours elicited
     uint8_t reason
+    uint8_t oldest_again        # times the oldest position was sent again
+    uint32_t oldest_from        # which that was
+    uint32_t oldest_ms          # since when; low 32 bits
 
 
 cdef struct Segment:            # of our kernel, out of hk0

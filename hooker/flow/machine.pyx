@@ -65,6 +65,8 @@ cdef void flow_defaults(FlowConfig *c) noexcept nogil:
     c.pinned_tries = 8
     c.probes = 5
     c.repeats = 5
+    c.stuck_repeats = 3
+    c.stuck = 2000 * MILLISECOND
 
 
 cdef void flow_init(Flow *f, flow_role role, uint64_t token, uint32_t snd_una, uint32_t rcv_nxt,
@@ -111,7 +113,7 @@ cdef void enter(Flow *f, const FlowConfig *c, uint8_t state, uint64_t now) noexc
     if state == ST_ENGAGED:
         f.flags &= ~FL_EARLY_WAITS
         f.lone = 0
-        f.again = 0
+        f.again = f.oldest_again = 0
     else:
         f.flags &= ~FL_PROMISED
 
@@ -321,6 +323,23 @@ cdef void missing(Flow *f, const FlowConfig *c, uint64_t now, Outcome *out) noex
     f.wait_at = min(f.wait_at, now + interval(f, c, f.backoff))
 
 
+cdef inline void count_oldest(Flow *f, const Segment *s, uint64_t now) noexcept nogil:
+    """Others may be sent again in between: what is small of them arrives, and SACK says so."""
+    if s.position != f.snd_una:
+        return
+    if f.oldest_again == 0 or f.oldest_from != f.snd_una:
+        f.oldest_again, f.oldest_from, f.oldest_ms = 0, f.snd_una, <uint32_t>(now // MILLISECOND)
+    f.oldest_again = min(f.oldest_again, <uint8_t>254) + 1
+
+
+cdef inline bint is_stuck(const Flow *f, const FlowConfig *c, uint64_t now) noexcept nogil:
+    """What its kernel repeats does not arrive, though the peer answers: small messages come through, and segments do not.
+    Where the transport repairs nothing the kernel's timer doubles each time, so there time counts, too."""
+    return f.again > c.repeats or (not c.repairs and f.oldest_again >= c.stuck_repeats and f.oldest_from == f.snd_una
+                                   and <uint32_t>(<uint32_t>(now // MILLISECOND) - f.oldest_ms)
+                                   >= max(c.stuck, 8 * rtt(f)) // MILLISECOND)
+
+
 cdef void engaged_data_segment(Flow *f, const FlowConfig *c, const Segment *s, bint fresh, uint64_t now,
                                Outcome *out) noexcept nogil:
     cdef bint passes = True
@@ -330,7 +349,8 @@ cdef void engaged_data_segment(Flow *f, const FlowConfig *c, const Segment *s, b
         else:
             f.again = 1
             f.again_from = s.position
-        if f.again > c.repeats and after(f.peer_edge, f.snd_una) and not f.flags & FL_PINNED:
+        count_oldest(f, s, now)
+        if is_stuck(f, c, now) and after(f.peer_edge, f.snd_una) and not f.flags & FL_PINNED:
             step(f, c, EV_EVIDENCE, WHY_NO_PROGRESS, now, out)
             if f.state != ST_ENGAGED:
                 out.actions |= DO_BRIDGE

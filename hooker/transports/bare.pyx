@@ -28,7 +28,6 @@ cdef extern from "<sys/random.h>" nogil:
 
 cdef enum:
     LINK_HEADERS = 28          # bytes of IPv4 and UDP: Settings.datagrams are what is left of links by these
-    LEAST_MTU = 1280           # RFC 8200 5
     LARGEST = 1472             # bytes of a datagram: 1,448 of DATA
     DATAGRAMS = 512            # of one batch
     SCRATCH = 256 << 10        # bytes of headers and control messages in a batch
@@ -80,7 +79,9 @@ cdef void take_path_errors(BareTransport *t, int which, uint64_t now) noexcept n
         err = t.carrier.ops.error(t.carrier, which, &e)
         if err == 0:
             return
-        if err != EMSGSIZE:
+        if err == EMSGSIZE:
+            bare_too_large(&t.core, &e.to, e.quoted, e.size, e.mtu, now)
+        else:
             bare_refused(&t.core, &e.to, e.quoted, e.size, now)
 
 

@@ -10,6 +10,10 @@ from hooker.vtl.api cimport vtl_addr
 cdef void bare_hear(Bare *t, const vtl_addr *from_, const uint8_t *p, uint32_t n, uint64_t now) noexcept nogil
 # An ICMP error, with the beginning of the datagram it is about.
 cdef void bare_refused(Bare *t, const vtl_addr *to, const uint8_t *p, uint32_t n, uint64_t now) noexcept nogil
+# A datagram was too large for a link: one on the way, which quotes it, or our own (n is 0). `mtu`: bytes;
+# 0: not said.
+cdef void bare_too_large(Bare *t, const vtl_addr *to, const uint8_t *p, uint32_t n, uint32_t mtu,
+                         uint64_t now) noexcept nogil
 cdef void bare_on_time(Bare *t, uint64_t now) noexcept nogil
 # NULL: no memory
 cdef BareAssociation *bare_connect(Bare *t, const PeerAddress *to, uint64_t now) noexcept nogil

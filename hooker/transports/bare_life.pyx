@@ -8,7 +8,8 @@
    it: so a peer's restart is noticed. Its next ASK, of another instance, ends what was there before.
 3. Nothing is repeated but what only the transport knows of: HELLO, until the peer says that it has it.
 4. REACH asks whether the peer is there; the answer says how large a datagram has come, too. A size is used
-   once the path has carried it, and asked for again while it is used (RFC 8899).
+   once the path has carried it, and asked for again while it is used (RFC 8899). Where answers come, but
+   no more what each path has to carry, the association ends: TCP finds its way there.
 5. An ICMP error is believed about an association that has begun only when the peer does not contradict it.
 """
 
@@ -42,6 +43,7 @@ cdef enum:
     IDLE_AFTER = 120000000000
     PROBE_PAUSE = 10000000000
     PROBES = 3                 # of a size, unanswered: the path does not carry it
+    BASE_PROBES = 5            # of the least, which ends the association
     MAX_INCOMING = MAX_ASSOCS // 4 * 3
     SOURCE_ASSOCS = 64
     UNKNOWNS = ANSWERS // 4    # in one round
@@ -124,9 +126,13 @@ cdef uint64_t new_token(const Bare *t) noexcept nogil:
     return token
 
 
+cdef inline uint32_t base_for(const Bare *t, const vtl_addr *to) noexcept nogil:
+    """Bytes of a datagram that each path has to carry."""
+    return t.least - (0 if is_v4(to.ip) else V6_MORE)
+
+
 cdef BareAssociation *association_new(Bare *t, const vtl_addr *to) noexcept nogil:
     """NULL: no memory, or too many."""
-    cdef uint32_t less = 0 if is_v4(to.ip) else V6_MORE
     cdef BareAssociation *a
     if t.count >= MAX_ASSOCS:
         return NULL
@@ -141,8 +147,8 @@ cdef BareAssociation *association_new(Bare *t, const vtl_addr *to) noexcept nogi
         return NULL
     a.base.ops, a.base.t = t.shared.ops, t.base
     a.to, a.began, a.heard, a.state = to[0], t.now, t.now, BARE_ASKING
-    a.base_size = a.size = t.least - less
-    a.most = t.first - less
+    a.base_size = a.size = base_for(t, to)
+    a.most = a.base_size + t.first - t.least
     a.out.shared, a.out.source = &t.shared, a.source
     link_prepend(&t.all, &a.one, a)
     t.count += 1
@@ -325,10 +331,13 @@ cdef void welcome(Bare *t, const vtl_addr *from_, const Shake *s) noexcept nogil
     up(a)
 
 
-cdef void hear_ask(Bare *t, const vtl_addr *from_, Shake *s) noexcept nogil:
+cdef void hear_ask(Bare *t, const vtl_addr *from_, Shake *s, uint32_t n) noexcept nogil:
     cdef BareAssociation *a
     if not is_fresh(t, from_, s):
         give_cookie(t, from_, s)
+        return
+    if n < base_for(t, from_):
+        t.n.malformed += 1
         return
     a = t.by_peer[chain_of_peer(t, from_)]
     while a != NULL:
@@ -354,7 +363,7 @@ cdef BareAssociation *with_other(const Bare *t, const vtl_addr *there, uint64_t 
     return a
 
 
-cdef void hear_answer(Bare *t, const vtl_addr *from_, const Shake *s) noexcept nogil:
+cdef void hear_answer(Bare *t, const vtl_addr *from_, const Shake *s, uint32_t n) noexcept nogil:
     """To our ASK. Who has not seen it does not know its token."""
     cdef BareAssociation *a = with_token(t, s.token)
     if a == NULL or a.state != BARE_ASKING or not same_addr(&a.to, from_) or s.cookie == 0:
@@ -363,6 +372,9 @@ cdef void hear_answer(Bare *t, const vtl_addr *from_, const Shake *s) noexcept n
         a.ask_due = a.ask_due or a.cookie == 0          # once more at once; a newer one waits for the timer
         a.cookie, a.cookie_time = s.cookie, s.time
         bare_ready(a)
+        return
+    if n < a.base_size:
+        t.n.malformed += 1
         return
     a.to, a.other, a.instance = from_[0], s.cookie, s.instance
     up(a)
@@ -373,11 +385,11 @@ cdef void hear_shake(Bare *t, const vtl_addr *from_, const uint8_t *p, uint32_t 
     if not read_shake(p, n, &s):
         t.n.malformed += 1
     elif s.kind == SHAKE_ASK:
-        hear_ask(t, from_, &s)
+        hear_ask(t, from_, &s, n)
     elif s.kind == SHAKE_UNKNOWN:
         hear_unknown(t, from_, s.token)
     else:
-        hear_answer(t, from_, &s)
+        hear_answer(t, from_, &s, n)
 
 
 # ---- what arrives ------------------------------------------------------------------------------------
@@ -400,7 +412,10 @@ cdef void reached(BareAssociation *a, const Own *m) noexcept nogil:
         return
     measure(a, max(bare_of(a).now - r.at, <uint64_t>1))
     r.at = 0
-    if m.size == r.size == a.most:
+    if m.size != r.size or m.size < a.base_size:
+        return
+    a.base_asked, a.base_unanswered = 0, 0
+    if m.size == a.most:
         a.unanswered = 0
         a.size = a.most
 
@@ -475,18 +490,28 @@ cdef void bare_hear(Bare *t, const vtl_addr *from_, const uint8_t *p, uint32_t n
         hear_messages(t, a, p, n)
 
 
-cdef void bare_refused(Bare *t, const vtl_addr *to, const uint8_t *p, uint32_t n,
-                       uint64_t now) noexcept nogil:
+cdef BareAssociation *quoted(Bare *t, const vtl_addr *to, const uint8_t *p, uint32_t n) noexcept nogil:
+    """Whose datagram an ICMP error quotes; NULL: nobody's whom it could have seen."""
     cdef BareAssociation *a = NULL
     cdef uint64_t token = load64(p) if n >= TOKEN_SIZE else 0
-    t.now = now
     if token:
         a = with_other(t, to, token)
     elif n >= UNKNOWN_SIZE and load32(p + 8) == MAGIC and p[12] == SHAKE_ASK:
         a = with_token(t, load64(p + 16))
-    if a == NULL or not same_addr(&a.to, to):
-        t.n.unproven_errors += 1
-    elif a.state == BARE_ASKING:
+    if a != NULL and same_addr(&a.to, to):
+        return a
+    t.n.unproven_errors += 1
+    return NULL
+
+
+cdef void bare_refused(Bare *t, const vtl_addr *to, const uint8_t *p, uint32_t n,
+                       uint64_t now) noexcept nogil:
+    cdef BareAssociation *a
+    t.now = now
+    a = quoted(t, to, p, n)
+    if a == NULL:
+        return
+    if a.state == BARE_ASKING:
         bare_fail(a, DOWN_UNREACHABLE)
     elif a.refused == 0:
         a.refused = now
@@ -494,6 +519,35 @@ cdef void bare_refused(Bare *t, const vtl_addr *to, const uint8_t *p, uint32_t n
         due_before(a, now + FIRST_TRY)
     elif now - a.refused >= max(<uint64_t>FIRST_TRY, 2 * a.srtt + 4 * a.rttvar):
         bare_fail(a, DOWN_UNREACHABLE)
+
+
+cdef void narrowed(BareAssociation *a, uint32_t mtu) noexcept nogil:
+    """0: to what it is not said."""
+    if mtu == 0 or mtu >= LEAST_MTU:
+        fall_back(a)
+    elif a.state == BARE_UP:
+        bare_end(a, DOWN_UNREACHABLE)
+    else:
+        bare_fail(a, DOWN_UNREACHABLE)
+
+
+cdef void bare_too_large(Bare *t, const vtl_addr *to, const uint8_t *p, uint32_t n, uint32_t mtu,
+                         uint64_t now) noexcept nogil:
+    cdef BareAssociation *a
+    cdef Link *at
+    cdef Link *following
+    t.now = now
+    if n:
+        a = quoted(t, to, p, n)
+        if a != NULL:
+            narrowed(a, mtu)
+        return
+    at = t.all.first                            # our own link says no port
+    while at != NULL:
+        a, following = <BareAssociation *>at.owner, at.next
+        if a.state != BARE_DEAD and memcmp(a.to.ip, to.ip, sizeof(a.to.ip)) == 0:
+            narrowed(a, mtu)
+        at = following
 
 
 # ---- time --------------------------------------------------------------------------------------------
@@ -506,20 +560,46 @@ cdef void ask(BareAssociation *a) noexcept nogil:
     bare_ready(a)
 
 
+cdef void fall_back(BareAssociation *a) noexcept nogil:
+    """To the size that each path carries, for some time."""
+    if a.size > a.base_size:
+        a.size = a.base_size
+        a.holes += 1
+        a.base_used = True                      # or so it is said
+    a.unanswered = 0
+    a.probe_again = bare_of(a).now + PROBE_PAUSE
+
+
 cdef void look_at_size(BareAssociation *a) noexcept nogil:
     cdef uint64_t now = bare_of(a).now
     if a.most <= a.base_size:
         return
     if a.unanswered >= PROBES:
-        if a.size > a.base_size:
-            a.size = a.base_size
-            a.holes += 1
-        a.unanswered = 0
-        a.probe_again = now + PROBE_PAUSE
+        fall_back(a)
     elif (a.size < a.most and now >= a.probe_again) or a.large_used or a.unanswered:
         a.large_used = False
         a.probe_due = True
         bare_ready(a)
+
+
+cdef bint look_at_base(BareAssociation *a) noexcept nogil:
+    """False: it has ended. Where nothing else is heard, too, silence has its own time."""
+    if a.base_asked and a.heard > a.base_asked:
+        a.base_unanswered += 1
+        if a.base_unanswered >= BASE_PROBES:
+            bare_end(a, DOWN_UNREACHABLE)
+            return False
+    if a.size == a.base_size and (a.base_used or a.base_asked):
+        a.base_due = True
+        bare_ready(a)
+    return True
+
+
+cdef uint64_t until_probe(const BareAssociation *a) noexcept nogil:
+    """After which the next one follows that is not answered."""
+    cdef int n = max(a.unanswered, a.base_unanswered)
+    cdef uint64_t pause = max(<uint64_t>FIRST_TRY, 2 * a.srtt + 4 * a.rttvar)
+    return min(<uint64_t>KEEPALIVE, pause << (n - 1)) if n else KEEPALIVE
 
 
 cdef void is_due(BareAssociation *a) noexcept nogil:
@@ -545,8 +625,10 @@ cdef void is_due(BareAssociation *a) noexcept nogil:
         if greeting or a.refused or now - a.heard >= KEEPALIVE:
             ask(a)
         look_at_size(a)
+        if not look_at_base(a):
+            return
         if not greeting and a.refused == 0:
-            pause = KEEPALIVE
+            pause = until_probe(a)
         set_due(a, min(now + pause, a.asked + bare_of(a).dead_after) if a.asked else now + pause)
 
 

@@ -16,6 +16,7 @@ from hooker.vtl.api cimport vtl_addr, vtl_batch, vtl_datagram
 
 cdef enum:
     TURN = 64                  # datagrams of an association, then the next one has its turn
+    SMALL = 512                # bytes of a datagram that nearly each path carries
     ROOM = 1536                # bytes of what we write into a datagram: LARGEST of bare.pyx, and some
     HEAD = TOKEN_SIZE + PREFIX_SIZE
 
@@ -56,10 +57,15 @@ cdef void count(BareAssociation *a, const vtl_datagram *d) noexcept nogil:
     a.bytes_sent += d.size
     if d.size > a.base_size:
         a.large_used = True
+    if d.size > SMALL:
+        a.base_used = True
 
 
 cdef void shake(Bare *t, BareAssociation *a, vtl_batch *b) noexcept nogil:
+    """What makes it an association is as large as what each path has to carry: else nothing begins."""
     cdef Shake s
+    cdef vtl_datagram *d
+    cdef uint8_t *p = written(b)
     memset(&s, 0, sizeof(s))
     s.instance = t.instance
     if a.ask_due:
@@ -67,7 +73,11 @@ cdef void shake(Bare *t, BareAssociation *a, vtl_batch *b) noexcept nogil:
     else:
         s.kind, s.token, s.cookie = SHAKE_WELCOME, a.other, a.own
     a.ask_due = a.welcome_due = False
-    count(a, put(b, &a.to, write_shake(written(b), &s)))
+    if s.cookie:
+        memset(p, 0, a.base_size)
+    d = put(b, &a.to, max(write_shake(p, &s), a.base_size if s.cookie else 0))
+    d.alone = True
+    count(a, d)
 
 
 cdef Reach *reach(Bare *t, BareAssociation *a, uint8_t *p) noexcept nogil:
@@ -82,19 +92,28 @@ cdef Reach *reach(Bare *t, BareAssociation *a, uint8_t *p) noexcept nogil:
     return r
 
 
-cdef void probe(Bare *t, BareAssociation *a, vtl_batch *b) noexcept nogil:
+cdef void probe(Bare *t, BareAssociation *a, vtl_batch *b, uint32_t size) noexcept nogil:
     """Does the path carry this size?"""
     cdef uint8_t *p = written(b)
     cdef vtl_datagram *d
-    memset(p, 0, a.most)
+    memset(p, 0, size)
     store64(p, a.other)
-    reach(t, a, p + TOKEN_SIZE).size = <uint16_t>a.most
-    d = put(b, &a.to, a.most)
+    reach(t, a, p + TOKEN_SIZE).size = <uint16_t>size
+    d = put(b, &a.to, size)
     d.alone = True
-    a.probe_due = False
-    a.unanswered += 1
     count(a, d)
-    a.large_used = False
+
+
+cdef void probe_most(Bare *t, BareAssociation *a, vtl_batch *b) noexcept nogil:
+    probe(t, a, b, a.most)
+    a.probe_due = a.large_used = False
+    a.unanswered += 1
+
+
+cdef void probe_base(Bare *t, BareAssociation *a, vtl_batch *b) noexcept nogil:
+    probe(t, a, b, a.base_size)
+    a.base_due = a.base_used = False
+    a.base_asked = t.now
 
 
 cdef uint32_t put_answers(BareAssociation *a, uint8_t *p) noexcept nogil:
@@ -172,7 +191,9 @@ cdef bint turn(Bare *t, BareAssociation *a, vtl_batch *b) noexcept nogil:
     if a.welcome_due:
         shake(t, a, b)
     if a.probe_due and has_room(b):
-        probe(t, a, b)
+        probe_most(t, a, b)
+    if a.base_due and has_room(b):
+        probe_base(t, a, b)
     for i in range(TURN):
         if not has_room(b):
             return True

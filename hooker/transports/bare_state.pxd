@@ -16,6 +16,8 @@ cdef enum:
     REACHES = 8                # whose time of sending is remembered
     ANSWERS = 256              # to strangers, in one round
 
+    LEAST_MTU = 1280           # bytes; RFC 8200 5: what each path has to carry
+
 cdef enum bare_state:
     BARE_ASKING = 1            # for a cookie, then for the association
     BARE_UP
@@ -70,8 +72,12 @@ cdef struct BareAssociation:
     uint32_t base_size         # bytes of a datagram, that each path carries
     uint32_t most              # … that our own link carries
     uint32_t size              # … that we send now
-    uint8_t unanswered         # probes of a size, in a row
+    uint8_t unanswered         # probes of `most`, in a row
     bint large_used            # since the last probe something was sent that only `size` allows
+    bint base_due              # a REACH of `base_size`
+    uint64_t base_asked        # when the last one left that is not answered; 0: none is
+    uint8_t base_unanswered    # after how many in a row something else was heard
+    bint base_used             # since the last one something was sent that is not small
     uint64_t probe_again       # ns; a size that the path did not carry is not tried before
     uint64_t srtt, rttvar, min_rtt
     uint64_t datagrams_sent, datagrams_received, bytes_sent, bytes_received, messages_received

@@ -9,6 +9,7 @@
 #     instance (64)                  the sender's
 #     time (32)   reserved (32)      COOKIE, and ASK with one
 #     cookie (64)                    the same, 0: none; WELCOME: the token of the side that answers
+#     zeros                          ASK with a cookie and WELCOME have the size that each path has to carry
 #
 # Between messages of the flow protocol there may be REACH and REACHED (type, flags, size of the datagram that
 # a REACH is in, number), END (8 bytes), and zeros, which reach to the end of the datagram, as DATA does.
@@ -78,10 +79,10 @@ cdef inline bint read_shake(const uint8_t *p, uint32_t n, Shake *s) noexcept nog
     s.kind, s.token = p[12], load64(p + 16)
     if s.kind == SHAKE_UNKNOWN:
         return n == UNKNOWN_SIZE
-    if n != SHAKE_SIZE or not SHAKE_ASK <= s.kind <= SHAKE_WELCOME or s.token == 0:
+    if n < SHAKE_SIZE or not SHAKE_ASK <= s.kind <= SHAKE_WELCOME or s.token == 0:
         return False
     s.instance, s.time, s.cookie = load64(p + 24), load32(p + 32), load64(p + 40)
-    return True
+    return n == SHAKE_SIZE or (s.cookie != 0 and s.kind != SHAKE_COOKIE)
 
 cdef inline uint32_t write_own(uint8_t *p, const Own *m) noexcept nogil:
     p[0] = m.type

@@ -92,6 +92,9 @@ class Broken(hooker.Transport):
     def send_loses(self, peer: tuple[str, int], message: bytes) -> Any:
         return ()
 
+    def send_loses_large(self, peer: tuple[str, int], message: bytes) -> Any:
+        return (message,) if len(message) <= 600 else ()
+
     def send_damages(self, peer: tuple[str, int], message: bytes) -> Any:
         return (self.damaged(message),)
 

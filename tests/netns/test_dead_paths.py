@@ -11,7 +11,7 @@ import signal
 import time
 
 import pytest
-from support import Pair, eventually, peer, result, same
+from support import SLOWNESS, Pair, eventually, peer, result, same
 from ways import HOOKED, WAYS, Paths, engaged, flows, open_way, outcome
 
 from hooker.lab import Lab
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.timeout(120), pytest.mark.soak]
 
 LINK = Link(rate=100e6, delay=0.002, queue=400_000)
 ASKERS = 20
-AWAY = 1.5  # s: the transport is dead, and the flow is back on TCP
+AWAY = 1.5 * SLOWNESS  # s: the transport is dead, and the flow is back on TCP
 soak = pytest.mark.soak
 
 

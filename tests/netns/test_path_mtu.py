@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -225,6 +226,42 @@ def test_a_link_of_our_own_that_narrows_during_transfers(family: str) -> None:
         with web.transfers(20 * MB):
             pass
         assert [counts(engine.status())["gso"] for engine in pair.engines] == [1, 1]
+
+
+NARROW = ("vtl", "vtl+ip", "udp", "ip", "quic", "tcp", "mptcp")  # udplite and dccp are not everywhere
+
+
+@pytest.mark.parametrize("transport", NARROW)
+@pytest.mark.parametrize("mtu", [1300, 1000])
+def test_a_link_of_our_own_that_carries_less_than_a_transport_needs(transport: str, mtu: int) -> None:
+    """TCP over IPv4 goes on at once. With less than 1,280 bytes no transport of datagrams does."""
+    with Lab() as lab, Pair.open(lab, options=("--transport", transport)) as pair:
+        www = start_nginx(pair.b, lab.tmp)
+        got, sent = lab.tmp / "got", lab.tmp / "sent"
+        digests = write_random(www / "down", LONG // 4), write_random(sent, LONG // 4)
+        where = [url(pair.b, "v4", part) for part in ("down", "up/sent")]
+        limit = ["--limit-rate", str(RATE // 8)]
+        curls = [
+            pair.a.popen(["curl", "-sS", "-f", *limit, *map(str, rest)])
+            for rest in (("-o", got, where[0]), ("-T", sent, where[1]))
+        ]
+        eventually(lambda: arrived(got) >= LONG // 32)
+        eventually(lambda: counts(pair.engines[0].status())["engaged"] == 2)
+        for peer in pair.engines[0].status()["peers"]:
+            assert {"reliability", "datagram"} <= set(peer)
+        for host in pair.lab.hosts:
+            ip(host.netns, f"link set {INTERFACE} mtu {mtu}")
+        largest, last, since = 0.0, -1, time.monotonic()
+        while any(curl.poll() is None for curl in curls):
+            now = arrived(got)
+            if now != last:
+                last, since = now, time.monotonic()
+            largest = max(largest, time.monotonic() - since)
+            time.sleep(0.02)
+        assert [curl.wait() for curl in curls] == [0, 0]
+        assert (sha256(got), sha256(www / "up" / "sent")) == digests
+        print(f"{transport}, {mtu} bytes: nothing came for {largest:.2f} s")
+        assert largest < 6  # 13 s, and for ever, where nothing knew
 
 
 @pytest.mark.parametrize("family", ["v4", "v6"])

@@ -31,8 +31,8 @@ FAILS = {  # what it does, and how that is told
     "nonsense": "what its process says is no packet of the link",
     "floods": "it floods the engine with what is no message",
 }
-GOES_ON = ("duplicates", "reorders", "damages_some", "damages", "loses")
-OFTEN = ("send", "spins", "damages_some", "loses")  # the others are for long runs
+GOES_ON = ("duplicates", "reorders", "damages_some", "damages", "loses", "loses_large")
+OFTEN = ("send", "spins", "damages_some", "loses", "loses_large")  # the others are for long runs
 
 
 def some(names: Any) -> list[Any]:

@@ -27,13 +27,15 @@ HELLO = encode("hello", epoch=1, position=65535, token=7, own_token=8)
 ASK, COOKIE, WELCOME, UNKNOWN = 1, 2, 3, 4
 REACH, REACHED, END = 0x70, 0x71, 0x72
 SHAKE = struct.Struct("!Q4sB3xQQI4xQ")
+BASE = 1280 - 28  # bytes of a datagram that each path has to carry
 MAGIC = b"HkB\x01"
 
 
 def shake(
     kind: int, token: int, instance: int = 5, time_: int = 0, cookie: int = 0, magic: bytes = MAGIC
 ) -> bytes:
-    return SHAKE.pack(0, magic, kind, token, instance, time_, cookie)
+    """What makes an association is as large as what each path has to carry."""
+    return SHAKE.pack(0, magic, kind, token, instance, time_, cookie).ljust(BASE if cookie else 0, b"\0")
 
 
 def told(who: Lone, kind: str) -> list[Any]:
@@ -85,7 +87,7 @@ class Hand:
         got = self.ask(shake(ASK, self.token, instance, *self.cookie(instance)))
         for one in got:
             if one[12:13] == bytes([WELCOME]) and one[:8] == bytes(8):
-                self.theirs = SHAKE.unpack(one)[6]
+                self.theirs = SHAKE.unpack_from(one)[6]
         return got
 
     def say(self, *messages: bytes) -> list[bytes]:
@@ -118,7 +120,7 @@ def test_a_cookie_makes_one_association_however_often_it_comes(udp: Lone) -> Non
     for _ in range(20):
         for one in hand.ask(shake(ASK, hand.token, 5, when, cookie)):
             if one[:8] == bytes(8):
-                tokens.add(SHAKE.unpack(one)[6])
+                tokens.add(SHAKE.unpack_from(one)[6])
     assert len(tokens) == 1
     assert udp.counters()["udp.associations"] == len(told(udp, "up")) == 1
 
@@ -461,6 +463,54 @@ def test_a_size_that_the_path_no_longer_carries_is_given_up(path: Path) -> None:
     assert path.a.stats(path.there)["mtu_holes"] == 1
     assert path.a.send(channel, data(5000, bytes(1448)))
     path.until(lambda: 5000 in payloads(path.b))
+
+
+def test_nothing_begins_where_the_path_does_not_carry_what_each_has_to(path: Path) -> None:
+    path.loses = lambda datagram, back: len(datagram) > 1100
+    path.until(lambda: bool(told(path.a, "down")), 6)
+    assert [one[2] for one in told(path.a, "down")] == ["unreachable"]
+    assert not told(path.b, "up")
+
+
+@pytest.mark.parametrize("one_way", [True, False])
+def test_it_ends_where_the_path_no_longer_carries_what_each_has_to(path: Path, one_way: bool) -> None:
+    """Also while small datagrams pass, both ways."""
+    path.greet()
+    path.until(lambda: path.a.stats(path.there)["datagram"] == 1472)
+    path.loses = lambda datagram, back: len(datagram) > 1100 and not (back and one_way)
+    channel = path.a.channel(path.there)
+
+    def ended() -> bool:
+        if not told(path.a, "down") and path.a.waiting(channel)[2] == 0:
+            path.a.send(channel, data(1, bytes(1448)))
+            path.a.send(channel, data(2, b"small"))
+        time.sleep(0.01)
+        return bool(told(path.a, "down") and told(path.b, "down"))
+
+    path.until(ended, 12)
+    assert [one[2] for one in told(path.a, "down")] == ["unreachable"]
+    assert [one[2] for one in told(path.b, "down")] == ["closed"]
+
+
+def test_an_outage_is_none_of_these() -> None:
+    path = Path(dead_after=30.0)
+    path.greet()
+    path.until(lambda: path.a.stats(path.there)["datagram"] == 1472)
+    channel = path.a.channel(path.there)
+    path.loses = lambda datagram, back: True
+    end = time.monotonic() + 4
+    while time.monotonic() < end:
+        if path.a.waiting(channel)[2] == 0:
+            path.a.send(channel, data(1, bytes(1448)))
+        time.sleep(0.01)
+        path.turn()
+    path.loses = lambda datagram, back: False
+    assert path.a.send(channel, data(5000, bytes(1448)))
+    path.until(lambda: {5000} & set(payloads(path.b)) != set())
+    path.until(lambda: path.a.stats(path.there)["datagram"] == 1472, 15)
+    assert not told(path.a, "down")
+    assert not told(path.b, "down")
+    path.shut()
 
 
 def test_a_peer_that_restarts_is_noticed_at_once() -> None:

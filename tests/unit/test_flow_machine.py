@@ -474,6 +474,22 @@ def test_a_peer_that_answers_and_never_acknowledges_is_left() -> None:
     assert (m.state, m.reason) == (State.LEFT, Reason.NO_PROGRESS)
 
 
+@pytest.mark.parametrize("repairs", [True, False])
+def test_where_the_transport_repairs_nothing_time_counts_too(repairs: bool) -> None:
+    """The kernel's timer doubles: the sixth repetition may be minutes away."""
+    m = engaged()
+    m.configure(repairs=repairs)
+    m.message(message("acked", position=1, edge=500, serial=1), 0)
+    for at in (0, 0.2, 0.6, 1.4):
+        m.segment(1, 10, 1, WINDOW, at)
+        m.message(message("pong"), at)
+    assert m.state is State.ENGAGED
+    m.segment(1, 10, 1, WINDOW, 3.0)
+    assert (m.state, m.reason) == (
+        (State.ENGAGED, Reason.NONE) if repairs else (State.LEFT, Reason.NO_PROGRESS)
+    )
+
+
 def test_a_reset_before_the_peer_is_engaged_is_told_when_it_asks() -> None:
     """It went by the wire, before bytes that had gone as DATA: the peer's kernel does not believe it."""
     m = Machine(Role.CLIENT, token=TOKEN)
@@ -565,7 +581,7 @@ def test_misuse_is_named() -> None:
         m.compose("hello", 0)
     with pytest.raises(KeyError, match="no such field: trise"):
         m.configure(trise=3)
-    with pytest.raises(ValueError, match="a flow has 120 bytes, this has 3"):
+    with pytest.raises(ValueError, match="a flow has 128 bytes, this has 3"):
         m.thaw(b"abc")
     with pytest.raises(MessageError):
         m.message(b"abc", 0)

@@ -26,6 +26,7 @@ API = CARRIERS.parent / "vtl" / "api.pxd"
 LAYOUTS = {  # of what carriers are compiled with, by CARRIER_CONTRACT
     2: "178b861517a9257a",
     3: "e43a3900e3be060d",
+    4: "8c859760a2547dec",
 }
 GOOD = "from hooker.carriers.contract import CONTRACT\nfrom hooker.carriers.udp import make\n"
 

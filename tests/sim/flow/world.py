@@ -479,6 +479,7 @@ class World:
             if state is not None:
                 (wait,) = struct.unpack_from("=Q", state, 16)
                 struct.pack_into("=QQQ", state, 16, wait if wait == NEVER else THEN * 10**9, THEN * 10**9, 0)
+                struct.pack_into("=I", state, 120, THEN * 10**3)
             frozen.append(state)
         for way in (A, B):
             self._rank_serials(frozen[way], frozen[1 - way], self.air[1 - way])
