@@ -56,6 +56,7 @@ cdef enum:
     IDLE_AFTER = 120000000000
     MOST_HOLE = 64000          # bytes
     WELCOME = 1                # flag of a greeting that answers one
+    HEARD = 2                  # flag of an engine's HELLO: the other side's is here
 
 
 cdef struct NamedStats:        # as in a row
@@ -326,7 +327,9 @@ cdef void doubt(NamedAssociation *a) noexcept nogil:
 
 
 cdef void on_hello(NamedAssociation *a, const Message *m) noexcept nogil:
-    """Its engine's. Once more: ours has not come there."""
+    """Its engine's. Once more: ours has not come there. What says that it has is not answered: else a path
+    makes two HELLOs of one would have them answered for ever."""
+    cdef Message again
     if not has_our_name(of(a), m):
         of(a).n.other_names += 1
         fail(a, DOWN_NAME)
@@ -335,8 +338,10 @@ cdef void on_hello(NamedAssociation *a, const Message *m) noexcept nogil:
         a.has_heard, a.instance = True, m.token
     elif a.instance != m.token:
         doubt(a)
-    elif a.has_said:
-        out_say(&a.out, &a.hello)
+    elif a.has_said and not m.flags & HEARD:
+        again = a.hello
+        again.flags |= HEARD
+        out_say(&a.out, &again)
 
 
 cdef void take_signed(NamedTransport *t, const PeerAddress *peer, const uint8_t *p,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,20 @@ def test_one_that_only_carries_badly_loses_no_byte(
     for engine in (pair.client, pair.server):
         assert not engine.status()["engine"]["failed"]
     assert (counts(pair.server.status())["bad_messages"] > bad) == how.startswith("damages")
+
+
+def test_a_path_that_doubles_everything_is_no_echo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """From the first message on: what was said once more was answered, and that answered again."""
+    monkeypatch.setenv("HOOKER_TEST_BREAK", "duplicates")
+    monkeypatch.setenv("HOOKER_TEST_AFTER", "0")
+    with Lab() as lab, Pair.open(lab, options=(*OPTIONS, "broken:Broken")) as both:
+        transfer(both, 7720, tmp_path / "go")
+        (before,) = both.engines[0].status()["peers"]
+        time.sleep(1)
+        (after,) = both.engines[0].status()["peers"]
+        assert after["bytes_sent"] - before["bytes_sent"] < 5000
+        for engine in both.engines:
+            assert not {"peer-silent", "peer-not-engaged", "no-answer"} & set(engine.status()["reasons"])
 
 
 def test_curl_and_nginx_over_the_example() -> None:
