@@ -64,7 +64,8 @@ def test_a_transfer_is_engaged_and_arrives(pair: Pair, name: str) -> None:
         assert sum(row["bytes_received"] for row in status["peers"]) > 0
         assert counts(status)["bad_messages"] == 0
     assert pair.client
-    assert sum(row["bytes_sent"] for row in pair.client.status()["peers"]) > 20 * MB
+    status = pair.client.status()
+    assert sum(row["bytes_sent"] for row in status["peers"]) > 20 * MB, (status["ended"], status["reasons"])
 
 
 def test_curl_and_nginx(pair: Pair) -> None:
