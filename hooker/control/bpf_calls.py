@@ -233,7 +233,7 @@ def link_xdp(program: int, interface: int, flags: int) -> int:
 
 
 def iterator(program: int) -> int:
-    """A descriptor: who reads it to its end has the program run on each object, of this network namespace."""
+    """A descriptor. Read to its end, it has run the program on each object of this network namespace."""
     link = _bpf(LINK_CREATE, _LinkCreate(program, 0, TRACE_ITER, 0), "cannot attach an iterator")
     try:
         return _bpf(ITER_CREATE, _IterCreate(link), "cannot make an iterator")

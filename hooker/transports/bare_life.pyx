@@ -517,12 +517,12 @@ cdef void bare_refused(Bare *t, const vtl_addr *to, const uint8_t *p, uint32_t n
         a.refused = now
         ask(a)
         due_before(a, now + FIRST_TRY)
-    elif now - a.refused >= max(<uint64_t>FIRST_TRY, 2 * a.srtt + 4 * a.rttvar):
+    elif now - a.refused >= patience(a):
         bare_fail(a, DOWN_UNREACHABLE)
 
 
 cdef void narrowed(BareAssociation *a, uint32_t mtu) noexcept nogil:
-    """0: to what it is not said."""
+    """``mtu`` 0: to what is not said."""
     if mtu == 0 or mtu >= LEAST_MTU:
         fall_back(a)
     elif a.state == BARE_UP:
@@ -582,8 +582,15 @@ cdef void look_at_size(BareAssociation *a) noexcept nogil:
         bare_ready(a)
 
 
+cdef inline uint64_t patience(const BareAssociation *a) noexcept nogil:
+    """After which an answer is late."""
+    return max(<uint64_t>FIRST_TRY, 2 * a.srtt + 4 * a.rttvar)
+
+
 cdef bint look_at_base(BareAssociation *a) noexcept nogil:
     """False: it has ended. Where nothing else is heard, too, silence has its own time."""
+    if a.base_due or (a.base_asked and bare_of(a).now - a.base_asked < patience(a)):
+        return True                             # it has not left, or may be answered yet
     if a.base_asked and a.heard > a.base_asked:
         a.base_unanswered += 1
         if a.base_unanswered >= BASE_PROBES:
@@ -598,8 +605,7 @@ cdef bint look_at_base(BareAssociation *a) noexcept nogil:
 cdef uint64_t until_probe(const BareAssociation *a) noexcept nogil:
     """After which the next one follows that is not answered."""
     cdef int n = max(a.unanswered, a.base_unanswered)
-    cdef uint64_t pause = max(<uint64_t>FIRST_TRY, 2 * a.srtt + 4 * a.rttvar)
-    return min(<uint64_t>KEEPALIVE, pause << (n - 1)) if n else KEEPALIVE
+    return min(<uint64_t>KEEPALIVE, patience(a) << (n - 1)) if n else KEEPALIVE
 
 
 cdef void is_due(BareAssociation *a) noexcept nogil:

@@ -15,7 +15,6 @@ cdef enum:
     CHAINS = 1024
     REACHES = 8                # whose time of sending is remembered
     ANSWERS = 256              # to strangers, in one round
-
     LEAST_MTU = 1280           # bytes; RFC 8200 5: what each path has to carry
 
 cdef enum bare_state:

@@ -327,8 +327,8 @@ cdef void doubt(NamedAssociation *a) noexcept nogil:
 
 
 cdef void on_hello(NamedAssociation *a, const Message *m) noexcept nogil:
-    """Its engine's. Once more: ours has not come there. What says that it has is not answered: else a path
-    makes two HELLOs of one would have them answered for ever."""
+    """Its engine's. Once more: ours has not come there. One that says it has is not answered: else two, that
+    a path has made of one, would be answered for ever."""
     cdef Message again
     if not has_our_name(of(a), m):
         of(a).n.other_names += 1

@@ -63,7 +63,7 @@ def test_bulk_arrives_both_ways_and_over_the_transport(pair: Pair) -> None:
         count = counts(status)
         name = status["engine"]["transport"]
         assert {row["transport"] for row in status["peers"]} == {name}
-        assert count["engaged"] == 2
+        assert count["engaged"] == 2, (status["reasons"], status["ended"], status["flows"])
         assert set(status["ended"]) <= {"closed"}  # none has left for TCP
         assert count["holes_told"]
         assert count["bad_messages"] == 0
