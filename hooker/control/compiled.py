@@ -1,38 +1,40 @@
 """The kernel programs in the form that the kernel takes, compiled by BCC once and kept (kept.py).
 
 What comes of compiling depends on the sources, the flags, the headers and the compiler alone, and takes a
-second of CPU time; an engine that finds it kept loads neither BCC nor its compiler. The first start, too,
-goes through this form. Instructions name maps as the kernel wants it (BPF_PSEUDO_MAP_FD), by descriptors
-that each start has of its own: where they stand is noted beside them.
+second of CPU time. The compiler runs in a process of its own (compiler.py), and only where nothing is kept:
+what an application has for memory, working directory and environment is never BCC's. Instructions name maps
+as the kernel wants it (BPF_PSEUDO_MAP_FD), by descriptors that each start has of its own: where they stand
+is noted beside them.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import ctypes
 import dataclasses
 import hashlib
 import importlib.util
 import json
 import re
 import struct
+import subprocess
 import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
-from hooker.control import bpf_calls, headers, kept
+from hooker import start
+from hooker.control import headers, kept
 from hooker.control.rundir import run_directory
 from hooker.errors import ConfigurationError, KernelError
 
 FORM = 1  # of what is kept
 INSTRUCTION = struct.Struct("<BBhi")  # struct bpf_insn: code, registers, offset, immediate value
-LD_IMM64, CALL = 0x18, 0x85
-PSEUDO_MAP_FD = 1
 QUIET = "-Wno-macro-redefined"
+PATIENCE = 300.0  # s, for an emulated machine
+REFUSED = 3  # the compiler's exit status, with the error in its output
+NO_BCC = "install python3-bpfcc and use a venv of /usr/bin/python3 with --system-site-packages"
 _INCLUDE = re.compile(r'#include "([\w./]+)"')
 
 
@@ -85,24 +87,6 @@ def source(name: str) -> str:
     return "\n".join(lines)
 
 
-def import_bcc() -> Any:
-    """The bcc module, with the UAPI header tree in place. Raises ConfigurationError when it is not there."""
-    headers.activate()
-    try:
-        import bcc
-    except ImportError as error:
-        raise ConfigurationError(
-            f"BCC's Python module cannot be imported: {error}",
-            remedy="install python3-bpfcc and use a venv of /usr/bin/python3 with --system-site-packages",
-        ) from None
-    if not hasattr(bcc, "BPF"):
-        raise ConfigurationError(
-            "the module `bcc` is not the BPF Compiler Collection",
-            remedy="remove the PyPI package of that name and install python3-bpfcc",
-        )
-    return bcc
-
-
 def module(name: str, defines: Mapping[str, int] | None = None) -> Module:
     """The module of one source file, compiled with these macros; kept, or made now and kept.
 
@@ -113,64 +97,48 @@ def module(name: str, defines: Mapping[str, int] | None = None) -> Module:
     path = _path(text, flags)
     if path is not None:
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-            return _decoded(kept.read(path, "kernel programs"))
+            return decoded(kept.read(path, "kernel programs"))
     made = compiled(text, flags)
     if path is not None:
         with contextlib.suppress(OSError):  # no room: then the next start compiles again
-            kept.write(path, _encoded(made))
+            kept.write(path, encoded(made))
     return made
 
 
 def compiled(text: str, flags: list[str]) -> Module:
-    """What BCC makes of a text. Raises KernelError, ConfigurationError."""
-    bcc = import_bcc()
+    """What BCC makes of a text, in a process of its own: any number at a time, from any thread.
+
+    Raises KernelError where it does not compile, ConfigurationError without a compiler or headers.
+    """
+    if importlib.util.find_spec("bcc") is None:
+        raise ConfigurationError("BCC's Python module is not installed", remedy=NO_BCC)
     try:
-        with headers.compiling():
-            bpf = bcc.BPF(text=text.encode(), cflags=flags)
-    except Exception as error:
-        raise KernelError(f"the kernel programs do not compile: {error}") from None
-    try:
-        return _taken_from(bpf.module, bcc.lib)
-    finally:
-        bpf.cleanup()
-
-
-# ---- out of BCC --------------------------------------------------------------------------------------
-
-
-def _taken_from(made: int, lib: Any) -> Module:
-    """BCC has made the maps by now, and their descriptors stand in the instructions."""
-    lib.bpf_num_tables.restype, lib.bpf_num_tables.argtypes = ctypes.c_size_t, [ctypes.c_void_p]
-    lib.bpf_table_name.restype = ctypes.c_char_p
-    lib.bpf_table_name.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-    names = [lib.bpf_table_name(made, number).decode() for number in range(lib.bpf_num_tables(made))]
-    descriptors = {lib.bpf_table_fd(made, name.encode()): name for name in names}
-    maps, btf = {}, b""
-    for descriptor, name in sorted(descriptors.items(), key=lambda item: item[1]):
-        info = bpf_calls.map_info(descriptor)
-        maps[name] = MapSpec(
-            info.kind, info.key_size, info.value_size, info.entries, info.flags,
-            info.key_type, info.value_type, lib.bpf_table_leaf_desc(made, name.encode()).decode(),
+        done = subprocess.run(
+            start.module("hooker.control.compiler"), input=json.dumps([text, flags]).encode(),
+            capture_output=True, env=start.environment(), cwd="/", timeout=PATIENCE, check=False,
         )  # fmt: skip
-        if info.btf and not btf:
-            btf = bpf_calls.btf_of(info.btf)
-    programs = {}
-    for number in range(lib.bpf_num_functions(made)):
-        name = lib.bpf_function_name(made, number)
-        code = ctypes.string_at(lib.bpf_function_start(made, name), lib.bpf_function_size(made, name))
-        programs[name.decode()] = Program(code, tuple(_references(name.decode(), code, descriptors)))
-    return Module(btf, lib.bpf_module_license(made).decode(), maps, programs)
+    except OSError as error:
+        raise KernelError(f"cannot start BCC's compiler: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise KernelError(f"BCC's compiler has not ended within {PATIENCE:.0f} s") from None
+    try:
+        if done.returncode != REFUSED:
+            return decoded(done.stdout)
+        row = json.loads(done.stdout)
+    except (ValueError, TypeError, KeyError, AttributeError):  # it was killed, or has failed itself
+        said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise KernelError(f"BCC's compiler has ended with {done.returncode}: {said or 'no word'}") from None
+    if row["kind"] == ConfigurationError.__name__:
+        raise ConfigurationError(row["message"], remedy=row["remedy"])
+    raise _refused(row["message"], done.stderr.decode(errors="replace"))
 
 
-def _references(name: str, code: bytes, descriptors: Mapping[int, str]) -> list[tuple[int, str]]:
-    found = []
-    for at, (operation, registers, _, value) in enumerate(INSTRUCTION.iter_unpack(code)):
-        pseudo = registers >> 4
-        if operation == LD_IMM64 and pseudo == PSEUDO_MAP_FD and value in descriptors:
-            found.append((at, descriptors[value]))
-        elif operation in (LD_IMM64, CALL) and pseudo:
-            raise KernelError(f"instruction {at} of {name} refers to what is no map")
-    return found
+def _refused(message: str, said: str) -> KernelError:
+    """With what clang has printed: in the message its first error, in a note all of it."""
+    why = next((line for line in said.splitlines() if "error:" in line), message)
+    error = KernelError(f"the kernel programs do not compile: {why}")
+    error.add_note(said)
+    return error
 
 
 # ---- kept --------------------------------------------------------------------------------------------
@@ -178,7 +146,7 @@ def _references(name: str, code: bytes, descriptors: Mapping[int, str]) -> list[
 
 def _path(text: str, flags: list[str]) -> Path | None:
     """Where it is kept; None: not at all, for with headers that the user names we cannot tell what it is."""
-    tools, tree, directory = _compiler(), headers.activate(), run_directory()
+    tools, tree, directory = _compiler(), headers.in_use(), run_directory()
     if tools is None or tree.parent != directory or not tree.name.startswith(headers.PREFIX):
         return None
     known = "\0".join([str(FORM), text, *flags, tree.name, *tools])
@@ -195,7 +163,7 @@ def _compiler() -> list[str] | None:
     return [f"{file} {file.stat().st_mtime_ns} {file.stat().st_size}" for file in files if file.exists()]
 
 
-def _encoded(made: Module) -> bytes:
+def encoded(made: Module) -> bytes:
     row = dataclasses.asdict(made)
     row["btf"] = base64.b64encode(made.btf).decode()
     for name, program in made.programs.items():
@@ -203,8 +171,8 @@ def _encoded(made: Module) -> bytes:
     return json.dumps(row).encode()
 
 
-def _decoded(content: bytes) -> Module:
-    """Raises ValueError, TypeError or KeyError for what _encoded() has not made."""
+def decoded(content: bytes) -> Module:
+    """Raises ValueError, TypeError or KeyError for what encoded() has not made."""
     row = json.loads(content)
     maps = {str(name): MapSpec(**spec) for name, spec in row["maps"].items()}
     programs = {}

@@ -61,12 +61,14 @@ _REMEDY = "install the C library's kernel headers: apt-get install linux-libc-de
 
 def activate() -> Path:
     """Point BCC at the tree, unless the user has named a kernel tree already; return the one in use."""
-    named = check_named()
-    if named is not None:
-        return named
-    tree = prepare()
+    tree = in_use()
     os.environ[ENVIRONMENT] = str(tree)
     return tree
+
+
+def in_use() -> Path:
+    """The tree that is compiled against: the user's, or ours. Raises ConfigurationError."""
+    return check_named() or prepare()
 
 
 def prepare(
@@ -121,7 +123,7 @@ def check_named() -> Path | None:
 
 @contextlib.contextmanager
 def compiling() -> Iterator[None]:
-    """Hide from BCC's compiler, which works in this process, what would lead it to other include files.
+    """Hide from BCC's compiler, in the process that it works in, what would lead it to other include files.
 
     First of all the working directory: BCC puts it at the head of the search path.
     """

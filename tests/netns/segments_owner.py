@@ -21,7 +21,7 @@ from twin_relay import MTU, raw_socket
 
 from hooker import transports
 from hooker.control import bpf_calls, netns
-from hooker.control.compiled import import_bcc
+from hooker.control.compiler import import_bcc
 from hooker.control.janitor import Janitor
 from hooker.control.kernel import KernelPrograms
 from hooker.control.policy import Policy

@@ -19,11 +19,16 @@ from hooker.errors import ConfigurationError, KernelError
 
 NAME = "meter.c"  # the smallest
 LOADS = f"""
-import sys
+import os, sys
+from concurrent.futures import ThreadPoolExecutor
 from hooker.control import bpf_calls, compiled, loaded
-with_maps = loaded.Loaded(compiled.module({NAME!r}))
-with_maps.program("hk_meter_in", bpf_calls.SCHED_CLS)
-print("bcc" in sys.modules)
+before = os.getcwd(), dict(os.environ)
+with ThreadPoolExecutor(4) as pool:
+    made = list(pool.map(lambda number: compiled.module({NAME!r}, {{"HK_NUMBER": number}}), range(4)))
+for one in made:
+    with loaded.Loaded(one) as with_maps:
+        with_maps.program("hk_meter_in", bpf_calls.SCHED_CLS)
+print("bcc" in sys.modules, (os.getcwd(), dict(os.environ)) == before)
 """
 Change = Callable[[dict[str, Any]], object]
 
@@ -70,15 +75,36 @@ def _file(run_dir: Path) -> Path:
     return file
 
 
-def _load_elsewhere() -> str:
+def test_threads_compile_at_once_and_the_process_stays_as_it_was(run_dir: Path, tmp_path: Path) -> None:
+    """It loads no compiler, and its directory and environment are its own."""
     command = [sys.executable, "-P", "-c", LOADS]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "False True\n"), done.stderr
 
 
-def test_who_finds_it_kept_loads_no_compiler(made: Module, run_dir: Path) -> None:
-    assert _load_elsewhere() == "False"
-    _file(run_dir).unlink()
-    assert _load_elsewhere() == "True"
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("kill -9 $$", "has ended with -9: no word"),
+        ("echo Killed >&2; exit 1", "has ended with 1: Killed"),
+        ("echo '{}'", "has ended with 0: no word"),
+        ("exec sleep 60", r"has not ended within 1 s"),
+    ],
+)
+def test_a_compiler_that_fails_is_a_clear_error(
+    script: str, says: str, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "PATIENCE", 1.0 if "sleep" in script else 30)
+    monkeypatch.setattr(compiled.start, "module", lambda name: ["/bin/sh", "-c", script])
+    with pytest.raises(KernelError, match=f"BCC's compiler {says}"):
+        module(NAME)
+    assert not list(run_dir.glob("programs-*"))
+
+
+def test_no_process_for_the_compiler_is_a_clear_error(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled.start, "module", lambda name: ["/nonexistent/python"])
+    with pytest.raises(KernelError, match="cannot start BCC's compiler: No such file"):
+        module(NAME)
 
 
 def test_it_is_kept_as_it_was_made(made: Module, compiles: list[str]) -> None:
@@ -174,16 +200,15 @@ def test_without_room_it_is_compiled_each_time(
 
 
 def test_no_compiler_is_a_clear_error(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "bcc", None)
     monkeypatch.setattr(compiled.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match=r"BCC.*install python3-bpfcc"):
         module(NAME)
 
 
-def test_a_text_that_is_no_program_is_a_clear_error(run_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(KernelError, match="do not compile"):
+def test_a_text_that_is_no_program_is_a_clear_error(run_dir: Path) -> None:
+    with pytest.raises(KernelError, match=r"do not compile: .*error: .*'none'") as raised:
         compiled.compiled("int hk_nothing(void *c) { return none; }", [])
-    assert "none" in capfd.readouterr().err
+    assert "return none;" in raised.value.__notes__[0]
 
 
 def test_a_refused_program_says_why_and_nothing_stays(run_dir: Path) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from hooker.control.compiled import import_bcc, source
+from hooker.control.compiled import source
+from hooker.control.compiler import import_bcc
 from hooker.control.counted import names
 from hooker.engine.layout import layout
 
