@@ -18,8 +18,6 @@ static void hk_listens(u16 port, void *tp);
 static int hk_segment_option(struct bpf_sock_ops *s, struct hk_config *c, struct hk_sock *st);	/* its role; 0: none */
 static void hk_segment_write(struct bpf_sock_ops *s, struct hk_config *c, struct hk_sock *st);
 
-#define HK_AVOID_SYN_NS 600000000000ULL	/* a path that drops our SYN: 10 min */
-
 /*
  * Engines of other namespaces, and one of a cgroup further down, see the same sockets. The flags are one set per
  * socket, so who does not hook a socket must not touch them. The innermost cgroup's program runs first: a server's
@@ -129,7 +127,8 @@ static __always_inline void hk_connect(struct bpf_sock_ops *s, struct hk_config 
 	__builtin_memset(st, 0, sizeof(*st));
 	st->role = HK_ROLE_CLIENT;
 	st->rule = rule;
-	st->client_nonce = hk_client_nonce(c, &k, bpf_get_socket_cookie(s), bpf_ktime_get_ns());
+	st->connect_ns = bpf_ktime_get_ns();
+	st->client_nonce = hk_client_nonce(c, &k, bpf_get_socket_cookie(s), st->connect_ns);
 	hk_count(HK_C_CANDIDATE);
 	c->busy = 1;
 	hk_cb_flags(s, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
@@ -228,9 +227,8 @@ leave:
 }
 
 /*
- * The SYN that was sent without our option is the only one that was answered. Was it the only one sent so, then the path
- * drops the option, probably, and the service is left to TCP. Were there more, then the server was busy or away, which has
- * nothing to do with us. A second service like that, where no connection had an answer with the option, and it is the host.
+ * A SYN that was sent without our option is the only one that was answered. Was it the only one sent so, it may be the path
+ * that drops the option. Were there more, then the server was busy or away, which has nothing to do with us.
  */
 static __always_inline void hk_option_missed(struct bpf_sock_ops *s, struct hk_sock *st)
 {
@@ -238,10 +236,11 @@ static __always_inline void hk_option_missed(struct bpf_sock_ops *s, struct hk_s
 	struct hk_option o;
 
 	hk_addresses(s, &k);
-	if (!hk_option_load(s, &o, 0) && hk_option_role(&o) == HK_ROLE_SERVER)
-		hk_remember(&k);		/* it came, late */
-	else if (st->plain_syns == 1)
-		hk_avoid_service(&k, HK_AVOID_SYN_NS);
+	if (!hk_option_load(s, &o, 0) && hk_option_role(&o) == HK_ROLE_SERVER) {
+		hk_no_miss(&k);			/* it came, late */
+		hk_remember(&k);
+	} else if (st->plain_syns == 1)
+		hk_miss(&k, st->connect_ns);
 }
 
 /* Why a connection is TCP's whose server has selected nothing that we have offered. */
@@ -276,6 +275,8 @@ static __always_inline void hk_active(struct bpf_sock_ops *s, struct hk_config *
 		hk_cb_flags(s, 0);
 		return;
 	}
+	hk_addresses(s, &k);
+	hk_no_miss(&k);
 	r = hk_option_load(s, &o, 0);
 	if (r || hk_option_role(&o) != HK_ROLE_SERVER) {
 		if (!r)
@@ -291,7 +292,6 @@ static __always_inline void hk_active(struct bpf_sock_ops *s, struct hk_config *
 		return;
 	}
 	st->transport = o.transport;
-	hk_addresses(s, &k);
 	hk_remember(&k);
 	hk_open(s, sk, st, o.nonce, bpf_ntohs(o.port_be));
 }

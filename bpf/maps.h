@@ -9,6 +9,11 @@
 #define HK_CC_NAME 16
 #define HK_ANSWERED 0x10000		/* with the option: the path takes it */
 
+struct hk_misses {			/* in a row, of a service: connections that only a SYN without our option had an answer to */
+	u64 last_ns;			/* the last one's */
+	u64 count;
+};
+
 struct hk_sock {			/* per hooked socket, gone with it */
 	u64 flow_id;			/* 0: not established yet */
 	u64 client_nonce;
@@ -29,6 +34,7 @@ struct hk_sock {			/* per hooked socket, gone with it */
 	u8 pad;
 	char congestion[HK_CC_NAME];	/* what it had before we set reno, else empty */
 	u64 aside_ns;			/* when that was */
+	u64 connect_ns;
 	u64 sent_ns;			/* its first segment by our device since the engine last looked; or held, its beginning */
 	u64 order;			/* a barrier between `adopted` and `zerocopy` */
 	u32 pmtu;			/* bytes: the path's, as the kernel knew it before our mark */
@@ -46,6 +52,7 @@ BPF_TABLE("lru_hash", struct hk_key, u8, hk_refused, 1024);	/* handshakes whose 
 BPF_TABLE("lru_hash", struct hk_peer, u64, hk_avoid, 4096);	/* until (ktime ns) */
 BPF_TABLE("lru_hash", struct hk_peer, struct hk_warm, hk_warm, 4096);	/* the engine's */
 BPF_TABLE("lru_hash", struct hk_peer, u32, hk_known, 4096);	/* of hosts, HK_ANSWERED or the port of a service whose path seems to drop the option */
+BPF_TABLE("lru_hash", struct hk_peer, struct hk_misses, hk_missed, 4096);
 BPF_F_TABLE("array", u32, struct hk_attention, hk_attention, 1, 1024 /* BPF_F_MMAPABLE */);
 BPF_RINGBUF_OUTPUT(hk_events, HK_EVENT_PAGES);
 BPF_PERCPU_ARRAY(hk_counters, u64, HK_C_COUNT);

@@ -98,6 +98,10 @@ static __always_inline struct hk_rule *hk_rule(struct hk_config *c, u32 number)
 	return &c->rules[n & (HK_RULES - 1)];	/* the verifier wants to see it */
 }
 
+#define HK_MISSES 3
+#define HK_AVOID_SYN_NS 30000000000ULL	/* a path that drops our SYN; twice as long each time, */
+#define HK_AVOID_SYN_MOST 5		/* so often: to 16 min */
+
 static __always_inline int hk_avoided(struct hk_key *k)
 {
 	struct hk_peer p = {};
@@ -147,6 +151,39 @@ static __always_inline void hk_avoid_service(struct hk_key *k, u64 ns)
 	hk_known.update(&p, &port);		/* what it knew of the path is not true any more */
 	p.port = port;
 	hk_avoid.update(&p, &until);
+}
+
+/*
+ * A connection that had an answer only without our option. Of a host that never gave one with it, the path drops the option,
+ * probably. Of one that did it is the loss of two packets in a row, which 5 % of loss each way make of one connection in a
+ * hundred: only HK_MISSES in a row, each begun after the one before, say that the path is another one by now.
+ */
+static __always_inline void hk_miss(struct hk_key *k, u64 connect_ns)
+{
+	struct hk_misses now = { .last_ns = bpf_ktime_get_ns(), .count = 1 }, *before;
+	struct hk_peer p = { .port = k->remote_port };
+
+	__builtin_memcpy(p.ip, k->remote_ip, 16);
+	before = hk_missed.lookup(&p);
+	if (before) {
+		if (before->last_ns > connect_ns)
+			return;			/* of the same moment */
+		now.count += before->count;
+	}
+	hk_missed.update(&p, &now);
+	if (now.count < HK_MISSES && hk_is_known(k))
+		return;
+	hk_avoid_service(k, HK_AVOID_SYN_NS << (now.count > HK_AVOID_SYN_MOST ? HK_AVOID_SYN_MOST : now.count - 1));
+}
+
+/* A SYN with our option had an answer: what was missed before was lost as any packet is. */
+static __always_inline void hk_no_miss(struct hk_key *k)
+{
+	struct hk_peer p = { .port = k->remote_port };
+
+	__builtin_memcpy(p.ip, k->remote_ip, 16);
+	if (hk_missed.lookup(&p))
+		hk_missed.delete(&p);
 }
 
 /* The service's port, the question that most connections end with. */
