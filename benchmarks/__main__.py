@@ -81,13 +81,18 @@ def summary(as_json: bool, quick: bool, rounds: int, names: str, intercept: str)
     "--paths", metavar="PATHS", default="", help="Only these: RTT in ms and loss in %, as in 20:1,100:0."
 )
 @click.option("--functions", metavar="NAMES", default="", help="Of VTL's reliability functions only these.")
-def transports(as_json: bool, quick: bool, rounds: int, names: str, paths: str, functions: str) -> int:
+@click.option(
+    "--rate", metavar="MBITS", default=100.0, type=click.FloatRange(0.1, 1e5), help="The link's; else 100."
+)
+def transports(
+    as_json: bool, quick: bool, rounds: int, names: str, paths: str, functions: str, rate: float
+) -> int:
     """Compare all transports and reliability functions over paths that lose packets."""
     from benchmarks import transports as comparison
 
     effort = QUICK if quick else Effort(rounds=rounds)
     chosen = comparison.wanted([name.strip() for name in names.split(",")] if names else [])
-    found = comparison.compare(chosen, _paths(paths), effort, _functions(functions))
+    found = comparison.compare(chosen, _paths(paths), effort, _functions(functions), rate * 1e6)
     if as_json:
         print(json.dumps(found))
         return 0

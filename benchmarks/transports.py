@@ -98,13 +98,14 @@ def compare(
     paths: Sequence[tuple[int, float]],
     effort: Effort,
     functions: Sequence[str] = FUNCTIONS,
+    rate: float = RATE,
 ) -> dict[str, Any]:
-    """Cells by path, RTT in ms and loss in %; saved as they come. ``functions``: those of VTL."""
-    found: dict[str, Any] = {"machine": machine(), "rounds": effort.rounds, "paths": {}}
+    """Cells by path, RTT in ms and loss in %; saved as they come. ``functions``: VTL's; ``rate``: bit/s."""
+    found: dict[str, Any] = {"machine": machine(), "rounds": effort.rounds, "rate": rate, "paths": {}}
     with contextlib.ExitStack() as stack:
         variants = _variants(transports, functions, stack)
         for rtt, loss in paths:
-            link = Link(rate=RATE, delay=rtt / 2000, loss=loss / 100)
+            link = Link(rate=rate, delay=rtt / 2000, loss=loss / 100)
             for on in {id(v.on): v.on for v in variants}.values():
                 assert on.lab.link
                 on.lab.link.set(link)
