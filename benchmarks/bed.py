@@ -24,6 +24,10 @@ IPERF3, REDIS, HTTP = 5201, 6379, 8080
 LEFT_TO_TCP = 0.01  # of a hooked run's connections, at most: it would be measured as ours
 
 
+class NotHooked(RuntimeError):
+    """It ran well, but by TCP."""
+
+
 @dataclass(frozen=True)
 class Way:
     """How a variant runs its programs: hooked or not, with which congestion control, behind which command."""
@@ -62,7 +66,8 @@ class Bed:
         """Run *command* on host a in the given way and return its output.
 
         Raises:
-            RuntimeError: it failed; the text has its last words. Or it should have been hooked, and was not.
+            RuntimeError: it failed; the text has its last words.
+            NotHooked: it should have been hooked, and was not.
         """
         self.congestion(way.congestion)
         engaged, released = self._verdicts()
@@ -75,7 +80,7 @@ class Bed:
                 now - before for now, before in zip(self._verdicts(), (engaged, released), strict=True)
             )
             if engaged == 0 or released > engaged * LEFT_TO_TCP:
-                raise RuntimeError(f"{command[0]}: {released} connections were left to TCP, {engaged} hooked")
+                raise NotHooked(f"{command[0]}: {released} connections were left to TCP, {engaged} hooked")
         return str(done.stdout)
 
     def _verdicts(self) -> tuple[int, int]:
