@@ -3,6 +3,9 @@
 They have the engine's own mark, so neither its rule nor its programs see them. What they say for the local TCP, that has
 said itself, and the timestamp on a bare segment is one that the remote TCP has echoed: a newer one might overtake data
 that is still under way, which would then be dropped as old (PAWS, RFC 7323 5).
+
+As long as the server has said nothing, any of a client's segments may be what ends its handshake. So they have the client's
+option, as those that its kernel sends (bpf/marking.c): without it the connection would be TCP's for good.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -10,9 +13,12 @@ from libc.string cimport memcpy, memset
 from hooker.engine.cells cimport cell
 from hooker.engine.hold cimport is_withheld
 from hooker.engine.worker cimport *
-from hooker.flow.machine cimport WHY_NO_PROGRESS
+from hooker.flow.machine cimport ROLE_CLIENT, WHY_NO_PROGRESS
 from hooker.flow.messages cimport DATA_FIN, DATA_PSH, DATA_URG, Message
-from hooker.includes.hk cimport HK_MARK_OWN, HK_TCP_TIMESTAMPS
+from hooker.includes.bytes cimport load64, store16
+from hooker.includes.hk cimport (
+    HK_MARK_OWN, HK_OPT_EXID, HK_OPT_KIND, HK_OPT_LEN, HK_OPT_VERSION_SEGMENTS, HK_ROLE_CLIENT, HK_TCP_TIMESTAMPS,
+)
 from hooker.includes.addresses cimport fill_end, set_int
 from hooker.includes.linux cimport *
 from hooker.tcp.segment cimport *
@@ -21,6 +27,8 @@ cdef enum:
     IPV6_HDRINCL_ = 36
     RAW_BUFFER = 8 << 20       # bytes
     LEAST_MSS = 536
+    FIRST = 1                  # the first byte's position
+    ROOMY = 8                  # segments, as in bpf/marking.c
 
 
 cdef int raw_socket(int family) noexcept nogil:
@@ -59,9 +67,31 @@ cdef bint send_packet(worker *w, const uint8_t *packet, uint32_t n) noexcept nog
     return True
 
 
+cdef bint asks(const flow *f) noexcept nogil:
+    """Not of a receiver that opens a small window by full segments, as in bpf/marking.c."""
+    if f.f.role != ROLE_CLIENT or f.rec == NULL or f.f.snd_una != FIRST or f.f.rcv_ack != FIRST:
+        return False
+    return f.t.remote_wscale or f.granted >= ROOMY * f.mss
+
+
 cdef inline uint32_t path_mss(const flow *f) noexcept nogil:
     cdef uint32_t now = hk_load32(&f.rec.mss) if f.rec != NULL else 0     # the kernel program may write it meanwhile
     return now if now else f.mss if f.mss else LEAST_MSS
+
+
+cdef inline uint32_t room_for(const flow *f, uint32_t mss) noexcept nogil:
+    return mss - HK_OPT_LEN if asks(f) else mss
+
+
+cdef void ask(const flow *f, Segment *s) noexcept nogil:
+    """The client's option, with the transport that the server has selected."""
+    cdef uint64_t nonce = load64(f.proof_key + 2)
+    s.options |= HAS_EXPERIMENT
+    s.experiment[0], s.experiment[1] = HK_OPT_KIND, HK_OPT_LEN
+    store16(s.experiment + 2, HK_OPT_EXID)
+    s.experiment[4] = HK_OPT_VERSION_SEGMENTS << 4 | HK_ROLE_CLIENT
+    s.experiment[5] = <uint8_t>(f.rec.transport << 4)
+    memcpy(s.experiment + 8, &nonce, sizeof(nonce))
 
 
 cdef uint32_t packet_size(const flow *f, const Segment *s) noexcept nogil:
@@ -106,6 +136,8 @@ cdef void begin(const flow *f, uint32_t position, uint8_t flags, Segment *s) noe
         s.ts_value, s.ts_echo = f.f.tsval, f.ts_recent
         if f.t.ts_echo:                 # it has been engaged
             s.ts_value = f.t.ts_echo
+    if asks(f) and not flags & FLAG_RST:
+        ask(f, s)
 
 
 cdef bint wire_bytes(worker *w, flow *f, uint32_t position, const uint8_t *data, uint32_t length,
@@ -136,14 +168,14 @@ cdef void wire_kept(worker *w, flow *f) noexcept nogil:
     acknowledgement of the first bytes lets TCP go on, and it knows the path from here."""
     if f.kept == NULL or is_withheld(f):
         return
-    if f.f.reason == WHY_NO_PROGRESS or not wire_beginning(w, f, path_mss(f)):
-        wire_beginning(w, f, LEAST_MSS)
+    if f.f.reason == WHY_NO_PROGRESS or not wire_beginning(w, f, room_for(f, path_mss(f))):
+        wire_beginning(w, f, room_for(f, LEAST_MSS))
 
 
 cdef void wire_newest(worker *w, flow *f) noexcept nogil:
     """What the transport has is lost, and the local TCP does not know. Where it was told of a round trip as long as our silence
     it would wait twice that; but behind this segment the far TCP shows it the hole, by SACK."""
-    cdef uint32_t most = path_mss(f), cut
+    cdef uint32_t most = room_for(f, path_mss(f)), cut
     cdef uint8_t flags
     cdef Message m
     if f.channel == NULL or is_withheld(f) or not f.channel.ops.newest(f.channel, &m) or m.flags & DATA_URG:

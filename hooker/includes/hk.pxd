@@ -8,6 +8,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         HK_OPT_KIND
         HK_OPT_LEN
         HK_OPT_EXID
+        HK_OPT_VERSION_SEGMENTS
         HK_OPT_VERSION_MESSAGES
         HK_APP_CLOSED
         HK_APP_ABORTED

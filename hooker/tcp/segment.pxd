@@ -14,6 +14,7 @@ cdef enum:
     MAX_HEADERS = 110           # in front of the data of a segment that we make: 10 + 40 + 20 + 40
     MAX_READ_HEADERS = 16484    # of one that was read: IPv6, eight extension headers of 2,048 bytes, TCP
     MAX_PACKET = 65535          # bytes of an IP packet
+    EXPERIMENT = 16             # bytes of an option of RFC 6994 that we write
     MAX_SACKS = 4               # blocks in one option
     MAX_EXTENSIONS = 8          # IPv6 extension headers in one packet: more are refused
     MAX_WSCALE = 14             # RFC 7323 2.3
@@ -37,6 +38,7 @@ cdef enum tcp_option:           # bits of Segment.options
     HAS_SACK_PERMITTED = 4
     HAS_TIMESTAMPS = 8
     HAS_SACK = 16
+    HAS_EXPERIMENT = 32         # only written
 
 cdef enum refusal:              # why a packet is no segment for us; the names are those of REFUSALS
     SEGMENT_OK = 0
@@ -72,6 +74,7 @@ cdef struct Segment:
     uint8_t options
     uint8_t wscale              # option of a SYN
     uint8_t sacks
+    uint8_t experiment[16]      # EXPERIMENT
 
 
 cdef inline uint32_t address_size(uint8_t version) noexcept nogil:

@@ -244,6 +244,9 @@ cdef uint8_t *write_options(const Segment *s, uint8_t *p) noexcept nogil:
         p = pad(p, 1)
         p[0], p[1], p[2] = KIND_WSCALE, 3, s.wscale
         p += 3
+    if s.options & HAS_EXPERIMENT:
+        memcpy(p, s.experiment, EXPERIMENT)
+        p += EXPERIMENT
     return write_sacks(s, p, limit) if s.options & HAS_SACK else p
 
 

@@ -139,6 +139,34 @@ def test_only_the_handshake_is_on_the_wire(bed: Bed, family: str) -> None:
     assert wire.tcp.packets + datagrams <= 1.5 * tcp, f"{wire.tcp.packets} + {datagrams} for {tcp}"
 
 
+DROPPED = """
+table inet f {
+    chain in { type filter hook prerouting priority raw;
+        meta l4proto tcp tcp flags & (syn | ack | fin | psh) == ack meta length { 68, 88 } drop
+    }
+}
+"""  # a bare ACK with the option
+
+
+@both_families
+@pytest.mark.parametrize("request_size", [100, 20_000])
+def test_a_lost_ack_does_not_leave_it_to_tcp(own_bed: Bed, family: str, request_size: int) -> None:
+    """The first bytes end the handshake, also where the engine puts them on the wire."""
+    bed = own_bed
+    port = bed.serve(family=family)
+    late = 0
+    for _ in range(4):
+        bed.warm(port, family)
+        with bed.counted() as counts:
+            bed.lab.b.run(["nft", DROPPED], hooked=False)
+            bed.get(port, 1, (request_size, 30_000), family=family)
+            bed.lab.b.run(["nft", "delete table inet f"], hooked=False)
+        late += counts[0]["early_on_wire"]
+        assert [count["opened"] for count in counts] == [1, 1]
+        time.sleep(1.2)  # the service cools
+    assert late
+
+
 @pytest.mark.parametrize("request_size", [0, 1, 1400, 20_000, 100_000])
 @pytest.mark.parametrize("answer_size", [0, 1, 1400, 300_000])
 def test_every_byte_is_right(bed: Bed, request_size: int, answer_size: int) -> None:
