@@ -9,9 +9,11 @@ from __future__ import annotations
 import errno as _errno
 import os
 import resource
+from pathlib import Path
 from typing import ClassVar, Literal
 
 FILES = 256  # open files are enough for an engine and its first carriers
+FREE_FILES = 64  # that it opens until it is there, and some
 
 Fault = Literal["configuration", "local", "carrier", "kernel"]
 
@@ -72,6 +74,19 @@ def remedy_for(number: int) -> str:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         return f"the limit is {limit} open files: ulimit -n {max(FILES, limit * 4)}"
     return ""
+
+
+def require_files(what: str) -> None:
+    """Raise KernelError (EMFILE) unless the process may open as many files as an engine needs to start.
+
+    Asked for at the beginning: whoever meets the limit later may be somebody else's code, or an import.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if (
+        limit != resource.RLIM_INFINITY
+        and limit - sum(1 for _ in Path("/proc/self/fd").iterdir()) < FREE_FILES
+    ):
+        raise KernelError.from_os_error(what, OSError(_errno.EMFILE, os.strerror(_errno.EMFILE)))
 
 
 def describe_os_error(error: OSError) -> str:

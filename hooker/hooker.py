@@ -36,7 +36,15 @@ from hooker.control.status_socket import ControlServer
 from hooker.control.threads import STOP_TIMEOUT, EngineThreads
 from hooker.engine.layout import MARK_OWN
 from hooker.engine.slots import fill_free
-from hooker.errors import CarrierError, ConfigurationError, KernelError, UsageError, remedy_for, require_root
+from hooker.errors import (
+    CarrierError,
+    ConfigurationError,
+    KernelError,
+    UsageError,
+    remedy_for,
+    require_files,
+    require_root,
+)
 from hooker.events import Event, Kind
 from hooker.transports import Choice, Transport, classes, functions
 from hooker.transports.functions import Function
@@ -216,6 +224,7 @@ class Hooker:
         if self._stack is not None:
             raise UsageError("this Hooker has been started already")
         require_root("hooking")
+        require_files("start an engine")
         self.cgroup = cgroups.root() if self._cgroup_wanted is None else cgroups.check(self._cgroup_wanted)
         self._owner = os.getpid()
         with ExitStack() as stack:

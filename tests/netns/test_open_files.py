@@ -13,7 +13,7 @@ from hooker.lab import Lab
 pytestmark = [pytest.mark.timeout(120), pytest.mark.skipif(PLAIN, reason="needs an engine")]
 
 
-@pytest.mark.parametrize("limit", [8, 12, 16, 20, 32, 36, 40, 50])
+@pytest.mark.parametrize("limit", [8, 12, 16, 20, 32, 34, 36, 40, 50, 60])
 @pytest.mark.parametrize("verb", ["up", "run"])
 def test_so_few_are_refused_in_one_line(lab: Lab, verb: str, limit: int) -> None:
     """At each of them something else cannot be opened: a socket, a map, a file, an event loop."""
