@@ -39,11 +39,13 @@ def import_bcc() -> Any:
 
 
 def compile_here(text: str, flags: list[str]) -> Module:
-    """In this process. Raises KernelError, ConfigurationError."""
+    """In this process, started in ``/`` and in a chosen environment: BCC looks for files in both.
+
+    Raises KernelError, ConfigurationError.
+    """
     bcc = import_bcc()
     try:
-        with headers.compiling():
-            bpf = bcc.BPF(text=text.encode(), cflags=flags)
+        bpf = bcc.BPF(text=text.encode(), cflags=flags)
     except Exception as error:
         raise KernelError(str(error)) from None
     return _taken_from(bpf.module, bcc.lib)
