@@ -246,7 +246,6 @@ class Hooker:
                 entrance=self._kernel.entrance,
                 pinned=self._pinned,
                 mtu=transports.segment_mtu(self._opened, datagram_sizes()[0]),
-                repairs=transports.repairs(self._opened),
             )
         )
         self._worker = self._make_worker(stack)

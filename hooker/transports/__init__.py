@@ -17,7 +17,6 @@ from hooker.transports.registry import (
     names,
     offer,
     register,
-    repairs,
     segment_mtu,
 )
 
@@ -35,7 +34,6 @@ __all__ = [
     "names",
     "offer",
     "register",
-    "repairs",
     "segment_mtu",
 ]
 

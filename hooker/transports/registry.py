@@ -299,11 +299,6 @@ def bitmap(chosen: Sequence[Transport]) -> int:
     return sum({1 << transport.wire_id for transport in chosen})
 
 
-def repairs(chosen: Sequence[Transport]) -> bool:
-    """Whether one of them sends again what is lost."""
-    return any(transport.reliability != BY_TCP for transport in chosen)
-
-
 def segment_mtu(chosen: Sequence[Transport], datagram: int) -> int:
     """Bytes of a TCP packet, so that each transport that puts one segment into a datagram has room for it.
 

@@ -16,7 +16,6 @@ from hooker.tun.way import Way
 NAMES = "hk%d"
 TABLE_BASE = 0x484B0000  # routing tables TABLE_BASE + number
 PRIORITY = 63  # of the rule: after the local table, before the main one
-RTO_MIN = 300  # ms: what the transport repairs in that time, TCP does not; it bounds the silence after a kill
 TRIES = 16  # numbers whose table somebody else may have
 
 
@@ -25,8 +24,7 @@ class Lane:
 
     ``pinned``: what marked sockets send is discarded when the device is gone, and the janitor ends them.
     ``entrance``: the program that lets only marked sockets' packets in; any local user may send to a device.
-    ``mtu``: bytes of a packet with one segment; 0: the device's. ``repairs``: some transport repeats what is
-    lost; else the sockets' timers are the kernel's.
+    ``mtu``: bytes of a packet with one segment; 0: the device's.
 
     It belongs to the process that made it: a forked child calls ``forget()``.
 
@@ -35,11 +33,9 @@ class Lane:
         ConfigurationError: no permission, or no run-time directory.
     """
 
-    def __init__(
-        self, keeper: Janitor, *, entrance: int, pinned: bool = False, mtu: int = 0, repairs: bool = True
-    ) -> None:
+    def __init__(self, keeper: Janitor, *, entrance: int, pinned: bool = False, mtu: int = 0) -> None:
         self._keeper, self._pinned, self._entrance = keeper, pinned, entrance
-        self._mtu, self._rto_min = mtu, RTO_MIN if repairs else 0
+        self._mtu = mtu
         self._owner = os.getpid()
         self._lock = threading.Lock()
         self._left = False
@@ -82,7 +78,6 @@ class Lane:
                 mark=self.mark,
                 table=table,
                 priority=PRIORITY,
-                rto_min=self._rto_min,
                 mtu=self._mtu,
                 pinned=self._pinned,
             )

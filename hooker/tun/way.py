@@ -35,9 +35,6 @@ class Way:
         device: where marked segments go.
         mark: of the sockets (SO_MARK).
         table, priority: of the rule; the table is the engine's own.
-        rto_min: ms, the least retransmission timeout of sockets on the device; 0: the kernel's. While the
-            transport repairs, TCP should not; it also bounds the silence after a kill.
-        initcwnd: segments, the window at the beginning and after an idle time; 0: the kernel's.
         mtu: bytes of a packet with one segment; 0: the device's.
         pinned: such flows never go to the wire: without the device their segments are discarded.
 
@@ -53,16 +50,12 @@ class Way:
         mark: int,
         table: int,
         priority: int,
-        rto_min: int = 0,
-        initcwnd: int = 0,
         mtu: int = 0,
         pinned: bool = False,
     ) -> None:
         self._keeper, self._device = keeper, device
         self.mark, self.table, self.priority = mark, table, priority
-        metrics = [("RTAX_RTO_MIN", rto_min), ("RTAX_INITCWND", initcwnd), ("RTAX_MTU", mtu)]
-        self._metrics = [(name, value) for name, value in metrics if value]
-        self._pinned = pinned
+        self._mtu, self._pinned = mtu, pinned
         self._undos: list[Undo] = []
         self._families: list[int] = []
         self._promised: set[int] = set()  # families whose rule the janitor knows
@@ -189,8 +182,8 @@ class Way:
             yield {"type": "blackhole", "priority": LAST, **common}
         if family == 4:
             common["scope"] = SCOPE_LINK
-        if self._metrics:
-            common["metrics"] = {"attrs": self._metrics}
+        if self._mtu:
+            common["metrics"] = {"mtu": self._mtu}
         yield {"oif": self._device.index, **common}
 
     def _rule(self, family: int) -> dict[str, Any]:

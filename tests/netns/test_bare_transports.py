@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +14,14 @@ import pytest
 from apps.servers import need
 from support import PLAIN, Pair, counts, eventually, peer, result, same, transfer, url
 
-from hooker.lab import Lab
+from hooker.lab import Host, Lab
 from hooker.lab.apps import sha256, start_nginx, start_redis, write_random
 from hooker.lab.link import Link
 
 pytestmark = [pytest.mark.timeout(90), pytest.mark.skipif(PLAIN, reason="needs engines")]
 MB = 1 << 20
+SEGMENT_HEADERS = 24  # bytes of a datagram beside the segment's payload
+UNDER = {"udp": 8, "udplite": 12, "ip": 4, "dccp": 64}  # bytes of the carrier's headers above IP's, at most
 PATH = Link(rate=50e6, delay=0.005, loss=0.01)
 
 
@@ -43,6 +46,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     longer = [] if asked else [pytest.param(name, marks=pytest.mark.soak) for name in ("udplite", "ip")]
     if "pair" in metafunc.fixturenames:
         metafunc.parametrize("pair", [asked or "udp", *longer], scope="module", indirect=True)
+    elif "bare" in metafunc.fixturenames:
+        metafunc.parametrize("bare", [asked] if asked else ["udp", "udplite", "ip"])
     elif "name" in metafunc.fixturenames:
         metafunc.parametrize("name", [asked or "udp"])
 
@@ -94,6 +99,31 @@ def test_ipv6_too(pair: Pair, tmp_path: Path) -> None:
     assert sha256(tmp_path / "got") == digest
     assert pair.client
     assert any(":" in row["address"] for row in pair.client.status()["peers"])
+
+
+def segment_size(host: Host, port: int) -> int:
+    """Of the connection to this port, in bytes, as its kernel cuts it."""
+    shown = host.run(
+        ["ss", "-tinH", "state", "established", "dport", "=", f":{port}"], hooked=False, text=True
+    )
+    return int([*re.findall(r"\bmss:(\d+)", shown.stdout), 0][0])
+
+
+@pytest.mark.parametrize("version", ["v4", "v6"])
+@pytest.mark.parametrize("timestamps", [1, 0])
+def test_a_full_segment_is_one_datagram(bare: str, version: str, timestamps: int) -> None:
+    """Else what SACK says of it does not fit what its kernel has sent."""
+    headers = {"v4": 20, "v6": 40}[version]
+    room = 1500 - headers - UNDER[bare] - SEGMENT_HEADERS
+    with hooked(bare) as pair:
+        pair.a.sysctl("net.ipv4.tcp_timestamps", str(timestamps))
+        at = getattr(pair.b, version)
+        server = peer(pair.b, "serve", at, 7410, "recv-all", "close")
+        client = peer(pair.a, "connect", at, 7410, f"send:{MB}", "recv:1", "close")
+        eventually(lambda: room - 40 < segment_size(pair.a, 7410) <= room)
+        client.kill()
+        client.wait()
+        result(server)
 
 
 def test_an_engine_is_killed_and_tcp_goes_on(name: str) -> None:

@@ -217,7 +217,7 @@ def test_marked_segments_come_to_the_device_and_its_answers_reach_the_socket(
 ) -> None:
     lab.a.sysctl("net.ipv4.conf.all.rp_filter", "1")
     with netns.call(lab.a.netns, Device) as made:
-        way = lay(lab.a, keeper, made, rto_min=300, initcwnd=20)
+        way = lay(lab.a, keeper, made, mtu=1400)
         try:
             queue = Queue(made.descriptors[0])
             with connecting(lab.a, family, MARK) as s:
@@ -232,6 +232,31 @@ def test_marked_segments_come_to_the_device_and_its_answers_reach_the_socket(
         finally:
             lift(lab.a, way)
     assert rules(lab.a, family) == []
+
+
+def mtu_of(host: Host, family: int) -> int:
+    """What the kernel has of the table's route."""
+
+    def look() -> int:
+        from pyroute2 import IPRoute
+
+        with IPRoute() as netlink:
+            (route,) = netlink.route("dump", family=FAMILY[family], table=TABLE)
+            metrics = route.get_attr("RTA_METRICS")
+            return int(metrics.get_attr("RTAX_MTU")) if metrics else 0
+
+    return netns.call(host.netns, look)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("mtu", [0, 1400])
+def test_the_routes_have_the_mtu_that_was_asked_for(lab: Lab, keeper: Janitor, family: int, mtu: int) -> None:
+    with netns.call(lab.a.netns, Device) as made:
+        way = lay(lab.a, keeper, made, mtu=mtu)
+        try:
+            assert mtu_of(lab.a, family) == mtu
+        finally:
+            lift(lab.a, way)
 
 
 @pytest.mark.parametrize("family", [4, 6])
