@@ -185,6 +185,7 @@ struct hk_config {
 	__u8 pinned;			/* new flows do not outlive the engine, unless it has let go of them */
 	__u32 device;			/* our interface */
 	__u32 hold_ms;			/* an engine that runs has let go of a held flow by then */
+	__u32 device_mtu;		/* bytes: of the device's routes */
 	struct hk_rule rules[HK_RULES];
 };
 
@@ -193,7 +194,7 @@ struct hk_config {
 #define HK_MARK_MASK 0xffff0000		/* any socket with our base is not hooked again */
 #define HK_MARK_OWN 0x484bffff		/* the engines' own sockets */
 
-#define HK_DEVICE_MTU 65535		/* bytes, of our device: hooker/tun/device.py */
+#define HK_ROOMY 8			/* segments: a window without a scale that leaves room for the option */
 
 /* ---- what the worker says of itself ---- */
 #define HK_ASLEEP 0			/* whatever comes must wake it */

@@ -70,12 +70,12 @@ struct hk_numbers {
 };
 
 /* getsockopt() shows it while segments go by our device. One that was marked before and has sent nothing since has ours. */
-static __always_inline void hk_note_path(struct bpf_sock *sk, struct hk_sock *st)
+static __always_inline void hk_note_path(struct hk_config *c, struct bpf_sock *sk, struct hk_sock *st)
 {
 	void *tp = bpf_skc_to_tcp_sock(sk);
 	u32 pmtu = tp ? *(volatile u32 *)(tp + HK_TCP_PMTU) : 0;
 
-	if (pmtu < HK_DEVICE_MTU)
+	if (pmtu != c->device_mtu)
 		st->pmtu = pmtu;
 }
 
@@ -144,7 +144,7 @@ static __always_inline void hk_mark(struct bpf_sock_ops *s, struct hk_config *c,
 		hk_emit_steered(st, HK_STEERED_ROUTE);
 		return;
 	}
-	hk_note_path(sk, st);
+	hk_note_path(c, sk, st);
 	if (hk_numbers_of(s, sk, &n) || hk_set_mark(s, c->mark))
 		return;				/* tried again with the next segment */
 	if (!hk_keeps_control(f))
@@ -295,11 +295,10 @@ static __always_inline int hk_ends_handshake(struct bpf_sock_ops *s, struct hk_s
 	return 1;
 }
 
-#define HK_ROOMY 8	/* segments: truesize leaves a small buffer about a third of the window that it began with */
-
 /*
  * A receiver without a window scale rounds its window to whole segments, of the size that came last. The option makes ours
  * shorter: where that leaves one segment, the first one without it would never fit, and all would wait for the persist timer.
+ * (Truesize leaves a small buffer about a third of the window that it began with: HK_ROOMY.)
  * An ACK alone is no such segment; nearly always one ends the handshake.
  */
 static __always_inline int hk_option_shortens(struct bpf_sock_ops *s)

@@ -53,9 +53,10 @@ static __always_inline void hk_show_congestion(struct bpf_sockopt *o, struct hk_
 /* The path's, not our device's. TCP has that until the second segment after the mark has gone. */
 static __always_inline void hk_show_pmtu(struct bpf_sockopt *o, struct hk_sock *st, u32 at)
 {
+	struct hk_config *c = hk_config();
 	u32 *value = o->optval + at;
 
-	if ((void *)(value + 1) > o->optval_end || *value != HK_DEVICE_MTU || !st->pmtu)
+	if (!c || (void *)(value + 1) > o->optval_end || *value != c->device_mtu || !st->pmtu)
 		return;
 	*value = st->pmtu;
 }

@@ -28,7 +28,7 @@ from hooker.control.abort import can_abort
 from hooker.control.interfaces import Interfaces, names
 from hooker.control.janitor import Janitor
 from hooker.control.kernel import RING_SIZE, KernelPrograms, netns_cookie
-from hooker.control.mtu import datagram_sizes
+from hooker.control.mtu import datagram_sizes, has_timestamps
 from hooker.control.policy import Policy
 from hooker.control.probes import verdicts
 from hooker.control.rules import Way, all_skipped, change, find_ways, opened, require_free, without
@@ -245,7 +245,7 @@ class Hooker:
                 keeper,
                 entrance=self._kernel.entrance,
                 pinned=self._pinned,
-                mtu=transports.segment_mtu(self._opened, datagram_sizes()[0]),
+                mtu=transports.segment_mtu(self._opened, datagram_sizes()[0], has_timestamps()),
             )
         )
         self._worker = self._make_worker(stack)
@@ -262,6 +262,7 @@ class Hooker:
             hold=max(self.hold_time, SLOW_HOLD) if self.hold else 0.0,
             pinned=self._pinned,
             device=self._lane.device.index,
+            device_mtu=self._lane.mtu,
         )
         self._started = time.monotonic()
         self._netns = netns_cookie()

@@ -24,6 +24,7 @@ from typing import Any
 from hooker.control import bpf_calls, btf, compiled
 from hooker.control.counted import counts
 from hooker.control.loaded import Loaded
+from hooker.control.mtu import NO_WIRE
 from hooker.control.policy import Policy
 from hooker.errors import KernelError
 from hooker.transports import Transport, bitmap, offer
@@ -130,13 +131,14 @@ class KernelPrograms:
         hold: float = 0.0,
         pinned: bool = False,
         device: int = 0,
+        device_mtu: int = NO_WIRE,
     ) -> None:
         """Set what is a candidate, and what the option says. Before attach().
 
         ``offers``: for what no rule is for, and for each rule of the policy, the transports that are offered,
         in this order, and taken from those that a peer offers. ``hold`` (s) is how long an engine that runs
         may hold new flows, 0 that it holds none; ``pinned``: they do not outlive it (hk_config); ``device``
-        is the lane's interface.
+        is the lane's interface, ``device_mtu`` (bytes) its routes'.
         """
         c = self._bpf.value_type("hk_conf")()
         c.netns_cookie = netns_cookie()
@@ -150,7 +152,8 @@ class KernelPrograms:
         c.any_port = _bits(not one.ports for one in sets)
         c.any_prefix = _bits(not one.prefixes for one in sets)
         c.no_ipv6 = not ipv6
-        c.hold, c.pinned, c.device = bool(hold), pinned, device
+        c.hold, c.pinned = bool(hold), pinned
+        c.device, c.device_mtu = device, device_mtu
         c.hold_ms = math.ceil(1000 * hold)
         self._bpf.write("hk_conf", 0, c)
         ports = self._bpf.map("hk_ports")

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 MTU_ETHERNET, MTU_LEAST, MTU_JUMBO = 1500, 1280, 9000  # bytes; RFC 894, RFC 8200 5, what switches carry
 NO_WIRE = 65535  # bytes, of an engine's own device (hooker.tun)
 HEADERS = 28  # bytes: IPv4 and UDP
+
+
+def has_timestamps() -> bool:
+    """Whether TCP asks for them in this network namespace."""
+    return Path("/proc/sys/net/ipv4/tcp_timestamps").read_text().strip() != "0"
 
 
 def datagram_sizes() -> tuple[int, int]:

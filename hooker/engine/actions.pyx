@@ -686,7 +686,7 @@ cdef void send_bytes(worker *w, flow *f, cause *c, uint32_t position, uint32_t s
         return
     flow_compose(&f.f, MSG_DATA, w.now, &m)
     m.flags |= flags
-    m.position, m.data, m.data_n = position + start, c.s.data + start, n
+    m.position, m.data, m.data_n, m.segment = position + start, c.s.data + start, n, c.s.gso_size
     channel = channel_of(f)
     if n and channel != NULL:
         l = lent_for(w, f, c.memory, &m.data, n)

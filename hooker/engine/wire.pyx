@@ -17,7 +17,8 @@ from hooker.flow.machine cimport ROLE_CLIENT, WHY_NO_PROGRESS
 from hooker.flow.messages cimport DATA_FIN, DATA_PSH, DATA_URG, Message
 from hooker.includes.bytes cimport load64, store16
 from hooker.includes.hk cimport (
-    HK_MARK_OWN, HK_OPT_EXID, HK_OPT_KIND, HK_OPT_LEN, HK_OPT_VERSION_SEGMENTS, HK_ROLE_CLIENT, HK_TCP_TIMESTAMPS,
+    HK_MARK_OWN, HK_OPT_EXID, HK_OPT_KIND, HK_OPT_LEN, HK_OPT_VERSION_MESSAGES, HK_OPT_VERSION_SEGMENTS, HK_ROLE_CLIENT,
+    HK_ROOMY, HK_TCP_TIMESTAMPS,
 )
 from hooker.includes.addresses cimport fill_end, set_int
 from hooker.includes.linux cimport *
@@ -28,7 +29,6 @@ cdef enum:
     RAW_BUFFER = 8 << 20       # bytes
     LEAST_MSS = 536
     FIRST = 1                  # the first byte's position
-    ROOMY = 8                  # segments, as in bpf/marking.c
 
 
 cdef int raw_socket(int family) noexcept nogil:
@@ -71,7 +71,7 @@ cdef bint asks(const flow *f) noexcept nogil:
     """Not of a receiver that opens a small window by full segments, as in bpf/marking.c."""
     if f.f.role != ROLE_CLIENT or f.rec == NULL or f.f.snd_una != FIRST or f.f.rcv_ack != FIRST:
         return False
-    return f.t.remote_wscale or f.granted >= ROOMY * f.mss
+    return f.t.remote_wscale or f.granted >= HK_ROOMY * f.mss
 
 
 cdef inline uint32_t path_mss(const flow *f) noexcept nogil:
@@ -83,13 +83,15 @@ cdef inline uint32_t room_for(const flow *f, uint32_t mss) noexcept nogil:
     return mss - HK_OPT_LEN if asks(f) else mss
 
 
-cdef void ask(const flow *f, Segment *s) noexcept nogil:
+cdef void ask(const worker *w, const flow *f, Segment *s) noexcept nogil:
     """The client's option, with the transport that the server has selected."""
     cdef uint64_t nonce = load64(f.proof_key + 2)
+    cdef int version
     s.options |= HAS_EXPERIMENT
     s.experiment[0], s.experiment[1] = HK_OPT_KIND, HK_OPT_LEN
     store16(s.experiment + 2, HK_OPT_EXID)
-    s.experiment[4] = HK_OPT_VERSION_SEGMENTS << 4 | HK_ROLE_CLIENT
+    version = HK_OPT_VERSION_SEGMENTS if w.redirects == NULL else HK_OPT_VERSION_MESSAGES
+    s.experiment[4] = <uint8_t>(version << 4 | HK_ROLE_CLIENT)
     s.experiment[5] = <uint8_t>(f.rec.transport << 4)
     memcpy(s.experiment + 8, &nonce, sizeof(nonce))
 
@@ -124,7 +126,7 @@ cdef inline uint16_t window_of(const flow *f, uint32_t ack, uint32_t edge) noexc
     return <uint16_t>min((edge - ack) >> f.t.local_wscale, <uint32_t>0xFFFF)
 
 
-cdef void begin(const flow *f, uint32_t position, uint8_t flags, Segment *s) noexcept nogil:
+cdef void begin(const worker *w, const flow *f, uint32_t position, uint8_t flags, Segment *s) noexcept nogil:
     memset(s, 0, sizeof(Segment))
     s.version, s.src, s.dst = f.t.version, f.t.local, f.t.remote
     s.src_port, s.dst_port = f.t.local_port, f.t.remote_port
@@ -137,7 +139,7 @@ cdef void begin(const flow *f, uint32_t position, uint8_t flags, Segment *s) noe
         if f.t.ts_echo:                 # it has been engaged
             s.ts_value = f.t.ts_echo
     if asks(f) and not flags & FLAG_RST:
-        ask(f, s)
+        ask(w, f, s)
 
 
 cdef bint wire_bytes(worker *w, flow *f, uint32_t position, const uint8_t *data, uint32_t length,
@@ -146,7 +148,7 @@ cdef bint wire_bytes(worker *w, flow *f, uint32_t position, const uint8_t *data,
     one than was echoed here."""
     cdef Segment s
     cdef uint32_t n
-    begin(f, position, flags, &s)
+    begin(w, f, position, flags, &s)
     s.ts_value = f.f.tsval
     s.data, s.length = data, length
     n = segment_build(&s, False, w.cut)
@@ -195,13 +197,13 @@ cdef void send_bare(worker *w, Segment *s) noexcept nogil:
 
 cdef void wire_bare(worker *w, flow *f, uint8_t flags) noexcept nogil:
     cdef Segment s
-    begin(f, f.f.snd_nxt, flags, &s)
+    begin(w, f, f.f.snd_nxt, flags, &s)
     send_bare(w, &s)
 
 
 cdef void wire_trail(worker *w, flow *f, uint32_t position, uint8_t flags) noexcept nogil:
     cdef Segment s
-    begin(f, position, flags, &s)
+    begin(w, f, position, flags, &s)
     s.ack = f.t.remote_isn + f.trail_ack
     s.window = window_of(f, f.trail_ack, f.trail_edge)
     s.ts_value = f.trail_ts

@@ -73,6 +73,7 @@ cdef struct Message:            # 104 bytes; what a type does not have is 0
     uint32_t sack[2 * MAX_BLOCKS]
     const uint8_t *data         # DATA: payload, HELLO: options; borrowed from the bytes read
     uint32_t data_n
+    uint16_t segment            # DATA: bytes of the local TCP's segments, of which it is several; 0: one. Not sent
 
 
 cdef uint32_t crc32c(uint32_t crc, const uint8_t *p, size_t n) noexcept nogil       # RFC 3720 B.4; begins with 0

@@ -7,6 +7,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         HK_ROLE_SERVER
         HK_OPT_KIND
         HK_OPT_LEN
+        HK_ROOMY
         HK_OPT_EXID
         HK_OPT_VERSION_SEGMENTS
         HK_OPT_VERSION_MESSAGES

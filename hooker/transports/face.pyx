@@ -257,12 +257,13 @@ cdef class Lone:
         del self.channels[number]
         c.ops.channel_close(c)
 
-    def send(self, number, bytes message not None):
-        """Of DATA the number of its loan, or True; False: it was not taken."""
+    def send(self, number, bytes message not None, uint16_t segment=0):
+        """Of DATA (of segments of so many bytes) the number of its loan, or True; False: it was not taken."""
         cdef Channel *c = self.channel_at(number)
         cdef Message m
         cdef uint64_t owner = 0
         read(message, &m)
+        m.segment = segment
         if m.type == MSG_DATA:
             self.numbers += 1
             owner = self.numbers

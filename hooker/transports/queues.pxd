@@ -3,7 +3,7 @@
 # messages apart, without the length; else one by one.
 # Signed, a message has a CRC32C behind it, which the length counts; not where they are apart.
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from hooker.flow.messages cimport MAX_CONTROL, Message
 from hooker.includes.links cimport Link, LinkList
 from hooker.includes.linux cimport iovec
@@ -26,6 +26,8 @@ cdef struct Item:              # DATA; its bytes are borrowed
     uint64_t token
     uint32_t position
     uint32_t n
+    uint16_t segment           # bytes, as Message has it
+    uint16_t into              # bytes of its first segment that are cut off already
     uint8_t epoch
     uint8_t flags
 
@@ -106,7 +108,8 @@ cdef bint piece_take(QueueChannel *c, Piece *out) noexcept nogil
 # Without frames: control messages that fit into n bytes, one behind the other; the bytes they are.
 cdef uint32_t out_words(Outgoing *o, uint8_t *room, uint32_t n) noexcept nogil
 cdef uint32_t out_next(const Outgoing *o) noexcept nogil                      # the next DATA's bytes; 0: none
-# Of that `most` bytes at most. NULL: none, or no memory. Its bytes stay until shared_release().
+# Of that `most` bytes at most, to the end of a segment if there is one so near. NULL: none, or no memory. Its bytes
+# stay until shared_release().
 cdef const Item *out_piece(Outgoing *o, uint32_t most) noexcept nogil
 cdef void out_down(Outgoing *o) noexcept nogil                                 # channel_down() for each
 cdef void out_end(Outgoing *o) noexcept nogil                                  # the same without a word

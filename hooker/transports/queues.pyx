@@ -200,6 +200,7 @@ cdef int channel_data(QueueChannel *c, const Message *m, void *owner) noexcept n
     if it == NULL:
         return -1
     it.next, it.data, it.owner, it.n = NULL, m.data, owner, m.data_n
+    it.segment, it.into = m.segment, 0
     it.token, it.position, it.epoch, it.flags = m.token, m.position, m.epoch, m.flags & ~<uint8_t>FLAG_STAMPS
     if c.last != NULL:
         c.last.next = it
@@ -443,13 +444,26 @@ cdef uint32_t out_next(const Outgoing *o) noexcept nogil:
     return max(first_of(&o.busy).first.n, <uint32_t>1) if o.busy.first != NULL else 0
 
 
+cdef uint32_t whole_segments(Item *it, uint32_t most) noexcept nogil:
+    """So many of `most` bytes that the next piece begins where a segment does, if one is not larger."""
+    cdef uint32_t segment = it.segment, left
+    if segment == 0 or it.n <= most:
+        return most
+    left = segment - it.into
+    if left > most:
+        it.into += <uint16_t>most
+        return most
+    it.into = 0
+    return left + (most - left) // segment * segment
+
+
 cdef const Item *out_piece(Outgoing *o, uint32_t most) noexcept nogil:
     cdef QueueChannel *c
     cdef const Item *part
     if o.busy.first == NULL:
         return NULL
     c = first_of(&o.busy)
-    part = cut(c, most)
+    part = cut(c, whole_segments(c.first, most))
     if part == NULL:
         return NULL
     o.turn = o.turn if o.turn else <uint32_t>CUT

@@ -19,7 +19,7 @@ WIRE_IDS = (1, 15)
 LEAST_DATAGRAM = 1200  # bytes, that each path of VTL's carries
 NOT_BUILT = "this version of Hooker does not have it"
 SEGMENT_HEADERS = 24  # bytes of a datagram beside a segment's payload
-UDP_HEADERS, TCP_HEADERS = 28, 40  # bytes, IPv4's included
+UDP_HEADERS, TCP_HEADERS, TIMESTAMPS = 28, 40, 12  # bytes, IPv4's included
 VTL_OVER = "vtl+"  # and the carrier's name
 PARAMETER = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)  # of another package's carrier
 PARAMETER_MOST = (1 << 31) - 1
@@ -299,13 +299,16 @@ def bitmap(chosen: Sequence[Transport]) -> int:
     return sum({1 << transport.wire_id for transport in chosen})
 
 
-def segment_mtu(chosen: Sequence[Transport], datagram: int) -> int:
+def segment_mtu(chosen: Sequence[Transport], datagram: int, timestamps: bool = True) -> int:
     """Bytes of a TCP packet, so that each transport that puts one segment into a datagram has room for it.
 
-    ``datagram``: bytes of UDP's payload over IPv4 that the links carry. 0: none of them does that.
+    ``datagram``: bytes of UDP's payload over IPv4 that the links carry; ``timestamps``: TCP has them here.
+    0: there is room in all that the links carry.
     """
+    headers = TCP_HEADERS + (TIMESTAMPS if timestamps else 0)
     more = [one.overhead + SEGMENT_HEADERS for one in chosen if one.reliability == BY_TCP]
-    return datagram + UDP_HEADERS - max(more) + TCP_HEADERS if more else 0
+    excess = max([*more, 0]) - headers
+    return datagram + UDP_HEADERS - excess if excess > 0 else 0
 
 
 def _over_ours(

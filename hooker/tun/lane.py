@@ -10,7 +10,7 @@ from hooker.control import janitor, marks, netns
 from hooker.control.janitor import Janitor
 from hooker.errors import KernelError
 from hooker.tun import leftovers
-from hooker.tun.device import Device
+from hooker.tun.device import MTU, Device
 from hooker.tun.way import Way
 
 NAMES = "hk%d"
@@ -35,7 +35,8 @@ class Lane:
 
     def __init__(self, keeper: Janitor, *, entrance: int, pinned: bool = False, mtu: int = 0) -> None:
         self._keeper, self._pinned, self._entrance = keeper, pinned, entrance
-        self._mtu = mtu
+        self.mtu = mtu or MTU
+        self._metric = mtu
         self._owner = os.getpid()
         self._lock = threading.Lock()
         self._left = False
@@ -78,7 +79,7 @@ class Lane:
                 mark=self.mark,
                 table=table,
                 priority=PRIORITY,
-                mtu=self._mtu,
+                mtu=self._metric,
                 pinned=self._pinned,
             )
             try:

@@ -432,6 +432,27 @@ def test_a_segment_of_ethernets_size_is_one_datagram(path: Path) -> None:
     assert [size for size in sizes if size > 500] == [8 + 16 + 1448] * 5
 
 
+@pytest.mark.parametrize(
+    ("segment", "cut"),
+    [
+        (1436, [1436] * 5 + [500]),
+        (600, [1200] * 6 + [480]),
+        (1448, [1448] * 5 + [440]),
+        (1460, [1448, 12] * 4 + [1448, 452]),
+        (3000, [1448, 1448, 104, 1448, 1448, 111]),
+        (0, [1448] * 5 + [440]),
+    ],
+)
+def test_datagrams_end_where_segments_do(path: Path, segment: int, cut: list[int]) -> None:
+    """Else the TCP that sent them could not match what SACK says; larger ones have datagrams of their own."""
+    path.greet()
+    path.until(lambda: path.a.stats(path.there)["datagram"] == 1472)
+    channel = path.a.channel(path.there)
+    assert path.a.send(channel, data(1, bytes(sum(cut))), segment)
+    path.until(lambda: sum(map(len, payloads(path.b).values())) == sum(cut))
+    assert [len(payload) for _, payload in sorted(payloads(path.b).items())] == cut
+
+
 def test_what_the_path_does_not_carry_is_not_sent(path: Path) -> None:
     path.loses = lambda datagram, back: len(datagram) > 1300
     path.greet()

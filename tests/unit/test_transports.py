@@ -346,6 +346,24 @@ def test_the_command_lists_all_with_reasons(some: None, capsys: pytest.CaptureFi
     assert lines[7] == "– pigeon  this kernel has no pigeons (feed them)"
 
 
+@pytest.mark.parametrize(
+    ("names", "timestamps", "mtu"),
+    [
+        ([], True, 0),
+        (["vtl", "tcp", "quic"], True, 0),
+        (["udp", "ip"], True, 0),  # as large as the links'
+        (["udp"], False, 1488),
+        (["vtl", "udplite"], True, 1496),
+        (["udp", "dccp"], True, 1444),
+    ],
+)
+def test_segments_are_as_large_as_the_datagrams_they_go_in(
+    names: list[str], timestamps: bool, mtu: int
+) -> None:
+    chosen = [transports.get(name) for name in names]
+    assert transports.segment_mtu(chosen, 1472, timestamps) == mtu
+
+
 def test_a_reliability_function_has_a_name_and_limits() -> None:
     assert functions.parse("selective-repeat") == functions.Function()
     assert functions.parse("go-back-n:window=64") == functions.Function("go-back-n", window=64)
