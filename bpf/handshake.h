@@ -302,14 +302,15 @@ static __always_inline void hk_passive(struct bpf_sock_ops *s, struct hk_config 
 	struct hk_sock *st;
 	struct hk_key k = {};
 	u64 nonce = 0;
-	u32 answered, transport, rule;
+	u32 answered, transport, rule, role;
 
 	if (!hk_port_listed(c, s->local_port) || hk_is_foreign(s, c))
 		return;				/* its flags, too, are another engine's */
 	answered = s->bpf_sock_ops_cb_flags & BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;	/* the listener's */
 	hk_cb_flags(s, 0);
 	hk_addresses(s, &k);
-	if (hk_option_load(s, &o, 0) || hk_option_role(&o) != HK_ROLE_CLIENT || !o.nonce) {
+	role = hk_option_load(s, &o, 0) ? 0 : hk_option_role(&o);
+	if ((role != HK_ROLE_CLIENT && role != HK_ROLE_UNANSWERED) || !o.nonce) {
 		if (!hk_is_local(&k) && hk_prefix_listed(c, &k) && hk_refused.delete(&k))
 			hk_count(HK_C_NOT_ASKED);	/* who was told no does not ask again */
 		return;
@@ -333,7 +334,7 @@ static __always_inline void hk_passive(struct bpf_sock_ops *s, struct hk_config 
 	st->client_nonce = o.nonce;
 	st->transport = transport;
 	c->busy = 1;
-	if (answered)
+	if (answered && role == HK_ROLE_CLIENT)		/* a SYN-ACK that is sent again has none: no SYN is kept for it */
 		nonce = hk_server_nonce(c, &k, o.nonce);
 	hk_open(s, sk, st, nonce, 0);
 }
@@ -459,7 +460,7 @@ static __always_inline void hk_write(struct bpf_sock_ops *s, struct hk_config *c
 			hk_count(HK_C_FASTOPEN);
 			return;
 		}
-		if (!hk_option_ask(s, hk_rule(c, st->rule)->offer, st->client_nonce)) {
+		if (!hk_option_ask(s, HK_ROLE_CLIENT, hk_rule(c, st->rule)->offer, st->client_nonce)) {
 			st->syn_sent += 1;
 		} else if (!hk_option_load(s, &o, 0)) {		/* of an engine of a cgroup further down */
 			hk_count(HK_C_OTHER_ENGINE);

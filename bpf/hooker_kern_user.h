@@ -19,6 +19,7 @@
 #define HK_OPT_VERSION_MESSAGES 5	/* of engines that take messages; see messages.c. Before: no list (2, 3), no flow protocol (1) */
 #define HK_ROLE_CLIENT 1		/* SYN, and what follows until the server has spoken */
 #define HK_ROLE_SERVER 2		/* SYN-ACK */
+#define HK_ROLE_UNANSWERED 3		/* a client that has seen no option in the SYN-ACK, behind its SYN */
 
 struct hk_option {
 	__u8 kind;

@@ -363,7 +363,10 @@ static __always_inline int hk_segment_option(struct bpf_sock_ops *s, struct hk_c
 /* What the server has selected is not asked for again: it keeps no state, and may take others meanwhile. */
 static __always_inline void hk_segment_write(struct bpf_sock_ops *s, struct hk_config *c, struct hk_sock *st)
 {
-	hk_option_ask(s, st->transport ? (u32)st->transport << 20 : hk_rule(c, st->rule)->offer, st->client_nonce);
+	if (st->transport)
+		hk_option_ask(s, HK_ROLE_CLIENT, (u32)st->transport << 20, st->client_nonce);
+	else
+		hk_option_ask(s, HK_ROLE_UNANSWERED, hk_rule(c, st->rule)->offer, st->client_nonce);
 }
 
 int hk_intercept(struct bpf_sock_ops *s)

@@ -12,9 +12,9 @@ static __always_inline int hk_option_put(struct bpf_sock_ops *s, u8 role, u8 tra
 	return bpf_store_hdr_opt(s, &o, sizeof(o), 0);
 }
 
-static __always_inline int hk_option_ask(struct bpf_sock_ops *s, u32 offer, u64 nonce)
+static __always_inline int hk_option_ask(struct bpf_sock_ops *s, u8 role, u32 offer, u64 nonce)
 {
-	return hk_option_put(s, HK_ROLE_CLIENT, offer >> 16, offer, nonce);
+	return hk_option_put(s, role, offer >> 16, offer, nonce);
 }
 
 static __always_inline int hk_option_answer(struct bpf_sock_ops *s, struct hk_config *c, u8 transport, u64 nonce)

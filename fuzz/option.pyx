@@ -7,7 +7,8 @@ in for. Input: flags, then the options.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from hooker.includes.hk cimport (
-    HK_OFFER_MOST, HK_OPT_EXID, HK_OPT_KIND, HK_OPT_LEN, HK_OPT_VERSION_MESSAGES, HK_ROLE_CLIENT, HK_ROLE_SERVER, hk_key,
+    HK_OFFER_MOST, HK_OPT_EXID, HK_OPT_KIND, HK_OPT_LEN, HK_OPT_VERSION_MESSAGES, HK_ROLE_CLIENT, HK_ROLE_SERVER,
+    HK_ROLE_UNANSWERED, hk_key,
 )
 from fuzz.input cimport Input, next16, next32, next8
 from fuzz.side cimport fail, failure, forget_failure
@@ -31,7 +32,7 @@ cdef extern from "fuzz/user_option.h" nogil:
         uint16_t port
     unsigned int fuzz_bad_options
     int hk_option_put(bpf_sock_ops *s, uint8_t role, uint8_t transport, uint16_t port, uint64_t nonce)
-    int hk_option_ask(bpf_sock_ops *s, uint32_t offer, uint64_t nonce)
+    int hk_option_ask(bpf_sock_ops *s, uint8_t role, uint32_t offer, uint64_t nonce)
     int hk_option_answer(bpf_sock_ops *s, hk_config *c, uint8_t transport, uint64_t nonce)
     int hk_option_load(bpf_sock_ops *s, hk_option *o, uint64_t flags)
     int hk_option_role(hk_option *o)
@@ -89,7 +90,7 @@ cdef void store(bpf_sock_ops *s, Input *i) noexcept nogil:
     cdef hk_config c
     cdef hk_option o
     cdef hk_key k
-    cdef uint8_t role = HK_ROLE_CLIENT + next8(i) % 3      # and one that nobody knows
+    cdef uint8_t role = HK_ROLE_CLIENT + next8(i) % 4      # and one that nobody knows
     cdef uint64_t nonce = <uint64_t>next32(i) << 32 | next32(i)
     cdef uint32_t offer
     cdef int end = s.len, rc
@@ -100,8 +101,8 @@ cdef void store(bpf_sock_ops *s, Input *i) noexcept nogil:
     lists(offer, next16(i))
     if s.no_syn:
         return
-    if role == HK_ROLE_CLIENT:
-        rc = hk_option_ask(s, offer, nonce)
+    if role == HK_ROLE_CLIENT or role == HK_ROLE_UNANSWERED:
+        rc = hk_option_ask(s, role, offer, nonce)
     elif role == HK_ROLE_SERVER:
         rc = hk_option_answer(s, &c, offer >> 16, nonce)
     else:
@@ -166,7 +167,7 @@ def asked(bytes before not None, int offer, nonce):
     """The options `before`, and a client's behind them as bpf/option.h writes it, with its list; None: no room."""
     cdef bpf_sock_ops s
     options_of(before, &s)
-    return s.opts[:s.len] if hk_option_ask(&s, offer, nonce) == 0 else None
+    return s.opts[:s.len] if hk_option_ask(&s, HK_ROLE_CLIENT, offer, nonce) == 0 else None
 
 
 def answered(bytes before not None, int transport, int port, nonce):

@@ -68,8 +68,8 @@ cdef bint send_packet(worker *w, const uint8_t *packet, uint32_t n) noexcept nog
 
 
 cdef bint asks(const flow *f) noexcept nogil:
-    """Not of a receiver that opens a small window by full segments, as in bpf/marking.c."""
-    if f.f.role != ROLE_CLIENT or f.rec == NULL or f.f.snd_una != FIRST or f.f.rcv_ack != FIRST:
+    """Not of a receiver that opens a small window by full segments, as in bpf/marking.c, nor where no server has selected."""
+    if f.f.role != ROLE_CLIENT or f.unproven or f.rec == NULL or f.f.snd_una != FIRST or f.f.rcv_ack != FIRST:
         return False
     return f.t.remote_wscale or f.granted >= HK_ROOMY * f.mss
 

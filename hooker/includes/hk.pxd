@@ -5,6 +5,7 @@ cdef extern from "hooker_kern_user.h" nogil:
     enum:
         HK_ROLE_CLIENT
         HK_ROLE_SERVER
+        HK_ROLE_UNANSWERED
         HK_OPT_KIND
         HK_OPT_LEN
         HK_ROOMY

@@ -108,8 +108,8 @@ cdef bint piece_take(QueueChannel *c, Piece *out) noexcept nogil
 # Without frames: control messages that fit into n bytes, one behind the other; the bytes they are.
 cdef uint32_t out_words(Outgoing *o, uint8_t *room, uint32_t n) noexcept nogil
 cdef uint32_t out_next(const Outgoing *o) noexcept nogil                      # the next DATA's bytes; 0: none
-# Of that `most` bytes at most, to the end of a segment if there is one so near. NULL: none, or no memory. Its bytes
-# stay until shared_release().
+# Of that `most` bytes at most, to the end of a segment if one is so near. NULL: none, or no memory.
+# Its bytes stay until shared_release().
 cdef const Item *out_piece(Outgoing *o, uint32_t most) noexcept nogil
 cdef void out_down(Outgoing *o) noexcept nogil                                 # channel_down() for each
 cdef void out_end(Outgoing *o) noexcept nogil                                  # the same without a word

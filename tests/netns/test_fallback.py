@@ -136,6 +136,21 @@ def test_syns_that_are_lost_now_and_then_do_not_leave_a_known_peer_to_tcp(hooked
     assert _remembered(pair) == 0
 
 
+@pytest.mark.parametrize("family", ["v4", "v6"])
+def test_a_lost_answer_to_a_syn_does_not_leave_the_connection_to_tcp(hooked_pair: Pair, family: str) -> None:
+    """The kernel has no SYN any more when it sends its SYN-ACK again, so that is without an answer."""
+    pair = hooked_pair
+    transfer(pair, family, 10 * KB)
+    pair.lab.meter.drop(to_a=("syn-option",))
+    before = [counts(engine.status())["engaged"] for engine in pair.engines]
+    server = peer(pair.b, "serve", any_address(family), 7201, "recv-all", "close")
+    client = peer(pair.a, "connect", address(pair.b, family), 7201, *("send:1000", "sleep:0.2") * 4, "close")
+    sent, received = result(client, 30), result(server, 30)
+    same(sent, received)
+    assert 0.9 < received["first_byte"] - sent["started"] < 3
+    assert [counts(engine.status())["engaged"] for engine in pair.engines] == [n + 1 for n in before]
+
+
 def test_connections_of_one_moment_say_one_thing_of_the_path(hooked_pair: Pair) -> None:
     pair = hooked_pair
     (directory := pair.lab.tmp / "nginx").mkdir()
