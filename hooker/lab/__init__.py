@@ -219,8 +219,9 @@ class Lab:
         for part in ("", "a", "b", "aux"):
             (self.cgroup / part).mkdir()
         self.a, self.b = Host(self, "a", 1), Host(self, "b", 2)
-        for host in self.hosts:
-            names.create(host.netns)
+        with _uninterrupted():  # a child of ours makes them, and would go on without us
+            for host in self.hosts:
+                names.create(host.netns)
         if self._emulate:
             self.link = LinkEmulator(
                 self._emulate,
@@ -391,7 +392,7 @@ def _add_neighbours(other: Host, lladdr: str) -> None:
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Let a second Ctrl-C wait until the cleaning is done."""
+    """Let signals wait, as a second Ctrl-C until the cleaning is done."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -104,6 +104,36 @@ def test_a_signal_to_the_owner_leaves_nothing(number: signal.Signals) -> None:
     assert _left_by(owner.pid) == []
 
 
+BEGINS = """
+import os, signal, sys, time
+import pyroute2.process
+from hooker.lab import Lab
+
+run = pyroute2.process.ChildProcess.run
+
+def interrupted(child):
+    run(child)
+    os.kill(os.getpid(), int(sys.argv[1]))
+
+pyroute2.process.ChildProcess.run = interrupted
+print(f"{os.getpid()}", flush=True)
+with Lab():
+    pass
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_namespace_is_made_leaves_nothing(number: signal.Signals) -> None:
+    """Another process makes it, and does not hear of the signal."""
+    done = subprocess.run(
+        [sys.executable, "-c", BEGINS, str(int(number))], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode != 0
+    pid = done.stdout.strip()
+    time.sleep(0.2)
+    assert not list(Path("/run/netns").glob(f"{lab_module.NETNS_PREFIX}{pid}-*"))
+
+
 def test_a_killed_owner_leaves_nothing() -> None:
     owner = _owner()
     owner.kill()
