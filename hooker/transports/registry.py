@@ -306,7 +306,8 @@ def segment_mtu(chosen: Sequence[Transport], datagram: int, timestamps: bool = T
     0: there is room in all that the links carry.
     """
     headers = TCP_HEADERS + (TIMESTAMPS if timestamps else 0)
-    more = [one.overhead + SEGMENT_HEADERS for one in chosen if one.reliability == BY_TCP]
+    bare = [one for one in chosen if one.reliability == BY_TCP]  # none has datagrams larger than UDP's
+    more = [max(one.overhead, UDP_HEADERS) + SEGMENT_HEADERS for one in bare]
     excess = max([*more, 0]) - headers
     return datagram + UDP_HEADERS - excess if excess > 0 else 0
 

@@ -353,6 +353,7 @@ def test_the_command_lists_all_with_reasons(some: None, capsys: pytest.CaptureFi
         (["vtl", "tcp", "quic"], True, 0),
         (["udp", "ip"], True, 0),  # as large as the links'
         (["udp"], False, 1488),
+        (["ip"], False, 1488),
         (["vtl", "udplite"], True, 1496),
         (["udp", "dccp"], True, 1444),
     ],
