@@ -16,12 +16,19 @@ static __always_inline u64 hk_prefix(const struct hk_packet *p, u32 kind)
 	return (u64)(p->v6 ? 0x60 | kind : 0x40 | kind) << 56 | (p->v6 ? v6 : v4);
 }
 
+static __always_inline int hk_is_full(const u64 *due, const struct hk_rate *r, u64 now)
+{
+	u64 at = *due > now ? *due : now;
+
+	return at - now > r->burst;
+}
+
 /* There is room for one more, which takes it. */
 static __always_inline int hk_take(u64 *due, const struct hk_rate *r, u64 now)
 {
 	u64 at = *due > now ? *due : now;
 
-	if (at - now > r->burst)
+	if (hk_is_full(due, r, now))
 		return 0;
 	*due = at + r->interval;
 	return 1;
@@ -45,10 +52,14 @@ static __always_inline int hk_is_within(const struct hk_packet *p, const struct 
 {
 	u32 key = kind;			/* a copy: of what has an address the verifier does not know that it is small */
 	struct hk_due *due = hk_together.lookup(&key);
+	const struct hk_rate *all;
 
 	if (!due || kind >= HK_RATES)
 		return 1;
+	all = &s->all[kind];
+	if (all->interval && hk_is_full(&due->at, all, now))	/* first: it is in the caches, a stranger's place is not */
+		return 0;
 	if (!hk_take_prefix(p, s, kind, now))
 		return 0;
-	return !s->all[kind].interval || hk_take(&due->at, &s->all[kind], now);
+	return !all->interval || hk_take(&due->at, all, now);
 }

@@ -458,6 +458,15 @@ def test_what_has_been_used_up_comes_back(ingress: Ingress) -> None:
     assert reasons(ingress, [content]) == ["pass-unknown"]
 
 
+def test_what_others_have_used_up_is_not_charged_to_a_source(ingress: Ingress) -> None:
+    """In a flood nothing of an honest source is left, but its own rate is."""
+    tell(ingress, all={"unknown": Rate(4, 1)}, each={"unknown": Rate(0.001, 1)})
+    honest = unknown("203.0.202.1")
+    assert reasons(ingress, [unknown("203.0.201.1"), honest]) == ["pass-unknown", "drop-unknown-rate"]
+    time.sleep(0.3)
+    assert reasons(ingress, [honest]) == ["pass-unknown"]
+
+
 def test_answers_from_here_have_none(ingress: Ingress) -> None:
     """Whoever forges an address would use up its limit, and an answer is smaller than what it answers."""
     tell(ingress, each={"init": SLOW}, all={"init": SLOW})
