@@ -460,11 +460,12 @@ def test_what_has_been_used_up_comes_back(ingress: Ingress) -> None:
 
 def test_what_others_have_used_up_is_not_charged_to_a_source(ingress: Ingress) -> None:
     """In a flood nothing of an honest source is left, but its own rate is."""
-    tell(ingress, all={"unknown": Rate(4, 1)}, each={"unknown": Rate(0.001, 1)})
-    honest = unknown("203.0.202.1")
-    assert reasons(ingress, [unknown("203.0.201.1"), honest]) == ["pass-unknown", "drop-unknown-rate"]
+    ways = {"udp": way("udp", keyed=True)}
+    tell(ingress, ways=ways, all={"init": Rate(4, 1)}, each={"init": Rate(0.001, 1)})
+    flood, honest = (frame(made.init(), source=f"203.0.{n}.1") for n in (201, 202))
+    assert reasons(ingress, [flood, honest]) == ["pass-init", "drop-init-rate"]
     time.sleep(0.3)
-    assert reasons(ingress, [honest]) == ["pass-unknown"]
+    assert reasons(ingress, [honest]) == ["pass-init"]
 
 
 def test_answers_from_here_have_none(ingress: Ingress) -> None:
