@@ -16,6 +16,7 @@ static void hk_begin(struct bpf_sock_ops *s, struct hk_sock *st, struct hk_event
 static int hk_serves(u16 port);
 static void hk_listens(u16 port, void *tp);
 static int hk_segment_option(struct bpf_sock_ops *s, struct hk_config *c, struct hk_sock *st);	/* its role; 0: none */
+static void hk_look_again(struct bpf_sock_ops *s, struct hk_config *c, struct bpf_sock *sk);
 static void hk_segment_write(struct bpf_sock_ops *s, struct hk_config *c, struct hk_sock *st);
 
 /*
@@ -528,6 +529,10 @@ static __always_inline void hk_handshake(struct bpf_sock_ops *s, struct hk_confi
 		return;
 	case BPF_SOCK_OPS_WRITE_HDR_OPT_CB:
 		hk_write(s, c);
+		return;
+	case BPF_SOCK_OPS_RTO_CB:
+		if (sk)
+			hk_look_again(s, c, sk);
 		return;
 	}
 	if (!sk || (c->closing && s->op != BPF_SOCK_OPS_STATE_CB))

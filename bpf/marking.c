@@ -154,6 +154,7 @@ static __always_inline void hk_mark(struct bpf_sock_ops *s, struct hk_config *c,
 	hk_begin_wide(s, f);
 	hk_note_numbers(f, &n);
 	f->marked = 1;
+	hk_cb_marked(s, HK_CB_MARKED);
 	hk_count(HK_C_SOCKET_MARKED);
 }
 
@@ -247,6 +248,7 @@ static __always_inline void hk_unmark(struct bpf_sock_ops *s, struct hk_config *
 	if (!hk_take_mark(s, c, st))
 		return;
 	f->marked = 0;
+	hk_cb_marked(s, 0);
 	hk_count(HK_C_SOCKET_UNMARKED);
 }
 
@@ -277,7 +279,7 @@ static __always_inline int hk_is_stalled(struct hk_sock *st)
 
 static __always_inline void hk_leave_stalled(struct bpf_sock_ops *s, struct hk_sock *st, struct hk_flow *f)
 {
-	if (f->steered || s->args[0] == BPF_WRITE_HDR_TCP_CURRENT_MSS || hk_is_pinned(st) || !hk_is_stalled(st))
+	if (f->steered || hk_is_pinned(st) || !hk_is_stalled(st))
 		return;
 	f->steered = HK_STEERED_STALLED;
 	hk_emit_steered(st, HK_STEERED_STALLED);
@@ -290,6 +292,37 @@ static __always_inline void hk_let_go(struct bpf_sock_ops *s, struct hk_config *
 		return;
 	hk_congestion_restore(s, st);
 	hk_cb_flags(s, 0);
+}
+
+static __always_inline u32 hk_want_of(struct hk_config *c, struct hk_sock *st, struct hk_flow *f)
+{
+	if (hk_is_pinned(st))
+		return HK_WANT_MARK;
+	return f->steered || c->closing ? HK_WANT_NEVER : *(volatile u32 *)&f->want;
+}
+
+/*
+ * The kernel asks nothing of us before a segment whose option space is full: a socket that lacks three ranges says so in each. It
+ * would keep its mark where its engine stands still, for what it says is read by nobody, and so nobody fills the holes. So it is
+ * asked at its timeouts, too. What sends nothing has none, and waits for its engine.
+ */
+static __always_inline void hk_look_again(struct bpf_sock_ops *s, struct hk_config *c, struct bpf_sock *sk)
+{
+	struct hk_sock *st = hk_socks.sk_storage_get(sk, 0, 0);
+	struct hk_flow *f = st ? hk_flow_of(st) : 0;
+
+	if (!st)
+		return;
+	if (!f) {
+		if (st->flow_id && !hk_is_pinned(st))
+			hk_let_go(s, c, st);
+		return;
+	}
+	if (!f->marked || st->early)
+		return;
+	hk_leave_stalled(s, st, f);
+	if (hk_want_of(c, st, f) != HK_WANT_MARK)
+		hk_unmark(s, c, st, f);
 }
 
 /*
@@ -336,11 +369,9 @@ static __always_inline int hk_segment_option(struct bpf_sock_ops *s, struct hk_c
 			hk_let_go(s, c, st);
 		return 0;
 	}
-	if (f->marked)
+	if (f->marked && s->args[0] != BPF_WRITE_HDR_TCP_CURRENT_MSS)
 		hk_leave_stalled(s, st, f);
-	want = f->steered || c->closing ? HK_WANT_NEVER : *(volatile u32 *)&f->want;
-	if (hk_is_pinned(st))
-		want = HK_WANT_MARK;
+	want = hk_want_of(c, st, f);
 	if (hk_ends_handshake(s, st))
 		return hk_option_shortens(s) ? 0 : st->role;
 	if (want == HK_WANT_MARK && !f->marked)

@@ -12,12 +12,20 @@
 #define HK_TCP_CONGESTION 13
 #define HK_ASIDE_NS 1000000000ULL
 
+/* What else a marked socket is asked at: marking.c, hk_look_again(). */
+#define HK_CB_MARKED BPF_SOCK_OPS_RTO_CB_FLAG
+
 static __always_inline void hk_cb_flags(struct bpf_sock_ops *s, u32 set)
 {
 	u32 ours = BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG |
-		   BPF_SOCK_OPS_PARSE_UNKNOWN_HDR_OPT_CB_FLAG;
+		   BPF_SOCK_OPS_PARSE_UNKNOWN_HDR_OPT_CB_FLAG | HK_CB_MARKED;
 
 	bpf_sock_ops_cb_flags_set(s, (s->bpf_sock_ops_cb_flags & ~ours) | set);
+}
+
+static __always_inline void hk_cb_marked(struct bpf_sock_ops *s, u32 set)
+{
+	bpf_sock_ops_cb_flags_set(s, (s->bpf_sock_ops_cb_flags & ~HK_CB_MARKED) | set);
 }
 
 static __always_inline int hk_is_our_mark(struct hk_config *c, u32 mark)

@@ -14,7 +14,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from support import Pair, address, any_address, counts, eventually, peer, result, same
@@ -23,12 +23,14 @@ from ways import Paths, engaged, open_way
 from hooker.control import keyfile
 from hooker.lab import INTERFACE, Host, Lab
 from hooker.lab.engine import EngineProcess
+from hooker.lab.link import Link
 
 pytestmark = pytest.mark.timeout(120)
 
 PORT = 7900
 FLOWS = 4
 SIZE = 40_000_000  # bytes, each way of each flow
+LARGE = 8_000_000  # bytes
 STILL = 2.0  # s
 OLD = 1000  # ms: most of the time that it stood
 ACK = 16
@@ -218,6 +220,30 @@ def test_connections_do_not_wait_for_an_engine_that_stands_still(whose: str, fam
             same(server, client)
             same(client, server)
         eventually(lambda: engine.status()["reasons"].get("engine-stood-still") == 2, 5)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_nor_where_the_path_has_lost_much(seed: int) -> None:
+    """A socket that lacks three ranges has no room for an option, so the kernel does not ask us about it."""
+    path = Link(rate=40e6, delay=0.02, seed=seed)
+    both_ways = f"duplex-blocking:{LARGE}"
+    with Lab(link=Link()) as lab, Pair.open(lab, kind="segments") as pair:
+        assert pair.server
+        lab.link.set(path)
+        server = peer(pair.b, "serve", "0.0.0.0", PORT, both_ways, "close")
+        client = peer(pair.a, "connect", pair.b.v4, PORT, both_ways, "close")
+        eventually(lambda: counts(pair.server.status())["engaged"] == 1, 20)
+        lab.link.set(replace(path, loss=0.2))
+        time.sleep(0.7)
+        pair.server.proc.send_signal(signal.SIGSTOP)
+        lab.link.set(path)
+        try:
+            one, other = result(client, 40), result(server, 40)
+        finally:
+            pair.server.proc.send_signal(signal.SIGCONT)
+        assert (one["error"], other["error"]) == (None, None)
+        same(one, other)
+        same(other, one)
 
 
 @pytest.mark.parametrize("family", ["v4", "v6"])
