@@ -6,7 +6,7 @@ the acknowledgement, which then goes with them. An acknowledgement alone waits f
 """
 
 from libc.stdint cimport UINT64_MAX, int32_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 from hooker.engine.cells cimport cell, cell_give
 from hooker.engine.channel cimport channel_begin, channel_end, channel_of
 from hooker.engine.cut cimport cut_learn, cut_note, cut_over, cut_try
@@ -326,6 +326,17 @@ cdef void avoid(worker *w, flow *f, bint whole_host, uint64_t until) noexcept no
     hk_bpf_elem(BPF_MAP_UPDATE_ELEM, w.avoid_fd, &p, &until, 0)
 
 
+cdef bint has_engine(const worker *w, const flow *f) noexcept nogil:
+    """That host has, by whatever transport: the one that this flow has asked for may be none of its."""
+    cdef uint8_t ip[16]
+    cdef uint32_t i
+    remote_ip(f, ip)
+    for i in range(w.peer_count):
+        if w.peers[i].up and memcmp(w.peers[i].a.ops.peer(w.peers[i].a).ip, ip, 16) == 0:
+            return True
+    return False
+
+
 cdef inline bint nothing_changes(int why) noexcept nogil:
     """Another try would come to the same."""
     return why == WHY_KEY or why == WHY_VERSION or why == WHY_PROTOTYPE or why == WHY_NAME
@@ -340,7 +351,7 @@ cdef void never_found(worker *w, flow *f, int why) noexcept nogil:
     if why and not f.why:
         flow_report(w, f, why)
     if why and (f.unproven or w.hold_for):
-        avoid(w, f, True, w.now + w.avoid_for)
+        avoid(w, f, not has_engine(w, f), w.now + w.avoid_for)
     if not (why and f.unproven) and not nothing_changes(why):
         f.f.reason = WHY_TRANSPORT_DOWN
         try_again(w, f)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
 import pytest
-from support import EACH_FAMILY, Pair, address, any_address, counts, peer, result, same, thinned
+from support import EACH_FAMILY, Pair, address, any_address, counts, eventually, peer, result, same, thinned
 
 from hooker.control import keyfile
 from hooker.lab import Lab
@@ -198,6 +199,29 @@ def test_a_listener_that_was_there_before_the_engine(lab: Lab, family: str) -> N
         sent, received = result(client), result(server)
         same(sent, received)
         same(received, sent)
+
+
+def test_a_first_choice_that_is_not_there_says_nothing_of_the_host(lab: Lab) -> None:
+    """Of a listener older than its engine nobody hears which transports there are."""
+    old = peer(lab.b, "serve", "0.0.0.0", 7210, "recv-all", "close")
+    asked = ("--transport", "tcp,vtl")
+    with contextlib.ExitStack() as stack:
+        a, b = (host.hooker(*options) for host, options in ((lab.a, asked), (lab.b, ())))
+        stack.callback(b.stop)
+        stack.callback(a.stop)
+
+        def moved() -> int:
+            before = counts(a.status())["engaged"]
+            server = peer(lab.b, "serve", "0.0.0.0", 7211, "recv-all", "close")
+            client = peer(lab.a, "connect", lab.b.v4, 7211, *("send:1000", "sleep:0.1") * 5, "close")
+            same(result(client), result(server))
+            return counts(a.status())["engaged"] - before
+
+        assert moved() == 1
+        client = peer(lab.a, "connect", lab.b.v4, 7210, *("send:1000", "sleep:0.1") * 40, "close")
+        eventually(lambda: a.status()["reasons"].get("peer-without-hooker"))
+        assert [moved() for _ in range(3)] == [1] * 3
+        same(result(client), result(old))
 
 
 def test_connections_older_than_the_engines_are_left_alone(lab: Lab) -> None:
