@@ -549,15 +549,17 @@ cdef class Worker:
     cdef int open_transports(self, uint16_t port) except -1:
         """The port; 0: one that is free for all of them. What cannot have it is left out as long as another one remains."""
         cdef worker *w = &self.w
-        cdef uint16_t bound = port
+        cdef uint16_t bound = port, got
         cdef uint32_t i
         cdef int r, tries = PORT_TRIES if port == 0 else 1
         while True:
             bound, r = port, 0
             for i in range(w.transport_n):
-                r = w.transports[i].ops.open(w.transports[i], bound, &bound)
+                got = bound
+                r = w.transports[i].ops.open(w.transports[i], bound, &got)
                 if r < 0:
                     break
+                bound = got
             if r >= 0:
                 return bound
             failed = i

@@ -74,8 +74,10 @@ class Link:
             self._flush()
 
     def fail(self, text: str) -> None:
-        """The last that is told."""
-        self.tell(FAILED, text.encode("utf-8", "replace")[:TEXT])
+        """The last that is told, instead of the frames that are gathered: what is wrong may be one of them."""
+        with self._lock:
+            self._parts, self._size = [], 0
+            self._send(FAILED, text.encode("utf-8", "replace")[:TEXT], ("::", 0))
 
     def hear(self) -> tuple[int, Peer, bytes] | None:
         """The next packet; None: there is none now. Raises Closed."""
