@@ -141,16 +141,18 @@ def main(descriptor: int, job: dict[str, Any]) -> int:
     """The process's exit status."""
     os.dup2(2, 1)  # what the class prints
     connection = Link(descriptor)
+    begun = False
     try:
         limits.set_limits()
         host = Host(connection)
         made = _make(job, connection, host)
+        begun = True
         connection.tell(link.READY, json.dumps({"max_message": made.max_message}).encode())
         host.serve(made)
     except Closed:
         return 0
     except BaseException as error:
-        return _fail(connection, error)
+        return _fail(connection, error, trace=begun)
     return 0
 
 
@@ -163,10 +165,11 @@ def _make(job: dict[str, Any], connection: Link, host: Host) -> Job:
     return Relay(job, connection, host.loop, host.listen)
 
 
-def _fail(connection: Link, error: BaseException) -> int:
+def _fail(connection: Link, error: BaseException, *, trace: bool) -> int:
+    """``trace``: in the midst of its work; a class that cannot be had is one line, which the engine says."""
     with contextlib.suppress(Closed):
         connection.fail(describe(error))
-    if not isinstance(error, Unfit):
+    if trace and not isinstance(error, Unfit):
         with contextlib.suppress(OSError):
             traceback.print_exception(error, file=sys.stderr)
     return 1

@@ -74,7 +74,7 @@ class Link:
             self._flush()
 
     def fail(self, text: str) -> None:
-        """The last that is told, instead of the frames that are gathered: what is wrong may be one of them."""
+        """The last that is told, instead of what is gathered: one of those frames may be what is wrong."""
         with self._lock:
             self._parts, self._size = [], 0
             self._send(FAILED, text.encode("utf-8", "replace")[:TEXT], ("::", 0))

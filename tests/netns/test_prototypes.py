@@ -15,6 +15,13 @@ from hooker import start
 from hooker.lab import Lab
 from hooker.lab.engine import EngineProcess
 
+RAISES = """import hooker
+class Mine(hooker.Transport):
+    def __init__(self):
+        raise RuntimeError("not today")
+    def open(self, port): pass
+    def send(self, peer, message): pass
+"""
 pytestmark = [pytest.mark.timeout(120), pytest.mark.skipif(PLAIN, reason="needs engines")]
 ROOT = Path(__file__).parents[2]
 MB = 1 << 20
@@ -171,3 +178,26 @@ def test_a_class_that_cannot_be_had_is_one_line_and_status_2(name: str, why: str
     )
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert done.stderr.startswith(f"hooker: {why}")
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("class Mine(", "SyntaxError: '(' was never closed (mine.py, line 1)"),
+        ("import nosuchthing", "ModuleNotFoundError: No module named 'nosuchthing' (mine.py:1, in <module>)"),
+        (RAISES, "RuntimeError: not today (mine.py:4, in __init__)"),
+    ],
+)
+def test_nor_is_one_that_raises_before_it_is_made_more_than_a_line(
+    tmp_path: Path, source: str, why: str
+) -> None:
+    (tmp_path / "mine.py").write_text(source)
+    done = subprocess.run(
+        start.module("hooker", "run", "--transport", "mine:Mine", "--", "true"),
+        env=start.environment() | {"HOOKER_PATH": str(tmp_path)},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert (done.returncode, done.stderr) == (2, f"hooker: mine:Mine: {why}\n")
