@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -97,6 +98,13 @@ class Host:
         if self._error is not None:
             raise self._error
 
+    def thread_failed(self, raised: threading.ExceptHookArgs) -> None:
+        """In a thread of the class's, which ends by it; who exits there ends that thread only."""
+        if not isinstance(raised.exc_value, SystemExit):
+            error = raised.exc_value or RuntimeError(raised.exc_type.__name__)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: it is over anyway
+                self.loop.call_soon_threadsafe(self.fail, error)
+
     def listen(self) -> None:
         """To the engine, again if the job was full."""
         self.loop.add_reader(self._link, self._hear)
@@ -145,6 +153,7 @@ def main(descriptor: int, job: dict[str, Any]) -> int:
     try:
         limits.set_limits()
         host = Host(connection)
+        threading.excepthook = host.thread_failed
         made = _make(job, connection, host)
         begun = True
         connection.tell(link.READY, json.dumps({"max_message": made.max_message}).encode())

@@ -182,8 +182,15 @@ def _split(wanted: str | Sequence[str]) -> list[str]:
 
 def _require_distinct(meant: Sequence[Transport]) -> None:
     for at, transport in enumerate(meant):
-        if any(transport.wire_id == before.wire_id for before in meant[:at]):
+        same = next((before for before in meant[:at] if transport.wire_id == before.wire_id), None)
+        if same is None:
+            continue
+        if transport.name == same.name:
             raise ConfigurationError(f"transport {transport.name!r} is named twice")
+        raise ConfigurationError(
+            f"{same.name!r} and {transport.name!r} have one number, {same.wire_id}: an engine has one",
+            remedy="leave one out",
+        )
     if len(meant) > OFFER_MOST:
         raise ConfigurationError(
             f"{len(meant)} transports are named, {OFFER_MOST} are the most that are offered"

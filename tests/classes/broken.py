@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import time
 from typing import Any
 
@@ -61,6 +62,10 @@ class Broken(hooker.Transport):
 
     def send_send(self, peer: tuple[str, int], message: bytes) -> Any:
         raise ValueError("on purpose")
+
+    def send_thread(self, peer: tuple[str, int], message: bytes) -> Any:
+        threading.Thread(target=self.send_send, args=(peer, message), daemon=True).start()
+        return (message,)
 
     def send_stalls(self, peer: tuple[str, int], message: bytes) -> Any:
         time.sleep(60)

@@ -196,6 +196,7 @@ def _await(done: Callable[[], Any], seconds: float = 5.0) -> None:
 
 WORDS = {
     "send": "broken:Broken: ValueError: on purpose (broken.py:",
+    "thread": "broken:Broken: ValueError: on purpose (broken.py:",
     "stalls": "broken:Broken: it has stood still for three seconds",
     "spins": "broken:Broken: it has stood still for three seconds",
     "exits": "broken:Broken: its process has ended (exit status 3)",
@@ -303,7 +304,7 @@ def test_names_of_classes_and_of_transports() -> None:
     for wrong in ("vtl:Mine", "a.b:", ":Mine", "a b:Mine", "a:b:c", "a/b:Mine", "1a:Mine", "a:Mine=1"):
         with pytest.raises(ConfigurationError):
             transports.choose(wrong)
-    with pytest.raises(ConfigurationError, match="named twice"):
+    with pytest.raises(ConfigurationError, match="'a:B' and 'c:D' have one number, 13: an engine has one"):
         transports.choose("a:B,c:D")
 
 
