@@ -147,10 +147,8 @@ static __always_inline void hk_mark(struct bpf_sock_ops *s, struct hk_config *c,
 	hk_note_path(c, sk, st);
 	if (hk_numbers_of(s, sk, &n) || hk_set_mark(s, c->mark))
 		return;				/* tried again with the next segment */
-	if (!hk_keeps_control(f)) {
+	if (!hk_keeps_control(f))
 		hk_congestion_reno(s, st);
-		hk_congestion_widen(s);
-	}
 	hk_begin_wide(s, f);
 	hk_note_numbers(f, &n);
 	f->marked = 1;
@@ -220,14 +218,6 @@ static __always_inline void hk_note_clock(struct bpf_sock_ops *s, struct hk_flow
 
 	if (now && now != f->ts_recent)
 		f->ts_recent = now;
-}
-
-/* Before each segment of a marked socket. */
-static __always_inline void hk_note_marked(struct bpf_sock_ops *s, struct hk_flow *f)
-{
-	hk_note_clock(s, f);
-	if (!hk_keeps_control(f))
-		hk_congestion_widen(s);		/* what was lost by the wire is noticed behind the mark, too */
 }
 
 /* Whether it has gone, or another one was there. */
@@ -379,7 +369,7 @@ static __always_inline int hk_segment_option(struct bpf_sock_ops *s, struct hk_c
 	else if (want != HK_WANT_MARK && f->marked)
 		hk_unmark(s, c, st, f);
 	else if (f->marked)
-		hk_note_marked(s, f);
+		hk_note_clock(s, f);
 	if (f->marked ? hk_keeps_control(f) : want != HK_WANT_MARK && (want != HK_WANT_TCP || hk_congestion_overdue(st)))
 		hk_congestion_restore(s, st);
 	if (want == HK_WANT_NEVER && !f->marked) {
