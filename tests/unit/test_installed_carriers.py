@@ -88,7 +88,7 @@ def test_one_is_offered_without_being_imported(here: Installation) -> None:
     chosen, vtl = transports.choose("vtl+pigeon,vtl").taken
     assert (chosen.wire_id, chosen.place, chosen.is_class, vtl.name) == (13, "a_carrier", False, "vtl")
     assert not here.proof.exists()
-    with pytest.raises(ConfigurationError, match="named twice"):
+    with pytest.raises(ConfigurationError, match="have one number, 13"):
         transports.choose("vtl+pigeon,a:B")
     with pytest.raises(ConfigurationError, match="unknown transport"):
         transports.choose("vtl+dove")
