@@ -29,7 +29,7 @@ from hooker.control import headers, kept
 from hooker.control.rundir import run_directory
 from hooker.errors import ConfigurationError, KernelError
 
-FORM = 1  # of what is kept
+FORM = 2  # of what is kept
 INSTRUCTION = struct.Struct("<BBhi")  # struct bpf_insn: code, registers, offset, immediate value
 QUIET = "-Wno-macro-redefined"
 PATIENCE = 300.0  # s, for an emulated machine

@@ -1,12 +1,14 @@
 """Small files in the run-time directory that spare a later start its work, the last used of each kind.
 
 Each has in its name the hash of all it depends on. It is written under another name first, so that a reader
-never sees half of one, and believed only from a trusted owner (hooker/trust.py).
+never sees half of one, and believed only from a trusted owner (hooker/trust.py), and if it is as it was
+written: a machine that loses its power may keep a name with nothing behind it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from hooker import trust
 
 MOST = 1 << 20  # bytes of one
 KEPT = 8  # of a kind: several builds may be in use by turns
+DIGEST = hashlib.sha256().digest_size  # bytes, before the content
 
 
 def read(path: Path, what: str) -> bytes:
@@ -25,6 +28,9 @@ def read(path: Path, what: str) -> bytes:
         content = file.read(MOST + 1)
     if len(content) > MOST:
         raise ValueError(f"{what} {path} is longer than {MOST} bytes")
+    digest, content = content[:DIGEST], content[DIGEST:]
+    if digest != hashlib.sha256(content).digest():
+        raise ValueError(f"{what} {path} is not as it was written")
     with contextlib.suppress(OSError):
         os.utime(path)
     return content
@@ -39,7 +45,7 @@ def write(path: Path, content: bytes) -> None:
     temporary.unlink(missing_ok=True)  # of a process that was killed and had the same pid
     try:
         with temporary.open("xb") as file:
-            file.write(content)
+            file.write(hashlib.sha256(content).digest() + content)
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)

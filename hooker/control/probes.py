@@ -222,7 +222,8 @@ def own_verdicts(intercept: str, *, fresh: bool) -> list[ProbeResult]:
             return known
         results = run_all(intercept)
         if all(result.ok for result in results if result.required):  # a failure may have been the moment's
-            kept.write(path, json.dumps([asdict(result) for result in results]).encode())
+            with contextlib.suppress(OSError):  # then the next start tries again
+                kept.write(path, json.dumps([asdict(result) for result in results]).encode())
     return results
 
 

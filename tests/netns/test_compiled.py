@@ -158,11 +158,23 @@ def _beyond_the_end(row: dict[str, Any]) -> None:
 def test_what_is_damaged_is_compiled_anew(
     made: Module, compiles: list[str], run_dir: Path, change: Change
 ) -> None:
-    row = json.loads(_file(run_dir).read_text())
+    row = json.loads(kept.read(_file(run_dir), "programs"))
     change(row)
-    _file(run_dir).write_text(json.dumps(row))
+    kept.write(_file(run_dir), json.dumps(row).encode())
     assert module(NAME) == made
     assert module(NAME) == made
+    assert len(compiles) == 1
+
+
+@pytest.mark.parametrize("at", [0, kept.DIGEST, 5000, -1])
+def test_a_bit_that_has_changed_is_compiled_anew(
+    made: Module, compiles: list[str], run_dir: Path, at: int
+) -> None:
+    """It may be one of an instruction, and the kernel would refuse the program at each start."""
+    content = bytearray(_file(run_dir).read_bytes())
+    content[at] ^= 1
+    _file(run_dir).write_bytes(content)
+    assert module(NAME) == module(NAME) == made
     assert len(compiles) == 1
 
 
