@@ -11,6 +11,7 @@ import numbers
 import operator
 import os
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from hooker.errors import ConfigurationError
@@ -76,6 +77,13 @@ def function(name: str, value: Any) -> None:
     """Raises ConfigurationError unless ``value`` can be called, or is None."""
     if value is not None and not callable(value):
         raise ConfigurationError(f"{name} {shown(value)} is no function", remedy="give one, or None")
+
+
+def items(name: str, value: Any, *, remedy: str) -> tuple[Any, ...]:
+    """What a list, a set or their like has. Text is none, though it could be walked through."""
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise ConfigurationError(f"{name}={shown(value)} is no list", remedy=remedy)
+    return tuple(value)
 
 
 def path(name: str, value: Any) -> None:

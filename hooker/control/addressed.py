@@ -39,8 +39,11 @@ class Addressed:
     prefixes: tuple[Network, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ports", frozenset(map(_check_port, self.ports)))
-        for prefix in self.prefixes:
+        ports = checks.items("ports", self.ports, remedy="give a set, as in {80, 443}")
+        prefixes = checks.items("prefixes", self.prefixes, remedy="give a list of networks")
+        object.__setattr__(self, "ports", frozenset(map(_check_port, ports)))
+        object.__setattr__(self, "prefixes", prefixes)
+        for prefix in prefixes:
             if not isinstance(prefix, IPv4Network | IPv6Network):
                 raise ConfigurationError(
                     f"prefix {checks.shown(prefix)} is not a network",

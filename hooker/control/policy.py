@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hooker import checks
 from hooker.checks import shown
 from hooker.control.addressed import Addressed, parse_ports, parse_prefixes
 from hooker.control.rules import Rule
@@ -19,6 +20,14 @@ class Policy(Addressed):
     """
 
     rules: tuple[Rule, ...] = ()
+
+    def __post_init__(self) -> None:
+        Addressed.__post_init__(self)
+        rules = checks.items("rules", self.rules, remedy="give a list of what Rule.read() makes")
+        object.__setattr__(self, "rules", rules)
+        for rule in rules:
+            if not isinstance(rule, Rule):
+                raise ConfigurationError(f"rule {shown(rule)} is none", remedy="make it with Rule.read()")
 
     @classmethod
     def parse(cls, *, port: str | None = None, to: str | None = None, rules: Sequence[str] = ()) -> Policy:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
+import re
+from ipaddress import IPv4Network, ip_network
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from hooker.control.addressed import format_ports, parse_ports, parse_prefixes
 from hooker.control.policy import Policy
+from hooker.control.rules import Rule
 from hooker.errors import ConfigurationError
 
 
@@ -130,6 +133,34 @@ def test_ports_and_prefixes_must_both_match() -> None:
 def test_a_policy_made_in_code_is_checked_too() -> None:
     with pytest.raises(ConfigurationError, match="70000"):
         Policy(ports=frozenset({70000}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"ports": 5}, "ports=5 is no list"),
+        ({"ports": "80"}, "ports='80' is no list"),
+        ({"ports": None}, "ports=None is no list"),
+        ({"prefixes": 5}, "prefixes=5 is no list"),
+        ({"prefixes": "10.0.0.0/8"}, "is no list"),
+        ({"prefixes": ["10.0.0.0/8"]}, "is not a network"),
+        ({"rules": None}, "rules=None is no list"),
+        ({"rules": "transport=tcp"}, "is no list"),
+        ({"rules": ["transport=tcp"]}, "rule 'transport=tcp' is none"),
+    ],
+)
+def test_what_is_no_policy_is_refused_in_one_line(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(says)):
+        Policy(**fields)
+
+
+def test_any_list_makes_a_policy() -> None:
+    fields: dict[str, Any] = {
+        "ports": [80, 81],
+        "prefixes": [IPv4Network("10.0.0.0/8")],
+        "rules": [Rule(transport="tcp")],
+    }
+    assert Policy(**fields) == Policy.parse(port="80,81", to="10.0.0.0/8", rules=["transport=tcp"])
 
 
 def test_a_policy_prints_as_a_person_would_say_it() -> None:
