@@ -345,12 +345,14 @@ cdef inline bint nothing_changes(int why) noexcept nogil:
 cdef void never_found(worker *w, flow *f, int why) noexcept nogil:
     """Nobody answers for its peer, or does not greet. Where an engine has spoken in the SYN-ACK, it may be there another time;
     but who is held would wait for that."""
+    if why == WHY_NO_ENGINE and has_engine(w, f):
+        why = WHY_NO_ANSWER                     # not at this transport's port
     f.bits &= ~<uint16_t>F_WANTED
     f.again_at = UINT64_MAX
     flow_left(f)
     if why and not f.why:
         flow_report(w, f, why)
-    if why and (f.unproven or w.hold_for):
+    if why and why != WHY_PROTOTYPE and (f.unproven or w.hold_for):   # nothing is asked with that one any more
         avoid(w, f, not has_engine(w, f), w.now + w.avoid_for)
     if not (why and f.unproven) and not nothing_changes(why):
         f.f.reason = WHY_TRANSPORT_DOWN

@@ -55,6 +55,7 @@ cdef int qu_open(Transport *base, uint16_t port, uint16_t *bound) noexcept nogil
         return -EADDRNOTAVAIL
     r = t.carrier.ops.open(t.carrier, port + 1 if port else 0, &ours)
     if r < 0:
+        bound[0] = port + 1 if port else 0      # what was tried
         return r
     for which in range(C_DESCRIPTORS):
         fd = t.carrier.ops.descriptor(t.carrier, which)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from types import ModuleType
@@ -38,7 +38,8 @@ class Transport:
     that each may be, None if only what makes it knows; ``given``: those that a user has written behind the
     name. ``place``: of a user's class, ``module:Class``, or the module of another package's carrier.
     ``space``: what only one of a host's has.
-    ``overhead``: bytes of an IPv4 packet that are its carrier's.
+    ``overhead``: bytes of an IPv4 packet that are its carrier's. ``last_port``: the highest that an engine
+    with it may have.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Transport:
     place: str = ""
     space: str = ""
     overhead: int = 0
+    last_port: int = 65535
 
     @property
     def is_class(self) -> bool:
@@ -86,7 +88,7 @@ class Choice:
     def __str__(self) -> str:
         return ",".join(map(str, self.taken))
 
-    def without(self, skipped: dict[int, str]) -> Choice:
+    def without(self, skipped: Mapping[int, str]) -> Choice:
         """What remains when these, by their numbers and for these reasons, are skipped, too."""
         more = tuple((one.name, skipped[one.wire_id]) for one in self.taken if one.wire_id in skipped)
         taken = tuple(one for one in self.taken if one.wire_id not in skipped)
@@ -342,9 +344,9 @@ def _over_ours(
     register(Transport(carrier, numbers[1], "one segment a datagram", carrier, BY_TCP, **both))
 
 
-def _own(name: str, wire_id: int, summary: str, carrier: str, probe: Probe, space: str = "") -> None:
+def _own(name: str, wire_id: int, summary: str, carrier: str, probe: Probe, **more: Any) -> None:
     """One with a module of its own, ``hooker.transports.NAME``."""
-    register(Transport(name, wire_id, summary, carrier, OWN, probe, space=space))
+    register(Transport(name, wire_id, summary, carrier, OWN, probe, **more))
 
 
 _over_ours(
@@ -384,13 +386,13 @@ _over_ours(
     takes=(("frames", 0, 1),),
 )
 _own("sctp", 9, "one association for a pair of hosts", "sctp", sockets.sctp)
-_own("quic", 10, "one connection for a pair of hosts, encrypted", "udp", sockets.quic)  # on the next UDP port
+_own("quic", 10, "one connection for a pair of hosts, encrypted", "udp", sockets.quic, last_port=65534)
 _own(
     "mptcp",
     11,
     "one connection for a pair of hosts, over all of their paths",
     "mptcp",
     sockets.mptcp,
-    "the TCP port",
+    space="the TCP port",
 )
-_own("tcp", 12, "one connection for a pair of hosts", "tcp", sockets.tcp, "the TCP port")
+_own("tcp", 12, "one connection for a pair of hosts", "tcp", sockets.tcp, space="the TCP port")

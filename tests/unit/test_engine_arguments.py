@@ -25,6 +25,7 @@ from hooker import ConfigurationError, Hooker
         ({"intercept": "messages", "trail": "always"}, "trail does not go with messages"),
         ({"intercept": "segments", "tap": print}, "tap does not go with segments"),
         ({"transport": "pigeon"}, "pigeon"),
+        ({"transport": "quic", "listen_port": 65535}, r"port 65535 is out of range \(give 0 to 65534"),
         ({"reliability": "carrier-pigeon"}, "carrier-pigeon"),
         ({"intercept": "messages", "reliability": "none"}, "'none' does not go with messages"),
     ],
