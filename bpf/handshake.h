@@ -98,6 +98,12 @@ static __always_inline void hk_emit_syn(struct hk_config *c, struct hk_key *k, u
 	hk_submit(e, 0);
 }
 
+/* Why a rule has no transport for a connection. */
+static __always_inline u32 hk_lack(const struct hk_rule *r)
+{
+	return r->failed && !r->transports ? HK_C_PROTOTYPE : HK_C_NO_COMMON;
+}
+
 static __always_inline void hk_connect(struct bpf_sock_ops *s, struct hk_config *c, struct bpf_sock *sk)
 {
 	struct hk_key k = {};
@@ -119,7 +125,7 @@ static __always_inline void hk_connect(struct bpf_sock_ops *s, struct hk_config 
 	}
 	rule = hk_rule_for(c, &k, k.remote_port);
 	if (!hk_rule(c, rule)->offer) {
-		hk_count(HK_C_NO_COMMON);
+		hk_count(hk_lack(hk_rule(c, rule)));
 		return;
 	}
 	st = hk_socks.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
@@ -323,7 +329,7 @@ static __always_inline void hk_passive(struct bpf_sock_ops *s, struct hk_config 
 	rule = hk_rule_for(c, &k, k.local_port);
 	transport = hk_select(hk_option_offer(&o), hk_rule(c, rule)->transports);
 	if (!transport) {
-		hk_count(HK_C_NO_COMMON);
+		hk_count(hk_lack(hk_rule(c, rule)));
 		return;
 	}
 	st = hk_socks.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
@@ -399,7 +405,7 @@ static __always_inline void hk_answer(struct bpf_sock_ops *s, struct hk_config *
 	transport = hk_select(hk_option_offer(asked), hk_rule(c, rule)->transports);
 	if (!transport) {
 		if (!hk_refused.insert(&k, &yes))	/* no SYN-ACK sent again */
-			hk_count(HK_C_NO_COMMON);
+			hk_count(hk_lack(hk_rule(c, rule)));
 		hk_option_answer(s, c, HK_TRANSPORT_OTHERS, 0);
 	} else if (!hk_can_serve(s->local_port, &k)) {
 		if (hk_serves(s->local_port))

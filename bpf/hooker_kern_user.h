@@ -166,7 +166,8 @@ struct hk_warm {
 
 struct hk_rule {
 	__u32 offer;			/* what is asked of servers: the list of the option; 0: nothing, it stays on TCP */
-	__u32 transports;		/* that are taken from clients: a bit 1 << HK_TRANSPORT_* each */
+	__u16 transports;		/* that are taken from clients: a bit 1 << HK_TRANSPORT_* each */
+	__u16 failed;			/* there were, but the user's class among them has failed: why nothing is taken */
 };
 
 struct hk_config {
@@ -280,6 +281,7 @@ struct hk_event {
 	X(HK_C_DECLINED, "peer-declines-service") \
 	X(HK_C_NO_COMMON, "no-common-transport") \
 	X(HK_C_NOT_OFFERED, "transport-not-offered") \
+	X(HK_C_PROTOTYPE, "prototype-failed") \
 	X(HK_C_NO_SPACE, "no-option-space") \
 	X(HK_C_ECHO, "option-echoed") \
 	X(HK_C_BAD_OPTION, "option-malformed") \

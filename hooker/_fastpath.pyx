@@ -563,18 +563,22 @@ cdef class Worker:
             if r >= 0:
                 return bound
             failed = i
+            if self.failure_of(failed):
+                raise PrototypeError(self.failure_of(failed))
             for i in range(w.transport_n):
                 w.transports[i].ops.close_files(w.transports[i])
             tries -= 1
             if tries <= 0:
-                self.leave_out(failed, -r, bound)
+                self.leave_out(failed, -r, got or bound)
+
+    cdef str failure_of(self, uint32_t at):
+        cdef Handle handle = self.handles[at]
+        return handle.failure()
 
     cdef int leave_out(self, uint32_t at, int error, uint16_t port) except -1:
         """One that could not be opened. Raises OSError with each reason when it is the last one."""
         cdef Handle handle = self.handles[at]
-        self.skipped[handle.t.wire_id] = (
-            handle.failure() or f"transport {handle.name}: cannot open port {port}: {os.strerror(error)}"
-        )
+        self.skipped[handle.t.wire_id] = f"transport {handle.name}: cannot open port {port}: {os.strerror(error)}"
         if len(self.handles) == 1:
             raise OSError(error, "; ".join(self.skipped.values()))
         del self.handles[at]

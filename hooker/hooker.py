@@ -172,7 +172,7 @@ class Hooker:
         self.fec = checks.flag("fec", fec)
         checks.path("cgroup", cgroup)
         self._keys = () if key_file is None else keyfile.read(key_file)
-        self.listen_port = _check_port(listen_port)
+        self.listen_port = _check_port(listen_port, self._opened)
         self._pinned = bool(self._keys) or intercept == "messages"
         self.hold = checks.flag("hold", hold) or self._pinned
         self.hold_time = checks.real("hold time", hold_time, 0.01, 60, unit="s")
@@ -480,18 +480,20 @@ class Hooker:
         self._running_worker()
         if self._stack is None:
             raise UsageError("this Hooker does not run", remedy="start() it, or use `with`")
+        if transport is None and reliability is None:
+            raise ConfigurationError("nothing to change is given", remedy="give transport or reliability")
         if reliability is not None:
             require_free(self._ways[0].function, self.congestion)
         asked: dict[str, Any] = {"transport": transport, "reliability": reliability, "rule": rule}
         with self._choosing:
-            self._go(change(self._ways, self.policy.rules, self._opened, **asked))
+            self._go(change(self._ways, self.policy.rules, self._opened, failed=self._failed(), **asked))
 
     def _go(self, ways: tuple[Way, ...]) -> None:
         """New connections, from now on."""
         if self.intercept == "messages":
             self._require_repairs(ways)
         self._worker.set_rules(_of_worker(ways))
-        self._kernel.negotiate(_offers(ways))
+        self._kernel.negotiate(_offers(ways), failed=bool(self._failed()))
         self._ways = ways
 
     @property
@@ -535,14 +537,16 @@ class Hooker:
         return events
 
     def _leave_out_failed(self) -> None:
-        """New connections go to another one, if there is one; else they have their reason."""
-        failed = self._worker.failures()
-        skipped = {one.wire_id: failed[one.name] for one in self._opened if one.name in failed}
+        """New connections go to another one, if there is one; else they stay on TCP."""
         with self._choosing:
-            left = zip(without(self._ways, skipped), self._ways, strict=True)
-            ways = tuple(new if new.choice.taken else old for new, old in left)
+            ways = without(self._ways, self._failed())
             if ways != self._ways:
                 self._go(ways)
+
+    def _failed(self) -> dict[int, str]:
+        """Why transports carry nothing any more, by their numbers."""
+        failed = self._worker.failures()
+        return {one.wire_id: failed[one.name] for one in self._opened if one.name in failed}
 
     # ---- what is going on ----
 
@@ -651,8 +655,10 @@ def _check_policy(policy: Policy | None) -> Policy:
     return policy or Policy()
 
 
-def _check_port(port: int) -> int:
-    return checks.integer("port", port, 0, 65535, remedy="give 0 to 65535; 0 takes any free one")
+def _check_port(port: int, wanted: Sequence[Transport]) -> int:
+    """One that at least one of them can have."""
+    last = max(one.last_port for one in wanted)
+    return checks.integer("port", port, 0, last, remedy=f"give 0 to {last}; 0 takes any free one")
 
 
 def _check_choice(name: str, choice: str, choices: tuple[str, ...]) -> str:

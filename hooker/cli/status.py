@@ -28,7 +28,7 @@ def show(snapshots: list[Snapshot], console: Console, silent: Mapping[int, str] 
     for snapshot in snapshots:
         engine = snapshot["engine"]
         console.print(
-            f"engine {engine['pid']}: {engine['transport']} on port {engine['listen_port']}, "
+            f"engine {engine['pid']}: {engine['transport'] or 'TCP'} on port {engine['listen_port']}, "
             f"{engine['intercept']} of cgroup {engine['cgroup']}, up {duration(engine['uptime'])}",
             highlight=False,
             markup=False,
@@ -41,9 +41,12 @@ def show(snapshots: list[Snapshot], console: Console, silent: Mapping[int, str] 
                 markup=False,
                 soft_wrap=True,
             )
+        failed = engine.get("failed", {})
         for name, why in engine.get("skipped", {}).items():
+            if name in failed:
+                continue
             console.print(f"skipped {name}: {why}", highlight=False, markup=False, soft_wrap=True)
-        for why in engine.get("failed", {}).values():
+        for why in failed.values():
             console.print(f"failed {why}", highlight=False, markup=False, soft_wrap=True)
         for name, what in engine.get("troubled", {}).items():
             console.print(f"troubled {name}: {what}", highlight=False, markup=False, soft_wrap=True)
@@ -81,7 +84,7 @@ def show(snapshots: list[Snapshot], console: Console, silent: Mapping[int, str] 
         stayed = {name: count - ended.get(name, 0) for name, count in snapshot.get("reasons", {}).items()}
         _print(console, "left on TCP", _reasons(stayed))
         _print(console, "met by xdp", _reasons(_met(snapshot.get("counters", {}))))
-        _print(console, f"ended after running over {engine['transport']}", _reasons(ended))
+        _print(console, "ended after running over another transport", _reasons(ended))
 
 
 def _print(console: Console, title: str, table: Table) -> None:

@@ -214,9 +214,12 @@ class KernelPrograms:
         """New connections are left to TCP; sockets of flows that exist are still looked after."""
         self._reconfigure(_close)
 
-    def negotiate(self, offers: Sequence[Sequence[Transport]]) -> None:
-        """What new connections are offered, and taken for, from now on; as in configure()."""
-        self._reconfigure(lambda c: _set_offers(c, offers))
+    def negotiate(self, offers: Sequence[Sequence[Transport]], failed: bool = False) -> None:
+        """What new connections are offered, and taken for, from now on; as in configure().
+
+        ``failed``: rules that have none have lost it, for a class of the user's has failed.
+        """
+        self._reconfigure(lambda c: _set_offers(c, offers, failed))
 
     def _reconfigure(self, change: Callable[[Any], None]) -> None:
         """The programs may set `busy` meanwhile; nothing is lost if it is set before."""
@@ -263,9 +266,10 @@ class KernelPrograms:
         self.close()
 
 
-def _set_offers(c: Any, offers: Sequence[Sequence[Transport]]) -> None:
+def _set_offers(c: Any, offers: Sequence[Sequence[Transport]], failed: bool = False) -> None:
     for rule, transports in enumerate(offers):
         c.rules[rule].offer, c.rules[rule].transports = offer(transports), bitmap(transports)
+        c.rules[rule].failed = failed
 
 
 def _close(c: Any) -> None:

@@ -21,7 +21,7 @@ STAYED_ON_TCP = (
     "loopback", "ipv6-does-not-work-here", "local-path-blocked", "peer-remembered-as-tcp", "mptcp",
     "socket-with-mark", "socket-bound-to-device", "tcp-fast-open",
     "syn-with-option-unanswered", "peer-did-not-ask", "peer-declines-service", "no-common-transport",
-    "transport-not-offered", "no-option-space",
+    "transport-not-offered", "prototype-failed", "no-option-space",
     "option-echoed", "option-malformed", "flow-table-full", "event-ring-full",
 )  # fmt: skip
 _STATES = {one.value: one.name.lower() for one in State}

@@ -6,7 +6,7 @@ engine's own way. Rules choose among candidates, they make none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hooker import checks
@@ -30,6 +30,14 @@ class Rule(Addressed):
     transport: str = ""
     reliability: str = ""
 
+    def __post_init__(self) -> None:
+        Addressed.__post_init__(self)
+        for name, value in (("transport", self.transport), ("reliability", self.reliability)):
+            if not isinstance(value, str):
+                raise ConfigurationError(
+                    f"{name} {checks.shown(value)} of a rule is no text", remedy=f"write {EXAMPLE}"
+                )
+
     @classmethod
     def read(cls, text: str) -> Rule:
         """From command-line text: ``key=value`` pairs with spaces between them, as in EXAMPLE.
@@ -45,6 +53,10 @@ class Rule(Addressed):
                 raise ConfigurationError(
                     f"rule {checks.shown(text)}: {checks.shown(part)} is no part of one",
                     remedy=f"write {EXAMPLE}",
+                )
+            if not value:
+                raise ConfigurationError(
+                    f"rule {checks.shown(text)}: {key} has no value", remedy=f"write {EXAMPLE}"
                 )
             if key in given:
                 raise ConfigurationError(f"rule {checks.shown(text)}: {key} is given twice")
@@ -131,7 +143,7 @@ def opened(ways: Sequence[Way]) -> list[Transport]:
     return list(found.values())
 
 
-def without(ways: Sequence[Way], skipped: dict[int, str]) -> tuple[Way, ...]:
+def without(ways: Sequence[Way], skipped: Mapping[int, str]) -> tuple[Way, ...]:
     """What remains when these transports, by their numbers and for these reasons, cannot be had."""
     return tuple(replace(way, choice=way.choice.without(skipped)) for way in ways)
 
@@ -149,13 +161,15 @@ def change(
     transport: str | Sequence[str] | None = None,
     reliability: str | None = None,
     rule: int = 0,
+    failed: Mapping[int, str] | None = None,
 ) -> tuple[Way, ...]:
     """The ways with that of ``rule`` changed; 0 is the engine's own, and that of rules which leave it open.
 
-    ``among``: transports that the engine was started with. Raises ConfigurationError.
+    ``among``: transports that the engine was started with; ``failed``: those that carry nothing any more, by
+    number, with the reason. Raises ConfigurationError.
     """
     number = checks.integer("rule", rule, 0, len(ways) - 1, remedy=_numbers(len(ways) - 1))
-    choice = None if transport is None else choose(transport, among=among)
+    choice = None if transport is None else _alive(choose(transport, among=among), failed or {})
     function = None if reliability is None else _known_limits(_parsed(reliability), ways)
     changed = list(ways)
     for at, way in enumerate(ways):
@@ -166,6 +180,16 @@ def change(
             function if function is not None and open_function else way.function,
         )
     return tuple(changed)
+
+
+def _alive(choice: Choice, failed: Mapping[int, str]) -> Choice:
+    alive = choice.without(failed)
+    if not alive.taken:
+        raise ConfigurationError(
+            "; ".join(f"transport {name!r} has failed: {why}" for name, why in alive.skipped),
+            remedy="choose another one, or start the engine again",
+        )
+    return alive
 
 
 def _known_limits(function: Function, ways: Sequence[Way]) -> Function:

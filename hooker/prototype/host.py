@@ -25,7 +25,12 @@ from hooker.prototype.transport import Transport
 
 BEAT = 0.5  # s
 PACKETS = 16  # from the engine, before anything else has its turn
-OURS = (str(Path(__file__).resolve().parents[1]), str(Path(asyncio.__file__).parents[1]), "<frozen")
+OURS = (
+    str(Path(__file__).resolve().parents[1]),
+    str(Path(asyncio.__file__).parents[1]),
+    "<frozen",
+    "hooker/",
+)
 
 
 class Job(Protocol):
@@ -82,6 +87,7 @@ class Host:
         self.loop = asyncio.new_event_loop()
         self.loop.set_exception_handler(self._on_error)
         self._error: BaseException | None = None
+        self.opened = False
 
     def serve(self, job: Job) -> None:
         """Until the engine has gone (Closed). Raises what the class does."""
@@ -123,6 +129,7 @@ class Host:
         if not why and not (isinstance(port, int) and 0 < port < 1 << 16):
             raise TypeError(f"open() has given {port!r:.80}, which is no port")
         self._link.tell(link.OPENED, why, ("::", port))
+        self.opened = not why
 
     def _hear(self) -> None:
         for _ in range(PACKETS):
@@ -149,19 +156,18 @@ def main(descriptor: int, job: dict[str, Any]) -> int:
     """The process's exit status."""
     os.dup2(2, 1)  # what the class prints
     connection = Link(descriptor)
-    begun = False
+    host = None
     try:
         limits.set_limits()
         host = Host(connection)
         threading.excepthook = host.thread_failed
         made = _make(job, connection, host)
-        begun = True
         connection.tell(link.READY, json.dumps({"max_message": made.max_message}).encode())
         host.serve(made)
     except Closed:
         return 0
     except BaseException as error:
-        return _fail(connection, error, trace=begun)
+        return _fail(connection, error, trace=host is not None and host.opened)
     return 0
 
 
@@ -188,7 +194,11 @@ def describe(error: BaseException) -> str:
     """As in "ValueError: no such thing (mine.py:12, in send)": where the user's own code raised it."""
     if isinstance(error, Unfit):
         return str(error)
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    try:
+        said = str(error)
+    except Exception:  # a class of the user's
+        said = ""
+    text = f"{type(error).__name__}: {said}" if said else type(error).__name__
     frames = traceback.extract_tb(error.__traceback__)
     own = [
         frame for frame in frames if "site-packages" in frame.filename or not frame.filename.startswith(OURS)

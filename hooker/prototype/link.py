@@ -77,7 +77,8 @@ class Link:
         """The last that is told, instead of what is gathered: one of those frames may be what is wrong."""
         with self._lock:
             self._parts, self._size = [], 0
-            self._send(FAILED, text.encode("utf-8", "replace")[:TEXT], ("::", 0))
+            said = text.replace("\0", " ").encode("utf-8", "replace")[:TEXT]
+            self._send(FAILED, said, ("::", 0))
 
     def hear(self) -> tuple[int, Peer, bytes] | None:
         """The next packet; None: there is none now. Raises Closed."""

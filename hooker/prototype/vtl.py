@@ -28,6 +28,7 @@ FULL, ROOM = 8 << 20, 4 << 20  # bytes of DATA that wait for acknowledgement
 CHANNELS = 512  # beyond so many, those at rest are given back
 DATAGRAM = 1200  # bytes, to try a controller with
 LARGEST = 32 << 10
+NAME_MOST = 56  # bytes of a name that the engine is told
 
 
 class Relay:
@@ -44,6 +45,7 @@ class Relay:
     ) -> None:
         self._link, self._loop, self._listen = connection, loop, listen
         self._settings, self._wire_id = _settings(job), int(job["vtl"])
+        self._own_function = str(job.get("reliability", ("",))[0])
         self._numbers: dict[Peer, int] = {}
         self._peers: dict[int, Peer] = {}
         self._channels: dict[tuple[int, bytes], int] = {}
@@ -143,7 +145,10 @@ class Relay:
         self._tell_up(number)
 
     def _tell_up(self, number: int) -> None:
-        self._link.tell(link.UP, bytes([self._lone.repairs(number)]), self._peers[number])
+        function = str(self._lone.stats(number)["reliability"])
+        name = self._own_function if function == NAME else function
+        body = bytes([self._lone.repairs(number)]) + name.encode()[:NAME_MOST]
+        self._link.tell(link.UP, body, self._peers[number])
 
     def _on_down(self, number: int, why: str) -> None:
         peer = self._peers.pop(number, None)

@@ -22,7 +22,7 @@ cdef enum child_word:          # what a packet is; hooker/prototype/link.py has 
     TOLD_READY = 16            # it is loaded: what it is, as JSON
     TOLD_OPEN = 17             # port: this one; 0: the body is an errno of 32 bits
     TOLD_FRAMES = 18           # from a peer
-    TOLD_UP = 19               # a peer; the body is a byte: whether losses are repaired
+    TOLD_UP = 19               # a peer; a byte: whether losses are repaired; the name of the function
     TOLD_DOWN = 20             # a peer; the body is a byte: down_reason
     TOLD_BEAT = 21             # it runs
     TOLD_HOLE = 23             # from a peer: bytes of 32 bits, then the head of their DATA

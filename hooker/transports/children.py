@@ -77,8 +77,12 @@ def begin(plan: Plan) -> Process:
 
 def said(plan: Plan, text: str) -> str:
     """A class's failure in one line."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return f"{plan.names}: {line[:SHOWN] or 'it has failed'}"
+    return f"{plan.names}: {shown(text) or 'it has failed'}"
+
+
+def shown(text: str) -> str:
+    """What a class's process says, for people: one line, of bounded length."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:SHOWN]
 
 
 def _end(keeper: subprocess.Popen[bytes], owner: int) -> None:

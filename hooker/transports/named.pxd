@@ -44,6 +44,7 @@ cdef struct NamedAssociation:
     Message hello
     uint64_t srtt, rttvar, min_rtt                      # ns; 0: not measured yet
     uint64_t bytes_sent, bytes_received, messages_received
+    char function[NAME_MOST + 1]                        # of reliability, of one that is relayed
 
 cdef struct NamedCounts:
     uint64_t connects, connects_failed, greeted, refused, evicted, other_names, unwanted, damaged, silent

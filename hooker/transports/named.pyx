@@ -63,6 +63,7 @@ cdef struct NamedStats:        # as in a row
     uint64_t srtt_ns, rttvar_ns, min_rtt_ns, cwnd, bytes_in_flight, packets_lost
     uint64_t bytes_sent, bytes_received, messages_received, waiting
     uint32_t streams, up, channels
+    char function[NAME_MOST + 1]
 
 
 cdef inline NamedTransport *T(Transport *t) noexcept nogil:
@@ -416,13 +417,16 @@ cdef void take_frames(NamedTransport *t, const PeerAddress *peer, const uint8_t 
         blame(t, b"what its process says is no packet of the link")
 
 
-cdef void on_up(NamedTransport *t, const PeerAddress *peer, bint repairs) noexcept nogil:
+cdef void on_up(NamedTransport *t, const PeerAddress *peer, bint repairs, const uint8_t *name,
+                uint32_t n) noexcept nogil:
     cdef NamedAssociation *a = association_to(t, peer)
     if a == NULL:
         a = association_new(t, peer, NAMED_ASKING) if t.count < MAX_INCOMING else NULL
     if a == NULL or a.state == NAMED_UP:
         return
     a.base.lacks = 0 if repairs else T_REPAIRS | T_CONGESTION
+    memset(a.function, 0, sizeof(a.function))
+    memcpy(a.function, name, n)
     up(a)
 
 
@@ -452,8 +456,8 @@ cdef void take_packet(NamedTransport *t, uint32_t n) noexcept nogil:
         take_frames(t, &peer, p + HEAD, n - HEAD)
     elif p[0] == TOLD_HOLE and t.relays and n > HEAD + LENGTH_SIZE:
         on_hole(t, &peer, p + HEAD, n - HEAD)
-    elif p[0] == TOLD_UP and t.relays and n == HEAD + 1:
-        on_up(t, &peer, p[HEAD])
+    elif p[0] == TOLD_UP and t.relays and HEAD < n <= HEAD + 1 + NAME_MOST:
+        on_up(t, &peer, p[HEAD], p + HEAD + 1, n - HEAD - 1)
     elif p[0] == TOLD_DOWN and t.relays and n == HEAD + 1:
         on_down(t, &peer, p[HEAD])
     elif p[0] != TOLD_BEAT:
@@ -774,6 +778,7 @@ cdef void nt_stats(const Association *base, uint8_t *row) noexcept nogil:
     s.srtt_ns, s.rttvar_ns, s.min_rtt_ns = a.srtt, a.rttvar, a.min_rtt
     s.bytes_sent, s.bytes_received, s.messages_received = a.bytes_sent, a.bytes_received, a.messages_received
     s.waiting, s.up, s.channels = a.out.waiting, a.state == NAMED_UP, a.out.channels
+    memcpy(s.function, a.function, sizeof(a.function))
 
 
 cdef void nt_take(Association *a, take_kind what, int64_t n) noexcept nogil:
@@ -890,7 +895,12 @@ cdef class NamedHandle(Handle):
         return {f"{self.name}.{name}": count for name, count in (<dict>T(self.t).noted).items()}
 
     cdef dict row(self, const uint8_t *row):
-        return (<const NamedStats *>row)[0]
+        cdef dict found = (<const NamedStats *>row)[0]
+        cdef bytes function = (<const NamedStats *>row).function
+        del found["function"]
+        if function:
+            found["reliability"] = children.shown(function.decode("utf-8", "replace"))
+        return found
 
     def __dealloc__(self):
         if self.t != NULL:

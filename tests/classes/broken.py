@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 import threading
 import time
 from typing import Any
@@ -12,6 +13,14 @@ import hooker
 
 HOW = os.environ.get("HOOKER_TEST_BREAK", "")
 AFTER = int(os.environ.get("HOOKER_TEST_AFTER", "400"))
+
+
+class Unspeakable(Exception):
+    """What cannot be told."""
+
+    def __str__(self) -> str:
+        raise ValueError("on purpose")
+
 
 if HOW == "import":
     raise ValueError("on purpose")
@@ -31,6 +40,9 @@ class Broken(hooker.Transport):
         if HOW == "open":
             raise ValueError("on purpose")
         self.udp = self.socket()
+        if HOW == "forks":
+            command = ["sh", "-c", "trap '' TERM HUP; sleep 600 & sleep 600"]
+            subprocess.Popen(command, pass_fds=[self.udp.fileno()], start_new_session=True)
         self.udp.bind(("::", port))
         self.loop.add_reader(self.udp, self.receive)
         return int(self.udp.getsockname()[1])
@@ -62,6 +74,12 @@ class Broken(hooker.Transport):
 
     def send_send(self, peer: tuple[str, int], message: bytes) -> Any:
         raise ValueError("on purpose")
+
+    def send_unspeakable(self, peer: tuple[str, int], message: bytes) -> Any:
+        raise Unspeakable
+
+    def send_null(self, peer: tuple[str, int], message: bytes) -> Any:
+        raise ValueError("on\0purpose")
 
     def send_thread(self, peer: tuple[str, int], message: bytes) -> Any:
         threading.Thread(target=self.send_send, args=(peer, message), daemon=True).start()

@@ -91,6 +91,26 @@ def test_without_a_common_one_it_is_tcp_and_both_have_counted_it(bed: Bed) -> No
     not_asked = counted(bed, "b", "peer-did-not-ask")
     for host in "ab":
         begun(bed, host)
+    word_on_tcp(bed)
+    after = [counted(bed, host, "no-common-transport") for host in "ab"]
+    assert [now - then for now, then in zip(after, before, strict=True)] == [1, 1]
+    assert counted(bed, "b", "peer-did-not-ask") == not_asked  # one connection, one reason
+    assert not any(begun(bed, host) for host in "ab")
+
+
+@pytest.mark.parametrize("lacks", ["a", "b"])
+def test_a_host_whose_class_has_failed_says_so_each_time(bed: Bed, lacks: str) -> None:
+    negotiate(bed, *[() if host == lacks else (VTL,) for host in "ab"])
+    before = counted(bed, lacks, "prototype-failed")
+    common = counted(bed, "a", "no-common-transport")
+    for _ in range(3):
+        word_on_tcp(bed)
+    assert counted(bed, lacks, "prototype-failed") == before + 3
+    assert counted(bed, "a", "no-common-transport") == common + (3 if lacks == "b" else 0)
+    assert not any(begun(bed, host) for host in "ab")
+
+
+def word_on_tcp(bed: Bed) -> None:
     with hooked_socket(bed.lab.b, 4) as listener, hooked_socket(bed.lab.a, 4) as client:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((bed.lab.b.v4, PORT))
@@ -101,10 +121,6 @@ def test_without_a_common_one_it_is_tcp_and_both_have_counted_it(bed: Bed) -> No
         with server:
             client.sendall(b"a word")
             assert server.recv(100) == b"a word"
-    after = [counted(bed, host, "no-common-transport") for host in "ab"]
-    assert [now - then for now, then in zip(after, before, strict=True)] == [1, 1]
-    assert counted(bed, "b", "peer-did-not-ask") == not_asked  # one connection, one reason
-    assert not any(begun(bed, host) for host in "ab")
 
 
 def test_a_listener_older_than_its_engine_selects_from_the_last_ack() -> None:

@@ -22,6 +22,11 @@ class Mine(hooker.Transport):
     def open(self, port): pass
     def send(self, peer, message): pass
 """
+OPEN = """import hooker
+class Mine(hooker.Transport):
+    def open(self, port): raise RuntimeError("no port for me")
+    def send(self, peer, message): pass
+"""
 pytestmark = [pytest.mark.timeout(120), pytest.mark.skipif(PLAIN, reason="needs engines")]
 ROOT = Path(__file__).parents[2]
 MB = 1 << 20
@@ -98,6 +103,19 @@ def transfer(pair: Pair, port: int, go: Path | None = None) -> None:
     same(other, one)
 
 
+def hooker(*arguments: str) -> str:
+    """What it says that refuses to do it."""
+    done = subprocess.run(
+        start.module("hooker", *arguments),
+        env=start.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    return done.stderr
+
+
 def engaged(engine: EngineProcess) -> int:
     return counts(engine.status())["engaged"]
 
@@ -114,8 +132,16 @@ def test_one_that_fails_leaves_its_flows_to_tcp(
     assert status["engine"]["failed"]["broken:Broken"].startswith(f"broken:Broken: {FAILS[how]}")
     assert counts(status)["broken:Broken.failed"] == 1
     assert not status["peers"]
-    transfer(pair, 7711)  # on TCP, and it is said why
-    eventually(lambda: pair.client and pair.client.status()["reasons"].get("prototype-failed"))
+    assert status["engine"]["transport"] == ""
+    before = pair.client.status()["reasons"].get("prototype-failed", 0)
+    for number in range(3):
+        transfer(pair, 7711 + number)  # on TCP, and it is said why, each time
+    after = pair.client.status()["reasons"]
+    assert after["prototype-failed"] == before + 3
+    assert "peer-remembered-as-tcp" not in after
+    said = hooker("set", "--pid", str(pair.client.pid), "--transport", "broken:Broken")
+    assert said.startswith("hooker: transport 'broken:Broken' has failed: broken:Broken: ")
+    assert said.count("\n") == 1
     assert pair.server
     assert not pair.server.status()["engine"]["failed"]
 
@@ -186,6 +212,7 @@ def test_a_class_that_cannot_be_had_is_one_line_and_status_2(name: str, why: str
         ("class Mine(", "SyntaxError: '(' was never closed (mine.py, line 1)"),
         ("import nosuchthing", "ModuleNotFoundError: No module named 'nosuchthing' (mine.py:1, in <module>)"),
         (RAISES, "RuntimeError: not today (mine.py:4, in __init__)"),
+        (OPEN, "RuntimeError: no port for me (mine.py:3, in open)"),
     ],
 )
 def test_nor_is_one_that_raises_before_it_is_made_more_than_a_line(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -164,6 +165,36 @@ def test_its_process_ends_with_the_transport() -> None:
     _await(lambda: not prototypes())
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_it_has_started_ends_with_it(monkeypatch: pytest.MonkeyPatch, killed: bool) -> None:
+    """And with that goes the port, which the next one wants."""
+    monkeypatch.setenv("HOOKER_TEST_BREAK", "forks")
+    a = lone("broken:Broken")
+    port = a.port
+    _await(lambda: len(_sleeping()) == 2)
+    if killed:
+        os.kill(max(prototypes()), signal.SIGKILL)
+        until(lambda: told(a, "failed"), a)
+    else:
+        a.shut()
+    _await(lambda: not _sleeping())
+    monkeypatch.setenv("HOOKER_TEST_BREAK", "")
+    again = lone("broken:Broken", port)
+    again.shut()
+    if killed:
+        a.shut()
+
+
+def _sleeping() -> list[int]:
+    """What the class has started, wherever it is now."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if entry.read_bytes() == b"sleep\x00600\x00" and _runs(int(entry.parent.name)):
+                found.append(int(entry.parent.name))
+    return found
+
+
 def prototypes() -> list[int]:
     """Processes of users' classes, and their keepers, that we have started and that run."""
     ours = [pid for pid in _descendants(os.getpid()) if _runs(pid)]
@@ -172,9 +203,10 @@ def prototypes() -> list[int]:
 
 def _descendants(pid: int) -> list[int]:
     found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += [int(child), *_descendants(int(child))]
+    with contextlib.suppress(OSError):  # it has ended
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                found += [int(child), *_descendants(int(child))]
     return found
 
 
@@ -196,6 +228,8 @@ def _await(done: Callable[[], Any], seconds: float = 5.0) -> None:
 
 WORDS = {
     "send": "broken:Broken: ValueError: on purpose (broken.py:",
+    "unspeakable": "broken:Broken: Unspeakable (broken.py:",
+    "null": "broken:Broken: ValueError: on purpose (broken.py:",
     "thread": "broken:Broken: ValueError: on purpose (broken.py:",
     "stalls": "broken:Broken: it has stood still for three seconds",
     "spins": "broken:Broken: it has stood still for three seconds",

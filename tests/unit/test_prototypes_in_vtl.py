@@ -53,6 +53,9 @@ def test_messages_and_data_in_both_directions(one: dict[str, Any], other: dict[s
     until(lambda: told(b, "up") or a.say(there, encode("hello", epoch=1, token=7, own_token=8)), a, b)
     until(lambda: a.is_up(there) and told(b, "up"), a, b)
     here = told(b, "up")[0][1]
+    both = {one.get("reliability"), other.get("reliability")}
+    function = both.pop() if len(both) == 1 and None not in both else "selective-repeat"
+    assert (a.stats(there)["reliability"], b.stats(here)["reliability"]) == (function, function)
     payload = random.Random(1).randbytes(400_000)
     for end, number in ((a, there), (b, here)):
         channel = end.channel(number)
@@ -83,6 +86,33 @@ def test_one_that_raises_has_failed(what: dict[str, Any]) -> None:
     ((_, why),) = told(a, "failed")
     (name,) = what.values()
     assert why.startswith(f"{name}: ValueError: on purpose (broken_vtl.py:")
+    a.shut()
+    b.shut()
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ({"congestion": "broken_vtl:Wide"}, "TypeError: Wide.cwnd is 'wide', which is no number of bytes"),
+        (
+            {"reliability": "broken_vtl:WrongOrder"},
+            "TypeError: WrongOrder.order() has given 'first', which is no",
+        ),
+        ({"reliability": "broken_vtl:NoOrder"}, "TypeError: NoOrder.order() has given -1, which is no"),
+    ],
+)
+def test_what_a_method_gives_is_looked_at(what: dict[str, Any], why: str) -> None:
+    """And it is told which one's it was."""
+    a, b = lone(**what), lone(**(what if "reliability" in what else {}))
+    there = a.connect(HOME, b.port)
+    until(lambda: a.is_up(there) or told(a, "failed"), a, b)
+    if not told(a, "failed"):
+        a.send(a.channel(there), encode("data", epoch=1, position=1, token=TOKEN, data=bytes(100_000)))
+    until(lambda: told(a, "failed"), a, b)
+    ((_, said),) = told(a, "failed")
+    (name,) = what.values()
+    assert said.startswith(f"{name}: {why}")
+    assert ".pyx" not in said
     a.shut()
     b.shut()
 

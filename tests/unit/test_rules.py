@@ -36,7 +36,9 @@ def test_a_rule_is_read_and_shown() -> None:
         ("colour=red transport=vtl", "'colour=red' is no part"),
         ("port=80 port=81 transport=vtl", "port is given twice"),
         ("port=0 transport=vtl", "out of range"),
-        ("port= transport=vtl", "no port given"),
+        ("port= transport=vtl", "port has no value"),
+        ("transport=", "transport has no value"),
+        ("transport=vtl reliability=", "reliability has no value"),
         ("to=10.0.0.1/8 transport=vtl", "beyond its length"),
         ("to=nowhere transport=vtl", "not an address"),
     ],
@@ -52,6 +54,14 @@ def test_what_is_no_text_is_refused(wrong: object) -> None:
         Rule.read(wrong)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="is none"):
         find_ways("vtl", "none", [wrong])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("wrong", [None, 7, b"vtl", ["vtl"]])
+def test_a_rule_made_in_code_is_checked_too(wrong: object) -> None:
+    with pytest.raises(ConfigurationError, match=r"transport .* of a rule is no text"):
+        Rule(transport=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"reliability .* of a rule is no text"):
+        Rule(reliability=wrong)  # type: ignore[arg-type]
 
 
 def test_a_list_of_rules_is_no_text() -> None:
@@ -117,6 +127,16 @@ def test_a_change_of_the_engines_own_is_one_of_the_rules_that_leave_it_open() ->
     ]
     new = change(found, rules, opened(found), transport="vtl", rule=1)
     assert [str(way.choice) for way in new] == ["vtl,tcp", "vtl", "vtl,tcp"]
+
+
+def test_what_has_failed_is_not_chosen_again() -> None:
+    found = find_ways("vtl,tcp", "none", [])
+    chosen = change(found, [], opened(found), transport="vtl,tcp", failed={1: "its class has failed"})
+    assert [(str(way.choice), way.choice.skipped) for way in chosen] == [
+        ("tcp", (("vtl", "its class has failed"),))
+    ]
+    with pytest.raises(ConfigurationError, match="'vtl' has failed: its class has failed"):
+        change(found, [], opened(found), transport="vtl", failed={1: "its class has failed"})
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_flows_that_ran_over_the_transport_are_not_left_on_tcp() -> None:
     shown = text(
         {"engine": ENGINE, "reasons": {"closed": 7, "peer-lost": 3}, "ended": {"closed": 7, "peer-lost": 1}}
     )
-    left, ended = shown.split("ended after running over vtl")
+    left, ended = shown.split("ended after running over another transport")
     assert "left on TCP" in left
     assert "closed" not in left
     assert [line.split() for line in left.splitlines()[-1:]] == [["peer-lost", "2"]]

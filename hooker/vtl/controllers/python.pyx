@@ -5,15 +5,18 @@ window stays as it was.
 """
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, NamedTuple
 
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
-from libc.stdint cimport uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc
 from hooker.vtl.controllers.interface cimport (
     MIN_PACKETS, Congestion, CongestionAck, CongestionLoss, congestion_fill, congestion_find, congestion_ops,
     congestion_unregister,
 )
+
+from hooker.checks import shown
 
 factories: dict[int, Callable[[int], Any]] = {}    # by the address of their table of functions
 
@@ -76,8 +79,15 @@ cdef void ask(Congestion *c, str method, tuple arguments) except *:
     function = getattr(controller, method, None)
     if function is not None:
         function(*arguments)
-    c.w.cwnd = max(<uint64_t>int(controller.cwnd), MIN_PACKETS * c.mss)
-    c.pacing_rate = <uint64_t>int(getattr(controller, "pacing_rate", 0))
+    c.w.cwnd = max(amount(controller, "cwnd", controller.cwnd), MIN_PACKETS * c.mss)
+    c.pacing_rate = amount(controller, "pacing_rate", getattr(controller, "pacing_rate", 0))
+
+
+cdef uint64_t amount(object controller, str name, object value) except? -1:
+    """An attribute. Raises TypeError: it is no number of bytes."""
+    if isinstance(value, (int, float, Real)) and 0 <= value < UINT64_MAX:
+        return int(value)
+    raise TypeError(f"{type(controller).__name__}.{name} is {shown(value)}, which is no number of bytes")
 
 
 cdef void make(Congestion *c) except *:

@@ -4,8 +4,10 @@ Each call takes the GIL. What one raises is unraisable (``sys.unraisablehook``):
 there what becomes of it.
 """
 
+from numbers import Integral
+
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
-from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport UINT32_MAX, UINT64_MAX, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from hooker.vtl.reliability.interface cimport (
     Reliability, Rewind, reliability_fill, reliability_find, reliability_ops, reliability_remove,
@@ -14,6 +16,7 @@ from hooker.vtl.wire cimport (
     FR_GO_BACK, FR_ORDER, GO_BACK_FRAME, ORDER_FRAME, load32, load64, store32, store64, write_prefix,
 )
 
+from hooker.checks import shown
 from hooker.vtl.reliability.base import ORDERED
 from hooker.vtl.reliability.base import Reliability as Base
 
@@ -33,6 +36,25 @@ cdef object function_of(const Reliability *r):
     return <object><PyObject *><uintptr_t>own.state[FUNCTION]
 
 
+cdef str wrong(object function, str method, object said, str wanted):
+    return f"{type(function).__name__}.{method}() has given {shown(said)}, which is no {wanted}"
+
+
+cdef uint64_t number(object function, str method, object said, uint64_t most) except? -1:
+    """What a method has given. Raises TypeError: it is no whole number from 0 to `most`."""
+    if isinstance(said, (int, Integral)) and 0 <= said <= most:
+        return said
+    raise TypeError(wrong(function, method, said, f"whole number from 0 to {most}"))
+
+
+cdef tuple numbers(object function, str method, object said, int count):
+    """So many packet numbers. Raises TypeError."""
+    if isinstance(said, tuple | list) and len(said) == count:
+        if all(isinstance(one, (int, Integral)) and 0 <= one <= UINT64_MAX for one in said):
+            return tuple(said)
+    raise TypeError(wrong(function, method, said, f"tuple of {count} packet numbers"))
+
+
 cdef void release(Reliability *r) noexcept with gil:
     if r.state[FUNCTION] != 0:
         Py_DECREF(<object><PyObject *><uintptr_t>r.state[FUNCTION])
@@ -48,13 +70,15 @@ cdef bint gives_up(const Reliability *r, uint32_t repeats, uint64_t age) noexcep
 
 
 cdef void write_head(Reliability *r, uint64_t pn, uint8_t *out) noexcept with gil:
+    function = function_of(r)
     out[0] = FR_ORDER
     store32(out + 1, 0)
-    store32(out + 1, <uint32_t>function_of(r).order(pn))
+    store32(out + 1, <uint32_t>number(function, "order", function.order(pn), UINT32_MAX))
 
 
 cdef uint64_t on_lost(Reliability *r, uint64_t pn) noexcept with gil:
-    cdef uint64_t first = function_of(r).on_lost(pn)
+    function = function_of(r)
+    cdef uint64_t first = number(function, "on_lost", function.on_lost(pn), UINT64_MAX)
     return first if first <= pn else 0
 
 
@@ -80,7 +104,8 @@ cdef void write_answer(Reliability *r, uint8_t *out) noexcept with gil:
     store64(out + 8, 0)
     store64(out + 16, 0)
     store64(out + 24, 0)
-    one, two, three = function_of(r).answer()
+    function = function_of(r)
+    one, two, three = numbers(function, "answer", function.answer(), 3)
     store64(out + 8, one)
     store64(out + 16, two)
     store64(out + 24, three)
@@ -90,10 +115,11 @@ cdef bint on_answer(Reliability *r, const uint8_t *frame, uint64_t next_pn, Rewi
     """What cannot be is not believed, whoever has said it."""
     cdef uint64_t first, arrived
     out.first = out.arrived = 0
-    said = function_of(r).on_answer(load64(frame + 8), load64(frame + 16), load64(frame + 24), next_pn)
+    function = function_of(r)
+    said = function.on_answer(load64(frame + 8), load64(frame + 16), load64(frame + 24), next_pn)
     if said is None:
         return False
-    first, arrived = said
+    first, arrived = numbers(function, "on_answer", said, 2)
     if first and not first <= arrived < next_pn:
         return False
     out.first, out.arrived = first, arrived
