@@ -903,7 +903,7 @@ cdef class NamedHandle(Handle):
         return found
 
     def __dealloc__(self):
-        if self.t != NULL:
+        if self.t != NULL and not self.used:    # else it is freed already
             child_end(&T(self.t).child)
         if self.process is not None:
             self.process.end()

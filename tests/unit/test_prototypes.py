@@ -7,6 +7,8 @@ import os
 import random
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -183,6 +185,39 @@ def test_what_it_has_started_ends_with_it(monkeypatch: pytest.MonkeyPatch, kille
     again.shut()
     if killed:
         a.shut()
+
+
+FREED = f"""
+import ctypes, gc, struct, sys
+sys.path[:0] = {[str(ROOT / "tests"), str(ROOT / "tests/unit")]}
+from test_prototypes import lone
+made = lone("datagrams:Datagrams")
+LOAD, EQUAL, SAY = 0x20, 0x15, 0x06  # linux/bpf_common.h
+rules = [(LOAD, 0, 0, 0), (EQUAL, 0, 3, 3), (LOAD, 0, 0, 16), (EQUAL, 0, 1, 0x7F7F7F7F),
+         (SAY, 0, 0, 0x80000000), (SAY, 0, 0, 0x7FFF0000)]  # close(0x7f7f7f7f) kills the process
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *rule) for rule in rules))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(rules), ctypes.addressof(code)))
+assert libc.prctl(22, 2, program, 0, 0) == 0
+made.shut()
+del made
+gc.collect()
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="numbers of system calls are x86-64's")
+def test_what_is_freed_is_not_read_again() -> None:
+    """A descriptor that is read there is any number: what is closed then is somebody else's file."""
+    own = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.perturb=127"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", FREED],
+        env={**os.environ, **own},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def _sleeping() -> list[int]:
