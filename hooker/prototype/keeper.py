@@ -18,7 +18,7 @@ from pathlib import Path
 from hooker.prototype.link import Closed, Link
 
 LAST_WORDS = 0.2  # s, for what the engine has said before it closed its end
-SWEEP = 0.5  # s, for what the class has started
+SWEEP = 2.0  # s, for what the class has started
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PR_SET_CHILD_SUBREAPER = 36
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)

@@ -219,7 +219,7 @@ def test_a_first_choice_that_is_not_there_says_nothing_of_the_host(lab: Lab) -> 
 
         assert moved() == 1
         client = peer(lab.a, "connect", lab.b.v4, 7210, *("send:1000", "sleep:0.1") * 40, "close")
-        eventually(lambda: a.status()["reasons"].get("peer-without-hooker"))
+        eventually(lambda: a.status()["reasons"].get("no-answer"))
         assert [moved() for _ in range(3)] == [1] * 3
         same(result(client), result(old))
 
