@@ -252,7 +252,9 @@ class Hooker:
         stack.callback(self._worker.close)
         self._ways = without(self._wanted, self._worker.skipped)
         self._opened = opened(self._ways)
-        self._interfaces = stack.enter_context(Interfaces(self.xdp, self._worker)) if self.xdp else None
+        self._interfaces = (
+            stack.enter_context(Interfaces(self.xdp, self._worker, keeper)) if self.xdp else None
+        )
         self._kernel.configure(
             self.policy,
             mark=self._lane.mark,

@@ -15,6 +15,7 @@ SYS_BPF = {"x86_64": 321, "aarch64": 280}
 MAP_CREATE, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_DELETE_ELEM, PROG_LOAD = 0, 1, 2, 3, 5  # enum bpf_cmd
 PROG_TEST_RUN = 10
 PROG_ATTACH, OBJ_GET_INFO_BY_FD, BTF_LOAD, BTF_GET_FD_BY_ID, LINK_CREATE = 8, 15, 18, 19, 28
+PROG_GET_FD_BY_ID = 13
 ITER_CREATE = 33
 PERCPU_ARRAY = 6  # enum bpf_map_type
 SOCKET_FILTER, SCHED_CLS, CGROUP_SKB, SOCK_OPS, SK_MSG, CGROUP_SOCKOPT = (
@@ -35,6 +36,7 @@ XDP_LIVE_FRAMES, FRAMES_BATCH = 1 << 1, 64  # BPF_F_TEST_XDP_LIVE_FRAMES
 XDP_GENERIC, XDP_NATIVE = 1 << 1, 1 << 2  # XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE
 INSTRUCTION_SIZE = 8  # bytes, of struct bpf_insn
 LOG_SIZE = 1 << 20  # bytes of what the verifier says
+PROGRAM_INFO, PROGRAM_NAME = 80, 64  # of struct bpf_prog_info so many bytes, and where `name` is
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -346,6 +348,18 @@ def map_info(map_fd: int) -> MapInfo:
         found.type, found.key_size, found.value_size, found.max_entries, found.map_flags,
         found.btf_id, found.btf_key_type_id, found.btf_value_type_id,
     )  # fmt: skip
+
+
+def program_name(number: int) -> str:
+    """Of a program, by its id."""
+    descriptor = _bpf(PROG_GET_FD_BY_ID, _ById(number), "cannot open a program")
+    try:
+        found = (ctypes.c_uint8 * PROGRAM_INFO)()
+        wanted = _GetInfo(descriptor, ctypes.sizeof(found), ctypes.addressof(found))
+        _bpf(OBJ_GET_INFO_BY_FD, wanted, "cannot ask about a program")
+        return bytes(found)[PROGRAM_NAME:].partition(b"\0")[0].decode("utf-8", "replace")
+    finally:
+        os.close(descriptor)
 
 
 def btf_of(number: int) -> bytes:

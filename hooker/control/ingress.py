@@ -15,12 +15,15 @@ from types import TracebackType
 
 from hooker.control import bpf_calls, compiled
 from hooker.control.counted import counts
+from hooker.control.dispatcher import Beside
+from hooker.control.janitor import Janitor
 from hooker.control.loaded import Loaded
 
 WAYS = ("udp", "ip")  # in the order of HK_INGRESS_UDP, HK_INGRESS_IP
 KINDS = ("init", "proven", "unknown")  # in that of HK_RATE_*
 POLYNOMIAL = 0x82F63B78  # CRC32C, bits reversed (RFC 3720, B.4)
 SECOND = 1_000_000_000
+PROGRAM = "hk_ingress"
 QUEUES = 64  # HK_INGRESS_QUEUES
 
 
@@ -63,7 +66,7 @@ class Ingress:
             self._id_secret = struct.unpack("QQ", os.urandom(16))
             self._bpf.write("hk_crc32c", 0, self._table())
             self.program = self._bpf.program(
-                "hk_ingress", bpf_calls.XDP, bpf_calls.XDP_ATTACH, bpf_calls.F_XDP_HAS_FRAGS
+                PROGRAM, bpf_calls.XDP, bpf_calls.XDP_ATTACH, bpf_calls.F_XDP_HAS_FRAGS
             )
         except BaseException:
             self.close()
@@ -73,6 +76,10 @@ class Ingress:
         table = self._bpf.value_type("hk_crc32c")()
         table.of[:] = crc_table()
         return table
+
+    def beside(self, keeper: Janitor, interface: int) -> Beside:
+        """It is called on that interface, too, by the dispatcher that is there. Raises KernelError."""
+        return Beside(keeper, interface, self._bpf, PROGRAM)
 
     def tell(
         self,

@@ -1,8 +1,9 @@
 """Where hk_ingress is: on the interfaces that a user has named, and told of the addresses of this host.
 
 Attached by a bpf_link each, which is held by a descriptor: when the process ends, however it ends, nothing
-stays. Native where the driver can, else generic, unless the user has said which; or generic, as long as the
-engine is flooded. Of an interface that goes away the name is kept: when it is back, so is the program.
+stays. Where libxdp's dispatcher is, by that (dispatcher.py). Native where the driver can, else generic,
+unless the user has said which; or generic, as long as the engine is flooded. Of an interface that goes away
+the name is kept: when it is back, so is the program.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from hooker.checks import shown
-from hooker.control import bpf_calls
+from hooker.control import bpf_calls, dispatcher
+from hooker.control.dispatcher import Beside
 from hooker.control.flooded import Flooded
 from hooker.control.ingress import QUEUES, Ingress, Way
+from hooker.control.janitor import Janitor
 from hooker.control.threads import Ending
 from hooker.errors import ConfigurationError, KernelError
 
@@ -31,12 +34,14 @@ if TYPE_CHECKING:
 MOST = 16  # interfaces
 NAME = 15  # bytes: IFNAMSIZ, less its end
 RETRY = 1.0  # s until an interface that is not there is looked for again
+AGAIN = 30.0  # s until a dispatcher that has refused is asked again
 STOP_TIMEOUT = 10.0  # s
 CHANGES = 1 << 0 | 1 << 4 | 1 << 8  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
 TAKEN = (errno.EBUSY, errno.EEXIST)  # another program is there, or one in another mode
 AUTO = "auto"  # while the engine is flooded
 MODES = ("native", "generic", AUTO)
 QUIET = "waits for a flood"
+BESIDE = "by libxdp's dispatcher"
 COOKIE_MOST = 72  # bytes of the answer to an INIT
 COUNTED = {
     "udp": ("vtl", ""),
@@ -88,6 +93,12 @@ class Interface:
     switched: int = 0  # how often a flood has brought the program here
     number: int = 0
     link: int = -1
+    beside: Beside | None = None  # of others, instead of a link
+    again: float = 0.0  # not before (monotonic), where that was refused
+
+    @property
+    def is_on(self) -> bool:
+        return self.link >= 0 or self.beside is not None
 
     def row(self) -> dict[str, Any]:
         row = {"name": self.name, "mode": self.mode, "queues": self.queues, "why": self.why}
@@ -95,9 +106,16 @@ class Interface:
 
     def leave(self, why: str = "") -> None:
         """May be called twice."""
+        if self.beside is not None:
+            self.beside.leave()
+        self.forget()
+        self.mode, self.why, self.queues, self.number, self.link = "", why, 0, 0, -1
+
+    def forget(self) -> None:
+        """In a forked child nothing is taken off: it is the parent's."""
         if self.link >= 0:
             os.close(self.link)
-        self.mode, self.why, self.queues, self.number, self.link = "", why, 0, 0, -1
+        self.link, self.beside = -1, None
 
 
 class Interfaces:
@@ -107,9 +125,9 @@ class Interfaces:
     program, and if the worker has no VTL that the program knows; KernelError when the kernel refuses it.
     """
 
-    def __init__(self, wanted: Sequence[str], worker: Worker) -> None:
+    def __init__(self, wanted: Sequence[str], worker: Worker, keeper: Janitor) -> None:
         self._all = [Interface(name, mode) for name, _, mode in (one.partition(":") for one in wanted)]
-        self._worker = worker
+        self._worker, self._keeper = worker, keeper
         self._addresses: dict[str, int] = {}
         self._counts: dict[str, int] = {}
         self._using = threading.Lock()
@@ -160,16 +178,22 @@ class Interfaces:
             raise ConfigurationError(
                 f"there is no interface {one.name}", remedy="`ip link` lists them; leave it out of xdp"
             ) from None
-        if one.wanted == AUTO:
-            self._attach_generic(one, "flooded")
-            if self._flooded.on:
-                one.switched += 1
-            else:
-                one.leave(QUIET)
+        flooded = "flooded" if one.wanted == AUTO else ""
+        if mode := dispatcher.is_on(one.number):
+            self._attach_beside(one, mode, flooded)
+        elif one.wanted in (AUTO, "generic"):
+            self._attach_generic(one, flooded)
+        else:
+            self._attach_native(one)
+        if one.wanted != AUTO:
             return
-        if one.wanted == "generic":
-            self._attach_generic(one)
-            return
+        if self._flooded.on:
+            one.switched += 1
+        else:
+            one.leave(QUIET)
+
+    def _attach_native(self, one: Interface) -> None:
+        """Or generic, where any mode will do."""
         try:
             one.link = bpf_calls.link_xdp(self._ingress.program, one.number, bpf_calls.XDP_NATIVE)
         except KernelError as error:
@@ -190,6 +214,25 @@ class Interfaces:
         one.mode, one.why = "generic", why
         self._lead(one)
 
+    def _attach_beside(self, one: Interface, mode: str, why: str) -> None:
+        """In the dispatcher's mode."""
+        if one.wanted in ("native", "generic") and one.wanted != mode:
+            raise ConfigurationError(
+                f"interface {one.name} has libxdp's dispatcher in {mode} mode",
+                remedy=f"name {one.name}:{mode}",
+            )
+        self._tell(generic=mode == "generic")  # before the first packet
+        try:
+            one.beside = self._ingress.beside(self._keeper, one.number)
+        except KernelError as error:
+            one.again = time.monotonic() + AGAIN
+            raise ConfigurationError(
+                f"interface {one.name} has other XDP programs: {error.message}",
+                remedy="take those off, or leave the interface out of xdp",
+            ) from None
+        one.mode, one.why = mode, "; ".join(filter(None, (why, BESIDE)))
+        self._lead(one)
+
     def follow(self) -> None:
         """Interfaces that are gone, or back; and what addresses there are."""
         with self._using:
@@ -197,10 +240,13 @@ class Interfaces:
                 return
             self._hear()
             for one in self._all:
-                if one.link >= 0 and _number(one.name) != one.number:
+                if one.is_on and _number(one.name) != one.number:
                     self._ingress.lead_no_more(one.number)
                     one.leave(f"there is no interface {one.name}")
-                if one.link < 0 and (one.why != QUIET or self._flooded.on):
+                if one.beside is not None and not dispatcher.is_on(one.number):
+                    self._ingress.lead_no_more(one.number)
+                    one.leave("its dispatcher was taken off")
+                if not one.is_on and (one.why != QUIET or self._flooded.on):
                     self._attach_again(one)
             self._follow_addresses()
 
@@ -211,7 +257,7 @@ class Interfaces:
             return
         if not self._flooded.hear(self._refused(), time.monotonic()):
             for one in waiting:
-                if one.link >= 0:
+                if one.is_on:
                     one.leave(QUIET)
 
     def _refused(self) -> int:
@@ -229,6 +275,8 @@ class Interfaces:
         return met
 
     def _attach_again(self, one: Interface) -> None:
+        if time.monotonic() < one.again:
+            return
         try:
             self._attach(one)
         except ConfigurationError as error:
@@ -265,13 +313,15 @@ class Interfaces:
             self._thread.stop()
         self.counters()
         with self._using:
+            for one in self._all:
+                one.leave()
             self.forget()
 
     def forget(self) -> None:
         """Let go of descriptors: a forked child's would keep alive what ends with its parent."""
         self._closed = True
         for one in self._all:
-            one.leave()
+            one.forget()
         self._ingress.close()
 
     def __enter__(self) -> Interfaces:

@@ -88,6 +88,11 @@ def file(path: str | Path) -> Action:
     return {"kind": "file", "path": str(path)}
 
 
+def xdp(interface: int, name: str) -> Action:
+    """A program of that name which libxdp's dispatcher calls, of an interface by its number."""
+    return {"kind": "xdp", "interface": interface, "name": name}
+
+
 def netns(name: str) -> Action:
     """A named network namespace, as ``ip netns del`` removes it."""
     if not name or "/" in name or name in (".", ".."):
@@ -139,7 +144,7 @@ class Janitor:
         """
         if os.getpid() != self._owner:
             return Undo(self, 0)
-        files = _own(netns, keep) if action["kind"] in ("rule", "routes", "abort", "read") else ()
+        files = _own(netns, keep) if action["kind"] in ("rule", "routes", "abort", "read", "xdp") else ()
         with self._lock:
             self._count += 1
             number = self._count
@@ -421,6 +426,13 @@ def _undo_file(action: Action) -> None:
     Path(action["path"]).unlink(missing_ok=True)
 
 
+def _undo_xdp(action: Action) -> None:
+    from hooker.control import libxdp
+
+    _enter(action["netns_fd"])
+    libxdp.detach(action["interface"], action["name"])
+
+
 def _undo_netns(action: Action) -> None:
     import ctypes
 
@@ -438,6 +450,7 @@ _UNDO: dict[str, Callable[[Action], None]] = {
     "cgroup": _undo_cgroup,
     "file": _undo_file,
     "netns": _undo_netns,
+    "xdp": _undo_xdp,
 }
 
 if __name__ == "__main__":

@@ -68,19 +68,29 @@ class Loaded:
         Raises KernelError when the verifier refuses it, with the end of what it said.
         """
         if name not in self._programs:
-            wanted = self._module.programs.get(name)
-            if wanted is None:
-                raise KernelError(f"there is no program {name}")
-            code = bytearray(wanted.code)
-            for at, used in wanted.maps:
-                operation, registers, offset, _ = INSTRUCTION.unpack_from(code, at * INSTRUCTION.size)
-                INSTRUCTION.pack_into(
-                    code, at * INSTRUCTION.size, operation, registers, offset, self._maps[used]
-                )
             self._programs[name] = bpf_calls.load_program(
-                name, kind, bytes(code), self._module.licence, attach_type, flags, of
+                name, kind, self.code(name), self.licence, attach_type, flags, of
             )
         return self._programs[name]
+
+    def code(self, name: str) -> bytes:
+        """Its instructions, with the maps' descriptors in them. Raises KernelError: there is none."""
+        wanted = self._module.programs.get(name)
+        if wanted is None:
+            raise KernelError(f"there is no program {name}")
+        code = bytearray(wanted.code)
+        for at, used in wanted.maps:
+            operation, registers, offset, _ = INSTRUCTION.unpack_from(code, at * INSTRUCTION.size)
+            INSTRUCTION.pack_into(code, at * INSTRUCTION.size, operation, registers, offset, self._maps[used])
+        return bytes(code)
+
+    @property
+    def licence(self) -> str:
+        return self._module.licence
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Of all maps; they stay ours."""
+        return tuple(self._maps.values())
 
     # ---- values, as ctypes -----------------------------------------------------------------------------
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import socket
 import struct
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from apart import FakeWorker, add_veth, apart, attached
 from lone_worker import LoneWorker
 from support import PLAIN, SLOWNESS, Pair, counts, eventually, peer, result, same
 
@@ -42,66 +41,8 @@ while True:
 """
 
 
-class FakeWorker:
-    """What Interfaces asks of a worker."""
-
-    port = 6253
-
-    def __init__(self, *carriers: str) -> None:
-        self._carriers = carriers
-
-    def attach(self, wire_id: int, ifindex: int, queue: int) -> int:
-        raise OSError(errno.EPROTONOSUPPORT, "none here")
-
-    def counters(self) -> dict[str, int]:
-        return {}
-
-    def ingress(self, known_fd: int, states_fd: int) -> list[dict[str, Any]]:
-        return [
-            {"carrier": one, "wire_id": n, "secret": bytes(16), "versions": (1,), "keyed": False}
-            for n, one in enumerate(self._carriers)
-        ]
-
-
-def apart(test: Callable[[], None]) -> None:
-    """Run in a network namespace that ends with it."""
-    errors: list[BaseException] = []
-
-    def body() -> None:
-        try:
-            netns.unshare()
-            test()
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=body)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-
-
 def open_on(*wanted: str, carriers: tuple[str, ...] = ("udp",)) -> Interfaces:
-    return Interfaces(wanted, cast(Any, FakeWorker(*carriers)))
-
-
-def add_veth(name: str = "one", other: str = "two") -> None:
-    from pyroute2 import IPRoute
-
-    with IPRoute() as netlink:
-        netlink.link("add", ifname=name, kind="veth", peer=other)
-        for each in (name, other):
-            netlink.link("set", ifname=each, state="up")
-
-
-def attached(name: str) -> int:
-    """The number of the XDP program there; 0: none."""
-    from pyroute2 import IPRoute
-
-    with IPRoute() as netlink:
-        (link,) = netlink.get_links(ifname=name)
-        xdp = link.get_attr("IFLA_XDP")
-        return int(xdp.get_attr("IFLA_XDP_PROG_ID") or 0) if xdp is not None else 0
+    return Interfaces(wanted, cast(Any, FakeWorker(*carriers)), cast(Any, None))
 
 
 def test_native_where_the_driver_can_else_generic_and_nothing_stays() -> None:

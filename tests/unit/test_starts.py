@@ -25,6 +25,7 @@ USERS = "the user's: his command, his environment"
 LAB = "a command of whoever uses the lab; it enters the host by absolute paths"
 KNOWN = {
     ("hooker/control/compiled.py", "compiled", "subprocess.run"): OWN,
+    ("hooker/control/dispatcher.py", "_libxdp", "subprocess.run"): OWN,
     ("hooker/control/janitor.py", "_spawn", "subprocess.Popen"): OWN,
     ("hooker/control/probes.py", "run_all", "subprocess.run"): OWN,
     ("hooker/transports/children.py", "begin", "subprocess.Popen"): OWN,
