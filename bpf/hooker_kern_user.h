@@ -59,6 +59,11 @@ struct hk_option {
 #define HK_APP_LINGERS 3		/* a TIME_WAIT is left, with the mark, or what will become one */
 #define HK_APP_RESET 4			/* by the peer, and it knows */
 
+/* What a marked socket's congestion control is for. */
+#define HK_CONTROL_NONE 0		/* nothing: the transport knows what its path takes, and takes no more */
+#define HK_CONTROL_OWN 1		/* all: the transport repairs nothing */
+#define HK_CONTROL_QUEUE 2		/* a queue of the kernel's, which sockets without limits would fill */
+
 #define HK_WANT_TCP 0			/* the application's own mark: its segments go by the wire. It may be engaged soon */
 #define HK_WANT_MARK 1			/* our mark, with the next segment */
 #define HK_WANT_NEVER 2			/* as HK_WANT_LEFT, for good: the programs do not look again */
@@ -95,7 +100,7 @@ struct hk_flow {
 	__u32 want;			/* HK_WANT_*; the kernel writes HK_WANT_TCP when it opens the record */
 	__u32 hold;			/* HK_HOLD_*; the kernel writes the first, and does not look again after HK_HOLD_NONE */
 	__u32 burst;			/* segments that a socket begins with when it is marked before it has sent any; 0: as TCP does */
-	__u32 own_control;		/* the transport repairs nothing, so the socket's own congestion control is the one that counts */
+	__u32 control;			/* HK_CONTROL_*, with `want` */
 	__u32 pad_engine[12];
 };
 

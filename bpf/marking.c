@@ -13,7 +13,7 @@ static __always_inline void hk_record_init(struct hk_flow *f, u64 id)
 	f->marked = f->marks = f->ts_recent = f->mss = f->app_closed = f->steered = 0;
 	f->want = HK_WANT_TCP;		/* the engine's from now on */
 	f->hold = HK_HOLD_NONE;
-	f->burst = f->own_control = 0;
+	f->burst = f->control = HK_CONTROL_NONE;
 #ifdef HK_REDIRECTS
 	hk_redirect_init(id);
 #endif
@@ -128,7 +128,12 @@ static __always_inline void hk_begin_wide(struct bpf_sock_ops *s, struct hk_flow
 
 static __always_inline int hk_keeps_control(struct hk_flow *f)
 {
-	return *(volatile u32 *)&f->own_control;
+	return *(volatile u32 *)&f->control == HK_CONTROL_OWN;
+}
+
+static __always_inline int hk_is_free(struct hk_flow *f)
+{
+	return *(volatile u32 *)&f->control == HK_CONTROL_NONE;
 }
 
 static __always_inline void hk_mark(struct bpf_sock_ops *s, struct hk_config *c, struct hk_sock *st,
@@ -149,6 +154,8 @@ static __always_inline void hk_mark(struct bpf_sock_ops *s, struct hk_config *c,
 		return;				/* tried again with the next segment */
 	if (!hk_keeps_control(f))
 		hk_congestion_reno(s, st);
+	if (hk_is_free(f))
+		hk_congestion_widen(s);
 	hk_begin_wide(s, f);
 	hk_note_numbers(f, &n);
 	f->marked = 1;
@@ -218,6 +225,14 @@ static __always_inline void hk_note_clock(struct bpf_sock_ops *s, struct hk_flow
 
 	if (now && now != f->ts_recent)
 		f->ts_recent = now;
+}
+
+/* Before each segment of a marked socket. */
+static __always_inline void hk_note_marked(struct bpf_sock_ops *s, struct hk_flow *f)
+{
+	hk_note_clock(s, f);
+	if (hk_is_free(f))
+		hk_congestion_widen(s);		/* what was lost by the wire is noticed behind the mark, too */
 }
 
 /* Whether it has gone, or another one was there. */
@@ -369,7 +384,7 @@ static __always_inline int hk_segment_option(struct bpf_sock_ops *s, struct hk_c
 	else if (want != HK_WANT_MARK && f->marked)
 		hk_unmark(s, c, st, f);
 	else if (f->marked)
-		hk_note_clock(s, f);
+		hk_note_marked(s, f);
 	if (f->marked ? hk_keeps_control(f) : want != HK_WANT_MARK && (want != HK_WANT_TCP || hk_congestion_overdue(st)))
 		hk_congestion_restore(s, st);
 	if (want == HK_WANT_NEVER && !f->marked) {

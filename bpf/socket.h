@@ -106,6 +106,21 @@ static __always_inline void hk_congestion_reno(struct bpf_sock_ops *s, struct hk
 	bpf_setsockopt(s, HK_SOL_TCP, HK_TCP_CONGESTION, reno, sizeof(reno));
 }
 
+#define HK_TCP_BPF_SNDCWND_CLAMP 1002
+#define HK_NO_SSTHRESH 0x7fffffff	/* the kernel's TCP_INFINITE_SSTHRESH */
+
+/*
+ * The transport knows what its path takes. A threshold that is left from what the wire has lost would be a second, blind
+ * opinion, for the connection's life: from two segments on reno grows by one for each round trip.
+ */
+static __always_inline void hk_congestion_widen(struct bpf_sock_ops *s)
+{
+	int most = HK_NO_SSTHRESH;
+
+	if (s->snd_ssthresh < HK_NO_SSTHRESH)		/* the option sets both */
+		bpf_setsockopt(s, HK_SOL_TCP, HK_TCP_BPF_SNDCWND_CLAMP, &most, sizeof(most));
+}
+
 /* Not engaged, it has been without its own for long enough: its peer's engine does not answer, or has not asked. */
 static __always_inline int hk_congestion_overdue(struct hk_sock *st)
 {

@@ -40,7 +40,7 @@ from hooker.includes.linux cimport hk_load32, hk_store32
 from hooker.tcp.numbers cimport NOWHERE
 from hooker.tcp.segment cimport FLAG_ACK, FLAG_FIN, FLAG_PSH, FLAG_RST, FLAG_URG, Segment
 from hooker.tcp.twin cimport twin_expired
-from hooker.transports.contract cimport Association, Channel
+from hooker.transports.contract cimport T_QUEUED, Association, Channel
 
 cdef enum:
     SECOND = 1000000000
@@ -62,6 +62,13 @@ cdef void act_alone(worker *w, flow *f, const Outcome *out) noexcept nogil:
     act(w, f, out, &c)
 
 
+cdef uint32_t control_of(worker *w, const flow *f) noexcept nogil:
+    """HK_CONTROL_*"""
+    if not config_of(w, f).repairs:
+        return HK_CONTROL_OWN
+    return HK_CONTROL_QUEUE if f.p == NULL or f.p.a == NULL or f.p.a.t.properties & T_QUEUED else HK_CONTROL_NONE
+
+
 cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
     cdef uint32_t todo = out.actions
     # before it is unmarked, which may be at once
@@ -71,7 +78,7 @@ cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
         hk_store32(&f.rec.burst, BURST)         # first: the mark may be set at once
     if todo & DO_MARK and f.rec != NULL:
         f.unmark = min(f.unmark, <uint8_t>UNMARK_LISTED)
-        hk_store32(&f.rec.own_control, not config_of(w, f).repairs)
+        hk_store32(&f.rec.control, control_of(w, f))
         hk_store32(&f.rec.want, HK_WANT_MARK)
     elif todo & DO_UNMARK and f.rec != NULL:
         unmark_later(w, f)

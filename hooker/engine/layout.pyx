@@ -32,7 +32,7 @@ def layout():
             "steered": <size_t>&g.steered, "closed_at": <size_t>&g.closed_at,
             "transport": <size_t>&g.transport, "rule": <size_t>&g.rule,
             "want": <size_t>&g.want, "hold": <size_t>&g.hold, "burst": <size_t>&g.burst,
-            "own_control": <size_t>&g.own_control,
+            "control": <size_t>&g.control,
         },
         "hk_redirect": {
             "": sizeof(hk_redirect), "flow_id": <size_t>&d.flow_id, "redirected": <size_t>&d.redirected,

@@ -28,6 +28,9 @@ cdef extern from "hooker_kern_user.h" nogil:
         HK_STEERED_STALLED
         HK_WANT_TCP
         HK_WANT_MARK
+        HK_CONTROL_NONE
+        HK_CONTROL_OWN
+        HK_CONTROL_QUEUE
         HK_WANT_NEVER
         HK_WANT_LEFT
         HK_HOLD_NONE
@@ -72,7 +75,7 @@ cdef extern from "hooker_kern_user.h" nogil:
         uint32_t want
         uint32_t hold
         uint32_t burst
-        uint32_t own_control
+        uint32_t control
 
     struct hk_redirect:
         uint64_t flow_id

@@ -262,5 +262,5 @@ def make(str name, uint8_t wire_id, int protocol, settings):
     """One over the kernel's byte streams of `protocol`: see connections.pxd."""
     # the rest of the read before is first in what a read takes
     return connections_make(name, wire_id, protocol, &STREAM,
-                            T_REPAIRS | T_ORDERED | T_INTEGRITY | T_CONGESTION | T_WHOLE,
+                            T_REPAIRS | T_ORDERED | T_INTEGRITY | T_CONGESTION | T_WHOLE | T_QUEUED,
                             LENGTH_SIZE + MAX_FRAME + RX_SIZE, settings)

@@ -48,7 +48,7 @@ def test_a_flow_record_is_two_cache_lines_and_the_engine_writes_only_the_second(
         "want",
         "hold",
         "burst",
-        "own_control",
+        "control",
     ]
 
 

@@ -25,9 +25,12 @@ SERVICE = 7420
 SIZE = 4 << 20  # bytes
 PATH = Link(rate=50e6, delay=0.01)
 LOSSY = replace(PATH, loss=0.02)
-TOTAL_RETRANS, MIN_RTT = 100, 148  # where struct tcp_info has them; the latter in us
+THRESHOLD, TOTAL_RETRANS, MIN_RTT = 76, 100, 148  # where struct tcp_info has them; the last in us
+NO_THRESHOLD = 0x7FFFFFFF
+OUTAGE = replace(PATH, loss=1.0)
 REPAIR_NOTHING = [("--transport", "udp"), ("--reliability", "none")]
 REPAIR = [("--transport", "vtl"), ("--transport", "tcp")]
+KNOW_THEIR_PATH = [("--transport", "vtl"), ("--transport", "quic")]
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +96,12 @@ class Ends:
         assert hashlib.sha256(got).digest() == hashlib.sha256(sent).digest()
 
 
+def told(sock: socket.socket, at: int) -> int:
+    """Of struct tcp_info."""
+    found: int = struct.unpack_from("=I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192), at)[0]
+    return found
+
+
 def engaged(pair: Pair) -> list[int]:
     return [counts(engine.status())["engaged"] for engine in pair.engines]
 
@@ -135,6 +144,22 @@ def test_it_is_put_aside_where_the_transport_repairs(pair: Pair) -> None:
         assert ends.controls() == ["reno"] * 2
 
 
+@pytest.mark.parametrize("options", KNOW_THEIR_PATH, ids=" ".join)
+def test_what_the_wire_has_lost_limits_no_engaged_socket(pair: Pair) -> None:
+    """Else it begins again at two segments, and reno adds one for each round trip."""
+    with Ends(pair) as ends:
+        pair.lab.link.set(OUTAGE)
+        ends.server.sendall(bytes(30_000))
+        eventually(lambda: told(ends.server, TOTAL_RETRANS) > 0)
+        assert told(ends.server, THRESHOLD) < NO_THRESHOLD
+        assert engaged(pair) == [0, 0]
+        pair.lab.link.set(PATH)
+        assert received(ends.client, 30_000) == bytes(30_000)
+        eventually(lambda: engaged(pair) == [1, 1])
+        ends.download()
+        assert told(ends.server, THRESHOLD) == NO_THRESHOLD
+
+
 @pytest.mark.parametrize("options", REPAIR_NOTHING, ids=" ".join)
 def test_what_is_repeated_tells_of_no_round_trip_shorter_than_the_path(pair: Pair) -> None:
     """bbr believes the least that TCP has measured, and sends accordingly little."""
@@ -144,6 +169,5 @@ def test_what_is_repeated_tells_of_no_round_trip_shorter_than_the_path(pair: Pai
         pair.lab.link.set(LOSSY)
         ends.download()
         assert engaged(pair) == [1, 1]
-        info = ends.server.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
-        assert struct.unpack_from("=I", info, TOTAL_RETRANS)[0] > 10
-        assert struct.unpack_from("=I", info, MIN_RTT)[0] / 1e6 > 2 * PATH.delay - 0.002
+        assert told(ends.server, TOTAL_RETRANS) > 10
+        assert told(ends.server, MIN_RTT) / 1e6 > 2 * PATH.delay - 0.002
