@@ -167,6 +167,7 @@ class Hooker:
         self._ways = self._wanted = find_ways(transport, reliability, self.policy.rules)
         self._opened = opened(self._wanted)
         self.congestion = transports.check_congestion(congestion)
+        _require_use(self._opened, self._ways[0].function, self.congestion)
         if any(rule.reliability for rule in self.policy.rules):
             require_free(self._ways[0].function, self.congestion)
         self.fec = checks.flag("fec", fec)
@@ -563,7 +564,11 @@ class Hooker:
     def flows(self) -> list[dict[str, Any]]:
         """Flows in the table: id, role, addresses, transport (what its handshake selected, "" if that is not
         known), state, reason, bytes, backlog (bytes), spills."""
-        return [rows.flow(raw) for raw in self._running_worker().flows()]
+        return [rows.flow(raw, self._names()) for raw in self._running_worker().flows()]
+
+    def _names(self) -> dict[int, str]:
+        """Of transports, as the user has written them."""
+        return {one.wire_id: one.name for one in self._opened}
 
     def peers(self) -> list[dict[str, Any]]:
         """Associations that are up: address, port, transport, flows, round trips (ms), windows and bytes."""
@@ -595,7 +600,7 @@ class Hooker:
         of thousands does not take seconds. ``ended`` are those of the ``reasons`` for which flows
         ended that had run over the transport.
         """
-        states, flows = rows.table(self._running_worker().flows())
+        states, flows = rows.table(self._running_worker().flows(), self._names())
         counters = self.counters()
         if self.on_event is None:
             self._drain()
@@ -677,6 +682,17 @@ def _refuse_with_segments(**given: object) -> None:
             raise ConfigurationError(
                 f"{name} does not go with segments", remedy='leave it out, or give intercept "messages"'
             )
+
+
+def _require_use(chosen: Sequence[Transport], function: Function, congestion: str) -> None:
+    """A class of the user's that nothing asks would not even be looked for."""
+    named = [function.name] if functions.is_class(function.name) else []
+    named += [congestion] if classes.place_of("congestion", congestion) else []
+    if named and not any(one.has_functions for one in chosen):
+        raise ConfigurationError(
+            f"{named[0]} is a class for VTL, which is in none of {', '.join(map(str, chosen))}",
+            remedy="name a transport with it, as vtl, or leave the class out",
+        )
 
 
 def _refuse_classes(chosen: Sequence[transports.Transport], congestion: str) -> None:

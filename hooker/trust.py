@@ -7,6 +7,7 @@ root down, each directory and link checked before what is in it: then nobody els
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from importlib.machinery import ModuleSpec
@@ -99,9 +100,19 @@ def check_module(name: str, spec: ModuleSpec) -> None:
     what = f"module {name}"
     if spec.has_location and spec.origin:
         os.close(open_file(spec.origin, what))
-        check_directory(Path(spec.origin).resolve().parent, f"{what}:")  # whose compiled files are read
+        check_directory(Path(spec.origin).resolve().parent, f"{what}:")
+        _check_compiled(spec, what)
     for directory in spec.submodule_search_locations or ():
         check_searched(directory, what)
+
+
+def _check_compiled(spec: ModuleSpec, what: str) -> None:
+    """What Python has compiled of it is run in its place, if it says that it is of the same date and size."""
+    if spec.cached is None or not Path(spec.cached).parent.exists():
+        return
+    check_directory(Path(spec.cached).parent, f"compiled files of {what}:")
+    with contextlib.suppress(FileNotFoundError):
+        os.close(open_file(spec.cached, f"compiled {what}"))
 
 
 def check_searched(directory: str | Path, what: str) -> None:

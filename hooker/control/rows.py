@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hooker.events import OF_LANES, Event, Kind, Role, SocketAddress, State, address
@@ -47,9 +47,9 @@ def transport_skipped(name: str, why: str) -> RawEvent:
     return kind, f"{name}: {why}", 0, 0, 0, bytes(16), 0, bytes(16), 0, 0, 0, now, 0.0
 
 
-def table(raws: Sequence[RawFlow]) -> tuple[dict[str, int], list[dict[str, Any]]]:
+def table(raws: Sequence[RawFlow], names: Mapping[int, str]) -> tuple[dict[str, int], list[dict[str, Any]]]:
     """Flows by state, and the first SHOWN_FLOWS: more would take longer than their reader waits."""
-    return dict(Counter(map(state, raws))), [flow(raw) for raw in raws[:SHOWN_FLOWS]]
+    return dict(Counter(map(state, raws))), [flow(raw, names) for raw in raws[:SHOWN_FLOWS]]
 
 
 def state(raw: RawFlow) -> str:
@@ -57,8 +57,8 @@ def state(raw: RawFlow) -> str:
     return "closed" if raw[12] else _STATES[raw[2]]
 
 
-def flow(raw: RawFlow) -> dict[str, Any]:
-    """One flow of the table."""
+def flow(raw: RawFlow, names: Mapping[int, str]) -> dict[str, Any]:
+    """One flow of the table. ``names``: of the engine's own transports, by number."""
     (
         flow_id,
         role,
@@ -86,7 +86,7 @@ def flow(raw: RawFlow) -> dict[str, Any]:
         "bytes_received": into,
         "backlog": backlog,
         "spills": spills,
-        "transport": name_of(transport),
+        "transport": names.get(transport) or name_of(transport),
     }
 
 

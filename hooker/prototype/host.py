@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
+import io
 import json
 import os
 import sys
@@ -24,6 +24,7 @@ from hooker.prototype.load import Unfit, load
 from hooker.prototype.transport import Transport
 
 BEAT = 0.5  # s
+MOST_ERRNO = 4096  # the kernel's are below
 PACKETS = 16  # from the engine, before anything else has its turn
 OURS = (
     str(Path(__file__).resolve().parents[1]),
@@ -125,8 +126,10 @@ class Host:
         try:
             port, why = self._job.open(peer[1]), b""
         except OSError as error:
-            port, why = 0, (error.errno or errno.EIO).to_bytes(4, "big")
-        if not why and not (isinstance(port, int) and 0 < port < 1 << 16):
+            if not (isinstance(error.errno, int) and 0 < error.errno < MOST_ERRNO):
+                raise  # it has words of its own
+            port, why = 0, error.errno.to_bytes(4, "big")
+        if not why and (not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 1 << 16):
             raise TypeError(f"open() has given {port!r:.80}, which is no port")
         self._link.tell(link.OPENED, why, ("::", port))
         self.opened = not why
@@ -155,6 +158,8 @@ class Host:
 def main(descriptor: int, job: dict[str, Any]) -> int:
     """The process's exit status."""
     os.dup2(2, 1)  # what the class prints
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # it may be killed
     connection = Link(descriptor)
     host = None
     try:

@@ -6,8 +6,10 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 
 from hooker import trust
 from hooker.errors import ConfigurationError
@@ -26,6 +28,7 @@ def load(place: str, directories: Sequence[str], base: type, required: Sequence[
     for directory in directories:
         _believe_directory(Path(directory))
     sys.path += [one for one in directories if one not in sys.path]
+    sys.meta_path.insert(0, _Believed(directories))
     parts = module_name.split(".")
     for count in range(1, len(parts) + 1):
         name = ".".join(parts[:count])
@@ -35,7 +38,7 @@ def load(place: str, directories: Sequence[str], base: type, required: Sequence[
     found = getattr(module, class_name, None)
     kind = f"{base.__module__.partition('.')[0]}.{base.__name__}"
     if found is None:
-        raise Unfit(f"module {module_name} has no {class_name}")
+        raise Unfit(f"module {module_name} ({getattr(module, '__file__', 'built in')}) has no {class_name}")
     if not isinstance(found, type):
         raise Unfit(f"{class_name} is no class, but {found!r:.80}")
     if not issubclass(found, base) or found is base:
@@ -44,6 +47,23 @@ def load(place: str, directories: Sequence[str], base: type, required: Sequence[
         if getattr(found, method) is getattr(base, method):
             raise Unfit(f"{class_name} has no method {method}()")
     return found
+
+
+class _Believed(MetaPathFinder):
+    """What is imported from the directories of classes, by whom and when ever, is as the class's module."""
+
+    def __init__(self, directories: Sequence[str]) -> None:
+        self._directories = [Path(one).resolve() for one in directories]
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.origin is not None:
+            parents = Path(spec.origin).resolve().parents
+            if any(one in parents for one in self._directories):
+                _believe(name, spec)
+        return spec
 
 
 def _find(name: str, directories: Sequence[str]) -> ModuleSpec:

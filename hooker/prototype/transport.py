@@ -8,7 +8,7 @@ import socket
 from typing import ClassVar
 
 from hooker.engine.layout import MARK_OWN
-from hooker.prototype.link import Link, Peer
+from hooker.prototype.link import Link, Peer, packed
 
 __all__ = ["Peer", "Transport"]
 
@@ -47,11 +47,16 @@ class Transport:
     def deliver(self, peer: Peer, message: bytes) -> None:
         """A message has come, whole, from a peer that can be sent to by the same name. From any thread.
 
-        Raises ValueError: it is larger than any message, or the peer has no address.
+        It is copied if it is not ``bytes``. Raises ValueError: it is larger than any message, or the peer has
+        no address or port; TypeError: it is no bytes.
         """
         if len(message) > MOST:
             raise ValueError(f"a message of {len(message)} bytes; {MOST} are the most")
-        if self._link.frame((peer[0], peer[1]), message):
+        address, port = peer[0], peer[1]
+        packed(address)
+        if not isinstance(port, int) or not 0 < port < 1 << 16:
+            raise ValueError(f"a peer with the port {port!r:.80}")
+        if self._link.frame((address, port), bytes(memoryview(message))):
             self.loop.call_soon_threadsafe(self._link.flush)
 
     def socket(

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any, cast
 
+from hooker.checks import shown
 from hooker.flow.messages import TYPES, checksum
 from hooker.prototype import link
 from hooker.prototype.link import Link, Peer
@@ -24,6 +26,7 @@ from hooker.vtl.reliability.python import register
 DATA, ACKED, HAS_BLOCKS = TYPES["data"], TYPES["acked"], 3  # the byte that counts them
 NAME = "prototype"  # of the class, for VTL
 FIRST_CODE, CODES = 128, 128  # in VTL's handshake, of reliability functions of one's own
+AGREED = ("repairs", "gives_up", "order")  # of a function
 FULL, ROOM = 8 << 20, 4 << 20  # bytes of DATA that wait for acknowledgement
 CHANNELS = 512  # beyond so many, those at rest are given back
 DATAGRAM = 1200  # bytes, to try a controller with
@@ -192,8 +195,9 @@ def _settings(job: Mapping[str, Any]) -> Settings:
     if "reliability" in job:
         name, place = job["reliability"]
         found = load(place, directories, Reliability, ())
+        _try_function(found)
         try:
-            register(NAME, FIRST_CODE + checksum(name.encode()) % CODES, found)
+            register(NAME, _code(name, found), found)
         except ValueError as error:
             raise Unfit(str(error)) from None
         given["functions"] = (Function(NAME),)
@@ -207,12 +211,33 @@ def _settings(job: Mapping[str, Any]) -> Settings:
     return Settings(**given)
 
 
+def _code(name: str, function: type[Reliability]) -> int:
+    """In VTL's handshake. What both ends must agree on is in it: one may give up what the other waits for."""
+    agreed = [one for one in AGREED if getattr(function, one) is not getattr(Reliability, one)]
+    return FIRST_CODE + checksum("\0".join([name, *agreed]).encode()) % CODES
+
+
+def _try_function(function: type[Reliability]) -> None:
+    """Raises Unfit when it cannot be made, and whatever its own code raises."""
+    try:
+        function()
+    except TypeError as error:
+        if _is_of_its_own(error):
+            raise
+        raise Unfit(f"{function.__name__} cannot be made: {function.__name__}(): {error}") from None
+
+
+def _is_of_its_own(error: TypeError) -> bool:
+    """Its own code has raised it, not the call."""
+    return error.__traceback__ is None or error.__traceback__.tb_next is not None
+
+
 def _try(controller: type) -> None:
     """Raises Unfit when it is no congestion controller, and whatever its own code raises."""
     try:
         made = controller(DATAGRAM)
     except TypeError as error:
-        if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+        if _is_of_its_own(error):
             raise
         name = controller.__name__
         raise Unfit(
@@ -220,3 +245,5 @@ def _try(controller: type) -> None:
         ) from None
     if not hasattr(made, "cwnd"):
         raise Unfit(f"{controller.__name__} has no attribute cwnd")
+    if not isinstance(made.cwnd, Real) or not 0 <= float(made.cwnd) < 1 << 64:
+        raise Unfit(f"{controller.__name__}.cwnd is {shown(made.cwnd)}, which is no number of bytes")

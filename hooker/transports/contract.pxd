@@ -16,7 +16,7 @@ cdef enum transport_property:  # what it gives
     T_PATH_BOUND = 1 << 3      # nobody else can speak in the peer's place
     T_CONGESTION = 1 << 4      # it does not send more than the path takes
     T_WHOLE = 1 << 5           # no byte is given up: hole() never comes
-    T_QUEUED = 1 << 6          # what waits for the path is in a queue of the kernel's, behind what others have said
+    T_QUEUED = 1 << 6          # what waits for the path is in a queue of the kernel's
 
 cdef enum down_reason:         # why an association is down
     DOWN_CLOSED = 0            # by either engine, or nobody needed it

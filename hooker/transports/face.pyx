@@ -126,7 +126,7 @@ cdef class Lone:
         self.t.sink.failed = cb_failed
         r = self.t.ops.open(self.t, port, &self.port)
         if r < 0:
-            raise OSError(-r, os.strerror(-r))
+            raise OSError(-r, handle.failure() or os.strerror(-r))
 
     def shut(self):
         """All associations end without a word; what was lent comes back."""

@@ -56,6 +56,7 @@ cdef struct NamedTransport:
     void *handle               # what starts its process; alive as long as this is
     Child child
     bint relays                # the process has associations of its own, with peers that know nothing of it
+    bint decides               # and a function of reliability of the user's, whose name is that of our HELLOs
     bint told                  # the engine knows that it has failed
     uint64_t dead_after        # ns
     uint64_t instance          # our engine's; 0: it has said nothing yet

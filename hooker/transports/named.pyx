@@ -211,6 +211,13 @@ cdef bint has_our_name(const NamedTransport *t, const Message *m) noexcept nogil
     return m.data_n == t.base.options_n and memcmp(m.data, t.hello, m.data_n) == 0
 
 
+cdef bint runs_its_own(const NamedAssociation *a) noexcept nogil:
+    """Its function of reliability is the user's class; only then the name is in HELLO's options."""
+    cdef const NamedTransport *t = of(a)
+    cdef size_t n = strlen(a.function)
+    return t.decides and n + 2 == t.base.options_n and memcmp(a.function, t.hello + 2, n) == 0
+
+
 # ---- in ----------------------------------------------------------------------------------------------
 
 cdef void blame(NamedTransport *t, const char *why) noexcept nogil:
@@ -396,6 +403,9 @@ cdef void take_plain(NamedTransport *t, const PeerAddress *peer, const uint8_t *
     elif read_message(p, n, False, &m) != MESSAGE_FINE:
         t.base.bad_messages += 1
         unwanted(t)
+    elif m.type == MSG_HELLO and runs_its_own(a) and not has_our_name(t, &m):
+        t.n.other_names += 1            # its number in VTL's handshake is that of another one, too
+        fail(a, DOWN_NAME)
     else:
         heard(a, &m, n)
 
@@ -935,6 +945,9 @@ def make(str name, uint8_t wire_id, what, settings, bint relays=False):
     t.relays = relays
     t.base.properties = T_REPAIRS | T_INTEGRITY | T_CONGESTION if relays else 0
     t.base.wire_id = wire_id
+    t.decides = relays and "reliability" in what.job
+    if t.decides:
+        text = what.job["reliability"][0].encode()[:NAME_MOST]
     t.hello[0], t.hello[1] = 1, <uint8_t>len(text)
     memcpy(t.hello + 2, <const char *>text, len(text))
     t.base.options, t.base.options_n = t.hello, 2 + <uint32_t>len(text)

@@ -61,6 +61,11 @@ class Transport:
         """Whether a user's class makes it."""
         return ":" in self.place
 
+    @property
+    def has_functions(self) -> bool:
+        """Whether VTL is in it, whose functions and congestion control can be chosen."""
+        return self.reliability == SELECTIVE_REPEAT
+
     def __str__(self) -> str:
         """As users write it."""
         return ":".join([self.name, *(f"{name}={value}" for name, value in self.given)])

@@ -436,4 +436,5 @@ SCTP.measure = measure
 def make(settings):
     """Raises ConfigurationError when there is a key, MemoryError."""
     return connections_make("sctp", WIRE_ID, IPPROTO_SCTP, &SCTP,
-                            T_REPAIRS | T_INTEGRITY | T_CONGESTION | T_WHOLE | T_QUEUED, sizeof(Received), settings)
+                            T_REPAIRS | T_INTEGRITY | T_CONGESTION | T_WHOLE | T_QUEUED, sizeof(Received),
+                            settings)

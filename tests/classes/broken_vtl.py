@@ -65,6 +65,26 @@ class NoOrder(Ordered):
         return -1
 
 
+class Greedy(hooker.Reliability):
+    def __init__(self, window: int) -> None:
+        pass
+
+
+class Late(hooker.Reliability):
+    def __init__(self) -> None:
+        raise ValueError("on purpose")
+
+
+class Text:
+    def __init__(self, mss: int) -> None:
+        self.cwnd = "wide"
+
+
+class NotANumber:
+    def __init__(self, mss: int) -> None:
+        self.cwnd = float("nan")
+
+
 class Bare:
     def __init__(self, mss: int = 0) -> None:
         pass

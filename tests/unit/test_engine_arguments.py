@@ -27,6 +27,11 @@ from hooker import ConfigurationError, Hooker
         ({"transport": "pigeon"}, "pigeon"),
         ({"transport": "quic", "listen_port": 65535}, r"port 65535 is out of range \(give 0 to 65534"),
         ({"reliability": "carrier-pigeon"}, "carrier-pigeon"),
+        (
+            {"transport": "tcp", "reliability": "nosuch:X"},
+            "nosuch:X is a class for VTL, which is in none",
+        ),
+        ({"transport": "quic,tcp", "congestion": "nosuch:X"}, "nosuch:X is a class for VTL"),
         ({"intercept": "messages", "reliability": "none"}, "'none' does not go with messages"),
     ],
 )

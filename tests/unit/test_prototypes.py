@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import marshal
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -329,7 +332,7 @@ def test_what_its_process_died_of_is_read_before_its_end(unread: bool) -> None:
     ("name", "how", "why"),
     [
         ("nosuch.mod:Mine", "", "there is no module nosuch, neither installed nor in "),
-        ("broken:Mine", "", "module broken has no Mine"),
+        ("broken:Mine", "", f"module broken ({ROOT}/tests/classes/broken.py) has no Mine"),
         ("broken:function", "", "function is no class, but <function function"),
         ("broken:Unrelated", "", "Unrelated is no subclass of hooker.Transport"),
         ("broken:Silent", "", "Silent has no method send()"),
@@ -394,6 +397,116 @@ def test_what_another_user_could_have_written_is_not_imported(
     with pytest.raises(PrototypeError, match="user"):
         lone("theirs:Mine")
     assert not proof.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user's file")
+@pytest.mark.parametrize("what", ["cache", "compiled", "imported"])
+def test_nor_is_what_stands_for_it_or_what_it_imports(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python runs a compiled file in a module's place if date and size are right."""
+    proof = tmp_path / "proof"
+    directory = tmp_path / "classes"
+    (directory / "__pycache__").mkdir(parents=True)
+    (directory / "mine.py").write_text("import more\n" if what == "imported" else " " * 60)
+    theirs = f"open({str(proof)!r}, 'w')\n"
+    (directory / "more.py").write_text(theirs)
+    if what == "imported":
+        os.chown(directory / "more.py", 12345, 12345)
+    else:
+        info = (directory / "mine.py").stat()
+        code = compile(theirs, str(directory / "mine.py"), "exec")
+        file = Path(importlib.util.cache_from_source(str(directory / "mine.py")))
+        stamp = int(info.st_mtime).to_bytes(4, "little") + info.st_size.to_bytes(4, "little")
+        file.write_bytes(importlib.util.MAGIC_NUMBER + bytes(4) + stamp + marshal.dumps(code))
+        if what == "cache":
+            (directory / "__pycache__").chmod(0o777)
+        else:
+            os.chown(file, 12345, 12345)
+    monkeypatch.setenv("HOOKER_PATH", str(directory))
+    with pytest.raises(PrototypeError, match="user"):
+        lone("mine:Mine")
+    assert not proof.exists()
+
+
+OPENS = """import hooker, os, socket
+HOW = os.environ["HOOKER_TEST_BREAK"]
+class Mine(hooker.Transport):
+    def open(self, port):
+        if HOW == "resolver":
+            raise socket.gaierror(-2, "Name or service not known")
+        if HOW == "words":
+            raise OSError("the pigeons are asleep")
+        if HOW == "text":
+            raise OSError("abc", "x")
+        if HOW == "huge":
+            raise OSError(1 << 40, "x")
+        if HOW == "true":
+            return True
+        print("here I am")
+        made = self.socket()
+        made.bind(("::", port))
+        return made.getsockname()[1]
+    def send(self, peer, message):
+        peer = {"name": ("nosuch", 5), "port": (peer[0], 1 << 16), "letters": (peer[0], "5")}.get(HOW, peer)
+        what = {"string": "text", "number": 7}.get(HOW, message)
+        try:
+            self.deliver(peer, what)
+        except (ValueError, TypeError) as error:
+            raise RuntimeError(f"caught {type(error).__name__}")
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    (tmp_path / "mine.py").write_text(OPENS)
+    monkeypatch.setenv("HOOKER_PATH", str(tmp_path))
+    monkeypatch.setenv("HOOKER_TEST_BREAK", request.param)
+
+
+@pytest.mark.parametrize(
+    ("mine", "why"),
+    [
+        ("resolver", "gaierror: [Errno -2] Name or service not known (mine.py:6, in open)"),
+        ("words", "OSError: the pigeons are asleep (mine.py:8, in open)"),
+        ("text", "OSError: [Errno abc] x (mine.py:10, in open)"),
+        ("huge", f"OSError: [Errno {1 << 40}] x (mine.py:12, in open)"),
+        ("true", "TypeError: open() has given True, which is no port"),
+    ],
+    indirect=["mine"],
+)
+def test_what_open_raises_is_told_as_it_was_said(mine: None, why: str) -> None:
+    with pytest.raises(OSError, match=re.escape(f"mine:Mine: {why}")):
+        lone("mine:Mine")
+
+
+@pytest.mark.parametrize(
+    ("mine", "error"),
+    [
+        ("name", "ValueError"),
+        ("port", "ValueError"),
+        ("letters", "ValueError"),
+        ("string", "TypeError"),
+        ("number", "TypeError"),
+    ],
+    indirect=["mine"],
+)
+def test_what_cannot_be_delivered_is_refused_there(mine: None, error: str) -> None:
+    """The class can catch it, and it is told whose line it was."""
+    a = lone("mine:Mine")
+    a.connect(HOME, 9)
+    until(lambda: told(a, "failed"), a)
+    ((_, why),) = told(a, "failed")
+    assert why.startswith(f"mine:Mine: RuntimeError: caught {error} (mine.py:")
+    a.shut()
+
+
+@pytest.mark.parametrize("mine", ["prints"], indirect=True)
+def test_what_it_prints_is_seen_at_once(mine: None, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its process may be killed, with all that it has not written yet."""
+    a = lone("mine:Mine")
+    _await(lambda: "here I am" in capfd.readouterr().err)
+    a.shut()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hooker.transports import check_congestion, functions
 from hooker.transports.children import PrototypeError
 from hooker.transports.face import Lone
 from hooker.transports.makers import Settings, make
+from hooker.vtl.reliability.base import Reliability
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,6 +28,11 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def lone(reliability: str = "selective-repeat", **settings: Any) -> Lone:
     return Lone(make(1, Settings(functions=(functions.parse(reliability),), **settings)))
+
+
+def named(function: str) -> bytes:
+    """HELLO's option."""
+    return bytes([1, len(function)]) + function.encode() if function else b""
 
 
 def arrived(end: Lone) -> bytes:
@@ -50,7 +57,8 @@ def arrived(end: Lone) -> bytes:
 def test_messages_and_data_in_both_directions(one: dict[str, Any], other: dict[str, Any]) -> None:
     a, b = lone(**one), lone(**other)
     there = a.connect(HOME, b.port)
-    until(lambda: told(b, "up") or a.say(there, encode("hello", epoch=1, token=7, own_token=8)), a, b)
+    hello = encode("hello", epoch=1, token=7, own_token=8, data=named(one.get("reliability", "")))
+    until(lambda: told(b, "up") or a.say(there, hello), a, b)
     until(lambda: a.is_up(there) and told(b, "up"), a, b)
     here = told(b, "up")[0][1]
     both = {one.get("reliability"), other.get("reliability")}
@@ -139,6 +147,51 @@ def test_what_is_wrong_with_a_class_is_one_line(
         lone(**what)
     assert "Traceback" not in capfd.readouterr().err
     assert str(error.value).startswith(f"{next(iter(what.values()))}: {why}")
+
+
+@pytest.mark.parametrize("other", ["go_back:GoBack", "go_back:Other", ""])
+def test_who_has_our_number_but_another_name_is_not_spoken_to(other: str) -> None:
+    """One of 128 has: each end would take the other's for its own."""
+    a, b = lone("go_back:GoBack"), lone("go_back:GoBack")
+    there = a.connect(HOME, b.port)
+    until(lambda: a.is_up(there), a, b)
+    a.say(there, encode("hello", epoch=1, token=7, own_token=8, data=named(other)))
+    fits = other == "go_back:GoBack"
+    until(lambda: messages(b, "hello") if fits else told(b, "down"), a, b)
+    assert [one[2] for one in told(b, "down")] == ([] if fits else ["name"])
+    a.shut()
+    b.shut()
+
+
+@pytest.mark.parametrize(
+    ("cls", "why"),
+    [
+        ("reliability", "broken_vtl:Greedy: Greedy cannot be made: Greedy(): "),
+        ("reliability", "broken_vtl:Late: ValueError: on purpose (broken_vtl.py:"),
+        ("congestion", "broken_vtl:Text: Text.cwnd is 'wide', which is no number of bytes"),
+        ("congestion", "broken_vtl:NotANumber: NotANumber.cwnd is nan, which is no number of bytes"),
+    ],
+)
+def test_what_cannot_be_made_is_found_at_the_start(cls: str, why: str) -> None:
+    name = ":".join(why.split(":")[:2])
+    with pytest.raises(PrototypeError, match=re.escape(why)):
+        lone(**{cls: name})
+
+
+def test_what_both_ends_must_agree_on_is_in_the_number() -> None:
+    from hooker.prototype.vtl import _code
+
+    class Gives(Reliability):
+        def gives_up(self, repeats: int, age: float) -> bool:
+            return True
+
+    class Orders(Reliability):
+        def order(self, number: int) -> int:
+            return number
+
+    codes = {_code("mine:Mine", one) for one in (Reliability, Gives, Orders)}
+    assert len(codes) == 3
+    assert codes <= set(range(128, 256))
 
 
 def test_names_of_classes_are_no_names_of_ours() -> None:
