@@ -11,7 +11,10 @@ from hooker.engine.cells cimport cell, cell_give
 from hooker.engine.channel cimport channel_begin, channel_end, channel_of
 from hooker.engine.cut cimport cut_learn, cut_note, cut_over, cut_try
 from hooker.engine.flows cimport *
-from hooker.engine.hold cimport hold_deadline, hold_engaged, hold_failed, hold_missed, hold_pin, hold_unanswered
+from hooker.engine.hold cimport (
+    hold_ack_again, hold_again, hold_deadline, hold_engaged, hold_failed, hold_missed,
+    hold_pin, hold_unanswered,
+)
 from hooker.engine.hk0 cimport give, give_probe, give_reset, is_due, twin_begin, twin_told
 from hooker.engine.kept cimport keep, kept_acked, kept_drop
 from hooker.engine.lane cimport blocked_until, is_blocked, lane_doubt
@@ -564,6 +567,8 @@ cdef void flow_due(worker *w, flow *f) noexcept nogil:
         act_alone(w, f, &out)
     if hold_deadline(w, f) <= w.now:
         hold_due(w, f)
+    if hold_again(w, f) <= w.now:
+        hold_ack_again(w, f)
     if flow_deadline(&f.f) <= w.now:
         measure(f)
         if f.f.state == ST_ARMED and not is_read(w, f.f.wait_at):

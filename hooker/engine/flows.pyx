@@ -10,7 +10,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from hooker.engine.destroy cimport socket_destroy
 from hooker.engine.channel cimport channel_end
-from hooker.engine.hold cimport hold_begin, hold_deadline, hold_release
+from hooker.engine.hold cimport hold_again, hold_begin, hold_deadline, hold_release
 from hooker.engine.index cimport *
 from hooker.engine.kept cimport kept_drop, kept_parts
 from hooker.engine.redirected cimport (
@@ -288,6 +288,7 @@ cdef void flow_reindex(worker *w, flow *f, uint64_t before) noexcept nogil:
 
 cdef uint64_t deadline(const worker *w, const flow *f) noexcept nogil:
     cdef uint64_t at = min(min(flow_deadline(&f.f), hold_deadline(w, f)), redirected_deadline(f))
+    at = min(at, hold_again(w, f))
     if f.bits & F_TWIN and f.t.deadline < at:
         at = f.t.deadline
     if (f.f.state == ST_TCP or f.f.state == ST_CLOSED or f.bits & F_SOCKET_GONE) and f.again_at < at:

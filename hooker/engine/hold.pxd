@@ -3,6 +3,8 @@ from libc.stdint cimport uint64_t
 from hooker.engine.worker cimport flow, worker
 
 cdef void hold_begin(worker *w, flow *f) noexcept nogil       # a new flow
+cdef void hold_ack_again(worker *w, flow *f) noexcept nogil
+cdef uint64_t hold_again(const worker *w, const flow *f) noexcept nogil      # when that is due; UINT64_MAX: never
 cdef uint64_t hold_deadline(const worker *w, const flow *f) noexcept nogil    # UINT64_MAX: none
 cdef void hold_release(worker *w, flow *f) noexcept nogil     # it is on TCP
 cdef bint hold_missed(const worker *w, const flow *f) noexcept nogil    # its handshake's last ACK has not come through hk0

@@ -10,7 +10,10 @@
    twice as long each time until one is engaged.
 4. A pinned client's handshake ends through hk0. Where this host leads it elsewhere (kube-proxy's translation, a firewall) its
    last ACK is lost, and its server waits for it: it is sent again when the flow is given up.
-5. The socket of a flow that is ARMED has been asked at once, and answers through hk0 in a moment, whatever the peer does. Who is
+5. The last ACK of a client's handshake may be lost, and no bytes come that would stand for it, as they do with TCP: its server
+   is not there yet, and would say its SYN-ACK again in a second. So the client's socket is asked for it after a round trip, and
+   again after two and four more, as long as the server's engine has not answered.
+6. The socket of a flow that is ARMED has been asked at once, and answers through hk0 in a moment, whatever the peer does. Who is
    given up when it has not for ASKED, is so for this host's sake, not for want of time.
 """
 
@@ -19,7 +22,7 @@ from hooker.engine.cut cimport cut_of
 from hooker.engine.hk0 cimport give_nudge, give_probe, is_due
 from hooker.engine.unread cimport is_read, was_full
 from hooker.engine.worker cimport *
-from hooker.flow.machine cimport FL_PINNED, ROLE_CLIENT, ST_ARMED, ST_BRIDGE, ST_CLOSED
+from hooker.flow.machine cimport FL_PINNED, ROLE_CLIENT, ST_OPENING, ST_ARMED, ST_BRIDGE, ST_CLOSED
 from hooker.includes.hk cimport *
 from hooker.includes.linux cimport hk_load32, hk_store32
 from hooker.tcp.twin cimport TWIN_PROMPT
@@ -29,6 +32,8 @@ cdef enum:
     MOST = 1000000000          # ns of a round trip
     PAUSES = 6                 # doublings
     ASKED = 100000000          # ns
+    SOON = 20000000            # ns, at least, until an ACK is taken for lost
+    AGAIN = 4                  # times
 
 
 cdef void hold_begin(worker *w, flow *f) noexcept nogil:
@@ -41,6 +46,21 @@ cdef uint64_t hold_deadline(const worker *w, const flow *f) noexcept nogil:
         return UINT64_MAX
     # OPEN and ACCEPT take one; a new association's HELLO comes half a one after the connection
     return f.opened_ns + max(w.hold_for, 2 * min(<uint64_t>f.f.rtt_us * 1000, <uint64_t>MOST))
+
+
+cdef uint64_t hold_again(const worker *w, const flow *f) noexcept nogil:
+    cdef uint64_t step
+    if (not f.bits & F_HELD or f.f.role != ROLE_CLIENT or f.f.state > ST_OPENING or f.rec == NULL
+            or f.acks_again >= AGAIN):
+        return UINT64_MAX
+    step = max(<uint64_t>f.f.rtt_us * 1000, <uint64_t>SOON)
+    return f.opened_ns + step * ((2 << f.acks_again) - 1)
+
+
+cdef void hold_ack_again(worker *w, flow *f) noexcept nogil:
+    """Rule 5."""
+    f.acks_again += 1
+    give_probe(w, f, True)
 
 
 cdef void hold_release(worker *w, flow *f) noexcept nogil:
@@ -66,7 +86,7 @@ cdef bint hold_missed(const worker *w, const flow *f) noexcept nogil:
 
 
 cdef bint hold_unanswered(const worker *w, const flow *f) noexcept nogil:
-    """Rule 5."""
+    """Rule 6."""
     return f.f.state == ST_ARMED and is_read(w, f.armed_ns + ASKED) and not was_full(w, f.armed_ns)
 
 

@@ -182,6 +182,7 @@ cdef struct flow:
     uint8_t unmark             # unmark_state
     uint8_t sent               # segments with bytes since it was engaged, as far as they are counted
     uint8_t heard              # a segment has come out of hk0 while it was held
+    uint8_t acks_again         # how often a held client's socket was asked for its handshake's last ACK
     uint8_t roomy              # its peer's window has been wide, so many acknowledgements ago at most (hk0.pyx)
     uint8_t on                 # the transport of its association: an index
     uint16_t speaks            # the run of the engine that answered the SYN; 0: none did

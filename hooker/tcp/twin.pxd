@@ -186,8 +186,8 @@ cdef void twin_stamp(twin *t, uint32_t ts) noexcept nogil
 cdef bint twin_wants_ack(const twin *t) noexcept nogil
 # `x` may be NULL.
 cdef void twin_ack(twin *t, const ack_extra *x, twin_segment *out) noexcept nogil
-# Makes the local TCP say where it stands. With one old byte it is not limited in rate (Linux: one in 0.5 s), but then what
-# it says reports that byte as received twice (RFC 2883).
+# Makes the local TCP say where it stands. With one old byte it is not limited in rate (Linux: one in 0.5 s), and waits for no
+# bytes to go with, but then what it says reports that byte as received twice (RFC 2883).
 cdef void twin_probe(const twin *t, bint byte, twin_segment *out) noexcept nogil
 cdef void twin_reset(twin *t, twin_segment *out) noexcept nogil
 

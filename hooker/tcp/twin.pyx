@@ -421,9 +421,10 @@ cdef void twin_probe(const twin *t, bint byte, twin_segment *out) noexcept nogil
     """At a place before the window: a TCP answers where it stands, RFC 9293 3.10.7.4.
 
     Without a timestamp: the twin may not know the newest, and Linux drops an old one's segment unanswered (from 6.13 on).
+    A byte ends before the window, too: the answer to one that touches it waits for bytes to go with, which may be held.
     """
     cdef Segment s
-    begin(t, t.down_acked - 1, t.up_said - 1, 0, &s)
+    begin(t, t.down_acked - (2 if byte else 1), t.up_said - 1, 0, &s)
     s.options = 0
     if byte:
         s.data, s.length = <const uint8_t *><const char *>b"?", 1

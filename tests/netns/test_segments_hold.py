@@ -11,8 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 from lone_worker import LoneWorker
+from owned import hooked_socket
 from support import SLOWNESS, Pair, any_address, counts, eventually, peer, result, same
 
+from hooker.control import keyfile
 from hooker.lab import EngineProcess, Lab
 from hooker.lab.link import Link
 from hooker.tcp.sansio import parse
@@ -21,6 +23,13 @@ pytestmark = pytest.mark.timeout(120)
 HOLD = ("--intercept", "segments", "--hold")
 PORT = 8080
 BULK = 20_000_000
+BARE_ACKS = """
+table inet f {{
+    chain in {{ type filter hook prerouting priority raw;
+        tcp dport {port} tcp flags & (syn | ack | fin | psh) == ack drop
+    }}
+}}
+"""
 both_families = pytest.mark.parametrize("family", ["v4", "v6"])
 
 
@@ -71,8 +80,42 @@ def test_short_connections_do_not_wait_for_a_timer(pair: Pair, family: str) -> N
 def test_a_peer_without_an_engine_gets_tcp(family: str) -> None:
     with Lab() as lab, Pair.open(lab, hosts="a", options=HOLD) as pair:
         took = transfer(pair, family, ("send:1000", "fin", "recv-all"), ("recv-all", "send:1000", "fin"))
-        assert took < 3
+        assert took < 3 * SLOWNESS
         assert lab.meter.read().tcp.payload == 2000
+
+
+@pytest.mark.parametrize("way", ["hold", "key"])
+@both_families
+def test_a_lost_ack_ends_no_hold(family: str, way: str) -> None:
+    """It ends the handshake, and no bytes come that would stand for it: with a key they would be readable."""
+    with Lab() as lab:
+        key = lab.tmp / "key"
+        key.touch(0o600)
+        key.write_text(keyfile.make())
+        options = HOLD if way == "hold" else ("--key-file", str(key))
+        with Pair.open(lab, options=options, kind="segments") as pair:
+            transfer(pair, family, ("send:1000", "fin", "recv-all"), ("recv-all", "send:1000", "fin"))
+            version = 4 if family == "v4" else 6
+            for number in range(1, 4):
+                lab.meter.start()
+                with hooked_socket(lab.b, version) as listener, hooked_socket(lab.a, version) as client:
+                    listener.bind((getattr(lab.b, family), PORT + number))
+                    listener.listen()
+                    listener.settimeout(10)
+                    lab.b.run(["nft", BARE_ACKS.format(port=PORT + number)], hooked=False)
+                    client.connect((getattr(lab.b, family), PORT + number))
+                    client.sendall(b"a word")
+                    time.sleep(0.01)  # it is lost by now
+                    lab.b.run(["nft", "delete table inet f"], hooked=False)
+                    server, _ = listener.accept()
+                    with server:
+                        server.settimeout(10)
+                        assert server.recv(100) == b"a word"
+                assert lab.meter.read().tcp.payload == 0
+            for engine in pair.engines:
+                status = engine.status()
+                assert counts(status)["engaged"] == 4
+                assert not {"hold-timeout", "local-path-blocked"} & set(status["reasons"])
 
 
 def test_what_is_held_goes_by_tcp_when_the_engine_is_killed() -> None:

@@ -401,7 +401,7 @@ def test_a_probe_has_no_timestamp_and_perhaps_a_byte() -> None:
     assert parse(twin.probe()).data == b""
     old = parse(twin.probe(byte=True))
     assert len(old.data) == 1
-    assert (old.seq - REMOTE_ISN) & 0xFFFFFFFF == 0  # before what it awaits: 1
+    assert (old.seq - REMOTE_ISN + 1) & 0xFFFFFFFF == 0  # ends before what it awaits: 1
 
 
 def test_a_reset_is_said_again_where_the_local_tcp_says_it_stands() -> None:
