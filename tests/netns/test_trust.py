@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hooker import ConfigurationError, trust
-from hooker.control import keyfile, probes, rundir
+from hooker.control import kept, keyfile, probes, rundir
 from hooker.control import status_socket as control
 
 NOBODY = 65534
@@ -143,7 +143,7 @@ def test_a_verdict_of_others_is_not_believed(run_dir: Path, monkeypatch: pytest.
         {"name": name, "ok": True, "required": need, "detail": ""}
         for name, _, need in probes.PROBES["segments"]
     ]
-    path.write_text(json.dumps(rows))
+    kept.write(path, json.dumps(rows).encode())
     assert all(result.ok for result in probes.verdicts("segments"))
     give_away(path)
     assert probes.verdicts("segments") == real
@@ -155,7 +155,7 @@ def test_a_verdict_of_others_is_not_believed(run_dir: Path, monkeypatch: pytest.
         json.dumps(rows[1:]),
         "[1]",
     ):
-        path.write_text(odd)
+        kept.write(path, odd.encode())
         assert probes.verdicts("segments") == real
 
 
