@@ -12,7 +12,7 @@
    last ACK is lost, and its server waits for it: it is sent again when the flow is given up.
 5. The last ACK of a client's handshake may be lost, and no bytes come that would stand for it, as they do with TCP: its server
    is not there yet, and would say its SYN-ACK again in a second. So the client's socket is asked for it after a round trip, and
-   again after two and four more, as long as the server's engine has not answered.
+   again after two more, four more and so on, as long as the server's engine has not answered.
 6. The socket of a flow that is ARMED has been asked at once, and answers through hk0 in a moment, whatever the peer does. Who is
    given up when it has not for ASKED, is so for this host's sake, not for want of time.
 """
@@ -33,7 +33,7 @@ cdef enum:
     PAUSES = 6                 # doublings
     ASKED = 100000000          # ns
     SOON = 20000000            # ns, at least, until an ACK is taken for lost
-    AGAIN = 4                  # times
+    AGAIN = 8                  # times
 
 
 cdef void hold_begin(worker *w, flow *f) noexcept nogil:
