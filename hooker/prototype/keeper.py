@@ -60,10 +60,11 @@ def _sweep() -> None:
         for process in _children():
             os.kill(process, signal.SIGKILL)
         try:
-            if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                time.sleep(0.001)
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
         except ChildProcessError:
             return
+        time.sleep(0.001)
 
 
 def _children() -> list[int]:

@@ -28,7 +28,8 @@ def load(place: str, directories: Sequence[str], base: type, required: Sequence[
     for directory in directories:
         _believe_directory(Path(directory))
     sys.path += [one for one in directories if one not in sys.path]
-    sys.meta_path.insert(0, _Believed(directories))
+    behind_what_is_built_in = sys.meta_path.index(PathFinder)
+    sys.meta_path.insert(behind_what_is_built_in, _Believed(directories))
     parts = module_name.split(".")
     for count in range(1, len(parts) + 1):
         name = ".".join(parts[:count])

@@ -56,7 +56,9 @@ class Transport:
         packed(address)
         if not isinstance(port, int) or not 0 < port < 1 << 16:
             raise ValueError(f"a peer with the port {port!r:.80}")
-        if self._link.frame((address, port), bytes(memoryview(message))):
+        if type(message) is not bytes:
+            message = bytes(memoryview(message))
+        if self._link.frame((address, port), message):
             self.loop.call_soon_threadsafe(self._link.flush)
 
     def socket(

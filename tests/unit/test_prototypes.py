@@ -429,6 +429,17 @@ def test_nor_is_what_stands_for_it_or_what_it_imports(
     assert not proof.exists()
 
 
+@pytest.mark.skipif("xxsubtype" not in sys.builtin_module_names, reason="needs one that nobody has imported")
+def test_what_is_built_in_is_not_taken_from_a_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "xxsubtype.py").write_text("raise ValueError('from a directory')\n")
+    (tmp_path / "mine.py").write_text("import xxsubtype\n")
+    monkeypatch.setenv("HOOKER_PATH", str(tmp_path))
+    with pytest.raises(PrototypeError, match="has no Mine"):
+        lone("mine:Mine")
+
+
 OPENS = """import hooker, os, socket
 HOW = os.environ["HOOKER_TEST_BREAK"]
 class Mine(hooker.Transport):
