@@ -101,7 +101,7 @@ static __always_inline void hk_emit_syn(struct hk_config *c, struct hk_key *k, u
 /* Why a rule has no transport for a connection. */
 static __always_inline u32 hk_lack(const struct hk_rule *r)
 {
-	return r->failed && !r->transports ? HK_C_PROTOTYPE : HK_C_NO_COMMON;
+	return r->failed ? HK_C_PROTOTYPE : HK_C_NO_COMMON;
 }
 
 static __always_inline void hk_connect(struct bpf_sock_ops *s, struct hk_config *c, struct bpf_sock *sk)

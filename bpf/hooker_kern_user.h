@@ -172,7 +172,7 @@ struct hk_warm {
 struct hk_rule {
 	__u32 offer;			/* what is asked of servers: the list of the option; 0: nothing, it stays on TCP */
 	__u16 transports;		/* that are taken from clients: a bit 1 << HK_TRANSPORT_* each */
-	__u16 failed;			/* there were, but the user's class among them has failed: why nothing is taken */
+	__u16 failed;			/* nothing is offered or taken, for the user's class that it had has failed */
 };
 
 struct hk_config {

@@ -13,7 +13,8 @@ static __always_inline void hk_record_init(struct hk_flow *f, u64 id)
 	f->marked = f->marks = f->ts_recent = f->mss = f->app_closed = f->steered = 0;
 	f->want = HK_WANT_TCP;		/* the engine's from now on */
 	f->hold = HK_HOLD_NONE;
-	f->burst = f->control = HK_CONTROL_NONE;
+	f->burst = 0;
+	f->control = HK_CONTROL_NONE;
 #ifdef HK_REDIRECTS
 	hk_redirect_init(id);
 #endif

@@ -496,7 +496,11 @@ class Hooker:
         if self.intercept == "messages":
             self._require_repairs(ways)
         self._worker.set_rules(_of_worker(ways))
-        self._kernel.negotiate(_offers(ways), failed=bool(self._failed()))
+        failed = self._worker.failures()
+        lost = [
+            not way.choice.taken and any(name in failed for name, _ in way.choice.skipped) for way in ways
+        ]
+        self._kernel.negotiate(_offers(ways), lost)
         self._ways = ways
 
     @property

@@ -214,10 +214,10 @@ class KernelPrograms:
         """New connections are left to TCP; sockets of flows that exist are still looked after."""
         self._reconfigure(_close)
 
-    def negotiate(self, offers: Sequence[Sequence[Transport]], failed: bool = False) -> None:
+    def negotiate(self, offers: Sequence[Sequence[Transport]], failed: Sequence[bool]) -> None:
         """What new connections are offered, and taken for, from now on; as in configure().
 
-        ``failed``: rules that have none have lost it, for a class of the user's has failed.
+        ``failed``: whether a rule has nothing because a class of the user's has failed.
         """
         self._reconfigure(lambda c: _set_offers(c, offers, failed))
 
@@ -266,10 +266,10 @@ class KernelPrograms:
         self.close()
 
 
-def _set_offers(c: Any, offers: Sequence[Sequence[Transport]], failed: bool = False) -> None:
+def _set_offers(c: Any, offers: Sequence[Sequence[Transport]], failed: Sequence[bool] = ()) -> None:
     for rule, transports in enumerate(offers):
         c.rules[rule].offer, c.rules[rule].transports = offer(transports), bitmap(transports)
-        c.rules[rule].failed = failed
+        c.rules[rule].failed = bool(failed) and failed[rule]
 
 
 def _close(c: Any) -> None:

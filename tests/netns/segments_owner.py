@@ -187,7 +187,7 @@ class Owner:
     def negotiate(self, ids: list[int]) -> None:
         """None: there was a class of the user's, which has failed."""
         """What is asked for as a client, in this order, and taken as a server, by HK_TRANSPORT_*."""
-        self.kernel.negotiate([[transports.Transport(str(n), n, "", "", "") for n in ids]], failed=not ids)
+        self.kernel.negotiate([[transports.Transport(str(n), n, "", "", "") for n in ids]], [not ids])
 
     def mark(self) -> int:
         return self.lane.mark
