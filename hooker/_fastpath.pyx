@@ -563,8 +563,9 @@ cdef class Worker:
             if r >= 0:
                 return bound
             failed = i
-            if self.failure_of(failed):
-                raise PrototypeError(self.failure_of(failed))
+            why = self.failure_of(failed)
+            if why:
+                raise PrototypeError(why)
             for i in range(w.transport_n):
                 w.transports[i].ops.close_files(w.transports[i])
             tries -= 1

@@ -3,7 +3,7 @@
 Its dispatcher calls several programs one after the other. Adding one makes a new dispatcher, which takes the
 place of the old one at once; what it is made of is pinned in the BPF filesystem, and stays when everybody has
 ended (https://github.com/xdp-project/xdp-tools, lib/libxdp/protocol.org). So detaching is the janitor's, too:
-nothing but the standard library here.
+nothing here that imports more than the standard library.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hooker.control.elf import SECTION
+
 PINNED = Path("/sys/fs/bpf/xdp")
-SECTION = b"xdp.frags"  # elf.py
 UNSPECIFIED = 0  # enum xdp_attach_mode
 
 
@@ -75,7 +76,7 @@ def attach(interface: int, name: str, content: bytes) -> None:
         raise Refused("it is no dispatcher of libxdp's")
     mode = lib.call("xdp_multiprog__attach_mode", ctypes.c_void_p(there))
     made = lib.pointer("bpf_object__open_mem", content, ctypes.c_size_t(len(content)), None)
-    program = lib.pointer("xdp_program__from_bpf_obj", ctypes.c_void_p(made), SECTION)
+    program = lib.pointer("xdp_program__from_bpf_obj", ctypes.c_void_p(made), SECTION.encode())
     if lib.name_of(program) != name:
         raise Refused(f"there is no program {name} in the object")
     lib.call("xdp_program__attach", ctypes.c_void_p(program), interface, mode, 0)

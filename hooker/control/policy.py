@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hooker import checks
-from hooker.checks import shown
 from hooker.control.addressed import Addressed, parse_ports, parse_prefixes
 from hooker.control.rules import Rule
 from hooker.errors import ConfigurationError
@@ -27,7 +26,9 @@ class Policy(Addressed):
         object.__setattr__(self, "rules", rules)
         for rule in rules:
             if not isinstance(rule, Rule):
-                raise ConfigurationError(f"rule {shown(rule)} is none", remedy="make it with Rule.read()")
+                raise ConfigurationError(
+                    f"rule {checks.shown(rule)} is none", remedy="make it with Rule.read()"
+                )
 
     @classmethod
     def parse(cls, *, port: str | None = None, to: str | None = None, rules: Sequence[str] = ()) -> Policy:
@@ -39,11 +40,12 @@ class Policy(Addressed):
         for name, text in (("port", port), ("to", to)):
             if text is not None and not isinstance(text, str):
                 raise ConfigurationError(
-                    f"{name}={shown(text)} is no text", remedy=f'write it as on the command line: {name}="…"'
+                    f"{name}={checks.shown(text)} is no text",
+                    remedy=f'write it as on the command line: {name}="…"',
                 )
         if isinstance(rules, str) or not isinstance(rules, Sequence):
             raise ConfigurationError(
-                f"rules={shown(rules)} is no list", remedy='give rules=["port=80 transport=tcp"]'
+                f"rules={checks.shown(rules)} is no list", remedy='give rules=["port=80 transport=tcp"]'
             )
         return cls(
             ports=frozenset() if port is None else parse_ports(port),

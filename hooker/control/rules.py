@@ -103,8 +103,6 @@ def find_ways(transport: str | Sequence[str], reliability: str, rules: Sequence[
         raise ConfigurationError(f"{len(rules)} rules are given, {MOST_RULES} are the most")
     ways = [Way(choose(transport), functions.parse(reliability))]
     for number, rule in enumerate(rules, 1):
-        if not isinstance(rule, Rule):
-            raise ConfigurationError(f"rule {checks.shown(rule)} is none", remedy="make it with Rule.read()")
         try:
             choice = choose(rule.transport, beside=opened(ways)) if rule.transport else ways[0].choice
             function = _parsed(rule.reliability) if rule.reliability else ways[0].function

@@ -212,7 +212,7 @@ cdef bint has_our_name(const NamedTransport *t, const Message *m) noexcept nogil
 
 
 cdef bint runs_its_own(const NamedAssociation *a) noexcept nogil:
-    """Its function of reliability is the user's class; only then the name is in HELLO's options."""
+    """Its function of reliability is the user's class, whose name both ends' HELLOs must have then."""
     cdef const NamedTransport *t = of(a)
     cdef size_t n = strlen(a.function)
     return t.decides and n + 2 == t.base.options_n and memcmp(a.function, t.hello + 2, n) == 0

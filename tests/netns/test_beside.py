@@ -39,7 +39,7 @@ from hooker.control.elf import object_file
 content = object_file({FIRST!r}, bytes.fromhex({PASS.hex()!r}), "GPL")
 lib = libxdp._Libxdp()
 made = lib.pointer("bpf_object__open_mem", content, ctypes.c_size_t(len(content)), None)
-program = lib.pointer("xdp_program__from_bpf_obj", ctypes.c_void_p(made), libxdp.SECTION)
+program = lib.pointer("xdp_program__from_bpf_obj", ctypes.c_void_p(made), libxdp.SECTION.encode())
 lib.call("xdp_program__attach", ctypes.c_void_p(program), int(sys.argv[1]), int(sys.argv[2]), 0)
 """
 ASKS = """
@@ -270,7 +270,7 @@ def test_an_object_file_is_what_libbpf_takes() -> None:
     content = object_file("hooker_12345678", PASS, "GPL")
     lib = libxdp._Libxdp()
     made = lib.pointer("bpf_object__open_mem", content, ctypes.c_size_t(len(content)), None)
-    program = lib.pointer("xdp_program__from_bpf_obj", ctypes.c_void_p(made), libxdp.SECTION)
+    program = lib.pointer("xdp_program__from_bpf_obj", ctypes.c_void_p(made), libxdp.SECTION.encode())
     assert lib.name_of(program) == "hooker_12345678"
     lib._xdp.xdp_program__close(ctypes.c_void_p(program))
     for at in range(0, len(content), 97):  # what is cut is refused, not read beyond

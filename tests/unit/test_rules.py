@@ -53,7 +53,7 @@ def test_what_is_no_text_is_refused(wrong: object) -> None:
     with pytest.raises(ConfigurationError, match="is no text"):
         Rule.read(wrong)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="is none"):
-        find_ways("vtl", "none", [wrong])  # type: ignore[list-item]
+        Policy(rules=(wrong,))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("wrong", [None, 7, b"vtl", ["vtl"]])
