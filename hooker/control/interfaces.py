@@ -130,7 +130,8 @@ class Interfaces:
         self._worker, self._keeper = worker, keeper
         self._addresses: dict[str, int] = {}
         self._counts: dict[str, int] = {}
-        self._using = threading.Lock()
+        self._using = threading.Lock()  # while libxdp works, for seconds
+        self._reading = threading.Lock()  # of counters, which wait for none of that
         self._closed = False
         self._thread: _Thread | None = None
         self._flooded = Flooded()
@@ -302,7 +303,7 @@ class Interfaces:
 
     def counters(self) -> dict[str, int]:
         """By verdict and reason; after close() as they were last."""
-        with self._using:
+        with self._reading:
             if not self._closed:
                 self._counts = self._ingress.counters()
             return dict(self._counts)
@@ -312,7 +313,7 @@ class Interfaces:
         if self._thread is not None:
             self._thread.stop()
         self.counters()
-        with self._using:
+        with self._using, self._reading:
             for one in self._all:
                 one.leave()
             self.forget()

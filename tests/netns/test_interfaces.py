@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -195,6 +196,24 @@ def test_an_interface_that_goes_away_and_comes_back() -> None:
             add_veth()
             eventually(lambda: interfaces.rows()[0]["mode"])
             assert attached("one")
+
+    apart(test)
+
+
+def test_counts_wait_for_nothing_that_the_thread_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libxdp may let it wait for seconds, and `hooker status` asks for the counts."""
+    there, go = threading.Event(), threading.Event()
+
+    def test() -> None:
+        with open_on("lo") as interfaces:
+            monkeypatch.setattr(
+                "hooker.control.interfaces._addresses", lambda: there.set() or go.wait(10) or {}
+            )
+            assert there.wait(10)
+            began = time.monotonic()
+            assert "pass-other" in interfaces.counters()
+            assert time.monotonic() - began < 5
+            go.set()
 
     apart(test)
 
