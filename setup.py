@@ -30,6 +30,8 @@ ENGINE = [
     "carriers.face",
     "carriers.frame",
     "carriers.ip",
+    "carriers.next_hop",
+    "carriers.resolver",
     "carriers.routes",
     "carriers.udp",
     "carriers.udplite",

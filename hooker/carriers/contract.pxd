@@ -17,7 +17,7 @@ cdef enum carrier_property:    # what it can do
     C_FRAMES = 1 << 7          # what it can it sends as frames of its own, past the kernel's way out
 
 cdef enum:
-    CARRIER_CONTRACT = 4       # number of all that is here: another one, another layout (installed.py)
+    CARRIER_CONTRACT = 5       # number of all that is here: another one, another layout (installed.py)
     QUOTED = 64                # bytes of a datagram that an ICMP error shows us
     MOST_PARTS = 4096          # iovecs of a batch
     C_DESCRIPTORS = 3          # IPv4, IPv6, queues of interfaces
@@ -32,6 +32,7 @@ cdef enum carrier_way:         # how a datagram has left, of a carrier with C_FR
     C_SIZE                     # larger than the link's, or than a chunk
     C_SOURCE                   # no address of ours for it
     C_FULL                     # nothing has left by frames for long
+    C_ASKED                    # the kernel has not yet said where it goes
     C_WAYS
 
 cdef struct Carrier

@@ -9,7 +9,7 @@ Where an XDP program leads packets of an interface's queue to it, they come by a
 what the program passes by the raw ones, as all does without it.
 
 What is sent goes by the raw ones: the kernel knows routes and neighbours. With the parameter `frames` they
-are asked for (routes.pyx), and what is plain leaves by that interface's AF_XDP socket, as a frame with the
+are known (routes.pyx), and what is plain leaves by that interface's AF_XDP socket, as a frame with the
 headers that the kernel would have made. Such frames meet nothing on their way out: no netfilter, no queueing
 discipline, no program of a cgroup. So it is for a user to say.
 """
@@ -19,6 +19,7 @@ from libc.string cimport memcpy, memset
 from hooker.carriers.contract cimport *
 from hooker.carriers.datagrams cimport *
 from hooker.carriers.frame cimport read_frame
+from hooker.carriers.next_hop cimport NextHop
 from hooker.carriers.routes cimport *
 from hooker.carriers.xsk cimport *
 from hooker.flow.messages cimport crc32c
@@ -110,7 +111,7 @@ cdef int ip_open(Carrier *c, uint16_t port, uint16_t *bound) noexcept nogil:
         port |= PORT_FIRST
     r = sockets_open(c, port, bound)
     if r == 0 and (<Ip *>c).frames:
-        r = routes_open(&(<Ip *>c).routes, (<Ip *>c).sockets.fd[0])
+        r = routes_open(&(<Ip *>c).routes)
     if r < 0:
         ip_close(c)
     return r
@@ -163,7 +164,7 @@ cdef uint16_t header_sum(const uint8_t *p) noexcept nogil:
     return ~sum & 0xFFFF
 
 
-cdef uint32_t write_frame(uint8_t *p, const Route *to, const vtl_batch *b,
+cdef uint32_t write_frame(uint8_t *p, const NextHop *to, const vtl_batch *b,
                           const vtl_datagram *d) noexcept nogil:
     """Its size."""
     cdef const iovec *part
@@ -186,7 +187,7 @@ cdef uint32_t write_frame(uint8_t *p, const Route *to, const vtl_batch *b,
     return at
 
 
-cdef int way_of(Ip *ip, const vtl_datagram *d, uint64_t now, Route **to, Xsk **x) noexcept nogil:
+cdef int way_of(Ip *ip, const vtl_datagram *d, uint64_t now, const NextHop **to, Xsk **x) noexcept nogil:
     """carrier_way."""
     cdef uint32_t size
     to[0] = route_to(&ip.routes, d.to.ip, d.to.local, now)
@@ -232,15 +233,15 @@ cdef uint32_t ip_send(Carrier *c, vtl_batch *b, uint32_t first) noexcept nogil:
     cdef Ip *ip = <Ip *>c
     cdef Xsk *x = NULL
     cdef Xsk *last = NULL
-    cdef Route *to = NULL
+    cdef const NextHop *to = NULL
     cdef uint8_t *p
     cdef uint32_t at, run = first
     cdef int way, ran = C_FRAME
     cdef uint64_t now
     if not ip.frames:
         return sockets_send(c, b, first)
-    routes_hear(&ip.routes)
     now = clock_ns()
+    routes_hear(&ip.routes, now)
     for at in range(first, b.dgram_len):
         way = way_of(ip, &b.dgram[at], now, &to, &x)
         p = room(ip, x) if way == C_FRAME else NULL
@@ -282,6 +283,5 @@ def make(settings):
     (<Ip *>c).frames = settings.given.get("frames", 0) == 1
     if (<Ip *>c).frames:
         c.properties |= C_FRAMES
-        (<Ip *>c).routes.ask = (<Ip *>c).routes.changes = -1
-        (<Ip *>c).routes.policies = (<Ip *>c).routes.policy_changes = -1
+        (<Ip *>c).routes.changes = (<Ip *>c).routes.policy_changes = -1
     return handle

@@ -181,6 +181,30 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_unlock(pthread_mutex_t *m)
     int pthread_mutex_clocklock(pthread_mutex_t *m, int clock, const timespec *until)
     unsigned long pthread_self()
+    ctypedef unsigned long pthread_t
+    ctypedef struct pthread_attr_t:
+        pass
+    enum:
+        PTHREAD_CREATE_DETACHED
+    int pthread_attr_init(pthread_attr_t *a)
+    int pthread_attr_setdetachstate(pthread_attr_t *a, int state)
+    int pthread_attr_setstacksize(pthread_attr_t *a, size_t size)
+    int pthread_attr_destroy(pthread_attr_t *a)
+    int pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*run)(void *) noexcept nogil,
+                       void *context)
+
+cdef extern from "<signal.h>" nogil:
+    ctypedef struct sigset_t:
+        pass
+    enum:
+        SIG_SETMASK
+    int sigfillset(sigset_t *s)
+    int pthread_sigmask(int how, const sigset_t *s, sigset_t *before)
+
+cdef extern from "<sys/eventfd.h>" nogil:
+    enum:
+        EFD_CLOEXEC
+    int eventfd(unsigned int n, int flags)
 
 cdef extern from * nogil:
     """
@@ -196,6 +220,8 @@ cdef extern from * nogil:
     static inline uint64_t hk_load64(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
     static inline void hk_store32(uint32_t *p, uint32_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
     static inline void hk_store64(uint64_t *p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+    static inline uint32_t hk_subtract32(uint32_t *p, uint32_t v)
+    { return __atomic_sub_fetch(p, v, __ATOMIC_ACQ_REL); }
     static inline void hk_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
     """
     int hk_epoll_wait_ns(int ep, epoll_event *ev, int n, uint64_t ns)
@@ -203,6 +229,7 @@ cdef extern from * nogil:
     uint64_t hk_load64(const uint64_t *p)
     void hk_store32(uint32_t *p, uint32_t v)
     void hk_store64(uint64_t *p, uint64_t v)
+    uint32_t hk_subtract32(uint32_t *p, uint32_t v)      # what is left
     void hk_fence()
 
 cdef extern from "<sched.h>" nogil:

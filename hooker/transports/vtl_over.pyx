@@ -54,7 +54,7 @@ cdef struct VtlCounts:
     bint trains
 
 # by carrier_way
-LEFT = ("frame", "in_turn", "route", "interface", "neighbour", "ipsec", "size", "source", "full")
+LEFT = ("frame", "in_turn", "route", "interface", "neighbour", "ipsec", "size", "source", "full", "asked")
 
 cdef struct WayState:         # struct hk_way_state
     uint64_t clock_behind, unnamed

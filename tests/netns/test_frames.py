@@ -10,6 +10,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from support import PLAIN
@@ -22,8 +23,9 @@ from hooker.lab import INTERFACE, Host, Lab
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(PLAIN, reason="needs no applications")]
 MODES = {"native": bpf_calls.XDP_NATIVE, "generic": bpf_calls.XDP_GENERIC}
-WAYS = ("frame", "in turn", "route", "interface", "neighbour", "ipsec", "size", "source", "full")
+WAYS = ("frame", "in turn", "route", "interface", "neighbour", "ipsec", "size", "source", "full", "asked")
 CHUNKS = 2048  # XSK_SENT_CHUNKS
+SO_PROTOCOL, SO_DOMAIN = 38, 39  # asm-generic/socket.h
 PASSES = "int passes(struct xdp_md *c) { return XDP_PASS; }"
 
 
@@ -61,6 +63,14 @@ class Sending:
             left = left[self.a.send(left[:500], ecn=ecn, parts=parts, local=self.own) :]
         ways = zip(WAYS, self.a.left(), before, strict=True)
         return {way: now - then for way, now, then in ways if now != then}
+
+    def once_asked(self, data: bytes) -> dict[str, int]:
+        """How it leaves as soon as the kernel has said where it goes. Until then the kernel sends it."""
+        end = time.monotonic() + 5
+        while (left := self.send(data)) == {"asked": 1}:
+            assert time.monotonic() < end, "the kernel has not answered"
+            time.sleep(0.001)
+        return left
 
     def heard(self, n: int, seconds: float = 3.0) -> list[bytes]:
         end = time.monotonic() + seconds
@@ -182,6 +192,10 @@ def test_a_neighbour_that_is_somebody_else(sending: Sending) -> None:
         sending.run("neigh", "replace", far, "lladdr", other, "dev", INTERFACE)
         assert "neighbour" not in sending.send(b"1", b"2")
         assert {frame[:6].hex(":") for frame in ours(wire, 2)} == {other}
+        drained(wire)
+        assert sending.once_asked(b"3").keys() <= {"frame", "in turn"}
+        assert sending.once_asked(b"4") == {"frame": 1}
+        assert {frame[:6].hex(":") for frame in ours(wire, 2)} == {other}
 
 
 def test_a_peer_that_changes_its_address_on_the_link(sending: Sending) -> None:
@@ -207,13 +221,21 @@ def test_a_peer_that_changes_its_address_on_the_link(sending: Sending) -> None:
 
 def test_a_neighbour_that_is_not_known_is_found_by_the_kernel(sending: Sending) -> None:
     far = getattr(sending.lab.b, sending.family)
-    sending.run("neigh", "del", far, "dev", INTERFACE)
-    assert sending.send(b"1") == {"neighbour": 1}
-    assert sending.heard(1) == [b"1"]
-    sending.settle()
-    sending.run("neigh", "replace", far, "lladdr", neighbour(sending.lab.b), "dev", INTERFACE, "nud", "stale")
+    for change in (["del"], ["replace", "lladdr", neighbour(sending.lab.b), "nud", "stale"]):
+        sending.run("neigh", change[0], far, "dev", INTERFACE, *change[1:])
+        assert sending.send(b"1") == {"asked": 1}
+        assert sending.heard(1) == [b"1"]
+        sending.settle()
+
+
+def test_a_neighbour_that_nobody_is(sending: Sending) -> None:
+    """The kernel goes on looking for it; no frame leaves."""
+    there, sending.to = sending.to, packed(getattr(sending.lab.b, sending.family)[:-1] + "9")
+    assert sending.once_asked(b"1") == {"neighbour": 1}
+    time.sleep(0.15)  # asked for again
     assert sending.send(b"2") == {"neighbour": 1}
-    assert sending.heard(1) == [b"2"]
+    sending.to = there
+    sending.settle()
 
 
 def neighbour(host: Host) -> str:
@@ -228,7 +250,7 @@ def neighbour(host: Host) -> str:
 def test_one_in_a_second_is_the_kernels(sending: Sending) -> None:
     found, end = 0, time.monotonic() + 20
     while found < 2 and time.monotonic() < end:
-        left = sending.send(b"is it your turn?")
+        left = sending.once_asked(b"is it your turn?")
         assert left in ({"frame": 1}, {"in turn": 1})
         found += left.get("in turn", 0)
         time.sleep(0.05)
@@ -245,27 +267,26 @@ CHANGES = {  # what leaves no frame, and why: a command that adds it, and delete
 
 @pytest.mark.parametrize("what", CHANGES)
 def test_what_is_not_plain_is_the_kernels_at_once(sending: Sending, what: str) -> None:
-    """And at once a frame again when it is gone, with a neighbour for certain."""
+    """And a frame again when it is gone, with a neighbour for certain: as soon as the kernel has said so."""
     why, command = CHANGES[what]
     near, far = (getattr(host, sending.family) for host in sending.lab.hosts)
     names = {"near": near, "far": far, "third": far[:-1] + "3", "fourth": far[:-1] + "4", "dev": INTERFACE}
     version = "-4" if sending.family == "v4" else "-6"
     for round_ in range(2):
         sending.run(version, *command.format("add", **names).split())
-        assert sending.send(b"1") == {why: 1}, round_
+        assert sending.once_asked(b"1") == {why: 1}, round_
         sending.run(version, *command.format("delete", **names).removesuffix(" action block").split())
-        assert not sending.send(b"2").keys() - {"frame", "in turn"}, round_
+        assert sending.send(b"2") == {"asked": 1}, round_
+        assert sending.once_asked(b"2").keys() <= {"frame", "in turn"}, round_
 
 
 def test_what_cannot_be_is_the_kernels_to_refuse(sending: Sending) -> None:
     """Larger than the link; from an address of the other family; to an interface without a socket of ours."""
     assert sending.send(bytes(1480)) == {"size": 1}
-    before = sending.a.left()
-    other = packed(sending.lab.a.v6 if sending.family == "v4" else "1.1.1.1")
-    sending.a.send([(sending.to, 0, b"?")], local=other)
-    assert sending.a.left()[WAYS.index("source")] - before[WAYS.index("source")] == 1
+    sending.own = packed(sending.lab.a.v6 if sending.family == "v4" else "1.1.1.1")
+    assert sending.once_asked(b"?") == {"source": 1}
     sending.own = sending.to = packed("127.0.0.1" if sending.family == "v4" else "::1")
-    assert sending.send(b"to ourselves").keys() <= {"route", "interface"}
+    assert sending.once_asked(b"to ourselves").keys() <= {"route", "interface"}
 
 
 def test_an_interface_that_goes_down_and_comes_up(sending: Sending) -> None:
@@ -275,7 +296,7 @@ def test_an_interface_that_goes_down_and_comes_up(sending: Sending) -> None:
     if sending.family == "v6":
         sending.run("addr", "replace", f"{sending.lab.a.v6}/64", "dev", INTERFACE, "nodad")
     sending.settle()
-    assert sending.send(b"again") in ({"frame": 1}, {"in turn": 1})
+    assert sending.once_asked(b"again") in ({"frame": 1}, {"in turn": 1})
     assert sending.heard(1) == [b"again"]
 
 
@@ -296,4 +317,111 @@ def test_a_link_that_takes_nothing(sending: Sending) -> None:
     os.close(null)
     assert sending.send(b"last").keys() <= {"frame", "in turn"}
     assert len(sending.heard(gone + 2)) >= gone + 1
+    sending.settle()
+
+
+# ---- a kernel that lets a question wait ----------------------------------------------------------
+
+
+def questions() -> list[int]:
+    """Descriptors of this process by which the kernel is asked for routes."""
+    found = []
+    for entry in Path("/proc/self/fd").iterdir():
+        if not entry.is_socket():
+            continue
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, fileno=os.dup(int(entry.name))) as one:
+            kind = [one.getsockopt(socket.SOL_SOCKET, option) for option in (SO_DOMAIN, SO_PROTOCOL)]
+            if kind == [socket.AF_NETLINK, socket.NETLINK_ROUTE] and one.getsockname()[1] == 0:
+                found.append(int(entry.name))
+    return found
+
+
+def asking() -> int:
+    """How many threads of this process ask the kernel."""
+    found = 0
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # it has just ended
+            found += (task / "comm").read_text() == "hk-next-hops\n"
+    return found
+
+
+@contextlib.contextmanager
+def waiting(question: int) -> Iterator[None]:
+    """Whoever asks by this descriptor waits in its system call, as where another program has RTNL."""
+    kept = os.dup(question)
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    near.setblocking(False)
+    with near, far:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                near.send(bytes(1000))
+        near.setblocking(True)
+        os.dup2(near.fileno(), question)
+        try:
+            yield
+        finally:
+            os.dup2(kept, question)
+            os.close(kept)
+
+
+@pytest.fixture
+def without_frames(lab: Lab, family: str, program: Loaded) -> Iterator[tuple[Sending, int]]:
+    """One that has sent nothing yet, and the descriptor by which it will ask."""
+    before = questions()
+    with Sending(lab, family, MODES["generic"], program) as made:
+        (question,) = set(questions()) - set(before)
+        yield made, question
+
+
+def test_nobody_waits_for_a_kernel_that_does_not_answer(without_frames: tuple[Sending, int]) -> None:
+    """What is sent meanwhile leaves by the kernel, and by frames when it has answered."""
+    sending, question = without_frames
+    with waiting(question):
+        for n in range(20):
+            assert sending.send(b"%d" % n) == {"asked": 1}
+            time.sleep(0.01)
+        assert sending.heard(20) == [b"%d" % n for n in range(20)]
+        sending.send(*[b"many"] * 300)
+    sending.settle()
+    assert asking() == 1
+
+
+def test_nobody_waits_for_it_at_the_end(without_frames: tuple[Sending, int]) -> None:
+    """The thread that asks ends when it can, and closes what it has."""
+    sending, question = without_frames
+    with waiting(question):
+        assert sending.send(b"1") == {"asked": 1}
+        time.sleep(0.1)
+        began = time.monotonic()
+        sending.a.close()
+        assert time.monotonic() - began < 1
+        assert asking() == 1
+    end = time.monotonic() + 5
+    while asking() or question in questions():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_more_peers_than_are_asked_for_at_once(without_frames: tuple[Sending, int]) -> None:
+    """Each datagram leaves, whatever the kernel has not said yet."""
+    sending, question = without_frames
+    whole = sending.to[:-2]
+    with waiting(question):
+        peers = [(whole + n.to_bytes(2, "big"), 0, b"?") for n in range(1, 401)]
+        before = sending.a.left()
+        assert sending.a.send(peers, local=sending.own) == len(peers)
+        assert [now - then for now, then in zip(sending.a.left(), before, strict=True)][
+            WAYS.index("asked")
+        ] == 400
+    sending.settle()
+
+
+def test_a_child_that_was_forked_closes_what_asks(without_frames: tuple[Sending, int]) -> None:
+    """It has no thread that could; that of this process goes on."""
+    sending, question = without_frames
+    child = os.fork()
+    if child == 0:
+        sending.a.close()
+        os._exit(question in questions())
+    assert os.waitpid(child, 0) == (child, 0)
     sending.settle()
