@@ -310,7 +310,7 @@ static __always_inline u32 hk_want_of(struct hk_config *c, struct hk_sock *st, s
 /*
  * The kernel asks nothing of us before a segment whose option space is full: a socket that lacks three ranges says so in each. It
  * would keep its mark where its engine stands still, for what it says is read by nobody, and so nobody fills the holes. So it is
- * asked at its timeouts, too. What sends nothing has none, and waits for its engine.
+ * asked at its timeouts, too. What sends nothing has none: the janitor looks for those (hk_release).
  */
 static __always_inline void hk_look_again(struct bpf_sock_ops *s, struct hk_config *c, struct bpf_sock *sk)
 {

@@ -240,7 +240,7 @@ class Hooker:
         keeper = stack.enter_context(Janitor())
         self._kernel = stack.enter_context(KernelPrograms(self.max_flows, self.intercept))
         fill_free(self._kernel.free, self.max_flows)
-        self._restore_after_death(keeper)
+        self._look_after_sockets(keeper)
         self._lane = stack.enter_context(
             Lane(
                 keeper,
@@ -285,12 +285,17 @@ class Hooker:
         self._attach()
         stack.callback(self._kernel.refuse_flows)
 
-    def _restore_after_death(self, keeper: Janitor) -> None:
-        """Applications' sockets outlive this process; what it sets on them should not."""
-        descriptor = self._kernel.restorer()
-        if descriptor is not None:
+    def _look_after_sockets(self, keeper: Janitor) -> None:
+        """Applications' sockets outlive this process; what it sets on them should not, nor wait while it is
+        stopped."""
+        for make, action in (
+            (self._kernel.restorer, janitor.read()),
+            (self._kernel.releaser, janitor.watch()),
+        ):
+            if (descriptor := make()) is None:
+                continue
             try:
-                keeper.register(janitor.read(), keep=(descriptor,))
+                keeper.register(action, keep=(descriptor,))
             finally:
                 os.close(descriptor)
 

@@ -234,13 +234,14 @@ def link_xdp(program: int, interface: int, flags: int) -> int:
     )
 
 
-def iterator(program: int) -> int:
+def link_iterator(program: int) -> int:
+    """A link of which iterators are made."""
+    return _bpf(LINK_CREATE, _LinkCreate(program, 0, TRACE_ITER, 0), "cannot attach an iterator")
+
+
+def iterator(link: int) -> int:
     """A descriptor. Read to its end, it has run the program on each object of this network namespace."""
-    link = _bpf(LINK_CREATE, _LinkCreate(program, 0, TRACE_ITER, 0), "cannot attach an iterator")
-    try:
-        return _bpf(ITER_CREATE, _IterCreate(link), "cannot make an iterator")
-    finally:
-        os.close(link)
+    return _bpf(ITER_CREATE, _IterCreate(link), "cannot make an iterator")
 
 
 def attach_sk_msg(program: int, sockhash: int) -> None:

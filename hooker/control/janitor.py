@@ -13,6 +13,7 @@ performs what is still registered, the last first, and exits.
 5. Every undo accepts that its object is gone already.
 6. A helper that was killed is replaced as soon as the owner notices, at the latest when it closes the handle.
    The owner keeps what is registered, descriptors too, to tell it to the next one.
+7. What is to be done while the owner is stopped, and cannot do it, the helper does, too (``watch``).
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ CLOSE_TIMEOUT = 10.0  # s
 DEATH_TIMEOUT = 1.0  # s, from the end of a helper's socket to its own
 ATTEMPTS = 2  # helpers that are told to undo; who kills the second means it
 UNDO_TIMEOUT = 30.0  # s, until a control group is empty: nobody waits for it
+LOOK = 1.0  # s from one look at whether the owner is stopped to the next
+STOPPED = 2  # looks, one after the other, that have found it so
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
+WITH_NAMESPACE = ("rule", "routes", "abort", "read", "watch", "xdp")
 HERE = Path(__file__).resolve()
 
 
@@ -76,6 +80,11 @@ def abort(mark: int, bits: int) -> Action:
 def read() -> Action:
     """A descriptor (the only one of ``keep``), to its end: a BPF iterator, whose program runs then."""
     return {"kind": "read"}
+
+
+def watch() -> Action:
+    """No undoing: a link of an iterator, which is read each second while the owner is stopped (SIGSTOP)."""
+    return {"kind": "watch"}
 
 
 def cgroup(relative: str, *, kill: bool = False) -> Action:
@@ -144,7 +153,7 @@ class Janitor:
         """
         if os.getpid() != self._owner:
             return Undo(self, 0)
-        files = _own(netns, keep) if action["kind"] in ("rule", "routes", "abort", "read", "xdp") else ()
+        files = _own(netns, keep) if action["kind"] in WITH_NAMESPACE else ()
         with self._lock:
             self._count += 1
             number = self._count
@@ -306,7 +315,8 @@ def _netlink_directory() -> str | None:
 def _main(settings: dict[str, Any]) -> None:
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    registered = _listen(socket.socket(fileno=settings["socket"]), _open_owner(settings["owner"]))
+    owner = _Owner(settings["owner"], settings["netlink"])
+    registered = _listen(socket.socket(fileno=settings["socket"]), owner)
     _make_importable(settings["netlink"])
     _perform(registered)
 
@@ -321,6 +331,8 @@ def _perform(registered: dict[int, Action]) -> None:
 
 def _make_importable(netlink: str | None) -> None:
     """Let ``hooker.control.cgroup`` be imported without the package's own ``__init__`` and all it loads."""
+    if "hooker" in sys.modules:
+        return
     site.main()  # the interpreter's own packages; left out at the start, for speed
     sys.path += [netlink] if netlink else []
     package = types.ModuleType("hooker")
@@ -328,25 +340,51 @@ def _make_importable(netlink: str | None) -> None:
     sys.modules["hooker"] = package
 
 
-def _open_owner(pid: int) -> int | None:
-    """A file descriptor that becomes readable when the owner dies; None: it is dead already."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return None
-    return descriptor if os.getppid() == pid else None
+class _Owner:
+    """``descriptor`` becomes readable when it dies; None: it is dead already."""
+
+    def __init__(self, pid: int, netlink: str | None) -> None:
+        self._netlink = netlink
+        self._stat = Path(f"/proc/{pid}/stat")
+        self._looked, self._stopped = time.monotonic(), 0
+        self.descriptor: int | None = None
+        with contextlib.suppress(ProcessLookupError):
+            descriptor = os.pidfd_open(pid)
+            self.descriptor = descriptor if os.getppid() == pid else None
+
+    def look(self, registered: dict[int, Action]) -> None:
+        """Each second, while it lives: what is to be done while it is stopped."""
+        watches = [action for action in registered.values() if action["kind"] == "watch"]
+        if not watches or time.monotonic() < self._looked + LOOK:
+            return
+        self._looked = time.monotonic()
+        self._stopped = self._stopped + 1 if self._is_stopped() else 0
+        if self._stopped < STOPPED:
+            return
+        _make_importable(self._netlink)
+        for action in watches:
+            with contextlib.suppress(Exception):  # it is tried again
+                _walk(action)
+
+    def _is_stopped(self) -> bool:
+        """By proc(5): the state stands behind the name, which may have any character."""
+        with contextlib.suppress(OSError):
+            return self._stat.read_bytes().rpartition(b")")[2].split()[0] in (b"T", b"t")
+        return False
 
 
-def _listen(channel: socket.socket, owner: int | None) -> dict[int, Action]:
+def _listen(channel: socket.socket, owner: _Owner) -> dict[int, Action]:
     """Read until the owner is gone; what is registered then.
 
     The owner's death is watched as well as the channel: a child it forked may hold the other end.
     """
     registered: dict[int, Action] = {}
     channel.setblocking(False)
-    watched = [channel.fileno()] if owner is None else [channel.fileno(), owner]
+    watched = [one for one in (channel.fileno(), owner.descriptor) if one is not None]
     while True:
-        gone = owner is None or owner in select.select(watched, [], [])[0]
+        wait = LOOK if any(action["kind"] == "watch" for action in registered.values()) else None
+        gone = owner.descriptor is None or owner.descriptor in select.select(watched, [], [], wait)[0]
+        owner.look(registered)
         try:
             while True:
                 data, descriptors, _, _ = socket.recv_fds(channel, MAX_MESSAGE, MAX_DESCRIPTORS)
@@ -409,11 +447,26 @@ def _undo_abort(action: Action) -> None:
 
 
 def _undo_read(action: Action) -> None:
+    _read(action["descriptors"][1])
+
+
+def _read(iterator: int) -> None:
     until = time.monotonic() + UNDO_TIMEOUT
     while time.monotonic() < until:
         with contextlib.suppress(BlockingIOError):  # it has looked at a million objects, and goes on
-            if not os.read(action["descriptors"][1], MAX_MESSAGE):
+            if not os.read(iterator, MAX_MESSAGE):
                 return
+
+
+def _walk(action: Action) -> None:
+    from hooker.control import bpf_calls
+
+    _enter(action["netns_fd"])
+    iterator = bpf_calls.iterator(action["descriptors"][1])
+    try:
+        _read(iterator)
+    finally:
+        os.close(iterator)
 
 
 def _undo_cgroup(action: Action) -> None:
@@ -447,6 +500,7 @@ _UNDO: dict[str, Callable[[Action], None]] = {
     "routes": _undo_routes,
     "abort": _undo_abort,
     "read": _undo_read,
+    "watch": lambda action: None,
     "cgroup": _undo_cgroup,
     "file": _undo_file,
     "netns": _undo_netns,

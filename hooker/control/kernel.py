@@ -188,11 +188,20 @@ class KernelPrograms:
 
         None where sockets keep what we have set: the kernel has no iterator over them, or a faulty one.
         """
+        if (link := self.releaser("hk_restore")) is None:
+            return None
+        try:
+            return bpf_calls.iterator(link)
+        finally:
+            os.close(link)
+
+    def releaser(self, name: str = "hk_release") -> int | None:
+        """A link of what the janitor reads while this process is stopped; the rest as of restorer()."""
         if not can_walk(os.uname()) or not self._iter_tcp:
             return None
         kind = bpf_calls.TRACING, bpf_calls.TRACE_ITER
         with contextlib.suppress(KernelError):  # we may be without CAP_PERFMON
-            return bpf_calls.iterator(self._bpf.program("hk_restore", *kind, of=self._iter_tcp))
+            return bpf_calls.link_iterator(self._bpf.program(name, *kind, of=self._iter_tcp))
         return None
 
     def _link(self, cgroup: str | Path, programs: list[tuple[int, int]]) -> None:

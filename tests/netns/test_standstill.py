@@ -223,15 +223,22 @@ def test_connections_do_not_wait_for_an_engine_that_stands_still(whose: str, fam
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_nor_where_the_path_has_lost_much(seed: int) -> None:
-    """A socket that lacks three ranges has no room for an option, so the kernel does not ask us about it."""
+@pytest.mark.parametrize(
+    ("clients", "servers"),
+    [(f"duplex-blocking:{LARGE}", f"duplex-blocking:{LARGE}"), (f"send:{LARGE}", "recv-all")],
+    ids=["both send", "one receives"],
+)
+def test_nor_where_the_path_has_lost_much(clients: str, servers: str, seed: int) -> None:
+    """A socket that lacks three ranges has no room for an option, so the kernel does not ask us about it.
+
+    One that only receives has no timeout either, at which it would. The janitor finds it.
+    """
     path = Link(rate=40e6, delay=0.02, seed=seed)
-    both_ways = f"duplex-blocking:{LARGE}"
     with Lab(link=Link()) as lab, Pair.open(lab, kind="segments") as pair:
         assert pair.server
         lab.link.set(path)
-        server = peer(pair.b, "serve", "0.0.0.0", PORT, both_ways, "close")
-        client = peer(pair.a, "connect", pair.b.v4, PORT, both_ways, "close")
+        server = peer(pair.b, "serve", "0.0.0.0", PORT, servers, "close")
+        client = peer(pair.a, "connect", pair.b.v4, PORT, clients, "close")
         eventually(lambda: counts(pair.server.status())["engaged"] == 1, 20)
         lab.link.set(replace(path, loss=0.2))
         time.sleep(0.7)
@@ -244,6 +251,7 @@ def test_nor_where_the_path_has_lost_much(seed: int) -> None:
         assert (one["error"], other["error"]) == (None, None)
         same(one, other)
         same(other, one)
+        eventually(lambda: pair.server.status()["reasons"].get("engine-stood-still") == 1, 5)
 
 
 @pytest.mark.parametrize("family", ["v4", "v6"])
