@@ -628,6 +628,17 @@ cdef class Worker:
             raise OSError(-r, os.strerror(-r))
         return r
 
+    def detach(self, uint8_t wire_id, uint32_t ifindex):
+        """It hears of no queue of that interface any more, and sends nothing by it."""
+        cdef worker *w = &self.w
+        cdef uint32_t i
+        with nogil:
+            lock_take(&w.lock)
+            for i in range(w.transport_n):
+                if w.transports[i].wire_id == wire_id and w.transports[i].ops.detach != NULL:
+                    w.transports[i].ops.detach(w.transports[i], ifindex)
+            lock_give(&w.lock)
+
     def forget(self):
         """In a forked child: close its copies of descriptors."""
         close_files(&self.w)

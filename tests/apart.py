@@ -21,6 +21,9 @@ class FakeWorker:
     def attach(self, wire_id: int, ifindex: int, queue: int) -> int:
         raise OSError(errno.EPROTONOSUPPORT, "none here")
 
+    def detach(self, wire_id: int, ifindex: int) -> None:
+        """Nothing was attached."""
+
     def counters(self) -> dict[str, int]:
         return {}
 

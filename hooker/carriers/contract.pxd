@@ -32,7 +32,8 @@ cdef enum carrier_way:         # how a datagram has left, of a carrier with C_FR
     C_SIZE                     # larger than the link's, or than a chunk
     C_SOURCE                   # no address of ours for it
     C_FULL                     # nothing has left by frames for long
-    C_ASKED                    # the kernel has not yet said where it goes
+    C_ASKED                    # the kernel has not yet said where it goes, or there is no room for more peers
+    C_UNPROVEN                 # nobody is asked for an answer to whoever it was
     C_WAYS
 
 cdef struct Carrier
@@ -65,6 +66,7 @@ cdef struct CarrierOps:
     # What an XDP program leads to it of this queue of an interface is received, too: by a descriptor for that
     # program's map, which stays the carrier's; or -errno. NULL: a carrier that cannot.
     int (*attach)(Carrier *c, uint32_t ifindex, uint32_t queue) noexcept nogil
+    void (*detach)(Carrier *c, uint32_t ifindex) noexcept nogil     # of all its queues; as attach
     # errno of an ICMP error, 0: none. EMSGSIZE with nothing quoted: our own link's answer to what was sent
     int (*error)(Carrier *c, int which, PathError *out) noexcept nogil
 

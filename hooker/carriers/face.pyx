@@ -56,8 +56,11 @@ cdef class Lone:
             raise OSError(-r, os.strerror(-r))
         return r
 
-    def send(self, list datagrams not None, uint8_t ecn=0, uint32_t parts=1, bytes local=bytes(16)):
-        """A batch of (address, port, bytes), each cut into so many parts, from `local`; how many went."""
+    def send(self, list datagrams not None, uint8_t ecn=0, uint32_t parts=1, bytes local=bytes(16),
+             bint unproven=False):
+        """A batch of (address, port, bytes), each cut into so many parts, from `local`; how many went.
+
+        `unproven`: they answer whoever it was."""
         cdef iovec iov[MOST_PARTS]
         cdef vtl_datagram d[DATAGRAMS]
         cdef vtl_batch b
@@ -74,6 +77,7 @@ cdef class Lone:
             memcpy(d[i].to.local, <const char *>local, 16)
             d[i].to.port = port
             d[i].first, d[i].count, d[i].size, d[i].ecn = b.iov_len, parts, <uint32_t>len(data), ecn
+            d[i].unproven = unproven
             p = <const uint8_t *><const char *>data
             at = 0
             for k in range(parts):

@@ -123,6 +123,10 @@ cdef int ip_attach(Carrier *c, uint32_t ifindex, uint32_t queue) noexcept nogil:
     return xsks_open(&(<Ip *>c).queues, ifindex, queue)
 
 
+cdef void ip_detach(Carrier *c, uint32_t ifindex) noexcept nogil:
+    xsks_drop(&(<Ip *>c).queues, ifindex)
+
+
 cdef int ip_descriptor(const Carrier *c, int which) noexcept nogil:
     return (<const Ip *>c).queues.epoll if which == QUEUES else (<const Ip *>c).sockets.fd[which]
 
@@ -190,6 +194,8 @@ cdef uint32_t write_frame(uint8_t *p, const NextHop *to, const vtl_batch *b,
 cdef int way_of(Ip *ip, const vtl_datagram *d, uint64_t now, const NextHop **to, Xsk **x) noexcept nogil:
     """carrier_way."""
     cdef uint32_t size
+    if d.unproven:
+        return C_UNPROVEN
     to[0] = route_to(&ip.routes, d.to.ip, d.to.local, now)
     if to[0] == NULL:
         return C_IN_TURN
@@ -269,7 +275,8 @@ cdef uint32_t ip_send(Carrier *c, vtl_batch *b, uint32_t first) noexcept nogil:
 
 cdef CarrierOps OPS
 sockets_ops(&OPS)
-OPS.open, OPS.close, OPS.free, OPS.attach = ip_open, ip_close, ip_free, ip_attach
+OPS.open, OPS.close, OPS.free = ip_open, ip_close, ip_free
+OPS.attach, OPS.detach = ip_attach, ip_detach
 OPS.descriptor, OPS.receive, OPS.split, OPS.send = ip_descriptor, ip_receive, ip_split, ip_send
 
 

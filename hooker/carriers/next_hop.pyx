@@ -182,8 +182,8 @@ cdef uint32_t asked(NextHops *h, int fd, Question *q, int kind, size_t body) noe
     return m.nlmsg_len
 
 
-cdef const uint8_t *found(const uint8_t *p, size_t n, int kind, size_t least, size_t *size) noexcept nogil:
-    """The value of the attribute of that kind among n bytes of them; NULL: there is none of `least` bytes."""
+cdef const uint8_t *attribute(const uint8_t *p, size_t n, int kind, size_t least,
+                              size_t *size) noexcept nogil:
     cdef const rtattr *a
     cdef size_t step
     while n >= sizeof(rtattr):
@@ -266,22 +266,22 @@ cdef bint ask_route(NextHops *h, const uint8_t *ip, const uint8_t *local, int fl
     total -= sizeof(nlmsghdr) + sizeof(rtmsg)
     m = <const rtmsg *>(h.answer + sizeof(nlmsghdr))
     cdef const uint8_t *there = <const uint8_t *>m + sizeof(rtmsg)
-    hop.plain = (m.rtm_type == RTN_UNICAST_ and found(there, total, RTA_MULTIPATH, 0, &size) == NULL
-                 and found(there, total, RTA_VIA, 0, &size) == NULL
-                 and found(there, total, RTA_ENCAP, 0, &size) == NULL
-                 and found(there, total, RTA_NH_ID, 0, &size) == NULL)
-    p = found(there, total, RTA_OIF, 4, &size)
+    hop.plain = (m.rtm_type == RTN_UNICAST_ and attribute(there, total, RTA_MULTIPATH, 0, &size) == NULL
+                 and attribute(there, total, RTA_VIA, 0, &size) == NULL
+                 and attribute(there, total, RTA_ENCAP, 0, &size) == NULL
+                 and attribute(there, total, RTA_NH_ID, 0, &size) == NULL)
+    p = attribute(there, total, RTA_OIF, 4, &size)
     hop.ifindex = number_at(p) if p != NULL else 0
-    p = found(there, total, RTA_GATEWAY, n, &size)
+    p = attribute(there, total, RTA_GATEWAY, n, &size)
     memcpy(hop.next, p if p != NULL else ip + skip, n)
     memcpy(hop.own, local + skip, n)
-    p = found(there, total, RTA_PREFSRC, n, &size) if free_ else NULL
+    p = attribute(there, total, RTA_PREFSRC, n, &size) if free_ else NULL
     if p != NULL:
         memcpy(hop.own, p, n)
     hop.ttl = 0
-    p = found(there, total, RTA_METRICS, 0, &size)
+    p = attribute(there, total, RTA_METRICS, 0, &size)
     if p != NULL:
-        metric = found(p, size, HOPS, 4, &inner)
+        metric = attribute(p, size, HOPS, 4, &inner)
         hop.ttl = <uint8_t>number_at(metric) if metric != NULL else 0
     return hop.ifindex != 0
 
@@ -299,7 +299,7 @@ cdef bint has_policies(NextHops *h) noexcept nogil:
     n = asked(h, h.policies, &q, SPD_INFO - 1, sizeof(flags))
     if n == 0:
         return True
-    p = found(h.answer + sizeof(nlmsghdr) + 4, n - sizeof(nlmsghdr) - 4, SPD_COUNTS, 24, &size)
+    p = attribute(h.answer + sizeof(nlmsghdr) + 4, n - sizeof(nlmsghdr) - 4, SPD_COUNTS, 24, &size)
     return p == NULL or number_at(p + 4 * SPD_OUT) != 0
 
 
@@ -322,27 +322,27 @@ cdef bint ask_link(NextHops *h, uint32_t ifindex, NextHop *out, uint8_t *own, ui
     m = <const ifinfomsg *>(h.answer + sizeof(nlmsghdr))
     cdef const uint8_t *there = <const uint8_t *>m + sizeof(ifinfomsg)
     if (m.ifi_type != ARPHRD_ETHER or not m.ifi_flags & IFF_UP or not m.ifi_flags & IFF_RUNNING
-            or m.ifi_flags & IFF_NOARP or found(there, total, IFLA_MASTER, 0, &size) != NULL):
+            or m.ifi_flags & IFF_NOARP or attribute(there, total, IFLA_MASTER, 0, &size) != NULL):
         return False
-    p = found(there, total, IFLA_LINKINFO, 0, &size)
+    p = attribute(there, total, IFLA_LINKINFO, 0, &size)
     if p != NULL:
-        p = found(p, size, IFLA_INFO_KIND, 1, &size)
+        p = attribute(p, size, IFLA_INFO_KIND, 1, &size)
         if p == NULL or size < 4 or memcmp(p, b"veth", 4) != 0:
             return False
-    p = found(there, total, IFLA_ADDRESS, LINK, &size)
+    p = attribute(there, total, IFLA_ADDRESS, LINK, &size)
     if p == NULL or size != LINK:
         return False
     memcpy(own, p, LINK)
-    p = found(there, total, IFLA_MTU, 4, &size)
+    p = attribute(there, total, IFLA_MTU, 4, &size)
     if p == NULL:
         return False
     out.mtu = number_at(p)
     hops[0] = 0
-    p = found(there, total, IFLA_AF_SPEC, 0, &size)
+    p = attribute(there, total, IFLA_AF_SPEC, 0, &size)
     if p != NULL:
-        p = found(p, size, AF_INET6, 0, &size)
+        p = attribute(p, size, AF_INET6, 0, &size)
     if p != NULL:
-        p = found(p, size, IFLA_INET6_CONF, 4 * (HOPS_OF_LINK + 1), &size)
+        p = attribute(p, size, IFLA_INET6_CONF, 4 * (HOPS_OF_LINK + 1), &size)
     if p != NULL:
         hops[0] = <uint8_t>number_at(p + 4 * HOPS_OF_LINK)
     return True
@@ -366,7 +366,7 @@ cdef bint ask_neighbour(NextHops *h, const Hop *hop, bint v4, uint8_t *link) noe
     if not m.ndm_state & CERTAIN:
         return False
     total -= sizeof(nlmsghdr) + sizeof(ndmsg)
-    p = found(<const uint8_t *>m + sizeof(ndmsg), total, NDA_LLADDR, LINK, &size)
+    p = attribute(<const uint8_t *>m + sizeof(ndmsg), total, NDA_LLADDR, LINK, &size)
     if p == NULL or size != LINK:
         return False
     memcpy(link, p, LINK)
@@ -396,6 +396,7 @@ cdef int find(NextHops *h, NextHop *to) noexcept nogil:
     """carrier_way."""
     cdef bint v4 = is_v4(to.ip)
     cdef Hop matched, hop
+    memset(&hop, 0, sizeof(hop))
     cdef uint8_t hops
     cdef int ttl = 0
     cdef socklen_t n = sizeof(ttl)
@@ -408,6 +409,7 @@ cdef int find(NextHops *h, NextHop *to) noexcept nogil:
     if memcmp(hop.own, NOWHERE, 4 if v4 else 16) == 0:
         return C_SOURCE
     to.ifindex = hop.ifindex
+    memcpy(to.next, hop.next, 16)
     if has_policies(h):
         return C_IPSEC
     if not ask_link(h, hop.ifindex, to, to.headers + LINK, &hops):
@@ -425,5 +427,6 @@ cdef int find(NextHops *h, NextHop *to) noexcept nogil:
 
 
 cdef int next_hop_find(NextHops *h, NextHop *to) noexcept nogil:
+    to.ifindex = 0
     to.way = find(h, to)
     return to.way

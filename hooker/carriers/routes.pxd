@@ -5,20 +5,27 @@ from hooker.carriers.next_hop cimport NextHop
 from hooker.carriers.resolver cimport Resolver
 
 cdef enum:
-    ROUTE_PLACES = 256         # peers; one that has another's takes it
+    ROUTE_SETS = 64            # by a hash of the peer and our address
+    ROUTE_WAYS = 4             # places of each
+    ROUTE_PLACES = ROUTE_SETS * ROUTE_WAYS
 
 cdef struct Route:
     NextHop hop                # of whom; the rest as far as its way says
     uint64_t until             # ns: how long it counts
     uint64_t again             # when the kernel is asked again
     uint64_t turn              # when the kernel is to send one
+    uint64_t used              # when something was last sent there
+    uint32_t round             # what was asked before says nothing
     bint asked                 # the answer is under way
 
 cdef struct Routes:
     Resolver *resolver
     int changes, policy_changes        # netlink; -1: not open
-    uint32_t round             # of what is known: another one after each change
+    uint32_t rounds            # so far
+    uint64_t secret[2]
     Route *all
+    Route *last                # nearly always it is the same peer
+    NextHop none               # of a peer for whom there is no place
 
 # 0, or -errno; in the thread's network namespace
 cdef int routes_open(Routes *r) noexcept nogil

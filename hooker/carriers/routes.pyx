@@ -2,19 +2,20 @@
 
 1. The resolver asks; nothing here waits. What is not known yet is the kernel's to send.
 2. It is asked again for each peer before what it said last is too old, and after any change of routes, rules,
-   links, addresses, neighbours, policies of IPsec. An answer to a question from before a change counts for
-   nothing.
+   links, addresses, policies of IPsec, and of its own neighbour: those of others come and go by the thousand
+   where somebody pretends to be them. An answer to a question from before a change counts for nothing.
 3. One packet in each second is the kernel's in any case. A neighbour grows old whatever frames go to it; what
    the kernel sends makes it ask, and what it hears comes back here.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 from hooker.carriers.contract cimport C_ASKED, C_FRAME, C_NEIGHBOUR
 from hooker.carriers.next_hop cimport *
 from hooker.carriers.resolver cimport *
 from hooker.includes.linux cimport *
+from hooker.includes.siphash cimport siphash24
 
 cdef enum:
     LIFE = 1000000000          # ns
@@ -22,9 +23,15 @@ cdef enum:
     SHORT_AGAIN = 100000000    # the same for what is not known for certain
     TURN = 1000000000          # ns from one packet of the kernel's to the next
     MESSAGES = 64              # heard at once; more are there the next time
-    MESSAGE = 256              # bytes of one: that it is there says enough
+    MESSAGE = 256              # bytes: one about a neighbour is shorter
+
+cdef extern from "<sys/random.h>" nogil:
+    ssize_t getrandom(void *buf, size_t n, unsigned int flags)
 
 cdef extern from "<linux/netlink.h>" nogil:
+    struct nlmsghdr:
+        uint32_t nlmsg_len
+        uint16_t nlmsg_type
     enum:
         NETLINK_ROUTE
         NETLINK_XFRM
@@ -39,8 +46,16 @@ cdef extern from "<linux/xfrm.h>" nogil:
     enum:
         XFRMGRP_POLICY
 
+cdef extern from "<linux/neighbour.h>" nogil:
+    struct ndmsg:
+        uint8_t ndm_family
+        int32_t ndm_ifindex
+
 cdef extern from "<linux/rtnetlink.h>" nogil:
     enum:
+        RTM_NEWNEIGH
+        RTM_DELNEIGH
+        NDA_DST
         RTMGRP_LINK
         RTMGRP_NEIGH
         RTMGRP_IPV4_IFADDR
@@ -50,6 +65,10 @@ cdef extern from "<linux/rtnetlink.h>" nogil:
         RTMGRP_IPV6_ROUTE
         RTNLGRP_IPV6_RULE
         RTNLGRP_NEXTHOP
+
+cdef struct Change:
+    nlmsghdr head
+    ndmsg neighbour
 
 
 # ---- open --------------------------------------------------------------------------------------------
@@ -74,13 +93,16 @@ cdef int listen_for_changes() noexcept nogil:
 
 cdef int routes_open(Routes *r) noexcept nogil:
     cdef int err
-    r.resolver, r.all, r.round = NULL, NULL, 0
+    r.resolver, r.all, r.rounds = NULL, NULL, 0
+    getrandom(r.secret, sizeof(r.secret), 0)
+    r.none.way = C_ASKED
     r.policy_changes = netlink(NETLINK_XFRM, XFRMGRP_POLICY)    # a kernel without IPsec has no such protocol
     r.changes = listen_for_changes()
     r.all = <Route *>calloc(ROUTE_PLACES, sizeof(Route))
     if r.changes < 0 or r.all == NULL or (r.policy_changes < 0 and r.policy_changes != -EPROTONOSUPPORT):
         routes_close(r)
         return -ENOBUFS
+    r.last = r.all
     err = resolver_start(&r.resolver)
     if err < 0:
         routes_close(r)
@@ -98,69 +120,141 @@ cdef void routes_close(Routes *r) noexcept nogil:
 
 # ---- what is known -----------------------------------------------------------------------------------
 
-cdef Route *place_of(Routes *r, const uint8_t *ip, const uint8_t *local) noexcept nogil:
-    cdef uint32_t place = ip[15] ^ ip[14] * 31 ^ ip[13] * 17 ^ ip[7] * 7 ^ local[15] * 113
-    return &r.all[place & (ROUTE_PLACES - 1)]
-
-
 cdef bint is_of(const Route *to, const uint8_t *ip, const uint8_t *local) noexcept nogil:
     return memcmp(to.hop.ip, ip, 16) == 0 and memcmp(to.hop.local, local, 16) == 0
 
 
-cdef bint has_changed(int fd) noexcept nogil:
-    """Messages that were lost are a change, too."""
-    cdef uint8_t message[MESSAGE]
-    cdef bint changed = False
-    cdef int i
-    for i in range(MESSAGES if fd >= 0 else 0):
-        if recv(fd, message, MESSAGE, MSG_DONTWAIT) >= 0 or errno == ENOBUFS:
-            changed = True
-        elif errno != EINTR:
-            break
-    return changed
+cdef Route *set_of(Routes *r, const uint8_t *ip, const uint8_t *local) noexcept nogil:
+    cdef uint8_t both[32]
+    memcpy(both, ip, 16)
+    memcpy(both + 16, local, 16)
+    return &r.all[siphash24(r.secret, both, sizeof(both)) % ROUTE_SETS * ROUTE_WAYS]
 
 
-cdef void forget_all(Routes *r) noexcept nogil:
+cdef Route *known(Routes *r, const uint8_t *ip, const uint8_t *local) noexcept nogil:
+    """NULL: it is not."""
+    cdef Route *those
     cdef int i
-    r.round += 1
-    for i in range(ROUTE_PLACES):
-        r.all[i].until = r.all[i].again = 0
-        r.all[i].hop.way = C_ASKED
+    if is_of(r.last, ip, local):
+        return r.last
+    those = set_of(r, ip, local)
+    for i in range(ROUTE_WAYS):
+        if is_of(&those[i], ip, local):
+            r.last = &those[i]
+            return r.last
+    return NULL
+
+
+cdef void forget(Routes *r, Route *to) noexcept nogil:
+    r.rounds += 1
+    to.round = r.rounds
+    to.until = to.again = 0
+    to.hop.way = C_ASKED
+
+
+cdef Route *place_for(Routes *r, const uint8_t *ip, const uint8_t *local, uint64_t now) noexcept nogil:
+    """That of a peer to whom nothing is sent any more; NULL: all of them are in use."""
+    cdef Route *those = set_of(r, ip, local)
+    cdef Route *to = &those[0]
+    cdef int i
+    for i in range(1, ROUTE_WAYS):
+        if those[i].used < to.used:
+            to = &those[i]
+    if to.used and now - to.used < LIFE:
+        return NULL
+    memcpy(to.hop.ip, ip, 16)
+    memcpy(to.hop.local, local, 16)
+    forget(r, to)
+    to.turn, to.asked = 0, False
+    r.last = to
+    return to
 
 
 cdef void learn(Routes *r, const NextHop *hop, uint32_t round_, uint64_t now) noexcept nogil:
-    cdef Route *to = place_of(r, hop.ip, hop.local)
-    if not is_of(to, hop.ip, hop.local):
+    cdef Route *to = known(r, hop.ip, hop.local)
+    if to == NULL:
         return
     to.asked = False
-    if round_ != r.round:
+    if round_ != to.round:
         return
     to.hop = hop[0]
     to.until, to.again = now + LIFE, now + (SHORT_AGAIN if hop.way == C_NEIGHBOUR else AGAIN)
 
 
-cdef void routes_hear(Routes *r, uint64_t now) noexcept nogil:
-    cdef NextHop hop
-    cdef uint32_t round_
-    if has_changed(r.changes) | has_changed(r.policy_changes):
-        forget_all(r)
-    while resolver_answer(r.resolver, &hop, &round_):
-        learn(r, &hop, round_, now)
-
-
 cdef const NextHop *route_to(Routes *r, const uint8_t *ip, const uint8_t *local, uint64_t now) noexcept nogil:
-    cdef Route *to = place_of(r, ip, local)
-    if not is_of(to, ip, local):
-        memcpy(to.hop.ip, ip, 16)
-        memcpy(to.hop.local, local, 16)
-        to.hop.way = C_ASKED
-        to.until = to.again = to.turn = 0
-        to.asked = False
+    cdef Route *to = known(r, ip, local)
+    if to == NULL:
+        to = place_for(r, ip, local, now)
+        if to == NULL:
+            return &r.none
+    to.used = now
     if now >= to.again and not to.asked:
-        to.asked = resolver_ask(r.resolver, ip, local, r.round)
+        to.asked = resolver_ask(r.resolver, ip, local, to.round)
     if now >= to.until and to.hop.way == C_FRAME:
         to.hop.way = C_ASKED
     if now >= to.turn and to.hop.way == C_FRAME:
         to.turn = now + TURN
         return NULL
     return &to.hop
+
+
+# ---- what has changed --------------------------------------------------------------------------------
+
+cdef void forget_all(Routes *r) noexcept nogil:
+    cdef int i
+    for i in range(ROUTE_PLACES):
+        forget(r, &r.all[i])
+
+
+cdef bint concerns(const Route *to, const Change *change, const uint8_t *address) noexcept nogil:
+    """Whether a packet there may go by that neighbour: it does, or nobody knows yet."""
+    cdef size_t n = 4 if change.neighbour.ndm_family == AF_INET else 16
+    if to.hop.way == C_ASKED or to.asked or to.hop.ifindex == 0:
+        return True
+    return to.hop.ifindex == <uint32_t>change.neighbour.ndm_ifindex and memcmp(to.hop.next, address, n) == 0
+
+
+cdef bint forget_by_neighbour(Routes *r, const uint8_t *message, size_t n) noexcept nogil:
+    """What has this neighbour as its next hop. False: it is another kind of message, or more than one."""
+    cdef const Change *change = <const Change *>message
+    cdef const uint8_t *address
+    cdef size_t size
+    cdef int i
+    if (n < sizeof(Change) or change.head.nlmsg_len != n
+            or (change.head.nlmsg_type != RTM_NEWNEIGH and change.head.nlmsg_type != RTM_DELNEIGH)
+            or (change.neighbour.ndm_family != AF_INET and change.neighbour.ndm_family != AF_INET6)):
+        return False
+    address = attribute(message + sizeof(Change), n - sizeof(Change), NDA_DST,
+                        4 if change.neighbour.ndm_family == AF_INET else 16, &size)
+    if address == NULL:
+        return False
+    for i in range(ROUTE_PLACES):
+        if r.all[i].used and concerns(&r.all[i], change, address):
+            forget(r, &r.all[i])
+    return True
+
+
+cdef bint hear(Routes *r, int fd, bint neighbours) noexcept nogil:
+    """Whether all is to be forgotten: more than neighbours have changed, or messages were lost."""
+    cdef uint8_t message[MESSAGE]
+    cdef bint all_ = False
+    cdef ssize_t n
+    cdef int i
+    for i in range(MESSAGES if fd >= 0 else 0):
+        n = recv(fd, message, MESSAGE, MSG_DONTWAIT)
+        if n < 0 and errno == EINTR:
+            continue
+        if n < 0 and errno != ENOBUFS:
+            return all_
+        if n < 0 or n == MESSAGE or not neighbours or not forget_by_neighbour(r, message, n):
+            all_ = True
+    return all_
+
+
+cdef void routes_hear(Routes *r, uint64_t now) noexcept nogil:
+    cdef NextHop hop
+    cdef uint32_t round_
+    if hear(r, r.changes, True) | hear(r, r.policy_changes, False):
+        forget_all(r)
+    while resolver_answer(r.resolver, &hop, &round_):
+        learn(r, &hop, round_, now)

@@ -48,6 +48,7 @@ cdef int xsks_init(XskSet *s) noexcept nogil            # 0, or -errno
 cdef void xsks_close(XskSet *s) noexcept nogil          # also of what is closed
 # Its descriptor, or -errno. In a thread that has the interface's network namespace.
 cdef int xsks_open(XskSet *s, uint32_t ifindex, uint32_t queue) noexcept nogil
+cdef void xsks_drop(XskSet *s, uint32_t ifindex) noexcept nogil     # all of that interface
 # To send by; NULL: none of this interface.
 cdef Xsk *xsks_sender(XskSet *s, uint32_t ifindex) noexcept nogil
 # Where the next packet is to be written, XSK_CHUNK bytes; NULL: all chunks are under way. Then it is given.

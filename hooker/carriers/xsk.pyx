@@ -189,6 +189,13 @@ cdef int xsks_open(XskSet *s, uint32_t ifindex, uint32_t queue) noexcept nogil:
     return x.fd
 
 
+cdef void xsks_drop(XskSet *s, uint32_t ifindex) noexcept nogil:
+    cdef int i
+    for i in range(XSK_MOST):
+        if s.all[i].fd >= 0 and s.all[i].ifindex == ifindex:
+            xsk_close(s, &s.all[i])
+
+
 cdef void xsks_close(XskSet *s) noexcept nogil:
     cdef int i
     if s.epoll < 0:

@@ -72,6 +72,12 @@ cdef int ba_attach(Transport *t, uint32_t ifindex, uint32_t queue) noexcept nogi
     return c.ops.attach(c, ifindex, queue) if c.ops.attach != NULL else -EOPNOTSUPP
 
 
+cdef void ba_detach(Transport *t, uint32_t ifindex) noexcept nogil:
+    cdef Carrier *c = T(t).carrier
+    if c.ops.detach != NULL:
+        c.ops.detach(c, ifindex)
+
+
 cdef void take_path_errors(BareTransport *t, int which, uint64_t now) noexcept nogil:
     cdef PathError e
     cdef int i, err
@@ -323,7 +329,7 @@ cdef void ba_report(Channel *c) noexcept nogil:
 cdef TransportOps OPS
 OPS.open = ba_open
 OPS.ready = ba_ready
-OPS.attach = ba_attach
+OPS.attach, OPS.detach = ba_attach, ba_detach
 OPS.catch_up = ba_catch_up
 OPS.deadline = ba_deadline
 OPS.on_time = ba_on_time

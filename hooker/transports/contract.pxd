@@ -84,8 +84,9 @@ cdef struct TransportOps:
     uint64_t (*held_less)(const Transport *t) noexcept nogil   # bytes held for peers: less than at the peak,
     void (*held_noted)(Transport *t) noexcept nogil                 # which is now
     void (*note)(Transport *t) noexcept nogil               # copies its counts, for Handle.counters()
-    # As the carrier's (carriers/contract.pxd): an AF_XDP socket for this queue of an interface.
+    # As the carrier's (carriers/contract.pxd): an AF_XDP socket for this queue of an interface, and no more.
     int (*attach)(Transport *t, uint32_t ifindex, uint32_t queue) noexcept nogil
+    void (*detach)(Transport *t, uint32_t ifindex) noexcept nogil
     void (*close_files)(Transport *t) noexcept nogil        # in a forked child
     # All associations end without a word; borrowed bytes come back, no other callback. It stays for note().
     void (*shut)(Transport *t) noexcept nogil

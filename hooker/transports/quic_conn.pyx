@@ -109,6 +109,7 @@ cdef void datagram_add(QuicTransport *t, const vtl_addr *to, size_t n, uint8_t e
     cdef vtl_datagram *d = &t.batch.dgram[i]
     t.batch.iov[i].iov_base, t.batch.iov[i].iov_len = t.tx + i * TX_SIZE, n
     d.to, d.first, d.count, d.size, d.ecn, d.alone = to[0], i, 1, <uint32_t>n, ecn, alone
+    d.unproven = False
     t.batch.dgram_len = t.batch.iov_len = i + 1
     t.n.bytes_sent += n
 

@@ -54,7 +54,8 @@ cdef struct VtlCounts:
     bint trains
 
 # by carrier_way
-LEFT = ("frame", "in_turn", "route", "interface", "neighbour", "ipsec", "size", "source", "full", "asked")
+LEFT = ("frame", "in_turn", "route", "interface", "neighbour", "ipsec", "size", "source", "full", "asked",
+        "unproven")
 
 cdef struct WayState:         # struct hk_way_state
     uint64_t clock_behind, unnamed
@@ -308,6 +309,12 @@ cdef int vu_open(Transport *t, uint16_t port, uint16_t *bound) noexcept nogil:
 cdef int vu_attach(Transport *t, uint32_t ifindex, uint32_t queue) noexcept nogil:
     cdef Carrier *c = T(t).carrier
     return c.ops.attach(c, ifindex, queue) if c.ops.attach != NULL else -EOPNOTSUPP
+
+
+cdef void vu_detach(Transport *t, uint32_t ifindex) noexcept nogil:
+    cdef Carrier *c = T(t).carrier
+    if c.ops.detach != NULL:
+        c.ops.detach(c, ifindex)
 
 
 cdef void take_path_errors(VtlTransport *t, int which, uint64_t now) noexcept nogil:
@@ -565,7 +572,7 @@ cdef bint vu_at_rest(const Channel *c) noexcept nogil:
 cdef TransportOps OPS
 OPS.open = vu_open
 OPS.ready = vu_ready
-OPS.attach = vu_attach
+OPS.attach, OPS.detach = vu_attach, vu_detach
 OPS.catch_up = vu_catch_up
 OPS.deadline = vu_deadline
 OPS.on_time = vu_on_time

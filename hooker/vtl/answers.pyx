@@ -113,6 +113,7 @@ cdef void build_answer(Endpoint *ep, vtl_batch *b, const Stateless *t) noexcept 
         write_header(p, t.type, t.dcid, t.number)
         p[1] = t.phase
     finish(&d, &t.to)
+    b.dgram[b.dgram_len - 1].unproven = True
 
 
 cdef void answers_build(Endpoint *ep, vtl_batch *b, uint64_t now) noexcept nogil:

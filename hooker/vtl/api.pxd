@@ -145,6 +145,7 @@ cdef struct vtl_datagram:      # one datagram of a batch: iov[first : first + co
     uint32_t size
     uint8_t ecn                # the two bits for the IP header
     uint8_t alone              # it tries a size: in no train with others, and nothing waits for it
+    uint8_t unproven           # an answer to whoever it was: nothing is to be looked for, or kept, for its sake
 
 
 cdef struct vtl_batch:         # filled by vtl_build; memory is the caller's

@@ -114,5 +114,5 @@ cdef inline void finish(Builder *d, const vtl_addr *to) noexcept nogil:
     g.count = d.b.iov_len - d.iov0
     g.size = d.size
     g.ecn = 0
-    g.alone = False
+    g.alone = g.unproven = False
     d.b.dgram_len += 1

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import PLAIN
+from support import PLAIN, eventually
 
 from hooker.carriers import Settings, ip, udp
 from hooker.carriers.face import Lone
@@ -23,7 +23,19 @@ from hooker.lab import INTERFACE, Host, Lab
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(PLAIN, reason="needs no applications")]
 MODES = {"native": bpf_calls.XDP_NATIVE, "generic": bpf_calls.XDP_GENERIC}
-WAYS = ("frame", "in turn", "route", "interface", "neighbour", "ipsec", "size", "source", "full", "asked")
+WAYS = (
+    "frame",
+    "in turn",
+    "route",
+    "interface",
+    "neighbour",
+    "ipsec",
+    "size",
+    "source",
+    "full",
+    "asked",
+    "unproven",
+)
 CHUNKS = 2048  # XSK_SENT_CHUNKS
 SO_PROTOCOL, SO_DOMAIN = 38, 39  # asm-generic/socket.h
 PASSES = "int passes(struct xdp_md *c) { return XDP_PASS; }"
@@ -425,3 +437,57 @@ def test_a_child_that_was_forked_closes_what_asks(without_frames: tuple[Sending,
         os._exit(question in questions())
     assert os.waitpid(child, 0) == (child, 0)
     sending.settle()
+
+
+# ---- many peers, and strangers -------------------------------------------------------------------
+
+
+def test_peers_have_places_of_their_own(sending: Sending) -> None:
+    """Those of one network, and of networks that differ in the middle of the address only."""
+    far = getattr(sending.lab.b, sending.family)
+    network, bits = ("10.201.{}.", 24) if sending.family == "v4" else ("2001:db8:{}::", 64)
+    peers = []
+    for n in range(1, 61):
+        one = network.format(n)
+        sending.run("route", "add", str(ipaddress.ip_interface(f"{one}1/{bits}").network), "via", far)
+        peers.append((packed(f"{one}9"), 0, b"?"))
+
+    def all_are_known() -> bool:
+        before = sending.a.left()
+        sending.a.send(peers, local=sending.own)
+        left = [now - then for now, then in zip(sending.a.left(), before, strict=True)]
+        return left[WAYS.index("frame")] >= len(peers) - 5
+
+    eventually(all_are_known, every=0.05)
+    began = time.monotonic()
+    before, rounds = sending.a.left(), 0
+    while time.monotonic() < began + 2:
+        sending.a.send(peers, local=sending.own)
+        rounds += 1
+        time.sleep(0.01)
+    left = [now - then for now, then in zip(sending.a.left(), before, strict=True)]
+    assert left[WAYS.index("frame")] > 0.9 * rounds * len(peers)
+    assert left[WAYS.index("asked")] < len(peers)
+
+
+def test_neighbours_that_are_others_say_nothing(sending: Sending) -> None:
+    """Whoever pretends to be many makes the kernel say so of each; of our own it says it once."""
+    network = getattr(sending.lab.b, sending.family)[:-1]
+    for n in range(10):
+        sending.run(
+            "neigh", "replace", f"{network}{n + 30}", "lladdr", f"02:00:00:00:01:{n:02x}", "dev", INTERFACE
+        )
+        assert sending.send(b"?").keys() <= {"frame", "in turn"}
+    far = getattr(sending.lab.b, sending.family)
+    sending.run("neigh", "replace", far, "lladdr", "02:00:00:00:00:98", "dev", INTERFACE)
+    assert sending.send(b"?") == {"asked": 1}
+
+
+def test_what_answers_a_stranger_is_the_kernels(sending: Sending) -> None:
+    """Nobody is asked for its sake, and it takes nobody's place."""
+    before = sending.a.left()
+    strangers = [(sending.to[:-2] + n.to_bytes(2, "big"), 0, b"!") for n in range(1, 401)]
+    sending.a.send(strangers, local=sending.own, unproven=True)
+    left = [now - then for now, then in zip(sending.a.left(), before, strict=True)]
+    assert left[WAYS.index("unproven")] == sum(left) == 400
+    assert sending.send(b"?").keys() <= {"frame", "in turn"}

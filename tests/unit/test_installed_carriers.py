@@ -27,7 +27,7 @@ LAYOUTS = {  # of what carriers are compiled with, by CARRIER_CONTRACT
     2: "178b861517a9257a",
     3: "e43a3900e3be060d",
     4: "8c859760a2547dec",
-    5: "1feac0bc9f0164b8",
+    5: "76cfb268e01320bd",
 }
 GOOD = "from hooker.carriers.contract import CONTRACT\nfrom hooker.carriers.udp import make\n"
 
