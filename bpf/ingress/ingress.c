@@ -52,6 +52,26 @@ static __always_inline int hk_unknown(const struct hk_packet *p, const struct hk
 	return hk_say(XDP_DROP, HK_I_DROP_UNKNOWN_RATE);
 }
 
+/*
+ * To that interface, and no other: the kernel takes no frame that is another host's, nor an answer one to all. What a device above
+ * this one hears under an address of its own is the kernel's, too.
+ */
+static __always_inline int hk_is_for_us(struct xdp_md *ctx)
+{
+	u32 interface = ctx->ingress_ifindex;
+	struct ethhdr *eth = hk_at(ctx, 0, sizeof(*eth));
+	struct hk_link *own = hk_links.lookup(&interface);
+	int i;
+
+	if (!eth || eth->h_dest[0] & 1)
+		return 0;
+#pragma unroll
+	for (i = 0; i < ETH_ALEN; i++)
+		if (own && eth->h_dest[i] != own->address[i])
+			return 0;
+	return 1;
+}
+
 /* The engine's socket for the queue that this frame came by takes it. */
 static __always_inline int hk_is_led(struct xdp_md *ctx)
 {
@@ -84,15 +104,15 @@ static __always_inline int hk_is_a_host(const struct hk_packet *p)
 }
 
 /*
- * Whether an answer would get back by the way that the INIT came: a tag that the card has taken off the frame would be missing,
- * and what a virtual link has not summed up, generic mode would sum up once more.
+ * Whether an answer would get back by the way that the INIT came: a tag that the card has taken off the frame would be missing, and
+ * one that is there may be of a VLAN that this host has not, if the address is the interface's itself; and what a virtual link has not summed up, generic mode would sum up once more.
  */
 static __always_inline int hk_can_answer(struct xdp_md *ctx, const struct hk_packet *p, const struct hk_ingress_settings *s,
 					 const struct hk_ingress_way *w, u32 interface)
 {
 	if (w->keyed || !w->versions_n || w->versions_n > HK_INGRESS_VERSIONS || !p->bare)
 		return 0;
-	if (!p->tagged && interface != ctx->ingress_ifindex)
+	if (!p->tagged != (interface == ctx->ingress_ifindex))
 		return 0;
 	if (s->generic && hk_is_partial(p))
 		return 0;
@@ -220,7 +240,7 @@ int hk_ingress(struct xdp_md *ctx)
 	if (r == HK_FRAGMENT)
 		return hk_say(XDP_PASS, HK_I_PASS_FRAGMENT);
 	interface = hk_addresses.lookup(&p->to);
-	if (!interface)
+	if (!interface || !hk_is_for_us(ctx))
 		return hk_say(XDP_PASS, HK_I_PASS_ELSEWHERE);
 	if (r == HK_MALFORMED)
 		return hk_say(XDP_DROP, HK_I_DROP_MALFORMED);

@@ -46,7 +46,7 @@ struct hk_way_state {			/* the worker's, which changes it as it goes */
 #define HK_INGRESS_COUNTERS(X)						\
 	X(HK_I_PASS_OTHER, "pass-other")		/* no VTL of ours, as far as can be seen */ \
 	X(HK_I_PASS_FRAGMENT, "pass-fragment")		/* of the IP packet */	\
-	X(HK_I_PASS_ELSEWHERE, "pass-elsewhere")	/* to no address of this host */ \
+	X(HK_I_PASS_ELSEWHERE, "pass-elsewhere")	/* to no address of this host, or of its interface */ \
 	X(HK_I_PASS_KNOWN, "pass-known")		/* an association's */	\
 	X(HK_I_PASS_UNKNOWN, "pass-unknown")		/* nobody's, within the rate */ \
 	X(HK_I_PASS_INIT, "pass-init")			/* to be answered by the engine, within the rate */ \

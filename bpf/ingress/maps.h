@@ -10,6 +10,11 @@ struct hk_queue {			/* a socket takes nothing that came by another one */
 	u32 interface, number;
 };
 
+struct hk_link {
+	u8 address[ETH_ALEN];
+	u8 pad[2];
+};
+
 struct hk_answer {			/* to an INIT */
 	union {
 		struct hk_vtl_cookie cookie;
@@ -28,6 +33,7 @@ BPF_ARRAY(hk_settings, struct hk_ingress_settings, 1);
 BPF_ARRAY(hk_states, struct hk_way_state, HK_INGRESS_WAYS);
 BPF_F_TABLE("hash", u64, u8, hk_known, HK_INGRESS_KNOWN, BPF_F_NO_PREALLOC);	/* our connection ids, as on the wire */
 BPF_F_TABLE("hash", struct hk_address, u32, hk_addresses, 4096, BPF_F_NO_PREALLOC);	/* this host's: on which interface */
+BPF_F_TABLE("hash", u32, struct hk_link, hk_links, HK_INGRESS_QUEUES, BPF_F_NO_PREALLOC);	/* by the interface: its own address */
 BPF_ARRAY(hk_sources, u64, HK_INGRESS_SLOTS);	/* by a hash of hk_prefix(): as hk_due */
 BPF_ARRAY(hk_answered, u64, HK_INGRESS_SLOTS);	/* initiators' connection ids, by their last bits */
 BPF_ARRAY(hk_together, struct hk_due, HK_RATES);

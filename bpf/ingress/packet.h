@@ -107,6 +107,8 @@ static __always_inline enum hk_read hk_read_way(struct xdp_md *ctx, struct hk_pa
 	p->udp_sum = udp->check;
 	p->vtl_at += HK_UDP_HEADER;
 	p->size = n - HK_UDP_HEADER;
+	if (p->v6 && !n)		/* as long as IP says, to Linux (RFC 2675, 4) */
+		return HK_OTHER;
 	return n < HK_UDP_HEADER || n > left ? HK_MALFORMED : HK_OURS;
 }
 

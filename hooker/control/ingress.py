@@ -150,6 +150,14 @@ class Ingress:
         """One of this host's, and the number of the interface that has it."""
         bpf_calls.update(self._bpf.map("hk_addresses"), _packed(address), struct.pack("I", interface))
 
+    def set_link(self, interface: int, address: bytes) -> None:
+        """Of an interface that has the program, six bytes: frames to others pass. KernelError: no room."""
+        bpf_calls.update(self._bpf.map("hk_links"), struct.pack("I", interface), address + bytes(2))
+
+    def drop_link(self, interface: int) -> None:
+        """May be called of what was never told."""
+        bpf_calls.delete(self._bpf.map("hk_links"), struct.pack("I", interface))
+
     def drop_address(self, address: str) -> None:
         """It is not this host's any more."""
         bpf_calls.delete(self._bpf.map("hk_addresses"), _packed(address))

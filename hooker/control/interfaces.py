@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import socket
+import struct
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -37,6 +39,8 @@ RETRY = 1.0  # s until an interface that is not there is looked for again
 AGAIN = 30.0  # s until a dispatcher that has refused is asked again
 STOP_TIMEOUT = 10.0  # s
 CHANGES = 1 << 0 | 1 << 4 | 1 << 8  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
+RTM_DELLINK = 17
+SIOCGIFHWADDR, ARPHRD_ETHER, ARPHRD_LOOPBACK = 0x8927, 1, 772
 TAKEN = (errno.EBUSY, errno.EEXIST)  # another program is there, or one in another mode
 AUTO = "auto"  # while the engine is flooded
 MODES = ("native", "generic", AUTO)
@@ -92,6 +96,7 @@ class Interface:
     queues: int = 0  # from which packets come by AF_XDP sockets
     switched: int = 0  # how often a flood has brought the program here
     number: int = 0
+    address: bytes = b""  # on its link
     link: int = -1
     beside: Beside | None = None  # of others, instead of a link
     again: float = 0.0  # not before (monotonic), where that was refused
@@ -109,7 +114,7 @@ class Interface:
         if self.beside is not None:
             self.beside.leave()
         self.forget()
-        self.mode, self.why, self.queues, self.number, self.link = "", why, 0, 0, -1
+        self.mode, self.why, self.queues, self.number, self.address = "", why, 0, 0, b""
 
     def forget(self) -> None:
         """In a forked child nothing is taken off: it is the parent's."""
@@ -141,10 +146,10 @@ class Interfaces:
             self._ways = _ways(rows, worker.port)
             self._over_ip = next((row["wire_id"] for row in rows if row["carrier"] == "ip"), None)
             self._tell()
+            self._thread = _Thread(self)  # it hears of what changes from here on
             self._follow_addresses()
             for one in self._all:
                 self._attach(one)
-            self._thread = _Thread(self)
             self._thread.start()
         except BaseException:
             self.close()
@@ -177,8 +182,9 @@ class Interfaces:
             one.number = socket.if_nametoindex(one.name)
         except OSError:
             raise ConfigurationError(
-                f"there is no interface {one.name}", remedy="`ip link` lists them; leave it out of xdp"
+                _none(one.name), remedy="`ip link` lists them; leave it out of xdp"
             ) from None
+        self._follow_link(one)  # before the first packet
         flooded = "flooded" if one.wanted == AUTO else ""
         if mode := dispatcher.is_on(one.number):
             self._attach_beside(one, mode, flooded)
@@ -191,7 +197,7 @@ class Interfaces:
         if self._flooded.on:
             one.switched += 1
         else:
-            one.leave(QUIET)
+            self._let_go(one, QUIET)
 
     def _attach_native(self, one: Interface) -> None:
         """Or generic, where any mode will do."""
@@ -234,22 +240,40 @@ class Interfaces:
         one.mode, one.why = mode, "; ".join(filter(None, (why, BESIDE)))
         self._lead(one)
 
-    def follow(self) -> None:
-        """Interfaces that are gone, or back; and what addresses there are."""
+    def follow(self, gone: Collection[int] = (), unsure: bool = False) -> None:
+        """Interfaces that are gone, or back; and what addresses there are.
+
+        ``gone``: numbers of those that were deleted or moved elsewhere since the last time; there may be one
+        of that number again. ``unsure``: it may have been any.
+        """
         with self._using:
             if self._closed:
                 return
             self._hear()
             for one in self._all:
-                if one.is_on and _number(one.name) != one.number:
-                    self._ingress.lead_no_more(one.number)
-                    one.leave(f"there is no interface {one.name}")
+                there = _number(one.name)
+                if one.is_on and (unsure or one.number in gone or there != one.number):
+                    self._leave(one, _none(one.name))
                 if one.beside is not None and not dispatcher.is_on(one.number):
-                    self._ingress.lead_no_more(one.number)
-                    one.leave("its dispatcher was taken off")
-                if not one.is_on and (one.why != QUIET or self._flooded.on):
+                    self._leave(one, "its dispatcher was taken off")
+                if not one.is_on and one.why == QUIET and not there:
+                    self._let_go(one, _none(one.name))
+                if one.is_on:
+                    self._follow_link(one)
+                elif one.why != QUIET or self._flooded.on:
                     self._attach_again(one)
             self._follow_addresses()
+
+    def _leave(self, one: Interface, why: str) -> None:
+        """Its AF_XDP sockets, too: those of a device that was gone for a moment hear nothing more."""
+        self._ingress.lead_no_more(one.number)
+        if self._over_ip is not None:
+            self._worker.detach(self._over_ip, one.number)
+        self._let_go(one, why)
+
+    def _let_go(self, one: Interface, why: str) -> None:
+        self._ingress.drop_link(one.number)
+        one.leave(why)
 
     def _hear(self) -> None:
         """A flood's end takes the program off the interfaces that wait for one."""
@@ -259,7 +283,7 @@ class Interfaces:
         if not self._flooded.hear(self._refused(), time.monotonic()):
             for one in waiting:
                 if one.is_on:
-                    one.leave(QUIET)
+                    self._let_go(one, QUIET)
 
     def _refused(self) -> int:
         """Datagrams of no use so far: what the program has dropped and answered, and what has got past it."""
@@ -281,7 +305,17 @@ class Interfaces:
         try:
             self._attach(one)
         except ConfigurationError as error:
-            one.leave(error.message)
+            self._let_go(one, error.message)
+
+    def _follow_link(self, one: Interface) -> None:
+        """The address that frames to this host have there. Where there is none, any frame is to it."""
+        if (address := _link_address(one.name)) == one.address:
+            return
+        one.address = address
+        if address:
+            self._ingress.set_link(one.number, address)
+        else:
+            self._ingress.drop_link(one.number)
 
     def _follow_addresses(self) -> None:
         """What there is no room for is nobody's to the program, and passes."""
@@ -347,18 +381,29 @@ class _Thread(threading.Thread):
 
     def run(self) -> None:
         while not self._ending.wait(self._watch, RETRY):
-            with contextlib.suppress(OSError):  # empty; or some were lost, and we look at all anyway
-                while self._changes.recv(1 << 16):
-                    pass
+            gone, unsure = self._hear()
             with contextlib.suppress(Exception):  # netlink's errors are no OSErrors; tried again in a second
-                self._interfaces.follow()
+                self._interfaces.follow(gone, unsure)
+
+    def _hear(self) -> tuple[set[int], bool]:
+        """Numbers of interfaces that have gone; whether some may have been missed."""
+        gone: set[int] = set()
+        try:
+            while messages := self._changes.recv(1 << 16):
+                gone.update(_deleted(messages))
+        except BlockingIOError:
+            return gone, False
+        except OSError:
+            pass
+        return gone, True
 
     def stop(self) -> None:
         """May be called twice, and by one that never ran."""
         if self._ending.said:
             return
         self._ending.say()
-        self.join(STOP_TIMEOUT)
+        if self.ident is not None:
+            self.join(STOP_TIMEOUT)
         self._watch.close()
         self._changes.close()
         self._ending.close()
@@ -393,12 +438,37 @@ def _refused(name: str, what: str, why: str) -> ConfigurationError:
     return ConfigurationError(f"interface {name} cannot take {what}: {why}", remedy="leave it out of xdp")
 
 
+def _none(name: str) -> str:
+    return f"there is no interface {name}"
+
+
+def _deleted(messages: bytes) -> Iterator[int]:
+    """Numbers of the interfaces that rtnetlink(7) says are gone, here; a bridge says so of its ports, too."""
+    at = 0
+    while at + 32 <= len(messages):
+        size, kind = struct.unpack_from("=IH", messages, at)
+        family, number = struct.unpack_from("=B3xi", messages, at + 16)
+        if kind == RTM_DELLINK and family == socket.AF_UNSPEC:
+            yield number
+        at += max(16, size + 3 & ~3)
+
+
 def _number(name: str) -> int:
     """0: there is none."""
     try:
         return socket.if_nametoindex(name)
     except OSError:
         return 0
+
+
+def _link_address(name: str) -> bytes:
+    """Six bytes; b"": the interface has another kind of address, or is not there (netdevice(7))."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_:
+        said = fcntl.ioctl(any_, SIOCGIFHWADDR, struct.pack("40s", name.encode()))
+        kind, address = struct.unpack_from("=H6s", said, 16)
+        if kind in (ARPHRD_ETHER, ARPHRD_LOOPBACK):
+            return bytes(address)
+    return b""
 
 
 def _addresses() -> dict[str, int]:

@@ -105,6 +105,10 @@ def v4_udp(**changes: Any) -> bytes:
     return made.ethernet(made.ipv4(made.UDP, made.udp(GOOD, THEIRS[4], OURS[4], **changes)), V4)
 
 
+def v6_udp(**changes: Any) -> bytes:
+    return made.ethernet(made.ipv6(made.UDP, made.udp(GOOD, THEIRS[6], OURS[6], **changes)), V6)
+
+
 GOOD = made.data(KNOWN)
 ODD = [
     ("no IP", made.ethernet(bytes(46), 0x0806), PASS, "pass-other"),
@@ -113,6 +117,8 @@ ODD = [
     ("another port", v4_udp(port=53), PASS, "pass-other"),
     ("UDP that is longer than IP", v4_udp(length=100), DROP, "drop-malformed"),
     ("UDP that is shorter than its header", v4_udp(length=7), DROP, "drop-malformed"),
+    ("UDP without a length", v4_udp(length=0), DROP, "drop-malformed"),
+    ("that IPv6 has", v6_udp(length=0), PASS, "pass-other"),
     ("IPv4 with options", v4(GOOD, options=b"\1" * 40), PASS, "pass-known"),
     ("its header cut", v4(GOOD, first=0x44), PASS, "pass-other"),
     ("another version of IP", v4(GOOD, first=0x65), PASS, "pass-other"),
@@ -339,12 +345,29 @@ def test_a_cookie_is_good_for_sixteen_ticks(ingress: Ingress) -> None:
     assert 2 <= (time.monotonic_ns() >> 30) - int.from_bytes(answer[24:32], "big") <= 4
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_frames_of_others_are_the_kernels(ingress: Ingress, family: int, way: str) -> None:
+    """It drops them. A switch would learn another host's address from an answer, or one to all."""
+    told, others = made.OUR_MAC, {"another": "020000000099", "all": "ffffffffffff", "a group": "01005e000001"}
+    for datagram, here in ((made.init(), TX), (made.data(KNOWN), PASS), (made.data(KNOWN + 1), PASS)):
+        content = frame(datagram, way, family)
+        for address in others.values():
+            ingress.set_link(LOOPBACK, told)
+            assert run(ingress, bytes.fromhex(address) + content[6:])[:2] == (PASS, "pass-elsewhere")
+        assert run(ingress, content)[0] == here
+    ingress.drop_link(LOOPBACK)
+    assert run(ingress, bytes.fromhex(others["all"]) + content[6:])[:2] == (PASS, "pass-elsewhere")
+    assert run(ingress, bytes.fromhex(others["another"]) + content[6:])[:2] == (PASS, "pass-unknown")
+
+
 def test_connection_ids_are_all_different(ingress: Ingress) -> None:
     ids = {bpf_calls.try_packet(ingress.program, frame(made.init()))[1][54:62] for _ in range(300)}
     assert len(ids) == 300
 
 
 def test_an_answer_keeps_the_tags(ingress: Ingress) -> None:
+    ingress.set_address(OURS[4], LOOPBACK + 1)
     out = run(ingress, frame(made.init(), tags=[SERVICE_VLAN, VLAN]))[2]
     assert [tag.hex() for tag in made.read_answer(out).tags] == ["88a80005", "81000005"]
 
@@ -364,6 +387,7 @@ def test_an_init_over_ip_is_believed_with_its_checksum(ingress: Ingress, size: i
     ("about", "changes", "content"),
     [
         ("signed", {"ways": {"udp": way("udp", keyed=True)}}, frame(made.init())),
+        ("in a VLAN, and the address is this interface's", {}, frame(made.init(), tags=[VLAN])),
         ("IPv4 with options", {}, v4(made.init(), options=b"\1" * 4)),
         ("extension headers", {}, v6(made.init(), extensions=[(HOP, PAD6)])),
         ("longer than is summed up here", {}, frame(made.init(size=2049), "ip")),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -200,6 +202,35 @@ def test_an_interface_that_goes_away_and_comes_back() -> None:
     apart(test)
 
 
+def test_one_of_the_same_number_at_once_has_it_too() -> None:
+    """Deleted and made again between two looks: the name is there, and the number, and the program is not."""
+
+    def test() -> None:
+        add_veth()
+        index = socket.if_nametoindex("one")
+        with open_on("one") as interfaces:
+            with interfaces._using:
+                again = f"link del one\nlink add one index {index} type veth peer name two\n"
+                subprocess.run(["ip", "-batch", "-"], input=again, text=True, check=True)
+                assert not attached("one")
+            eventually(lambda: attached("one") and interfaces.rows()[0]["mode"] == "native")
+
+    apart(test)
+
+
+def test_one_that_waits_for_a_flood_and_goes_away() -> None:
+    def test() -> None:
+        add_veth()
+        with open_on("one:auto") as interfaces:
+            subprocess.run(["ip", "link", "del", "one"], check=True)
+            eventually(lambda: interfaces.rows()[0]["why"] == "there is no interface one")
+            add_veth()
+            eventually(lambda: interfaces.rows()[0]["why"] == "waits for a flood")
+            assert not attached("one")
+
+    apart(test)
+
+
 def test_counts_wait_for_nothing_that_the_thread_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """Libxdp may let it wait for seconds, and `hooker status` asks for the counts."""
     there, go = threading.Event(), threading.Event()
@@ -313,6 +344,55 @@ def test_engines_behind_it(transport: str, mode: str) -> None:
         assert netns.call(pair.b.netns, lambda: attached(INTERFACE))
         pair.server.kill9()
         eventually(lambda: not netns.call(pair.b.netns, lambda: attached(INTERFACE)))
+
+
+def elsewhere(pair: Pair) -> None:
+    """The interface goes to another namespace and comes back, with its number, before anybody looks."""
+    assert pair.server
+    for stop in (signal.SIGSTOP, signal.SIGCONT):
+        pair.server.proc.send_signal(stop)
+        if stop == signal.SIGSTOP:
+            pair.b.run(["ip", "link", "set", INTERFACE, "netns", pair.a.netns, "name", "guest"])
+            pair.a.run(["ip", "link", "set", "guest", "netns", pair.b.netns, "name", INTERFACE])
+    pair.b.run(["ip", "addr", "add", f"{pair.b.v4}/24", "dev", INTERFACE])
+    pair.b.run(["ip", "link", "set", INTERFACE, "up"])
+
+
+def renamed(pair: Pair) -> None:
+    """For long enough that it is noticed; the device goes on under the other name."""
+    for old, new in ((INTERFACE, "other"), ("other", INTERFACE)):
+        pair.b.run(["ip", "link", "set", old, "down"])
+        pair.b.run(["ip", "link", "set", old, "name", new])
+        pair.b.run(["ip", "link", "set", new, "up"])
+        time.sleep(2)
+
+
+@pytest.mark.skipif(PLAIN, reason="needs engines")
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("change", [elsewhere, renamed])
+@pytest.mark.parametrize("transport", ["vtl+ip", "vtl+ip:frames=1"])
+def test_its_queues_are_heard_again_when_it_is_back(transport: str, change: Callable[[Pair], None]) -> None:
+    """What the kernel has unbound is closed, and so is what would keep the queue from being bound again."""
+    with Lab() as lab, Pair.open(lab, options=("--xdp", INTERFACE, "--transport", transport)) as pair:
+        assert pair.server
+        change(pair)
+
+        def row() -> dict[str, Any]:
+            (found,) = pair.engines[1].status()["engine"]["xdp"]
+            return cast("dict[str, Any]", found)
+
+        time.sleep(2)
+        eventually(lambda: row() == {"name": INTERFACE, "mode": "native", "queues": 1, "why": ""}, tell=row)
+        heard = counts(pair.server.status())["ingress.redirect"]
+        for port in range(PORT, PORT + 20):  # the association may be tried again only after a while
+            server = peer(pair.b, "serve", "0.0.0.0", port, "recv-all", "close")
+            same(result(peer(pair.a, "connect", pair.b.v4, port, "send:3000000", "close")), result(server))
+            if counts(pair.server.status())["engaged"]:
+                break
+            time.sleep(1)
+        seen = counts(pair.server.status())
+        assert seen["engaged"] == 1
+        assert seen["ingress.redirect"] > heard
 
 
 @pytest.mark.skipif(PLAIN, reason="needs engines")
