@@ -47,7 +47,9 @@ def require_open(worker: Worker, lane: Lane, policy: Policy, *, ruled: bool) -> 
 
     ``ruled``: the rules are there. Else some may be there afterwards.
 
-    A family that alone is blocked, IPv6 on a host where IPv4 passes, is left to TCP as long as it is.
+    A family that alone is blocked, IPv6 on a host where IPv4 passes, is left to TCP as long as it is. Where
+    the host has no way out, before its network is up, what comes from elsewhere is dropped (rp_filter): that
+    says nothing, and is found out later.
 
     Raises ConfigurationError when the lane is blocked.
     """
@@ -68,7 +70,7 @@ def require_open(worker: Worker, lane: Lane, policy: Policy, *, ruled: bool) -> 
             blocked = _blocked(worker, list(ends))
         found = {}
         for version in blocked:
-            if _passes_unmarked(version, ends[version], port):
+            if _leads_out(netlink, ends[version]) and _passes_unmarked(version, ends[version], port):
                 found[version] = _explained(netlink, worker, lane, ends[version])
             else:
                 worker.unwatch(version)

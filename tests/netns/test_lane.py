@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hands import Hands
 from support import PLAIN, Pair, counts, eventually, rules
 
 from hooker import Event, Hooker, Kind, Policy, start
@@ -190,6 +191,25 @@ def test_an_engine_that_starts_puts_in_no_ipv4_rule(lab: Lab) -> None:
     lab.a.run(["ip", "rule", "add", "pref", "9999", "lookup", "main"], hooked=False)  # the last word
     assert told.stdout
     assert told.stdout.readline().startswith("9999:")
+
+
+@pytest.mark.parametrize("options", [(), ("--hold",)], ids=["free", "hold"])
+def test_an_engine_starts_before_the_network_is_up(lab: Lab, options: tuple[str, ...]) -> None:
+    """A host without routes drops what comes from elsewhere (rp_filter): that is no firewall's work."""
+    lab.a.run(["ip", "link", "set", INTERFACE, "down"])
+    with Pair.open(lab, "ab", options) as pair, Hands(lab) as hands:
+        lab.a.run(["ip", "link", "set", INTERFACE, "up"])
+        lab.a.run(["ip", "addr", "replace", f"{lab.a.v6}/64", "dev", INTERFACE, "nodad"])
+
+        def is_hooked(family: str) -> bool:
+            for sock in hands.connected(next(ports), family, settle=0.3):
+                sock.close()
+            return counts(pair.engines[0].status())["engaged"] > before
+
+        ports = iter(range(7900, 8000))
+        for family in ("v4", "v6"):
+            before = counts(pair.engines[0].status())["engaged"]
+            eventually(lambda family=family: is_hooked(family), 20)
 
 
 def test_the_command_says_so_too_and_its_status_is_2(lab: Lab) -> None:
