@@ -175,6 +175,7 @@ def tcp_macros(btf: Btf) -> dict[str, int]:
         "HK_TCP_ULP_OPS": byte("inet_conn.icsk_ulp_ops"),
         "HK_TCP_TS_RECENT": byte("rx_opt.ts_recent"),
         "HK_TCP_NUM_SACKS": byte("rx_opt.num_sacks"),
+        "HK_TCP_PROBES_OUT": byte("inet_conn.icsk_probes_out"),
         "HK_TCP_SND_WND": byte("snd_wnd"),
         "HK_TCP_RCV_WND": byte("rcv_wnd"),
         "HK_TCP_RCV_WUP": byte("rcv_wup"),

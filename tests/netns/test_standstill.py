@@ -7,18 +7,20 @@ Where it stands for longer, connections do not wait for it: its kernel program g
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import threading
 import time
 from dataclasses import replace
 
 import pytest
-from support import Pair, address, any_address, counts, eventually, peer, result, same
+from hands import Hands, received
+from support import SLOWNESS, Pair, address, any_address, counts, eventually, peer, result, same
 from ways import Paths, engaged, open_way
 from wire_tap import WireTap
 
 from hooker.control import keyfile
-from hooker.lab import Lab
+from hooker.lab import Host, Lab
 from hooker.lab.engine import EngineProcess
 from hooker.lab.link import Link
 
@@ -254,3 +256,44 @@ def test_who_has_a_key_waits_for_it() -> None:
         same(*done)
         assert not any(one.length for one in tap.segments)
         assert "engine-stood-still" not in pair.client.status()["reasons"]
+
+
+REFUSED = """
+table netdev full {{
+    chain out {{
+        type filter hook egress device "{device}" priority 0
+        tcp flags ! syn tcp {port} {number} drop
+    }}
+}}
+"""
+
+
+@pytest.mark.parametrize("family", ["v4", "v6"])
+@pytest.mark.parametrize("whose", ["client", "server"])
+def test_a_device_that_refuses_a_connection_does_not_end_it(whose: str, family: str) -> None:
+    """A crowd fills its queue each time: the kernel would give up after 15 tries in 7.5 s (ETIMEDOUT)."""
+    with Lab() as lab, open_way(lab, "segments") as pair, Hands(lab) as hands:
+        both = dict(zip(("client", "server"), hands.connected(PORT, family), strict=True))
+        eventually(lambda: engaged(pair) == 1)
+        writer = both.pop(whose)
+        (reader,) = both.values()
+        host, engine = (pair.a, pair.client) if whose == "client" else (pair.b, pair.server)
+        assert engine
+        port = "dport" if whose == "client" else "sport"
+        rules = REFUSED.format(device=device_of(host), port=port, number=PORT)
+        host.run(["nft", "-f", "-"], input=rules, text=True)  # others get through: the lane is open
+        began = time.monotonic()
+        writer.sendall(b"anybody there?")
+        assert received(reader, 14) == b"anybody there?"
+        assert time.monotonic() - began < 6 * SLOWNESS
+        writer.close()
+        assert received(reader, 1) == b""
+        reader.close()
+        eventually(lambda: engine.status()["reasons"].get("engine-stood-still") == 1, 5)
+
+
+def device_of(host: Host) -> str:
+    """The engine's, by its name."""
+    links = json.loads(host.run(["ip", "-j", "link"], text=True, capture_output=True).stdout)
+    (found,) = [link["ifname"] for link in links if link["ifname"].startswith("hk")]
+    return str(found)
