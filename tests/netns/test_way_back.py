@@ -285,7 +285,7 @@ class Crowd:
             assert not one["errors"]
             assert one["wrong"] == 0
             assert one["answers"] > 5 * (self.number // 2)
-            assert one["slowest"] < CROWDED
+            assert one["slowest"] < CROWDED * SLOWNESS
 
 
 @pytest.mark.timeout(300)
