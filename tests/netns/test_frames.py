@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import PLAIN, eventually
+from support import PLAIN, SLOWNESS, eventually
 
 from hooker.carriers import Settings, ip, udp
 from hooker.carriers.face import Lone
@@ -481,6 +481,7 @@ def test_neighbours_that_are_others_say_nothing(sending: Sending) -> None:
     command = ["ip", "-batch", "-"]
     with sending.lab.a.popen(command, stdin=subprocess.PIPE, text=True, hooked=False) as batch:
         assert batch.stdin
+        time.sleep(0.2 * SLOWNESS)  # it runs
         for n in range(10):
             sending.settle()
             batch.stdin.write(change.format(network, n + 30, n, INTERFACE))
