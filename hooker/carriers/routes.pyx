@@ -254,7 +254,7 @@ cdef bint hear(Routes *r, int fd, bint neighbours) noexcept nogil:
 cdef void routes_hear(Routes *r, uint64_t now) noexcept nogil:
     cdef NextHop hop
     cdef uint32_t round_
+    while resolver_answer(r.resolver, &hop, &round_):   # first: with it a change may concern others only
+        learn(r, &hop, round_, now)
     if hear(r, r.changes, True) | hear(r, r.policy_changes, False):
         forget_all(r)
-    while resolver_answer(r.resolver, &hop, &round_):
-        learn(r, &hop, round_, now)
