@@ -25,6 +25,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -132,6 +133,21 @@ class Host:
         netns.call(self.netns, lambda: file.write_text(value))
 
 
+@dataclass
+class _Thing:
+    """Of the machine's, and the janitor's word on it."""
+
+    path: Path
+    undo: Undo
+
+    def is_done(self) -> bool:
+        """Whether it is gone; then the janitor forgets it."""
+        gone = not self.path.exists()
+        if gone:
+            self.undo.done()
+        return gone
+
+
 class Lab:
     """Two hosts ``a`` and ``b``, their wire, and a meter on it.
 
@@ -166,7 +182,7 @@ class Lab:
         self.tmp = Path(tempfile.gettempdir()) / f"{CGROUP_PREFIX}{self.tag}"  # for logs and data; goes too
         self.processes: list[subprocess.Popen[Any]] = []
         self._interrupts = Interrupts()
-        self._undo: list[Undo] = []
+        self._undo: list[_Thing] = []
 
     def __enter__(self) -> Lab:
         self._interrupts.install()
@@ -206,15 +222,13 @@ class Lab:
             shutil.rmtree(self.tmp, ignore_errors=True)
             if "meter" in self.__dict__:
                 self.meter.close()
-        for action in self._undo:
-            action.done()
-        self._undo.clear()
+        self._undo = [one for one in self._undo if not one.is_done()]  # what is not gone is the janitor's
         self._interrupts.restore()
 
     def _build(self) -> None:
         from pyroute2 import netns as names
 
-        self._undo = [janitor().register(action) for action in self._undo_actions()]
+        self._undo = [_Thing(path, janitor().register(action)) for path, action in self._undo_actions()]
         self.tmp.mkdir()
         for part in ("", "a", "b", "aux"):
             (self.cgroup / part).mkdir()
@@ -238,11 +252,13 @@ class Lab:
             self._introduce()
         self.meter = WireMeter(self.b.netns, INTERFACE, self.vtl_port)
 
-    def _undo_actions(self) -> Iterator[dict[str, Any]]:
+    def _undo_actions(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         for letter in "ab":
-            yield undo.netns(f"{NETNS_PREFIX}{self.tag}-{letter}")
-        for part in ("", "/a", "/b", "/aux"):
-            yield undo.cgroup(f"{self.cgroup.name}{part}", kill=True)
+            name = f"{NETNS_PREFIX}{self.tag}-{letter}"
+            yield Path(netns.path(name)), undo.netns(name)
+        for part in ("", "a", "b", "aux"):
+            path = self.cgroup / part
+            yield path, undo.cgroup(f"{self.cgroup.name}/{part}".rstrip("/"), kill=True)
 
     def _add_veth(self) -> None:
         from pyroute2 import IPRoute
@@ -312,15 +328,11 @@ def remove_cgroup(path: Path, timeout: float = 5) -> None:
         with contextlib.suppress(OSError):
             kill.write_text("1")
     deadline = time.monotonic() + timeout
-    pending = sorted((p for p in (path, *path.rglob("*/")) if p.is_dir()), reverse=True)
-    while pending and time.monotonic() < deadline:
-        try:
-            pending[0].rmdir()
-            pending.pop(0)
-        except FileNotFoundError:
-            pending.pop(0)
-        except OSError:
-            time.sleep(0.005)
+    while path.is_dir() and time.monotonic() < deadline:
+        for one in sorted((p for p in (path, *path.rglob("*/")) if p.is_dir()), reverse=True):
+            with contextlib.suppress(OSError):  # a process there has not ended yet, or it is gone
+                one.rmdir()
+        time.sleep(0.005)
 
 
 def remove_netns(name: str) -> None:

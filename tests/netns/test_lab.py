@@ -168,3 +168,22 @@ def _left_by(pid: int) -> list[str]:
         *Path("/tmp").glob(f"{lab_module.CGROUP_PREFIX}{tag}*"),
     ]
     return [str(place) for place in places if os.path.lexists(place)]
+
+
+# What does not go while the lab is closed: a process that takes long to end keeps its cgroup.
+LATE = """
+import hooker.lab as lab
+lab.remove_cgroup = lambda path: None
+with lab.Lab() as one:
+    pass
+print(one.cgroup, one.cgroup.is_dir())
+"""
+
+
+def test_what_a_lab_could_not_remove_is_removed_at_its_owners_end() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LATE], capture_output=True, text=True, check=True, timeout=60
+    )
+    path, there = done.stdout.split()
+    assert there == "True"
+    eventually(lambda: not Path(path).exists())
