@@ -380,10 +380,13 @@ class _Thread(threading.Thread):
         self._watch = self._ending.watch(self._changes.fileno())
 
     def run(self) -> None:
+        gone, unsure = set[int](), False
         while not self._ending.wait(self._watch, RETRY):
-            gone, unsure = self._hear()
+            more, lost = self._hear()
+            gone, unsure = gone | more, unsure or lost
             with contextlib.suppress(Exception):  # netlink's errors are no OSErrors; tried again in a second
                 self._interfaces.follow(gone, unsure)
+                gone, unsure = set(), False
 
     def _hear(self) -> tuple[set[int], bool]:
         """Numbers of interfaces that have gone; whether some may have been missed."""
