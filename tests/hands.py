@@ -19,6 +19,7 @@ from support import SLOWNESS, address, any_address
 
 from hooker.lab import Host, Lab
 
+Socket = socket.socket  # `Hands` has a method of that name
 WAIT = 10.0 * SLOWNESS  # s: no call on a socket takes longer
 _families = {"v4": socket.AF_INET, "v6": socket.AF_INET6, "mapped": socket.AF_INET6}
 
@@ -63,7 +64,7 @@ class Hands:
         for maker in self._makers:
             maker.wait(10)
 
-    def socket(self, host: Host, family: str = "v4") -> socket.socket:
+    def socket(self, host: Host, family: str = "v4") -> Socket:
         """Return a new TCP socket of *host*, blocking, no call longer than ``WAIT``."""
         control = self._controls[host.letter]
         control.send(bytes([_families[family]]))
@@ -74,7 +75,7 @@ class Hands:
         self._made.append(made)
         return made
 
-    def listening(self, port: int, family: str = "v4", host: Host | None = None) -> socket.socket:
+    def listening(self, port: int, family: str = "v4", host: Host | None = None) -> Socket:
         """Return a socket that listens on *port* of *host* (b)."""
         listener = self.socket(host or self.lab.b, family)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -82,9 +83,7 @@ class Hands:
         listener.listen(512)
         return listener
 
-    def connected(
-        self, port: int, family: str = "v4", settle: float = 0.2
-    ) -> tuple[socket.socket, socket.socket]:
+    def connected(self, port: int, family: str = "v4", settle: float = 0.2) -> tuple[Socket, Socket]:
         """Return both ends of a new connection from a to *port* of b, used once both ways and at rest.
 
         Args:
@@ -101,7 +100,7 @@ class Hands:
         time.sleep(settle)
         return client, server
 
-    def accepted(self, listener: socket.socket) -> socket.socket:
+    def accepted(self, listener: Socket) -> Socket:
         """Accept a connection; its calls are bounded as the listener's are."""
         server, _ = listener.accept()
         server.setblocking(True)
@@ -121,7 +120,7 @@ def talk_until_adopted(ends: tuple[socket.socket, socket.socket]) -> None:
             assert received(other, 13) == b"to be adopted"
 
 
-def received(sock: socket.socket, size: int) -> bytes:
+def received(sock: Socket, size: int) -> bytes:
     """Read *size* bytes, or up to the end.
 
     Raises:
@@ -139,7 +138,7 @@ def received(sock: socket.socket, size: int) -> bytes:
     return b"".join(parts)
 
 
-def ready(sock: socket.socket, events: int, timeout: float) -> int:
+def ready(sock: Socket, events: int, timeout: float) -> int:
     """Wait for one of poll's *events*, an error or a hang-up; return what is there, 0 after *timeout* s."""
     poll = select.poll()
     poll.register(sock, events)

@@ -35,12 +35,12 @@ s.sendall(bytes(300000)); s.shutdown(1); print(s.recv(100).decode())
 
 
 def started(host: Host, **options: Any) -> Hooker:
-    options = {
+    chosen: dict[str, Any] = {
         "intercept": "messages",
         "control": False,
         "policy": Policy(ports=frozenset({PORT, OTHER})),
     } | options
-    return netns.call(host.netns, lambda: Hooker(cgroup=host.cgroup, **options).start())
+    return netns.call(host.netns, lambda: Hooker(cgroup=host.cgroup, **chosen).start())
 
 
 @contextlib.contextmanager

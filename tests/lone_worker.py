@@ -78,12 +78,13 @@ class LoneWorker:
             end.setblocking(False)
             stack.enter_context(end)
         fill_free(self.map("slots"), SLOTS)
+        chosen: dict[str, Any] = {"port": 0, "transports": (1,)} | options
         self.worker = Worker(
             ring_fd=self.map("hk_events"), ring_size=pages * mmap.PAGESIZE,
             free_fd=self.map("slots"), avoid_fd=self.map("avoid"),
             tun_fd=self.hk0.fileno(),
             records=ctypes.addressof(self.records), attention=ctypes.addressof(self.attention),
-            max_flows=flows, peer_port=1, **{"port": 0, "transports": (1,)} | options,
+            max_flows=flows, peer_port=1, **chosen,
         )  # fmt: skip
         stack.callback(lambda: self.worker.close())  # until then what it reads stays, too
         self._stack = stack

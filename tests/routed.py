@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from hooker.control import janitor as undo
 from hooker.control import netns
-from hooker.lab import INTERFACE, NETNS_PREFIX, Host, Lab, remove_netns
+from hooker.lab import INTERFACE, NETNS_PREFIX, Host, Lab
 from hooker.lab.link import Link, LinkEmulator
 
 # Each rule counts, so that a failing test shows where packets went.
@@ -83,13 +80,11 @@ class RoutedLab(Lab):
 
     router: Router
 
+    letters = "abr"
+
     def __init__(self, between: Link | None = None) -> None:
         super().__init__()
         self._between = between
-
-    def _undo_actions(self) -> Iterator[dict[str, Any]]:
-        yield from super()._undo_actions()
-        yield undo.netns(f"{NETNS_PREFIX}{self.tag}-r")
 
     def _build(self) -> None:
         from pyroute2 import netns as names
@@ -143,14 +138,6 @@ class RoutedLab(Lab):
         with IPRoute() as ipr:
             for gateway in gateways(host):
                 ipr.route("add", dst="default", gateway=gateway)
-
-    def close(self) -> None:
-        """As the lab's; the router goes, too."""
-        try:
-            super().close()
-        finally:
-            if "router" in self.__dict__:
-                remove_netns(self.router.netns)
 
 
 def gateways(host: Host) -> tuple[str, str]:

@@ -155,7 +155,7 @@ class Curls(Work):
             got.unlink(missing_ok=True)
         where, config = url(pair.b, family, self.name), self.web / f"{self.name}.curlrc"
         config.write_text("".join(f'url = "{where}"\noutput = "{got}"\n' for got in self.got))
-        command = ["curl", "-sS", "-f", "--parallel", "--parallel-immediate", "-K", config]
+        command: list[str | Path] = ["curl", "-sS", "-f", "--parallel", "--parallel-immediate", "-K", config]
         command += ["--parallel-max", str(self.number), "-H", "Connection: close"]
         self.curl = pair.a.popen(command, stderr=subprocess.PIPE)
         self.watch = Watch(self.got, self.size)
@@ -181,7 +181,7 @@ class Upload(Work):
 
     def start(self, pair: Pair, hands: Hands, family: str) -> None:
         where = url(pair.b, family, "", POST_PORT)
-        command = ["curl", "-sS", "-f", "-T", self.file, "-X", "POST", "-H", "Expect:"]
+        command: list[str | Path] = ["curl", "-sS", "-f", "-T", self.file, "-X", "POST", "-H", "Expect:"]
         command += ["-w", " %header{longest-silence}", where]
         self.curl = pair.a.popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

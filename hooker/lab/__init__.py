@@ -28,7 +28,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from hooker import start
 from hooker.control import cgroup, netns
@@ -163,6 +163,7 @@ class Lab:
     b: Host
     meter: WireMeter
     link: LinkEmulator
+    letters: ClassVar[str] = "ab"  # one for each namespace that is its own, by its name's end
 
     def __init__(
         self,
@@ -217,7 +218,7 @@ class Lab:
             end_processes(self.processes)
             self.processes.clear()
             remove_cgroup(self.cgroup)
-            for letter in "ab":
+            for letter in self.letters:
                 remove_netns(f"{NETNS_PREFIX}{self.tag}-{letter}")
             shutil.rmtree(self.tmp, ignore_errors=True)
             if "meter" in self.__dict__:
@@ -253,7 +254,7 @@ class Lab:
         self.meter = WireMeter(self.b.netns, INTERFACE, self.vtl_port)
 
     def _undo_actions(self) -> Iterator[tuple[Path, dict[str, Any]]]:
-        for letter in "ab":
+        for letter in self.letters:
             name = f"{NETNS_PREFIX}{self.tag}-{letter}"
             yield Path(netns.path(name)), undo.netns(name)
         for part in ("", "a", "b", "aux"):
