@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from support import Pair, counts, eventually
+from support import SLOWNESS, Pair, counts, eventually
 
 from hooker.control import netns
 from hooker.lab import INTERFACE, Host, Lab
@@ -153,6 +153,6 @@ def flows(
 
 def outcome(proc: subprocess.Popen[str], timeout: float = 60) -> dict[str, Any]:
     """Wait for ``apps/flows.py`` to end; return what it says."""
-    output, _ = proc.communicate(timeout=timeout)
+    output, _ = proc.communicate(timeout=timeout * SLOWNESS)
     result: dict[str, Any] = json.loads(output)
     return result

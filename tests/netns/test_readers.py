@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support import Pair, eventually, peer, result, same
+from support import SLOWNESS, Pair, eventually, peer, result, same
 from ways import HOOKED, engaged, flows, open_way, outcome
 
 from hooker.lab import Lab
@@ -16,12 +16,13 @@ from hooker.lab.link import Link
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.soak]
 
-LINK = Link(rate=120e6, delay=0.001, queue=500_000)  # decides the bystander's speed, not the processor
+# Decides the bystander's speed, not the processor.
+LINK = Link(rate=120e6 / SLOWNESS, delay=0.001, queue=500_000)
 RETRIES = "3"  # net.ipv4.tcp_retries2: whom nobody answers gives up after about 3 s
 # The kernel's own. A crowd that begins or goes on at once overfills the queue: some lose several tries in a
 # row, and with three of them most of 2,000 have given up on plain TCP, too.
 PATIENT = "15"
-PACE = 0.03  # s between two of a crowd: the link brings twice what the buffers of both ends hold
+PACE = 0.03 * SLOWNESS  # s between two of a crowd: the link brings twice what the buffers of both ends hold
 CROWD, DEEP = 200, 4_000_000  # more do not begin at once, and have a queue that holds a segment of each
 SETTLED = 3.0  # s in which the writers get rid of less than a fifth of what the link brings
 SETTLES = 60.0  # s until then

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from hands import Hands
-from support import any_address, eventually
+from support import SLOWNESS, any_address, eventually
 from ways import HOOKED, engaged, flows, open_way, outcome
 
 from hooker.lab import Lab
@@ -18,7 +18,8 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.soak]
 
 DESCRIPTORS = 256
 PER_FLOW = 1500  # bytes of an engine's memory, with what Python and the allocator add to 512
-SLACK, RESTED = 8 << 20, 10  # bytes of an engine that do not depend on flows; s until all is given back
+SLACK = 8 << 20  # bytes of an engine that do not depend on flows
+RESTED = 10 * SLOWNESS  # s until all is given back
 PROGRAM = 12_500  # flows of one program: a hard limit of descriptors is 20,000 in places
 PORT = 7950
 
