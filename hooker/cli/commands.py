@@ -9,7 +9,6 @@ import os
 import signal
 import stat
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ import click
 import hooker
 from hooker import checks
 from hooker.cli.session import Options, make_engine, running
+from hooker.cli.stopped import Stopped
 from hooker.control import cgroup
 from hooker.control.interfaces import names
 from hooker.control.policy import Policy
@@ -206,7 +206,7 @@ def up(group: str | None, ready_fd: int | None, **settings: Any) -> int:
     if ready_fd is not None:
         _check_descriptor(ready_fd)
     make_engine(options, path, 0).probe()  # while signals still end us: there is nothing to undo
-    stop = _stopped()
+    stop = Stopped()
     with running(options, path) as engine:
         _say_ready(engine.snapshot()["engine"], ready_fd)
         stop.wait()
@@ -261,7 +261,7 @@ def metrics(listen: str | None) -> int:
     if listen is None:
         command.show()
     else:
-        command.serve(listen, _stopped())
+        command.serve(listen, Stopped())
     return 0
 
 
@@ -365,14 +365,6 @@ def _options(
         busy_poll=busy_poll / 1e6,
         verbose=verbose,
     )
-
-
-def _stopped() -> threading.Event:
-    """Set by the signals that end what runs until it is interrupted."""
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, frame: stop.set())
-    return stop
 
 
 def _is_writable(descriptor: int) -> bool:

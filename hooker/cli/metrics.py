@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 
 from prometheus_client import CollectorRegistry, generate_latest
 
+from hooker.cli.stopped import Stopped
 from hooker.errors import require_root
 from hooker.metrics import Collector
 from hooker.metrics.server import Server, parse_address
@@ -21,8 +21,8 @@ def show() -> None:
     sys.stdout.buffer.write(generate_latest(registry))
 
 
-def serve(where: str, stop: threading.Event) -> None:
-    """Until ``stop`` is set. ``where``: [ADDRESS:]PORT. Raises ConfigurationError."""
+def serve(where: str, stop: Stopped) -> None:
+    """Until it is stopped. ``where``: [ADDRESS:]PORT. Raises ConfigurationError."""
     address, port = parse_address(where)
     require_root("hooker metrics --listen")
     with Server(address, port) as server:
