@@ -285,19 +285,21 @@ static __always_inline int hk_is_stalled(struct hk_sock *st)
 
 /*
  * The queue of our device is full, again and again: the engine is too slow for a crowd. The kernel tries a segment that could not
- * begin each 0.5 s, as if it probed a window, and gives the connection up (ETIMEDOUT) after tcp_retries2 of them: 7.5 s.
+ * begin each 0.5 s, as if it probed a window, and gives the connection up (ETIMEDOUT) after tcp_retries2 of them: 7.5 s. A crowd
+ * tries all at once, and the queue behind the wire is shorter (1,000 packets): it goes there bit by bit.
  */
-static __always_inline int hk_is_refused(struct bpf_sock_ops *s)
+static __always_inline int hk_is_refused(struct bpf_sock_ops *s, struct hk_sock *st)
 {
 	void *tp = s->sk ? bpf_skc_to_tcp_sock(s->sk) : 0;
+	u32 most = HK_REFUSED + (st->slot * 2654435761u >> 16) % HK_REFUSED_SPREAD;
 
-	return tp && *(volatile u8 *)(tp + HK_TCP_PROBES_OUT) >= HK_REFUSED && *(volatile u32 *)(tp + HK_TCP_SND_WND) &&
+	return tp && *(volatile u8 *)(tp + HK_TCP_PROBES_OUT) >= most && *(volatile u32 *)(tp + HK_TCP_SND_WND) &&
 	       s->snd_una == s->snd_nxt;
 }
 
 static __always_inline void hk_leave_stalled(struct bpf_sock_ops *s, struct hk_sock *st, struct hk_flow *f)
 {
-	if (f->steered || hk_is_pinned(st) || (!hk_is_stalled(st) && !hk_is_refused(s)))
+	if (f->steered || hk_is_pinned(st) || (!hk_is_stalled(st) && !hk_is_refused(s, st)))
 		return;
 	f->steered = HK_STEERED_STALLED;
 	hk_emit_steered(st, HK_STEERED_STALLED);

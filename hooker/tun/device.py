@@ -139,14 +139,14 @@ class Device:
 
 
 def _lengthen(netlink: Any, index: int, length: int) -> int:
-    """The queue, to that length or half of it, and so on: Linux 6.1 takes no 32,768."""
+    """The queue, to that length or less than half of it, and so on: Linux 6.1 takes 32,767, and no more."""
     while True:
         try:
             netlink.link("set", index=index, txqlen=length)
         except Exception as error:  # netlink's errors are no OSErrors
             if getattr(error, "code", None) not in (errno.ERANGE, errno.ENOMEM) or length <= LEAST_QUEUE:
                 raise
-            length //= 2
+            length = (length - 1) // 2
         else:
             return length
 
