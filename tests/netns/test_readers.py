@@ -70,7 +70,7 @@ def test_stopped_readers_hold_up_nobody_else(way: str, number: int, trickle: int
         alone = statistics.median(bystander.speed() for _ in range(WINDOWS))
         memory = [engine.rss() for engine in pair.engines]
         go = lab.tmp / "go"
-        options = ("--until", str(go), "--trickle", str(trickle))
+        options = ("--until", str(go), "--trickle", str(trickle // SLOWNESS))
         readers = flows(pair.b, "hold", "0.0.0.0", 7900, str(number), *options)
         progress = lab.tmp / "poured"
         pace = PACE if number > CROWD else 0.0
@@ -114,6 +114,7 @@ def patient(lab: Lab, retries: str) -> None:
 
 def settled(progress: Path) -> None:
     """Wait until the writers are held up: both ends' buffers are full."""
+    eventually(lambda: arrived(progress) > 0, SETTLES)
     before = -LINK.rate
 
     def slow() -> bool:
