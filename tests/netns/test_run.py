@@ -132,11 +132,14 @@ def test_an_engine_that_cannot_start_is_one_line_and_the_command_does_not_run(
     assert not (environment / "ran").exists()
 
 
-def test_an_engine_that_misses_a_file_says_which(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FAKE_MISSING", "/nonexistent")
+def test_an_engine_that_misses_a_file_says_which(
+    environment: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    missing = tmp_path / "missing"
+    monkeypatch.setenv("FAKE_MISSING", str(missing))
     done = run("true")
     assert done.returncode == 1
-    assert done.stderr == "hooker: /nonexistent: No such file or directory (hooker doctor)\n"
+    assert done.stderr == f"hooker: {missing}: No such file or directory (hooker doctor)\n"
 
 
 # ---- streams, environment, cgroup -----------------------------------------------------------

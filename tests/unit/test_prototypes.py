@@ -236,7 +236,14 @@ def _sleeping() -> list[int]:
 def prototypes() -> list[int]:
     """Processes of users' classes, and their keepers, that we have started and that run."""
     ours = [pid for pid in _descendants(os.getpid()) if _runs(pid)]
-    return [pid for pid in ours if b"hooker.prototype" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in ours if b"hooker.prototype" in _command(pid)]
+
+
+def _command(pid: int) -> bytes:
+    """b"": it has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def _descendants(pid: int) -> list[int]:
