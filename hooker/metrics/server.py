@@ -68,7 +68,7 @@ def parse_address(text: str) -> tuple[Address, int]:
         if bracketed != (address.version == 6):
             raise ValueError
     except ValueError:
-        raise ConfigurationError(f"{host!r} is no IP address", remedy=remedy) from None
+        raise ConfigurationError(f"{text!r} has no IP address before its port", remedy=remedy) from None
     return address, number
 
 
