@@ -78,8 +78,8 @@ struct hk_option {
 #define HK_STEERED_REPAIR 3		/* TCP_REPAIR: the connection moves to another socket, and this one goes in silence */
 #define HK_STEERED_STALLED 4		/* its segments wait at the device, and the engine does not come to read them */
 #define HK_STALLED_NS 1200000000ull	/* for so long */
-#define HK_REFUSED 2			/* or its queue is full each time that the kernel tries: so often, and up to */
-#define HK_REFUSED_SPREAD 8		/* less than so many times more */
+#define HK_REFUSED 2			/* or its queue is full each time that the kernel tries: at least so often, */
+#define HK_REFUSED_MOST 9		/* and at most */
 
 struct hk_flow {
 	/* written by the kernel programs */

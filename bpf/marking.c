@@ -286,15 +286,24 @@ static __always_inline int hk_is_stalled(struct hk_sock *st)
 /*
  * The queue of our device is full, again and again: the engine is too slow for a crowd. The kernel tries a segment that could not
  * begin each 0.5 s, as if it probed a window, and gives the connection up (ETIMEDOUT) after tcp_retries2 of them: 7.5 s. A crowd
- * tries all at once, and the queue behind the wire is shorter (1,000 packets): it goes there bit by bit.
+ * tries all at once, and the queue behind the wire is shorter (1,000 packets): it goes there bit by bit, by its slots, and has two of
+ * five tries left there at least.
  */
 static __always_inline int hk_is_refused(struct bpf_sock_ops *s, struct hk_sock *st)
 {
-	void *tp = s->sk ? bpf_skc_to_tcp_sock(s->sk) : 0;
-	u32 most = HK_REFUSED + (st->slot * 2654435761u >> 16) % HK_REFUSED_SPREAD;
+	void *tp = s->sk ? bpf_skc_to_tcp_sock(s->sk) : 0, *net;
+	u32 tries, most;
 
-	return tp && *(volatile u8 *)(tp + HK_TCP_PROBES_OUT) >= most && *(volatile u32 *)(tp + HK_TCP_SND_WND) &&
-	       s->snd_una == s->snd_nxt;
+	if (!tp || !*(volatile u32 *)(tp + HK_TCP_SND_WND) || s->snd_una != s->snd_nxt)
+		return 0;
+	tries = *(volatile u8 *)(tp + HK_TCP_PROBES_OUT);
+	if (tries < HK_REFUSED)
+		return 0;
+	net = *(void * volatile *)(tp + HK_SOCK_NET);
+	most = net ? *(volatile u8 *)(net + HK_NET_TCP_RETRIES2) * 3 / 5 : 0;
+	if (most > HK_REFUSED_MOST)
+		most = HK_REFUSED_MOST;
+	return most <= HK_REFUSED || tries >= HK_REFUSED + (st->slot * 2654435761u >> 16) % (most - HK_REFUSED + 1);
 }
 
 static __always_inline void hk_leave_stalled(struct bpf_sock_ops *s, struct hk_sock *st, struct hk_flow *f)

@@ -170,6 +170,8 @@ def tcp_macros(btf: Btf) -> dict[str, int]:
         "HK_SOCK_FLAGS": byte("inet_conn.icsk_inet.sk.__sk_common.skc_flags"),
         "HK_SOCK_DONE": 1 << btf.enumerator("sock_flags", "SOCK_DONE"),
         "HK_SOCK_ZEROCOPY": 1 << btf.enumerator("sock_flags", "SOCK_ZEROCOPY"),
+        "HK_SOCK_NET": byte("inet_conn.icsk_inet.sk.__sk_common.skc_net.net"),
+        "HK_NET_TCP_RETRIES2": btf.field("net", "ipv4.sysctl_tcp_retries2")[0] // 8,
         "HK_SOCKET_FILE": btf.field("socket", "file")[0] // 8,
         "HK_FILE_FLAGS": btf.field("file", "f_flags")[0] // 8,
         "HK_TCP_ULP_OPS": byte("inet_conn.icsk_ulp_ops"),

@@ -292,6 +292,24 @@ def test_a_device_that_refuses_a_connection_does_not_end_it(whose: str, family: 
         eventually(lambda: engine.status()["reasons"].get("engine-stood-still") == 1, 5)
 
 
+@pytest.mark.parametrize("whose", ["client", "server"])
+def test_nor_where_the_kernel_tries_less_often(whose: str) -> None:
+    """A crowd goes to the wire bit by bit; all of it while the kernel still tries."""
+    with Lab() as lab, open_way(lab, "segments") as pair, Hands(lab) as hands:
+        host, port = (pair.a, "dport") if whose == "client" else (pair.b, "sport")
+        host.sysctl("net.ipv4.tcp_retries2", "5")
+        both = [dict(zip(("client", "server"), hands.connected(PORT), strict=True)) for _ in range(8)]
+        eventually(lambda: engaged(pair) == len(both))
+        rules = REFUSED.format(device=device_of(host), port=port, number=PORT)
+        host.run(["nft", "-f", "-"], input=rules, text=True)
+        for one in both:
+            one[whose].sendall(b"anybody there?")
+        for one in both:
+            one.pop(whose)
+            (reader,) = one.values()
+            assert received(reader, 14) == b"anybody there?"
+
+
 def device_of(host: Host) -> str:
     """The engine's, by its name."""
     links = json.loads(host.run(["ip", "-j", "link"], text=True, capture_output=True).stdout)
