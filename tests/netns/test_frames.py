@@ -472,6 +472,7 @@ def test_peers_have_places_of_their_own(sending: Sending) -> None:
         time.sleep(0.01)
     left = [now - then for now, then in zip(sending.a.left(), before, strict=True)]
     assert left[WAYS.index("frame")] > 0.9 * rounds * len(peers)
+    assert left[WAYS.index("asked")] < len(peers) * SLOWNESS
 
 
 def test_neighbours_that_are_others_say_nothing(sending: Sending) -> None:
