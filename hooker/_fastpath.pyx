@@ -38,7 +38,7 @@ from hooker.engine.trail cimport TRAIL_ALWAYS, TRAIL_AUTO, TRAIL_NEVER, trail_fl
 from hooker.engine.turns cimport turns_due, turns_free, turns_take, walk_begin
 from hooker.engine.unread cimport is_read, queue_empty, queue_share
 from hooker.engine.view cimport (
-    view_counters, view_ended, view_flows, view_lanes, view_notices, view_peers, view_reasons,
+    view_counters, view_ended, view_flows, view_lanes, view_notices, view_peers, view_reasons, view_table,
 )
 from hooker.engine.wire cimport wire_close, wire_open
 from hooker.engine.worker cimport *
@@ -766,6 +766,10 @@ cdef class Worker:
         """One tuple a flow: (flow_id, role, state, reason, local_ip, local_port, remote_ip, remote_port,
         bytes_out, bytes_in, backlog, spills, ended). Raises UsageError in a controller, as do the next two."""
         return view_flows(&self.w)
+
+    def table(self, size_t most):
+        """How many flows are in each state, by number (0: closed), and `most` of them as flows() has them."""
+        return view_table(&self.w, most)
 
     def peers(self):
         """One tuple an association that is up: (ip as 16 bytes, port, statistics by name; *_ns nanoseconds; `transport`: its name)."""

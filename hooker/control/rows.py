@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hooker.events import OF_LANES, Event, Kind, Role, SocketAddress, State, address
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 
 WITHOUT_FLOW = (Kind.PEER_UP, Kind.PEER_DOWN, Kind.TRANSPORT_SKIPPED, Kind.TRANSPORT_FAILED, *OF_LANES)
-SHOWN_FLOWS = 1000
+SHOWN_FLOWS = 1000  # more would take longer than their reader waits
 # of what the kernel programs count, the reasons of connections
 STAYED_ON_TCP = (
     "loopback", "ipv6-does-not-work-here", "local-path-blocked", "peer-remembered-as-tcp", "mptcp",
@@ -24,7 +23,7 @@ STAYED_ON_TCP = (
     "transport-not-offered", "prototype-failed", "no-option-space",
     "option-echoed", "option-malformed", "flow-table-full", "event-ring-full",
 )  # fmt: skip
-_STATES = {one.value: one.name.lower() for one in State}
+_STATES = {0: "closed", **{one.value: one.name.lower() for one in State}}
 
 
 def event(raw: RawEvent) -> Event:
@@ -47,9 +46,9 @@ def transport_skipped(name: str, why: str) -> RawEvent:
     return kind, f"{name}: {why}", 0, 0, 0, bytes(16), 0, bytes(16), 0, 0, 0, now, 0.0
 
 
-def table(raws: Sequence[RawFlow], names: Mapping[int, str]) -> tuple[dict[str, int], list[dict[str, Any]]]:
-    """Flows by state, and the first SHOWN_FLOWS: more would take longer than their reader waits."""
-    return dict(Counter(map(state, raws))), [flow(raw, names) for raw in raws[:SHOWN_FLOWS]]
+def states(counts: Mapping[int, int]) -> dict[str, int]:
+    """How many flows are in each state, by name."""
+    return {_STATES[number]: count for number, count in counts.items()}
 
 
 def state(raw: RawFlow) -> str:

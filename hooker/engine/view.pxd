@@ -2,6 +2,7 @@
 from hooker.engine.worker cimport worker
 
 cdef list view_flows(worker *w)
+cdef tuple view_table(worker *w, size_t most)
 cdef dict view_lanes(worker *w)
 # handles: of the worker's transports, in their order
 cdef list view_peers(worker *w, list handles)

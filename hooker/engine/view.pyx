@@ -9,6 +9,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memset
 from hooker.flow.machine cimport ROLE_CLIENT, ST_CLOSED, ST_ENGAGED
 from hooker.includes.clock cimport clock_ns
 from hooker.includes.hk cimport HK_ROLE_CLIENT, HK_ROLE_SERVER, hk_key
@@ -24,6 +25,8 @@ from hooker.errors import UsageError
 from hooker.flow.states import Reason
 
 cdef enum:
+    SHOWN_CLOSED = 0           # beside shown_as
+    SHOWN_STATES = SHOWN_RELEASED + 1
     SPARE = 64                 # flows that may come while memory for the rows is got
     PATIENCE = 10              # s
 
@@ -97,7 +100,7 @@ cdef int look(worker *w) except -1:
 cdef void copy_flow(flow_row *row, const flow *f) noexcept nogil:
     row.id = f.id
     row.role = HK_ROLE_CLIENT if f.f.role == ROLE_CLIENT else HK_ROLE_SERVER
-    row.state = SHOWN_ENGAGED if f.f.state == ST_ENGAGED else shown_state(f)     # with the transport, socket or not
+    row.state = with_transport(f)
     row.why = f.why
     row.transport = f.p.a.t.wire_id if f.p != NULL and f.p.a != NULL else flow_transport(f)
     flow_key_of(f, &row.key)
@@ -108,13 +111,20 @@ cdef void copy_flow(flow_row *row, const flow *f) noexcept nogil:
     row.ended = f.f.state == ST_CLOSED
 
 
-cdef size_t copy_flows(worker *w, flow_row *rows, size_t room) noexcept nogil:
-    """How many there are; those beyond `room` are not copied."""
+cdef shown_as with_transport(const flow *f) noexcept nogil:
+    """Its state, its socket there or not."""
+    return SHOWN_ENGAGED if f.f.state == ST_ENGAGED else shown_state(f)
+
+
+cdef size_t copy_flows(worker *w, flow_row *rows, size_t room, uint32_t *by_state) noexcept nogil:
+    """How many there are, and how many in each state; those beyond `room` are not copied."""
     cdef size_t n = 0
     cdef uint32_t i
+    memset(by_state, 0, SHOWN_STATES * sizeof(uint32_t))
     for i in range(w.max_flows if w.flows != NULL else 0):
         if w.flows[i] == NULL:
             continue
+        by_state[SHOWN_CLOSED if w.flows[i].f.state == ST_CLOSED else with_transport(w.flows[i])] += 1
         if n < room:
             copy_flow(&rows[n], w.flows[i])
         n += 1
@@ -127,7 +137,7 @@ cdef tuple flow_tuple(const flow_row *r):
             r.transport)
 
 
-cdef list some_flows(worker *w, size_t room, size_t *n):
+cdef list some_flows(worker *w, size_t room, size_t *n, uint32_t *by_state):
     cdef flow_row *rows = <flow_row *>malloc(room * sizeof(flow_row))
     cdef size_t i
     if rows == NULL:
@@ -135,7 +145,7 @@ cdef list some_flows(worker *w, size_t room, size_t *n):
     try:
         look(w)
         with nogil:
-            n[0] = copy_flows(w, rows, room)
+            n[0] = copy_flows(w, rows, room, by_state)
             lock_give(&w.lock)
         return [flow_tuple(&rows[i]) for i in range(min(n[0], room))]
     finally:
@@ -144,11 +154,19 @@ cdef list some_flows(worker *w, size_t room, size_t *n):
 
 cdef list view_flows(worker *w):
     cdef size_t room = <size_t>w.live + SPARE, n = 0
-    rows = some_flows(w, room, &n)
+    cdef uint32_t by_state[SHOWN_STATES]
+    rows = some_flows(w, room, &n, by_state)
     while n > room:                # they came faster than the memory for them
         room = n + room
-        rows = some_flows(w, room, &n)
+        rows = some_flows(w, room, &n, by_state)
     return rows
+
+
+cdef tuple view_table(worker *w, size_t most):
+    cdef size_t n = 0
+    cdef uint32_t by_state[SHOWN_STATES]
+    rows = some_flows(w, min(most, <size_t>w.live + SPARE), &n, by_state)
+    return {i: by_state[i] for i in range(SHOWN_STATES) if by_state[i]}, rows
 
 
 # ---- peers -------------------------------------------------------------------------------------------

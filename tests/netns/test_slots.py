@@ -49,6 +49,21 @@ def test_a_slot_goes_back_once_when_it_had_another_flow_before_the_event_came(lo
     assert len(free) == SLOTS - 2
 
 
+def test_of_many_flows_all_are_counted_and_some_are_shown(lone: LoneWorker) -> None:
+    """So that who asks for the state of tens of thousands holds memory and the worker for few of them."""
+    for nonce in range(7, 13):
+        identity = lone.take_slot()
+        slot = identity & 0xFFFFFFFF
+        lone.emit(type=ESTABLISHED, slot=slot, flow_id=identity, client_nonce=nonce, role=SERVER)
+    wait_for(lambda: lone.flows() == 6, "no flows")
+    states, shown = lone.worker.table(4)
+    assert sum(states.values()) == 6
+    assert shown == lone.worker.flows()[:4]
+    assert {row[2] for row in shown} <= states.keys()
+    assert lone.worker.table(1000) == (states, lone.worker.flows())
+    assert lone.worker.table(0) == (states, [])
+
+
 def test_generations_wrap(lone: LoneWorker) -> None:
     """The flow before the wrap, and the one after it, each give the slot back, and only once."""
     slot = lone.take_slot() & 0xFFFFFFFF
