@@ -37,6 +37,7 @@ ENGINE = [
     "carriers.udplite",
     "carriers.xsk",
     "engine.actions",
+    "engine.again",
     "engine.cells",
     "engine.channel",
     "engine.collected",

@@ -7,6 +7,7 @@ the acknowledgement, which then goes with them. An acknowledgement alone waits f
 
 from libc.stdint cimport UINT64_MAX, int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
+from hooker.engine.again cimport again_ends
 from hooker.engine.cells cimport cell, cell_give
 from hooker.engine.channel cimport channel_begin, channel_end, channel_of
 from hooker.engine.cut cimport cut_learn, cut_note, cut_over, cut_try
@@ -489,6 +490,7 @@ cdef void flow_ends(worker *w, flow *f) noexcept nogil:
     if ST_EARLY <= f.f.state <= ST_ENGAGED and how == HK_APP_ABORTED:
         aborted(w, f)
     trail_end(w, f)
+    again_ends(w, f)
     flow_local(&f.f, config_of(w, f), EV_CLOSE, w.now, &out)
     act_alone(w, f, &out)
     if died:

@@ -1,6 +1,7 @@
 """What the kernel programs say: connections that begin, are there, choose a route of their own, are gone."""
 
 from libc.stdint cimport uint32_t, uint64_t
+from hooker.engine.again cimport again_begins
 from hooker.engine.ringbuf cimport ring_next, ring_release
 from hooker.engine.actions cimport flow_chosen, flow_cut_off, flow_early, flow_ends, flow_steered, flow_wanted
 from hooker.engine.flows cimport flow_at, flow_by_id, flow_left, flow_new, flow_report, slot_back, slot_strays
@@ -27,6 +28,7 @@ cdef void want_route(worker *w) noexcept nogil:
 
 cdef void on_syn(worker *w, const hk_event *e) noexcept nogil:
     """A candidate connects: its peer's engine is looked for meanwhile."""
+    again_begins(w, &e.key)
     reach(w, &w.rules[e.rule & (HK_RULES - 1)], e.transport, e.key.remote_ip, e.peer_port if e.peer_port else w.peer_port)
 
 

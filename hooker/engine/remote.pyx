@@ -8,6 +8,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memset
 from hooker.engine.actions cimport act, act_alone, cause, flow_is_stuck
+from hooker.engine.again cimport again_asked
 from hooker.engine.cut cimport cut_try
 from hooker.engine.flows cimport flow_join, flow_reindex, flow_report, flow_rule, remote_ip
 from hooker.engine.hk0 cimport give_sack
@@ -179,6 +180,8 @@ cdef void about_a_flow(worker *w, peer *who, const Message *m) noexcept nogil:
     if m.type == MSG_ENGAGED and m.tsval:
         stamp_told(f, m.tsval)          # what has come by the wire since our TCP said something was newer than it knew
     act_alone(w, f, &out)
+    if m.type == MSG_PROBE and m.epoch == f.f.epoch:
+        again_asked(w, f)
     if m.type == MSG_ACKED and m.blocks and m.epoch == f.f.epoch and f.bits & F_TWIN and f.r == NULL:
         give_sack(w, f, m)                      # also one that was overtaken: what is there stays there
 

@@ -115,6 +115,11 @@ cdef enum unmark_state:
     UNMARK_LISTED              # in worker.unmark_first, and its mark stays
     UNMARK_WAITS               # in that list, and its mark goes
 
+cdef enum again_state:         # of the ports of a connection that ends (again.pyx)
+    AGAIN_NOT = 0
+    AGAIN_HERE                 # this host's next connection has begun
+    AGAIN_THERE                # the peer's, or so it says
+
 cdef enum redirected_bit:
     R_ALLOWED = 1 << 0         # its messages may come by the redirect socket
     R_DUE = 1 << 1             # in worker.senders
@@ -185,6 +190,7 @@ cdef struct flow:
     uint8_t acks_again         # how often a held client's socket was asked for its handshake's last ACK
     uint8_t roomy              # its peer's window has been wide, so many acknowledgements ago at most (hk0.pyx)
     uint8_t on                 # the transport of its association: an index
+    uint8_t again              # again_state
     uint16_t speaks            # the run of the engine that answered the SYN; 0: none did
 
 cdef struct redirected:        # of a flow that was adopted

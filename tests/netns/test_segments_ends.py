@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import select
 import signal
 import socket
 import struct
@@ -11,8 +12,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from hands import Hands, received
-from support import Pair, counts, eventually
+from hands import Hands, ready, received
+from support import Pair, address, counts, eventually
 from wire_tap import WireTap
 
 from hooker.control import abort
@@ -33,6 +34,16 @@ def connect(hands: Hands, pair: Pair, port: int) -> socket.socket:
     return client
 
 
+def from_port(hands: Hands, pair: Pair, port: int, family: str) -> socket.socket:
+    """A connection of host a's from that port, which has begun."""
+    client = hands.socket(pair.a, family)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    client.bind((address(pair.a, family), port))
+    client.setblocking(False)
+    assert client.connect_ex((address(pair.b, family), PORT)) == errno.EINPROGRESS
+    return client
+
+
 def test_addresses_used_again_in_the_moment_of_an_end_lose_no_slot() -> None:
     """The worker finds the ends and the new connection in one batch: it has been stopped meanwhile."""
     with Lab() as lab, Pair.open(lab, options=("--intercept", "segments")) as pair, Hands(lab) as hands:
@@ -50,6 +61,44 @@ def test_addresses_used_again_in_the_moment_of_an_end_lose_no_slot() -> None:
         eventually(lambda: counts(server.status())["flows"] == 1)
         last.close()
         eventually(lambda: counts(server.status())["flows"] == 0)
+
+
+@pytest.mark.parametrize("family", ["v4", "v6"])
+def test_a_port_used_again_at_once_does_not_wait_for_the_timer(family: str) -> None:
+    """Its SYN, by the wire, is faster than the old connection's last ACK, and meets LAST_ACK: the kernel would
+    send it again after 1 s (RFC 6298 2.1)."""
+    with (
+        Lab() as lab,
+        Pair.open(lab, options=("--intercept", "segments")) as pair,
+        Hands(lab) as hands,
+    ):
+        listener = hands.listening(PORT, family)
+        client = from_port(hands, pair, FIRST, family)
+        assert ready(client, select.POLLOUT, 5)
+        client.setblocking(True)
+        server = hands.accepted(listener)
+        eventually(lambda: all(counts(engine.status())["engaged"] for engine in pair.engines))
+        client.sendall(b"all")
+        assert received(server, 3) == b"all"
+        client.shutdown(socket.SHUT_WR)
+        assert received(server, 1) == b""
+        time.sleep(0.3)  # nothing else is under way
+        lab.meter.drop(to_b=("vtl",))
+        server.close()
+        assert received(client, 1) == b""
+        client.close()
+        time.sleep(0.05)
+        again, began = from_port(hands, pair, FIRST, family), time.monotonic()
+        time.sleep(0.1)  # the other end is in LAST_ACK, and has answered the SYN
+        assert not ready(again, select.POLLOUT, 0)
+        lab.meter.drop()
+        assert ready(again, select.POLLOUT, 5)
+        took = time.monotonic() - began
+        again.setblocking(True)
+        assert again.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        hands.accepted(listener).sendall(b"anew")
+        assert received(again, 4) == b"anew"
+        assert took < 0.9
 
 
 @pytest.mark.parametrize("options", [(), ("--hold",)], ids=["free", "hold"])
