@@ -1,10 +1,11 @@
 """A port that is used again while the other end of its last connection is still in LAST_ACK.
 
-Who closes first may connect again from the same port at once. The SYN goes by the wire and overtakes the last ACK,
-which goes by the transport. LAST_ACK answers it with an ACK that nobody is told of here, and the kernel would send it again after 1 s
-(RFC 6298 2.1). So the engine of that host says PROBE for its closed flow, the other one says PROBE when its socket is gone,
-and then the local socket is probed: in SYN-SENT it answers by a RST (RFC 9293 3.10.7.3), and Linux sends its SYN again after
-two ticks, but only once, which is why the probe must not come too early. Each engine says it at most once for a flow.
+Who closes first may connect again from the same port at once. The SYN goes by the wire and overtakes the
+last ACK, which goes by the transport. LAST_ACK answers it with an ACK that nobody is told of here, and the
+kernel would send it again after 1 s (RFC 6298 2.1). So the engine of that host says PROBE for its closed
+flow, the other one says PROBE when its socket is gone, and then the local socket is probed: in SYN-SENT it
+answers by a RST (RFC 9293 3.10.7.3), and Linux sends its SYN again after two ticks, but only once, which is
+why the probe must not come too early. Each engine says it at most once for a flow.
 """
 
 from hooker.engine.flows cimport flow_at

@@ -65,8 +65,8 @@ def test_addresses_used_again_in_the_moment_of_an_end_lose_no_slot() -> None:
 
 @pytest.mark.parametrize("family", ["v4", "v6"])
 def test_a_port_used_again_at_once_does_not_wait_for_the_timer(family: str) -> None:
-    """Its SYN, by the wire, is faster than the old connection's last ACK, and meets LAST_ACK: the kernel would
-    send it again after 1 s (RFC 6298 2.1)."""
+    """Its SYN, by the wire, is faster than the last ACK of the connection before, and meets LAST_ACK: the
+    kernel would send it again after 1 s (RFC 6298 2.1)."""
     with (
         Lab() as lab,
         Pair.open(lab, options=("--intercept", "segments")) as pair,
