@@ -21,10 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hooker.control import bpf_calls, btf, compiled
+from hooker.control import bpf_calls, btf, compiled, mtu
 from hooker.control.counted import counts
 from hooker.control.loaded import Loaded
-from hooker.control.mtu import NO_WIRE
 from hooker.control.policy import Policy
 from hooker.errors import KernelError
 from hooker.transports import Transport, bitmap, offer
@@ -131,7 +130,7 @@ class KernelPrograms:
         hold: float = 0.0,
         pinned: bool = False,
         device: int = 0,
-        device_mtu: int = NO_WIRE,
+        device_mtu: int = mtu.ROUTE,
     ) -> None:
         """Set what is a candidate, and what the option says. Before attach().
 

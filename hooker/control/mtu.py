@@ -6,6 +6,7 @@ from pathlib import Path
 
 MTU_ETHERNET, MTU_LEAST, MTU_JUMBO = 1500, 1280, 9000  # bytes; RFC 894, RFC 8200 5, what switches carry
 NO_WIRE = 65535  # bytes, of an engine's own device (hooker.tun)
+ROUTE = 65520  # bytes, the most of its routes: what Linux makes of more in a metric of IPv4
 HEADERS = 28  # bytes: IPv4 and UDP
 
 

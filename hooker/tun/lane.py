@@ -8,6 +8,7 @@ from types import TracebackType
 
 from hooker.control import janitor, marks, netns
 from hooker.control.janitor import Janitor
+from hooker.control.mtu import ROUTE
 from hooker.errors import KernelError
 from hooker.tun import leftovers
 from hooker.tun.device import MTU, Device
@@ -35,8 +36,7 @@ class Lane:
 
     def __init__(self, keeper: Janitor, *, entrance: int, pinned: bool = False, mtu: int = 0) -> None:
         self._keeper, self._pinned, self._entrance = keeper, pinned, entrance
-        self.mtu = mtu or MTU
-        self._metric = mtu
+        self.mtu = min(mtu or MTU, ROUTE)
         self._owner = os.getpid()
         self._lock = threading.Lock()
         self._left = False
@@ -79,7 +79,7 @@ class Lane:
                 mark=self.mark,
                 table=table,
                 priority=PRIORITY,
-                mtu=self._metric,
+                mtu=self.mtu,  # always: a device that goes leaves one of 68 bytes in its sockets' routes
                 pinned=self._pinned,
             )
             try:
