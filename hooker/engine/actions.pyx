@@ -695,12 +695,24 @@ cdef void send_segment(worker *w, flow *f, cause *c) noexcept nogil:
         skip = min(f.f.snd_una - position, s.length)
     if s.flags & FLAG_URG and skip < s.urgent < s.length:
         cut = s.urgent
-        send_bytes(w, f, c, position, skip, cut, flags_of(s, False) | DATA_URG)
+        send_range(w, f, c, position, skip, cut, flags_of(s, False) | DATA_URG)
         skip = cut
-        send_bytes(w, f, c, position, skip, s.length, flags_of(s, True))
+        send_range(w, f, c, position, skip, s.length, flags_of(s, True))
     else:
-        send_bytes(w, f, c, position, skip, s.length,
+        send_range(w, f, c, position, skip, s.length,
                    flags_of(s, True) | (DATA_URG if s.flags & FLAG_URG and s.urgent == s.length else 0))
+
+
+cdef void send_range(worker *w, flow *f, cause *c, uint32_t position, uint32_t start, uint32_t end,
+                     uint8_t flags) noexcept nogil:
+    """Segment by segment where the remote TCP opens its window by their size (hk0.pyx, segments_of)."""
+    cdef uint32_t size = c.s.gso_size, at
+    if size and not f.t.remote_wscale:
+        at = start + size - start % size
+        while at < end:
+            send_bytes(w, f, c, position, start, at, 0)
+            start, at = at, at + size
+    send_bytes(w, f, c, position, start, end, flags)
 
 
 cdef void send_bytes(worker *w, flow *f, cause *c, uint32_t position, uint32_t start, uint32_t end,

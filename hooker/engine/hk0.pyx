@@ -67,11 +67,22 @@ cdef void addresses(const flow *f, twin_start *s) noexcept nogil:
     s.away_us = f.f.rtt_us
 
 
+cdef inline uint32_t a_segment(const flow *f) noexcept nogil:
+    return max(f.longest, f.t.mss)
+
+
 cdef inline void note_room(flow *f, uint32_t window, bint progress) noexcept nogil:
-    if window >= ROOMY * <uint32_t>max(f.longest, f.t.mss):
+    if window >= ROOMY * a_segment(f):
         f.roomy = ROOMY_FOR
     elif progress and f.roomy:
         f.roomy -= 1
+
+
+cdef inline void note_edge(flow *f, uint32_t window) noexcept nogil:
+    """A TCP that moves its edge says what its rounding makes of its buffer. What is left of a window below an edge that stays
+    is less than a segment by wire, too, and the edge moves when its application reads."""
+    if f.f.peer_edge != f.edge:
+        f.edge, f.narrow = f.f.peer_edge, window < a_segment(f)
 
 
 cdef uint32_t at_least_a_segment(const flow *f, uint32_t window) noexcept nogil:
@@ -81,10 +92,12 @@ cdef uint32_t at_least_a_segment(const flow *f, uint32_t window) noexcept nogil:
     3.8.6.2.2), which are others here. What exceeds the window the other engine keeps (DO_KEEP).
 
     Not where the window has been wide: it is about to close, and a TCP that has sent beyond it waits for its retransmission
-    timer, which has doubled and doubled when the reader goes on, and not for the window's update.
+    timer, which has doubled and doubled when the reader goes on, and not for the window's update. Nor where its edge has not
+    moved: the pieces into which a segment is cut there are all that the other TCP sees, so it would round by those, and in time
+    open its window for less than this TCP's segment, on the wire, too, where nobody shows it more.
     """
-    cdef uint32_t least = max(f.longest, f.t.mss)
-    if window == 0 or window >= least or f.roomy:
+    cdef uint32_t least = a_segment(f)
+    if window == 0 or window >= least or f.roomy or not f.narrow:
         return window
     return least + (<uint32_t>1 << f.t.remote_wscale) - 1       # as it is said, it is rounded down
 
@@ -111,6 +124,7 @@ cdef void twin_begin(worker *w, flow *f) noexcept nogil:
     if twin_init(&t, &s):
         f.t = t
         f.bits |= F_TWIN
+        f.edge = f.f.peer_edge
         note_room(f, max(<uint32_t>(s.edge - s.acked), <uint32_t>f.granted << f.t.remote_wscale), False)
 
 
@@ -142,6 +156,7 @@ cdef void twin_told(worker *w, flow *f) noexcept nogil:
     cdef uint32_t window = ahead(f.f.peer_edge, f.f.snd_una)
     cdef uint64_t acked = widen(f.f.snd_una, f.t.up_acked), edge
     note_room(f, window, acked > f.t.up_acked)
+    note_edge(f, window)
     edge = widen(f.f.snd_una + at_least_a_segment(f, window), f.t.up_edge)
     twin_acked(&f.t, acked, shown(f, edge))
     if edge + (<uint64_t>1 << f.t.remote_wscale) <= f.t.up_edge:     # not what only the shift has rounded
@@ -316,12 +331,19 @@ cdef uint32_t delivery_flags(uint8_t flags) noexcept nogil:
             | (DELIVER_URGENT if flags & DATA_URG else 0))
 
 
+cdef inline uint16_t segments_of(const flow *f) noexcept nogil:
+    """Bytes in which the remote TCP sends, where that counts: a TCP without a window scale opens its window by the size of the
+    segments that come (RFC 9293 3.8.6.2.2). The local one's are others, and a window that is rounded by those is less than a
+    segment for the remote one, which then waits for its persist timer each time, on the wire, too. 0: it does not count."""
+    return 0 if f.t.local_wscale else f.theirs
+
+
 cdef void give(worker *w, flow *f, const stretch *r) noexcept nogil:
     cdef delivery d
     cdef twin_segment out
     memset(&d, 0, sizeof(d))
     d.position, d.length = widen(r.position, f.t.down_acked), r.n
-    d.flags, d.urgent = delivery_flags(r.flags), d.position + r.n
+    d.flags, d.urgent, d.segment = delivery_flags(r.flags), d.position + r.n, segments_of(f)
     stamp_seen(f)
     while is_reached(f) and twin_deliver(&f.t, &d, w.now, &out):
         w.n.injected += 1

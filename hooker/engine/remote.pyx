@@ -122,6 +122,7 @@ cdef void on_block(worker *w, peer *p, const Message *b, bint stable) noexcept n
         return
     if b.data_n > MOST:
         return                          # no transport's message is so large
+    f.theirs = max(f.theirs, <uint16_t>b.data_n)        # a transport cuts some to fill its packets, but not all
     r = run_for(w, f, b)
     if b.data_n:
         r.count += 1

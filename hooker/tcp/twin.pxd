@@ -134,6 +134,7 @@ cdef struct delivery:           # bytes for the local TCP; twin_deliver() moves 
     uint32_t length
     uint32_t flags
     uint32_t ts                 # with DELIVER_TIMESTAMP: what the remote TCP said with these bytes
+    uint16_t segment            # bytes in which the remote TCP has sent them; 0: not known, `mss`
     const uint8_t *data
 
 

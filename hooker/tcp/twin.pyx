@@ -440,11 +440,11 @@ cdef void twin_reset(twin *t, twin_segment *out) noexcept nogil:
     finish(&s, out)
 
 
-cdef uint32_t largest(const twin *t) noexcept nogil:
+cdef uint32_t largest(const twin *t, uint32_t segment) noexcept nogil:
     """Bytes of data in one segment of TSO: whole segments of the wire."""
     cdef uint32_t headers = (IPV4_HEADER if t.version == 4 else IPV6_HEADER) + TCP_HEADER + MAX_OPTIONS
     cdef uint32_t room = MAX_PACKET - headers
-    return room - room % t.mss
+    return room - room % segment
 
 
 cdef void trim_end(const twin *t, delivery *d) noexcept nogil:
@@ -506,12 +506,13 @@ cdef void note_given(twin *t, uint64_t start, uint64_t end, uint64_t now) noexce
 cdef bint twin_deliver(twin *t, delivery *d, uint64_t now, twin_segment *out) noexcept nogil:
     cdef Segment s
     cdef uint64_t room
+    cdef uint16_t size = d.segment if d.segment else t.mss
     cdef uint32_t n
     cdef bint fin
     trim_delivery(t, d)
     ripen(t, now)
     room = t.down_edge - d.position if t.down_edge > d.position else 0
-    n = <uint32_t>min(room, <uint64_t>min(d.length, largest(t)))
+    n = <uint32_t>min(room, <uint64_t>min(d.length, largest(t, size)))
     fin = d.flags & DELIVER_FIN and n == d.length and room > n      # a FIN takes place in the window
     if n == 0 and not fin and not (d.flags & DELIVER_URGENT and d.length == 0):
         return False
@@ -521,7 +522,7 @@ cdef bint twin_deliver(twin *t, delivery *d, uint64_t now, twin_segment *out) no
         s.ecn = ECN_CE
     if d.flags & DELIVER_TIMESTAMP and is_newer(d.ts, t.ts_said):
         s.ts_value = d.ts
-    s.data, s.length, s.gso_size = d.data, n, t.mss
+    s.data, s.length, s.gso_size = d.data, n, size
     if d.position >= t.down_most:
         note_said(t)
     note_given(t, d.position, d.position + n + fin, now)

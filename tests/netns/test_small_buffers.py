@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import struct
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
+from hands import Hands
 from support import PLAIN, Pair, any_address, peer, result, same
 
 from hooker.lab import INTERFACE
@@ -16,6 +20,7 @@ from hooker.lab import INTERFACE
 pytestmark = [pytest.mark.timeout(120), pytest.mark.alone]
 BOTH_KINDS = True
 SIZE = 1 << 20  # bytes
+SLOWLY = 60_000  # bytes to a reader that pauses
 SOON = 3.0  # s; one window each persist timeout would be 7 to 88, TCP needs up to 0.1
 SMALL = (2304, 16384)  # bytes; the first is the least that the kernel gives
 
@@ -230,6 +235,38 @@ def slow_ones(pair: Pair, family: str) -> list[list[float]]:
 def test_many_connections_with_windows_of_a_segment_or_two(pair: Pair, family: str) -> None:
     """A receiver opens its window by the size of what it is given, which may not be what its sender sends."""
     assert not slow_ones(pair, family)
+
+
+SEND_MSS, RECEIVE_MSS = 16, 20  # where struct tcp_info has tcpi_snd_mss and tcpi_rcv_mss
+
+
+def told(sock: socket.socket, at: int) -> int:
+    """A number of 32 bits of TCP_INFO."""
+    return int(struct.unpack_from("I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), at)[0])
+
+
+@pytest.mark.parametrize("sender", ["client", "server"])
+def test_a_receiver_knows_the_size_of_its_senders_segments(pair: Pair, sender: str) -> None:
+    """It opens a narrow window by that. If it takes it for less, each window is too narrow for a segment, and
+    the sender waits for its persist timer each time: on TCP, afterwards, where no engine shows it more."""
+    with Hands(pair.lab) as hands:
+        listener, client = hands.socket(pair.b), hands.socket(pair.a)
+        for sock in (listener, client):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2000)
+        port = 7990 + (sender == "client")
+        listener.bind((pair.b.v4, port))
+        listener.listen()
+        client.connect((pair.b.v4, port))
+        ends = client, hands.accepted(listener)
+        one, other = ends if sender == "client" else ends[::-1]
+        writing = threading.Thread(target=one.sendall, args=(bytes(SLOWLY),))
+        writing.start()
+        left = SLOWLY
+        while left:
+            left -= len(other.recv(700))
+            time.sleep(0.002 if left % 3 else 0.02)
+        writing.join()
+        assert told(other, RECEIVE_MSS) == told(one, SEND_MSS)
 
 
 @pytest.mark.skipif(PLAIN, reason="there is no option of ours")
