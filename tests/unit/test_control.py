@@ -35,6 +35,13 @@ def snapshot(**more: Any) -> dict[str, Any]:
     return {"engine": {"pid": os.getpid()}, **more}
 
 
+def test_who_asks_makes_no_directory(run_dir: Path) -> None:
+    assert snapshots() == []
+    with pytest.raises(ConfigurationError, match="no engine with pid 1 answers"):
+        change(1, {"fec": "off"})
+    assert not run_dir.exists()
+
+
 def test_a_running_engine_is_found_and_a_closed_one_is_not(run_dir: Path) -> None:
     with ControlServer(lambda: snapshot(flows=[1, 2])) as server:
         assert server.path == run_dir / f"{os.getpid()}.sock"
