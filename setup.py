@@ -57,6 +57,7 @@ ENGINE = [
     "engine.layout",
     "engine.lent",
     "engine.local",
+    "engine.notices",
     "engine.passed",
     "engine.peers",
     "engine.polling",

@@ -8,10 +8,11 @@ descriptor, a socket, or a place in a list that is walked.
 import os
 
 from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from hooker.engine.frames cimport frame_entry, frames_init
 from hooker.engine.lock cimport lock_give, lock_init, lock_take
+from hooker.engine.notices cimport notices_free, notices_init, notices_trim
 from hooker.engine.polling cimport poll_init, wait_events
 from hooker.engine.ringbuf cimport ring_attach, ring_detach
 from hooker.engine.actions cimport (
@@ -276,6 +277,7 @@ cdef void sweep(worker *w) noexcept nogil:
     pool_trim(&w.slabs)
     cells_trim(&w.kept)
     cells_trim(&w.stash)
+    notices_trim(w)
     if held_less(w) > TRIM or w.n.channels_rested - w.trimmed > RESTED:
         for i in range(w.transport_n):
             w.transports[i].ops.held_noted(w.transports[i])
@@ -499,7 +501,6 @@ cdef class Worker:
 
     cdef int allocate(self, uint32_t slabs) except -1:
         cdef worker *w = &self.w
-        w.notices = <notice *>calloc(NOTICES, sizeof(notice))
         w.frames = <frame_entry *>malloc(FRAMES * sizeof(frame_entry))
         w.spare = <uint8_t *>malloc(SLOT)
         w.cut = <uint8_t *>malloc(2 * SLOT)
@@ -507,7 +508,7 @@ cdef class Worker:
         getrandom(&w.instance, sizeof(w.instance), 0)
         w.instance |= 1                         # never 0
         if (flows_init(w) < 0 or runs_init(w) < 0 or cells_init(&w.kept, KEPT) < 0 or cells_init(&w.stash, STASH) < 0
-                or pool_init(&w.slabs, SLAB, slabs) < 0 or w.notices == NULL
+                or pool_init(&w.slabs, SLAB, slabs) < 0 or notices_init(w) < 0
                 or w.frames == NULL or w.spare == NULL or w.cut == NULL):
             raise MemoryError("engine buffers")
         return 0
@@ -651,7 +652,7 @@ cdef class Worker:
         cells_free(&w.kept)
         cells_free(&w.stash)
         runs_free(w)
-        free(w.notices)
+        notices_free(w)
         free(w.frames)
         free(w.spare)
         free(w.cut)

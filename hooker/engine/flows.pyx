@@ -13,6 +13,7 @@ from hooker.engine.channel cimport channel_end
 from hooker.engine.hold cimport hold_again, hold_begin, hold_deadline, hold_release
 from hooker.engine.index cimport *
 from hooker.engine.kept cimport kept_drop, kept_parts
+from hooker.engine.notices cimport notice_next, notice_said
 from hooker.engine.redirected cimport (
     redirected_deadline, redirected_drop, redirected_free, redirected_socket_gone,
 )
@@ -27,7 +28,7 @@ from hooker.flow.machine cimport (
 from hooker.flow.proof cimport Handshake, flow_key, flow_locator
 from hooker.includes.hk cimport *
 from hooker.includes.ip cimport is_v4, map_v4
-from hooker.includes.linux cimport hk_load32, hk_load64, hk_store32, hk_store64
+from hooker.includes.linux cimport hk_load32, hk_store32
 
 cdef extern from "<sys/random.h>" nogil:
     ssize_t getrandom(void *buf, size_t n, unsigned int flags)
@@ -436,18 +437,10 @@ cdef shown_as shown_state(const flow *f) noexcept nogil:
     return SHOWN_RELEASED if f.why else SHOWN_HELD
 
 
-cdef notice *next_notice(worker *w) noexcept nogil:
-    """NULL: there is no room."""
-    if w.notice_head - hk_load64(&w.notice_tail) >= NOTICES:
-        w.n.notices_lost += 1
-        return NULL
-    return &w.notices[w.notice_head & (NOTICES - 1)]
-
-
 cdef void tell_lane(worker *w, uint8_t version, int kind) noexcept nogil:
     """Which family's it is, the address without a host says."""
     cdef uint8_t nobody[4]
-    cdef notice *n = next_notice(w)
+    cdef notice *n = notice_next(w)
     if n == NULL:
         return
     memset(nobody, 0, sizeof(nobody))
@@ -457,7 +450,7 @@ cdef void tell_lane(worker *w, uint8_t version, int kind) noexcept nogil:
     if version == 4:
         map_v4(nobody, n.key.remote_ip)
     n.at_ns = w.now
-    hk_store64(&w.notice_head, w.notice_head + 1)
+    notice_said(w)
 
 
 cdef void tell_hole(worker *w, flow *f, uint64_t position, uint64_t n) noexcept nogil:
@@ -467,25 +460,25 @@ cdef void tell_hole(worker *w, flow *f, uint64_t position, uint64_t n) noexcept 
         return
     w.hole_tokens = min(<double>HOLES_TOLD, w.hole_tokens + (w.now - w.hole_at) * 1e-9 * HOLES_TOLD)
     w.hole_at = w.now
-    said = next_notice(w) if w.hole_tokens >= 1 else NULL
+    said = notice_next(w) if w.hole_tokens >= 1 else NULL
     if said == NULL:
         w.n.holes_untold += 1
         return
     w.hole_tokens -= 1
     fill_notice(w, f, N_HOLE, said)
     said.bytes_out, said.bytes_in = position - FIRST, n
-    hk_store64(&w.notice_head, w.notice_head + 1)
+    notice_said(w)
 
 
 cdef void tell(worker *w, flow *f, int kind) noexcept nogil:
     cdef notice *n
     if not w.listening and (kind == N_OPENED or kind == N_ENGAGED):
         return
-    n = next_notice(w)
+    n = notice_next(w)
     if n == NULL:
         return
     fill_notice(w, f, kind, n)
-    hk_store64(&w.notice_head, w.notice_head + 1)
+    notice_said(w)
 
 
 cdef void fill_notice(worker *w, flow *f, int kind, notice *n) noexcept nogil:

@@ -8,13 +8,14 @@ one of the two may have had no memory for the other's.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from hooker.engine.lent cimport lent_end
+from hooker.engine.notices cimport notice_next, notice_said
 from hooker.engine.peers cimport early_free, peer_of
 from hooker.engine.turns cimport peer_turn
 from hooker.engine.worker cimport *
 from hooker.flow.messages cimport *
 from hooker.includes.bpf cimport BPF_MAP_DELETE_ELEM, hk_bpf_elem
 from hooker.includes.hk cimport hk_peer
-from hooker.includes.linux cimport hk_load64, hk_store64, write
+from hooker.includes.linux cimport write
 from hooker.transports.contract cimport (
     DOWN_KEY, DOWN_NAME, DOWN_PROTOTYPE, DOWN_VERSION, T_REPAIRS, Association, PeerAddress, Transport, down_reason,
 )
@@ -27,29 +28,25 @@ cdef enum:
 
 cdef void tell_peer(worker *w, const peer *p, notice_kind kind) noexcept nogil:
     cdef const PeerAddress *at = p.a.ops.peer(p.a)
-    cdef notice *n
-    if w.notice_head - hk_load64(&w.notice_tail) >= NOTICES:
-        w.n.notices_lost += 1
+    cdef notice *n = notice_next(w)
+    if n == NULL:
         return
-    n = &w.notices[w.notice_head & (NOTICES - 1)]
     memset(n, 0, sizeof(notice))
     n.kind = kind
     memcpy(n.key.remote_ip, at.ip, 16)
     n.key.remote_port = at.port
     n.at_ns = w.now
-    hk_store64(&w.notice_head, w.notice_head + 1)
+    notice_said(w)
 
 
 cdef void tell_transport(worker *w, const Transport *t) noexcept nogil:
     cdef uint64_t one = 1
-    cdef notice *n
-    if w.notice_head - hk_load64(&w.notice_tail) >= NOTICES:
-        w.n.notices_lost += 1
+    cdef notice *n = notice_next(w)
+    if n == NULL:
         return
-    n = &w.notices[w.notice_head & (NOTICES - 1)]
     memset(n, 0, sizeof(notice))
     n.kind, n.state, n.at_ns = N_TRANSPORT_FAILED, <uint8_t>t.index, w.now
-    hk_store64(&w.notice_head, w.notice_head + 1)
+    notice_said(w)
     write(w.notice_fd, &one, sizeof(one))       # whoever listens: it is offered no more
 
 
