@@ -705,14 +705,17 @@ cdef void send_segment(worker *w, flow *f, cause *c) noexcept nogil:
 
 cdef void send_range(worker *w, flow *f, cause *c, uint32_t position, uint32_t start, uint32_t end,
                      uint8_t flags) noexcept nogil:
-    """Segment by segment where the remote TCP opens its window by their size (hk0.pyx, segments_of)."""
+    """Segment by segment where the remote TCP opens its window by their size (hk0.pyx, segments_of). A transport joins none
+    with PSH and what follows."""
     cdef uint32_t size = c.s.gso_size, at
-    if size and not f.t.remote_wscale:
-        at = start + size - start % size
-        while at < end:
-            send_bytes(w, f, c, position, start, at, 0)
-            start, at = at, at + size
-    send_bytes(w, f, c, position, start, end, flags)
+    if f.t.remote_wscale:
+        send_bytes(w, f, c, position, start, end, flags)
+        return
+    at = start + size - start % size if size else end
+    while at < end:
+        send_bytes(w, f, c, position, start, at, DATA_PSH)
+        start, at = at, at + size
+    send_bytes(w, f, c, position, start, end, flags | DATA_PSH)
 
 
 cdef void send_bytes(worker *w, flow *f, cause *c, uint32_t position, uint32_t start, uint32_t end,

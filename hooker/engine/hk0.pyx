@@ -81,8 +81,8 @@ cdef inline void note_room(flow *f, uint32_t window, bint progress) noexcept nog
 cdef inline void note_edge(flow *f, uint32_t window) noexcept nogil:
     """A TCP that moves its edge says what its rounding makes of its buffer. What is left of a window below an edge that stays
     is less than a segment by wire, too, and the edge moves when its application reads."""
-    if f.f.peer_edge != f.edge:
-        f.edge, f.narrow = f.f.peer_edge, window < a_segment(f)
+    if widen(f.f.peer_edge, f.t.up_edge) > f.t.up_edge:
+        f.narrow = window < a_segment(f)
 
 
 cdef uint32_t at_least_a_segment(const flow *f, uint32_t window) noexcept nogil:
@@ -124,7 +124,6 @@ cdef void twin_begin(worker *w, flow *f) noexcept nogil:
     if twin_init(&t, &s):
         f.t = t
         f.bits |= F_TWIN
-        f.edge = f.f.peer_edge
         note_room(f, max(<uint32_t>(s.edge - s.acked), <uint32_t>f.granted << f.t.remote_wscale), False)
 
 

@@ -166,7 +166,6 @@ cdef struct flow:
     uint16_t longest           # bytes of one segment of its TCP's that has come out of hk0
     uint16_t theirs            # bytes of the longest block of the remote TCP's: one segment where it counts (hk0.pyx)
     uint16_t granted           # the window that the remote TCP began with, as in a header; 0: not known
-    uint32_t edge              # of the remote TCP's window, as it was heard of last
     uint32_t marks             # of the record, whose numbers have been taken over
     uint32_t trail_seq         # the positions that the wire knows
     uint32_t trail_ack
@@ -193,7 +192,7 @@ cdef struct flow:
     uint8_t roomy              # its peer's window has been wide, so many acknowledgements ago at most (hk0.pyx)
     uint8_t on                 # the transport of its association: an index
     uint8_t again              # again_state
-    uint8_t narrow             # that edge has moved, and by less than a segment of the local TCP's
+    uint8_t narrow             # the remote TCP has moved its window's edge, and by less than a segment of the local one's
     uint16_t speaks            # the run of the engine that answered the SYN; 0: none did
 
 cdef struct redirected:        # of a flow that was adopted
@@ -451,6 +450,7 @@ cdef struct worker:
     notice *notices
     uint64_t notice_head
     uint64_t notice_tail
+    uint64_t notice_trimmed    # the head when memory went to the system
     uint64_t notice_told
     bint listening             # somebody wants to hear of events as they happen
     double hole_tokens         # rate of events of holes
