@@ -28,7 +28,7 @@ cdef void notices_free(worker *w) noexcept nogil:
 
 
 cdef void notices_trim(worker *w) noexcept nogil:
-    """Python stores the tail when it has copied what is in front of it, so of an empty ring it reads nothing."""
+    """Python stores the tail when it has copied what is in front of it: of an empty ring it reads nothing."""
     if hk_load64(&w.notice_tail) != w.notice_head or w.notice_head - w.notice_trimmed < FEW:
         return
     madvise(w.notices, NOTICES * sizeof(notice), MADV_DONTNEED)
