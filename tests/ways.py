@@ -79,7 +79,8 @@ def traces(host: Host) -> list[str]:
 
 
 def _ip(*arguments: str) -> list[str]:
-    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=True, timeout=5)
+    command = ["ip", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5 * SLOWNESS)
     return done.stdout.splitlines()
 
 
