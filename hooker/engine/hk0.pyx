@@ -334,7 +334,7 @@ cdef inline uint16_t segments_of(const flow *f) noexcept nogil:
     """Bytes in which the remote TCP sends, where that counts: a TCP without a window scale opens its window by the size of the
     segments that come (RFC 9293 3.8.6.2.2). The local one's are others, and a window that is rounded by those is less than a
     segment for the remote one, which then waits for its persist timer each time, on the wire, too. 0: it does not count."""
-    return 0 if f.t.local_wscale else f.theirs
+    return 0 if f.t.local_wscale else max(f.theirs, <uint16_t>SMALLEST_MSS)
 
 
 cdef void give(worker *w, flow *f, const stretch *r) noexcept nogil:

@@ -172,13 +172,15 @@ cdef class Twin:
         return heard_of(&h)
 
     def deliver(self, uint64_t position, bytes data not None, uint64_t now, *, bint fin=False,
-                bint push=False, urgent=None, bint ce=False, timestamp=None):
-        """Packets for the local TCP, and how many bytes it had no room for; a FIN is one."""
+                bint push=False, urgent=None, bint ce=False, timestamp=None, uint16_t segment=0):
+        """Packets for the local TCP, and how many bytes it had no room for; a FIN is one. segment: bytes in which
+        the remote TCP sent them."""
         cdef tw.delivery d
         cdef tw.twin_segment out
         packets = []
         memset(&d, 0, sizeof(d))
         d.position, d.data, d.length = position, <const uint8_t *>PyBytes_AS_STRING(data), len(data)
+        d.segment = segment
         d.flags = ((tw.DELIVER_FIN if fin else 0) | (tw.DELIVER_PUSH if push else 0)
                    | (tw.DELIVER_CE if ce else 0))
         if timestamp is not None:

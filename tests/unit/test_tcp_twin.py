@@ -308,6 +308,16 @@ def test_bytes_go_out_in_segments_of_tso_with_push_and_fin_on_the_last() -> None
     assert all(len(p) <= 65545 for p in packets)
 
 
+@pytest.mark.parametrize("size", [48, 724, 1448, 9000, 64_000])
+def test_bytes_go_out_in_segments_of_the_remote_tcp(size: int) -> None:
+    """Its own are others, and it is by the size of what comes that a TCP opens a narrow window."""
+    packets, left = make(window=200_000).deliver(1, b"x" * 150_000, 0, segment=size)
+    segments = [parse(p) for p in packets]
+    assert (left, sum(len(s.data) for s in segments)) == (0, 150_000)
+    assert {s.gso_size or len(s.data) for s in segments[:-1]} == {size}
+    assert all(len(s.data) % size == 0 for s in segments[:-1])
+
+
 def test_bytes_stay_within_the_window_and_the_rest_is_left() -> None:
     twin = make(window=2500)
     packets, left = twin.deliver(1, b"x" * 4000, 0, fin=True)
