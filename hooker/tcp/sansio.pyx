@@ -173,8 +173,8 @@ cdef class Twin:
 
     def deliver(self, uint64_t position, bytes data not None, uint64_t now, *, bint fin=False,
                 bint push=False, urgent=None, bint ce=False, timestamp=None, uint16_t segment=0):
-        """Packets for the local TCP, and how many bytes it had no room for; a FIN is one. segment: bytes in which
-        the remote TCP sent them."""
+        """Packets for the local TCP, and how many bytes it had no room for; a FIN is one. segment: bytes in
+        which the remote TCP sent them."""
         cdef tw.delivery d
         cdef tw.twin_segment out
         packets = []
