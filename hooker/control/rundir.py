@@ -12,6 +12,7 @@ from hooker.errors import ConfigurationError, KernelError, remedy_for
 
 ENVIRONMENT = "HOOKER_RUN_DIR"
 WHAT = "run-time directory"
+OWN = f"set {ENVIRONMENT} to a directory of your own"
 LONGEST = 107 - len("/4194304-999.sock")  # bytes: sun_path, with the name of a control socket
 
 
@@ -22,31 +23,45 @@ def run_directory() -> Path:
     socket, or somebody else could plant headers or sockets in it: it, or a directory on the way to it,
     belongs to another user or can be written by one. What has been made until then is removed again.
     """
-    path = location()
-    own = f"set {ENVIRONMENT} to a directory of your own"
-    if len(os.fsencode(os.path.realpath(path))) > LONGEST or len(os.fsencode(path)) > LONGEST:
-        raise ConfigurationError(
-            f"{WHAT}: its path is longer than the {LONGEST} bytes that leave room for a socket's name",
-            remedy=own,
-        )
+    path = _short(location())
     missing = [place for place in (path, *path.parents) if not os.path.lexists(place)]
     try:
-        return _made(path, own)
+        return _made(path)
     except (ConfigurationError, OSError) as error:
         for place in missing:
             with contextlib.suppress(OSError):
                 place.rmdir()
         if isinstance(error, ConfigurationError):
             raise
-        raise ConfigurationError(f"cannot make {path}: {error.strerror}", remedy=own) from None
+        raise ConfigurationError(f"cannot make {path}: {error.strerror}", remedy=OWN) from None
 
 
-def _made(path: Path, own: str) -> Path:
+def existing() -> Path | None:
+    """Return it, or None where there is none: who only asks makes none. Raises as run_directory() does."""
+    try:
+        _short(location()).lstat()
+    except FileNotFoundError:
+        return None
+    except OSError:
+        pass  # told below, with what to do
+    return run_directory()
+
+
+def _short(path: Path) -> Path:
+    if len(os.fsencode(os.path.realpath(path))) > LONGEST or len(os.fsencode(path)) > LONGEST:
+        raise ConfigurationError(
+            f"{WHAT}: its path is longer than the {LONGEST} bytes that leave room for a socket's name",
+            remedy=OWN,
+        )
+    return path
+
+
+def _made(path: Path) -> Path:
     real = trust.real_path(path, f"{WHAT} {path}", make=True)
     trust.check_directory(real, WHAT)
     if real.lstat().st_uid != os.geteuid():
         raise ConfigurationError(
-            f"{WHAT} {path} is root's, not a directory that only this user can write", remedy=own
+            f"{WHAT} {path} is root's, not a directory that only this user can write", remedy=OWN
         )
     try:
         with tempfile.TemporaryFile(dir=real):
@@ -54,7 +69,7 @@ def _made(path: Path, own: str) -> Path:
     except OSError as error:
         if remedy_for(error.errno or 0):  # not the directory's fault
             raise KernelError.from_os_error(f"make files in {path}", error) from None
-        raise ConfigurationError(f"cannot make files in {path}: {error.strerror}", remedy=own) from None
+        raise ConfigurationError(f"cannot make files in {path}: {error.strerror}", remedy=OWN) from None
     return real
 
 

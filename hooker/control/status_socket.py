@@ -27,7 +27,7 @@ from hooker import trust
 from hooker.control import janitor
 from hooker.control.janitor import Janitor, Undo
 from hooker.control.question import Question, ask
-from hooker.control.rundir import ENVIRONMENT, location, run_directory
+from hooker.control.rundir import ENVIRONMENT, existing, run_directory
 from hooker.errors import ConfigurationError, HookerError
 
 Snapshot = dict[str, Any]
@@ -260,9 +260,8 @@ def _request(connection: socket.socket) -> Any:
 
 def _sockets() -> Iterator[tuple[int, Path]]:
     by_pid = []
-    if not os.path.lexists(location()):  # who only asks makes none
-        return
-    for path in run_directory().glob("*.sock"):
+    directory = existing()
+    for path in directory.glob("*.sock") if directory else ():
         match = NAME.fullmatch(path.name)
         if match is not None and _is_own_socket(path):
             by_pid.append((int(match[1]), path.name, path))

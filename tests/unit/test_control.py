@@ -42,6 +42,13 @@ def test_who_asks_makes_no_directory(run_dir: Path) -> None:
     assert not run_dir.exists()
 
 
+@pytest.mark.parametrize("named", ["/dev/null/run", "/tmp/" + "x" * 120, "relative"])
+def test_who_asks_is_told_of_a_directory_that_cannot_be(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    monkeypatch.setenv("HOOKER_RUN_DIR", named)
+    with pytest.raises(ConfigurationError, match=r"run-time directory|cannot make|not an absolute"):
+        snapshots()
+
+
 def test_a_running_engine_is_found_and_a_closed_one_is_not(run_dir: Path) -> None:
     with ControlServer(lambda: snapshot(flows=[1, 2])) as server:
         assert server.path == run_dir / f"{os.getpid()}.sock"
