@@ -30,7 +30,7 @@ def test_segments_have_their_size_when_their_device_is_gone(family: str) -> None
             engine.kill9()
         client.sendall(bytes(SIZE))
         assert received(server, SIZE) == bytes(SIZE)
-        assert segments(server) - before <= SIZE // 1000  # 14, and 18 on Linux 6.1; else 23
+        assert segments(server) - before <= SIZE // 1000  # 14, and 18 on Linux 6.1; else 23 or 24
 
 
 def segments(sock: socket.socket) -> int:

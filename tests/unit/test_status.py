@@ -107,6 +107,16 @@ def test_of_many_flows_some_are_shown_and_all_counted() -> None:
     assert " of " not in text({**counted, "states": {"released": 3}}).split("flows")[1]
 
 
+def test_rows_say_state_and_transport() -> None:
+    ip = bytes(10) + b"\xff\xff\x0a\0\0\1"
+    raws = [(n, 1, 2, "", ip, 80, ip, n, 5, 6, 0, 0, n == 0, 12 * n) for n in range(2)]
+    shown = [rows.flow(raw, {}) for raw in raws]
+    assert [row["flow_id"] for row in shown] == [0, 1]
+    assert [row["state"] for row in shown] == ["closed", "engaged"]
+    assert [row["transport"] for row in shown] == ["", "tcp"]
+    assert rows.SHOWN_FLOWS == 1000  # as docs/cli.md says
+
+
 def test_states_are_named() -> None:
     assert rows.states({0: 1000, 2: 49_000}) == {"closed": 1000, "engaged": 49_000}
 
