@@ -4,8 +4,8 @@ from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
-from hooker.tcp cimport segment as sg
-from hooker.tcp cimport twin as tw
+cimport hooker.tcp.segment as sg
+cimport hooker.tcp.twin as tw
 
 from hooker.tcp.fields import REFUSALS, Heard, Refused, Segment
 
