@@ -13,6 +13,7 @@ from libc.string cimport memcpy, memset
 from hooker.engine.frames cimport frame_entry, frames_init
 from hooker.engine.lock cimport lock_give, lock_init, lock_take
 from hooker.engine.notices cimport notices_free, notices_init, notices_trim
+from hooker.engine.pages cimport pages_free, pages_trim
 from hooker.engine.polling cimport poll_init, wait_events
 from hooker.engine.ringbuf cimport ring_attach, ring_detach
 from hooker.engine.actions cimport (
@@ -35,6 +36,7 @@ from hooker.engine.passed cimport flush_senders
 from hooker.engine.peers cimport peer_of
 from hooker.engine.redirected cimport redirected_start
 from hooker.engine.remote cimport flush_runs, on_message, runs_free, runs_init
+from hooker.engine.rest cimport flow_rests
 from hooker.engine.trail cimport TRAIL_ALWAYS, TRAIL_AUTO, TRAIL_NEVER, trail_flush
 from hooker.engine.turns cimport turns_due, turns_free, turns_take, walk_begin
 from hooker.engine.unread cimport is_read, queue_empty, queue_share
@@ -278,6 +280,7 @@ cdef void sweep(worker *w) noexcept nogil:
     cells_trim(&w.kept)
     cells_trim(&w.stash)
     notices_trim(w)
+    pages_trim(&w.active)
     if held_less(w) > TRIM or w.n.channels_rested - w.trimmed > RESTED:
         for i in range(w.transport_n):
             w.transports[i].ops.held_noted(w.transports[i])
@@ -296,6 +299,7 @@ cdef void sweep(worker *w) noexcept nogil:
             flow_chosen(w, f)
         elif f != NULL:
             channel_rest(w, f)
+            flow_rests(w, f)
 
 
 cdef void wake_python(worker *w) noexcept nogil:
@@ -648,6 +652,7 @@ cdef class Worker:
         cdef worker *w = &self.w
         cdef int i
         let_go(w)                               # nobody runs it: run() would hold a reference
+        pages_free(&w.active)
         pool_free(&w.slabs)
         cells_free(&w.kept)
         cells_free(&w.stash)

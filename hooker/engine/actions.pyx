@@ -24,6 +24,7 @@ from hooker.engine.peers cimport binding_of, peer_of, peer_say, reach, refuse
 from hooker.engine.redirected cimport (
     redirected_deadline, redirected_drop, redirected_due, redirected_lives,
 )
+from hooker.engine.rest cimport awake, flow_rests
 from hooker.engine.starts cimport start_note, start_waits
 from hooker.engine.stash cimport stash_as_said, stash_drop, stash_fits, stash_keep, stash_rest, stash_take
 from hooker.engine.translated cimport translated_ask
@@ -104,7 +105,7 @@ cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
         abort_socket(f)
     if todo & (DO_INJECT | DO_KEEP | DO_INJECT_ACK | DO_INJECT_PROBE | DO_INJECT_RST):
         inject(w, f, todo, c)
-    if f.stash != NULL and f.f.state == ST_ENGAGED and stash_fits(f):
+    if f.active.stash != NULL and f.f.state == ST_ENGAGED and stash_fits(f):
         give_stashed(w, f)
     if todo & DO_REPORT and not f.bits & F_SOCKET_GONE:
         if missed and cut_note(w, f):
@@ -136,9 +137,9 @@ cdef void unmark_later(worker *w, flow *f) noexcept nogil:
         hk_store32(&f.rec.want, HK_WANT_LEFT)
         return
     if not f.unmark:
-        f.unmark_at, f.unmark_next = w.now + 1, NULL     # read to the end once more
+        f.active.unmark_at, f.active.unmark_next = w.now + 1, NULL     # read to the end once more
         if w.unmark_last != NULL:
-            w.unmark_last.unmark_next = f
+            w.unmark_last.active.unmark_next = f
         else:
             w.unmark_first = f
         w.unmark_last = f
@@ -147,8 +148,8 @@ cdef void unmark_later(worker *w, flow *f) noexcept nogil:
 
 cdef void unmark_due(worker *w) noexcept nogil:
     cdef flow *f = w.unmark_first
-    while f != NULL and is_read(w, f.unmark_at):
-        w.unmark_first = f.unmark_next
+    while f != NULL and is_read(w, f.active.unmark_at):
+        w.unmark_first = f.active.unmark_next
         if w.unmark_first == NULL:
             w.unmark_last = NULL
         if f.unmark == UNMARK_WAITS and f.rec != NULL:
@@ -163,7 +164,7 @@ cdef void entered(worker *w, flow *f, const Outcome *out) noexcept nogil:
     if f.f.state == ST_ARMED or f.f.state == ST_EARLY:
         translated_ask(w, f)
     if f.f.state == ST_ARMED:
-        f.armed_ns = w.now
+        f.active.armed_ns = w.now
     elif out.was == ST_ARMED and f.f.state < ST_LEFT and w.n.services_cut:
         cut_over(w, f)
     if out.was == ST_ENGAGED:
@@ -221,6 +222,7 @@ cdef void flow_cut_off(worker *w, flow *f) noexcept nogil:
     cdef Outcome out
     if f.f.flags & FL_PINNED or f.f.state >= ST_LEFT:
         return
+    awake(w, f)
     f.bits &= ~<uint16_t>F_WANTED
     flow_local(&f.f, config_of(w, f), EV_STOP, w.now, &out)
     out.actions &= ~<uint32_t>DO_REPORT
@@ -333,7 +335,7 @@ cdef void avoid(worker *w, flow *f, bint whole_host, uint64_t until) noexcept no
     cdef hk_peer p
     memset(&p, 0, sizeof(p))
     remote_ip(f, p.ip)
-    p.port = 0 if whole_host else f.t.remote_port
+    p.port = 0 if whole_host else f.ends.remote_port
     hk_bpf_elem(BPF_MAP_UPDATE_ELEM, w.avoid_fd, &p, &until, 0)
 
 
@@ -373,6 +375,7 @@ cdef void never_found(worker *w, flow *f, int why) noexcept nogil:
 
 cdef void flow_lost(worker *w, flow *f, int why) noexcept nogil:
     cdef Outcome out
+    awake(w, f)
     flow_part(w, f)
     redirected_drop(w, f)                       # nobody else can acknowledge it
     if f.bits & F_WANTED:
@@ -388,6 +391,7 @@ cdef void flow_lost(worker *w, flow *f, int why) noexcept nogil:
 
 cdef void flow_gives_up(worker *w, flow *f, int why) noexcept nogil:
     cdef Outcome out
+    awake(w, f)
     w.n.given_up += 1
     flow_local(&f.f, config_of(w, f), EV_PEER_DEAD, w.now, &out)
     f.f.reason = <uint8_t>why
@@ -400,6 +404,7 @@ cdef void flow_gives_up(worker *w, flow *f, int why) noexcept nogil:
 
 cdef void flow_steered(worker *w, flow *f, int why) noexcept nogil:
     cdef Outcome out
+    awake(w, f)
     f.bits |= F_STEERED
     f.bits &= ~<uint16_t>F_WANTED
     f.again_at = UINT64_MAX
@@ -459,7 +464,7 @@ cdef bint lingers(flow *f) noexcept nogil:
         return False
     if hk_load32(&f.rec.app_closed) != HK_APP_LINGERS:
         return False
-    f.lingers_to = hk_load32(&f.rec.closed_at) - f.t.remote_isn
+    f.lingers_to = hk_load32(&f.rec.closed_at) - f.remote_isn
     return not has_fin(f)
 
 
@@ -480,13 +485,15 @@ cdef void flow_lingered(worker *w, flow *f) noexcept nogil:
 
 cdef inline bint has_died(const flow *f, uint32_t how) noexcept nogil:
     """Gone without FIN or RST: its TCP has given up. By the wire whoever still speaks to it is answered by a RST."""
-    return how == HK_APP_CLOSED and f.f.state == ST_ENGAGED and f.bits & F_TWIN and f.r == NULL and f.t.up_fin == NOWHERE
+    return how == HK_APP_CLOSED and f.f.state == ST_ENGAGED and f.bits & F_TWIN and f.r == NULL and f.active.t.up_fin == NOWHERE
 
 
 cdef void flow_ends(worker *w, flow *f) noexcept nogil:
     cdef Outcome out
     cdef uint32_t how = hk_load32(&f.rec.app_closed) if f.rec != NULL else 0
-    cdef bint died = has_died(f, how)
+    cdef bint died
+    awake(w, f)
+    died = has_died(f, how)
     if ST_EARLY <= f.f.state <= ST_ENGAGED and how == HK_APP_ABORTED:
         aborted(w, f)
     trail_end(w, f)
@@ -508,6 +515,7 @@ cdef void flow_ends(worker *w, flow *f) noexcept nogil:
 
 
 cdef void flow_closed(worker *w, flow *f) noexcept nogil:
+    awake(w, f)
     if lingers(f):
         stays(w, f)
         return
@@ -521,7 +529,7 @@ cdef inline void measure(flow *f) noexcept nogil:
     """Twice that is what the transport itself waits for an answer: a path or a peer that is slow, or not even, gets more time."""
     cdef uint64_t most = f.p.a.ops.patience(f.p.a) if f.p != NULL and f.p.a != NULL and f.f.state == ST_ENGAGED else 0
     if most:
-        f.f.rtt_us = f.t.away_us = <uint32_t>min(most // 2000, <uint64_t>SECOND // 1000)
+        f.f.rtt_us = f.active.t.away_us = <uint32_t>min(most // 2000, <uint64_t>SECOND // 1000)
 
 
 cdef void hold_due(worker *w, flow *f) noexcept nogil:
@@ -557,11 +565,13 @@ cdef void closed_due(worker *w, flow *f) noexcept nogil:
         return
     f.again_at = UINT64_MAX
     channel_end(f)
+    flow_rests(w, f)
 
 
 cdef void flow_due(worker *w, flow *f) noexcept nogil:
     cdef Outcome out
     cdef uint64_t start, end
+    awake(w, f)
     if redirected_deadline(f) <= w.now:
         sender_is_due(w, f)
     if f.f.state == ST_LEFT and f.rec != NULL and not hk_load32(&f.rec.marked):
@@ -581,7 +591,7 @@ cdef void flow_due(worker *w, flow *f) noexcept nogil:
             act_alone(w, f, &out)
         if f.f.state == ST_ARMED or (f.f.state == ST_EARLY and not f.f.flags & FL_SEEN):
             lane_doubt(w, f)
-    if f.bits & F_TWIN and f.t.deadline <= w.now and twin_expired(&f.t, w.now, &start, &end):
+    if f.bits & F_TWIN and f.active.t.deadline <= w.now and twin_expired(&f.active.t, w.now, &start, &end):
         refuse(w, f, start)
     if f.f.state == ST_TCP and f.again_at <= w.now and f.bits & F_WANTED:
         flow_part(w, f)
@@ -690,7 +700,7 @@ cdef uint8_t flags_of(const Segment *s, bint last) noexcept nogil:
 cdef void send_segment(worker *w, flow *f, cause *c) noexcept nogil:
     """What is acknowledged stays out; an urgent pointer cuts it."""
     cdef const Segment *s = c.s
-    cdef uint32_t position = s.seq - f.t.local_isn, skip = 0, cut = s.length
+    cdef uint32_t position = s.seq - f.local_isn, skip = 0, cut = s.length
     if <int32_t>(f.f.snd_una - position) > 0:
         skip = min(f.f.snd_una - position, s.length)
     if s.flags & FLAG_URG and skip < s.urgent < s.length:
@@ -708,7 +718,7 @@ cdef void send_range(worker *w, flow *f, cause *c, uint32_t position, uint32_t s
     """Segment by segment where the remote TCP opens its window by their size (hk0.pyx, segments_of). A transport joins none
     with PSH and what follows."""
     cdef uint32_t size = c.s.gso_size, at
-    if f.t.remote_wscale:
+    if f.remote_wscale:
         send_bytes(w, f, c, position, start, end, flags)
         return
     at = start + size - start % size if size else end

@@ -26,8 +26,8 @@ cdef void say_probe(worker *w, flow *f, again_state said) noexcept nogil:
 
 cdef inline bint in_last_ack(const flow *f) noexcept nogil:
     """As far as its segments show it: both FINs are there, and the remote one is acknowledged."""
-    return (f.f.state == ST_ENGAGED and f.bits & F_TWIN and f.t.up_fin < f.t.up_seen
-            and f.t.down_fin < f.t.down_acked)
+    return (f.f.state == ST_ENGAGED and f.bits & F_TWIN and f.active.t.up_fin < f.active.t.up_seen
+            and f.active.t.down_fin < f.active.t.down_acked)
 
 
 cdef void again_begins(worker *w, const hk_key *key) noexcept nogil:

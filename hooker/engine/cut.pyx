@@ -30,10 +30,10 @@ cdef void name_of(const flow *f, cut *out) noexcept nogil:
     memset(out, 0, sizeof(cut))
     out.role = f.f.role
     if f.f.role == ROLE_CLIENT:
-        memcpy(out.ip, f.t.remote, 16)
-        out.port = f.t.remote_port
+        memcpy(out.ip, f.ends.remote, 16)
+        out.port = f.ends.remote_port
     else:
-        out.port = f.t.local_port
+        out.port = f.ends.local_port
 
 
 cdef uint32_t place_of(const worker *w, const cut *who) noexcept nogil:
@@ -64,9 +64,9 @@ cdef void cut_try(worker *w, const flow *f) noexcept nogil:
 
 
 cdef bint cut_note(worker *w, const flow *f) noexcept nogil:
-    if not w.ruled_ns or not is_read(w, max(f.armed_ns, w.ruled_ns) + ALONE):
+    if not w.ruled_ns or not is_read(w, max(f.active.armed_ns, w.ruled_ns) + ALONE):
         return False
-    if was_full(w, f.armed_ns):
+    if was_full(w, f.active.armed_ns):
         w.n.hk0_behind += 1
         return False
     cut_learn(w, f)

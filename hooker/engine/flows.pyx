@@ -14,6 +14,7 @@ from hooker.engine.hold cimport hold_again, hold_begin, hold_deadline, hold_rele
 from hooker.engine.index cimport *
 from hooker.engine.kept cimport kept_drop, kept_parts
 from hooker.engine.notices cimport notice_next, notice_said
+from hooker.engine.pages cimport PLACE, pages_init, place_give, place_take
 from hooker.engine.redirected cimport (
     redirected_deadline, redirected_drop, redirected_free, redirected_socket_gone,
 )
@@ -35,6 +36,7 @@ cdef extern from "<sys/random.h>" nogil:
 
 cdef enum:
     HOLES_TOLD = 100           # events of holes at once, and in a second
+    OLD = 2 * CLOSED_MOST      # flows that have no slot any more, with those that are over
 
 cdef extern from *:
     """
@@ -47,7 +49,11 @@ cdef int flows_init(worker *w) noexcept nogil:
     w.flows = <flow **>calloc(w.max_flows, sizeof(flow *))
     w.given_back = <uint32_t *>calloc(w.max_flows, sizeof(uint32_t))
     w.strays = <uint8_t *>calloc(w.max_flows, 1)
-    return index_init(w) if w.flows != NULL and w.given_back != NULL and w.strays != NULL else -1
+    if w.flows == NULL or w.given_back == NULL or w.strays == NULL or sizeof(active) > PLACE:
+        return -1
+    if pages_init(&w.active, w.max_flows + OLD) < 0:
+        return -1
+    return index_init(w)
 
 
 cdef void let_go(worker *w, flow *f) noexcept nogil:
@@ -71,7 +77,7 @@ cdef void flows_free(worker *w) noexcept nogil:
     starts_free(w)
     while w.unmark_first != NULL:
         w.unmark_first.unmark = UNMARK_NOT
-        w.unmark_first = w.unmark_first.unmark_next
+        w.unmark_first = w.unmark_first.active.unmark_next
     for i in range(w.max_flows if w.flows != NULL else 0):
         if w.flows[i] != NULL:
             flow_over(w, w.flows[i])
@@ -115,8 +121,8 @@ cdef void set_key(flow *f, const hk_event *e) noexcept nogil:
     cdef Handshake h
     cdef bint client = e.role == HK_ROLE_CLIENT
     h.client_nonce, h.server_nonce = e.client_nonce, e.server_nonce
-    h.client_isn = f.t.local_isn if client else f.t.remote_isn
-    h.server_isn = f.t.remote_isn if client else f.t.local_isn
+    h.client_isn = f.local_isn if client else f.remote_isn
+    h.server_isn = f.remote_isn if client else f.local_isn
     flow_key(&h, f.proof_key)
     f.locator = flow_locator(f.proof_key)
 
@@ -132,20 +138,20 @@ cdef void ends_of(const hk_key *key, ends *out) noexcept nogil:
 
 
 cdef void put_ip(const flow *f, const uint8_t *address, uint8_t *out) noexcept nogil:
-    if f.t.version == 4:
+    if f.ends.version == 4:
         map_v4(address, out)
     else:
         memcpy(out, address, 16)
 
 
 cdef void remote_ip(const flow *f, uint8_t *out) noexcept nogil:
-    put_ip(f, f.t.remote, out)
+    put_ip(f, f.ends.remote, out)
 
 
 cdef void flow_key_of(const flow *f, hk_key *out) noexcept nogil:
-    put_ip(f, f.t.local, out.local_ip)
-    put_ip(f, f.t.remote, out.remote_ip)
-    out.local_port, out.remote_port, out.zero = f.t.local_port, f.t.remote_port, 0
+    put_ip(f, f.ends.local, out.local_ip)
+    put_ip(f, f.ends.remote, out.remote_ip)
+    out.local_port, out.remote_port, out.zero = f.ends.local_port, f.ends.remote_port, 0
 
 
 cdef void abort_socket(const flow *f) noexcept nogil:
@@ -158,15 +164,12 @@ cdef void abort_socket(const flow *f) noexcept nogil:
 
 
 cdef void fill(worker *w, flow *f, const hk_event *e) noexcept nogil:
-    cdef ends both
-    ends_of(&e.key, &both)
-    memcpy(f.t.local, &both, sizeof(both) - 2)
-    f.t.version = both.version
+    ends_of(&e.key, &f.ends)
     f.id = e.flow_id
     f.rec = &w.records[e.slot]
     f.opened_ns = w.now
     f.again_at = UINT64_MAX
-    f.t.local_isn, f.t.remote_isn = e.snd_nxt - 1, e.rcv_nxt - 1
+    f.local_isn, f.remote_isn = e.snd_nxt - 1, e.rcv_nxt - 1
     f.mss = e.mss
     f.ts_recent = e.ts_recent
     f.tcp_options = e.tcp_options
@@ -176,8 +179,8 @@ cdef void fill(worker *w, flow *f, const hk_event *e) noexcept nogil:
     f.cooled = e.cooled
     f.cookie = e.cookie
     if e.tcp_options & HK_TCP_WSCALE:
-        f.t.local_wscale, f.t.remote_wscale = e.rcv_wscale, e.snd_wscale
-    f.granted = <uint16_t>min(e.snd_wnd >> f.t.remote_wscale, <uint32_t>0xFFFF)
+        f.local_wscale, f.remote_wscale = e.rcv_wscale, e.snd_wscale
+    f.granted = <uint16_t>min(e.snd_wnd >> f.remote_wscale, <uint32_t>0xFFFF)
     set_key(f, e)
 
 
@@ -185,6 +188,23 @@ cdef flow *flow_at(worker *w, const hk_key *key) noexcept nogil:
     cdef ends both
     ends_of(key, &both)
     return flow_by_tuple(w, &both)
+
+
+cdef flow *flow_made(worker *w) noexcept nogil:
+    """No more than there are places for, also if none of them is at rest."""
+    cdef flow *f = <flow *>calloc(1, sizeof(flow)) if w.flow_n < w.max_flows + OLD else NULL
+    if f == NULL:
+        return NULL
+    f.active = <active *>place_take(&w.active)
+    w.flow_n += 1
+    return f
+
+
+cdef void flow_free(worker *w, flow *f) noexcept nogil:
+    if f.active != NULL:
+        place_give(&w.active, f.active)
+    w.flow_n -= 1
+    free(f)
 
 
 cdef flow *flow_new(worker *w, const hk_event *e) noexcept nogil:
@@ -195,15 +215,14 @@ cdef flow *flow_new(worker *w, const hk_event *e) noexcept nogil:
     f = flow_at(w, &e.key)
     if f != NULL:                       # its addresses are another connection's now, so it has ended at both hosts
         flow_over(w, f)
-    f = <flow *>calloc(1, sizeof(flow))
     token = new_token(w)
-    if f == NULL or token == 0:
-        free(f)
+    f = flow_made(w) if token else NULL
+    if f == NULL:
         return NULL
     fill(w, f, e)
     flow_init(&f.f, ROLE_CLIENT if e.role == HK_ROLE_CLIENT else ROLE_SERVER, token, 1, 1, e.rtt_us)
     if not add(w, f):
-        free(f)
+        flow_free(w, f)
         return NULL
     w.flows[e.slot] = f
     hold_begin(w, f)
@@ -290,8 +309,8 @@ cdef void flow_reindex(worker *w, flow *f, uint64_t before) noexcept nogil:
 cdef uint64_t deadline(const worker *w, const flow *f) noexcept nogil:
     cdef uint64_t at = min(min(flow_deadline(&f.f), hold_deadline(w, f)), redirected_deadline(f))
     at = min(at, hold_again(w, f))
-    if f.bits & F_TWIN and f.t.deadline < at:
-        at = f.t.deadline
+    if f.bits & F_TWIN and f.active.t.deadline < at:
+        at = f.active.t.deadline
     if (f.f.state == ST_TCP or f.f.state == ST_CLOSED or f.bits & F_SOCKET_GONE) and f.again_at < at:
         at = f.again_at
     return at
@@ -391,6 +410,10 @@ cdef void flow_over(worker *w, flow *f) noexcept nogil:
     w.over = f
 
 
+cdef inline bint is_gathered(const flow *f) noexcept nogil:
+    return f.active != NULL and f.active.gather != NULL
+
+
 cdef void flows_reap(worker *w) noexcept nogil:
     """Called between rounds, when nothing else but the lists of a batch holds a pointer."""
     cdef flow *f = w.over
@@ -398,13 +421,13 @@ cdef void flows_reap(worker *w) noexcept nogil:
     w.over = NULL
     while f != NULL:
         following = f.closed_next
-        if (f.bits & (F_DIRTY | F_TRAIL_DUE) or f.starts & START_WAITS or f.unmark or f.gather != NULL
+        if (f.bits & (F_DIRTY | F_TRAIL_DUE) or f.starts & START_WAITS or f.unmark or is_gathered(f)
                 or (f.r != NULL and f.r.bits & R_DUE)):
             f.closed_next = w.over
             w.over = f
         else:
             redirected_free(w, f)
-            free(f)
+            flow_free(w, f)
         f = following
 
 

@@ -52,12 +52,12 @@ cdef inline uint32_t ahead(uint32_t edge, uint32_t position) noexcept nogil:
 cdef void addresses(const flow *f, twin_start *s) noexcept nogil:
     cdef uint32_t mss = hk_load32(&f.rec.mss) if f.rec != NULL else 0     # the kernel program may write it meanwhile
     memset(s, 0, sizeof(twin_start))
-    s.version = f.t.version
-    memcpy(s.local, f.t.local, 16)
-    memcpy(s.remote, f.t.remote, 16)
-    s.local_port, s.remote_port = f.t.local_port, f.t.remote_port
-    s.local_isn, s.remote_isn = f.t.local_isn, f.t.remote_isn
-    s.local_wscale, s.remote_wscale = f.t.local_wscale, f.t.remote_wscale
+    s.version = f.ends.version
+    memcpy(s.local, f.ends.local, 16)
+    memcpy(s.remote, f.ends.remote, 16)
+    s.local_port, s.remote_port = f.ends.local_port, f.ends.remote_port
+    s.local_isn, s.remote_isn = f.local_isn, f.remote_isn
+    s.local_wscale, s.remote_wscale = f.local_wscale, f.remote_wscale
     s.timestamps, s.sack = f.tcp_options & HK_TCP_TIMESTAMPS, f.tcp_options & HK_TCP_SACK
     s.mss = f.mss if f.mss else LEAST_MSS
     if 0 < mss < 0xFFFF:
@@ -68,7 +68,7 @@ cdef void addresses(const flow *f, twin_start *s) noexcept nogil:
 
 
 cdef inline uint32_t a_segment(const flow *f) noexcept nogil:
-    return max(f.longest, f.t.mss)
+    return max(f.longest, f.active.t.mss)
 
 
 cdef inline void note_room(flow *f, uint32_t window, bint progress) noexcept nogil:
@@ -81,7 +81,7 @@ cdef inline void note_room(flow *f, uint32_t window, bint progress) noexcept nog
 cdef inline void note_edge(flow *f, uint32_t window) noexcept nogil:
     """A TCP that moves its edge says what its rounding makes of its buffer. What is left of a window below an edge that stays
     is less than a segment by wire, too, and the edge moves when its application reads."""
-    if widen(f.f.peer_edge, f.t.up_edge) > f.t.up_edge:
+    if widen(f.f.peer_edge, f.active.t.up_edge) > f.active.t.up_edge:
         f.narrow = window < a_segment(f)
 
 
@@ -99,7 +99,7 @@ cdef uint32_t at_least_a_segment(const flow *f, uint32_t window) noexcept nogil:
     cdef uint32_t least = a_segment(f)
     if window == 0 or window >= least or f.roomy or not f.narrow:
         return window
-    return least + (<uint32_t>1 << f.t.remote_wscale) - 1       # as it is said, it is rounded down
+    return least + (<uint32_t>1 << f.remote_wscale) - 1       # as it is said, it is rounded down
 
 
 cdef uint32_t granted(const flow *f) noexcept nogil:
@@ -107,7 +107,7 @@ cdef uint32_t granted(const flow *f) noexcept nogil:
     cdef uint32_t window = max(ahead(f.f.peer_edge, f.f.snd_una), f.f.snd_nxt - f.f.snd_una), since
     cdef record_numbers n
     if f.rec != NULL and f.marks and record_read(f.rec, &n):                # what it said on the wire
-        since = f.f.snd_una - (n.snd_una - f.t.local_isn)                   # gigabytes, perhaps
+        since = f.f.snd_una - (n.snd_una - f.local_isn)                   # gigabytes, perhaps
         if since < n.snd_wnd:
             window = max(window, n.snd_wnd - since)
     return at_least_a_segment(f, min(window, <uint32_t>FAR))
@@ -115,16 +115,26 @@ cdef uint32_t granted(const flow *f) noexcept nogil:
 
 cdef void twin_begin(worker *w, flow *f) noexcept nogil:
     cdef twin_start s
-    cdef twin t                                 # one that cannot begin leaves the addresses as they are
     addresses(f, &s)
     s.acked = TURN + f.f.snd_una
     s.sent = s.acked + (f.f.snd_nxt - f.f.snd_una)
     s.edge = s.acked + granted(f)
     s.received, s.window = TURN + f.f.rcv_ack, f.f.rcv_edge - f.f.rcv_ack
-    if twin_init(&t, &s):
-        f.t = t
+    if twin_init(&f.active.t, &s):
         f.bits |= F_TWIN
-        note_room(f, max(<uint32_t>(s.edge - s.acked), <uint32_t>f.granted << f.t.remote_wscale), False)
+        note_room(f, max(<uint32_t>(s.edge - s.acked), <uint32_t>f.granted << f.remote_wscale), False)
+
+
+cdef void twin_resume(flow *f) noexcept nogil:
+    """Of a flow that was at rest: all was acknowledged."""
+    cdef twin_start s
+    addresses(f, &s)
+    s.acked = s.sent = TURN + f.f.snd_una
+    s.edge = s.acked + ahead(f.shown_edge, f.f.snd_una)
+    s.received, s.window = TURN + f.f.rcv_ack, f.f.rcv_edge - f.f.rcv_ack
+    s.rested = True
+    if twin_init(&f.active.t, &s):
+        f.bits |= F_TWIN
 
 
 cdef inline uint64_t less(uint64_t limit, uint64_t taken) noexcept nogil:
@@ -148,29 +158,29 @@ cdef uint64_t shown(const flow *f, uint64_t edge) noexcept nogil:
     queues = busy(f.channel)
     least = min(<uint64_t>LEAST_QUEUE, max(queues // CROWD, <uint64_t>LEAST_OF_CROWD))
     room = min(less(QUEUE, waiting), max(less(queues, all), less(least, waiting)))
-    return min(edge, max(widen(f.f.snd_nxt, f.t.up_edge) + room, f.t.up_edge))
+    return min(edge, max(widen(f.f.snd_nxt, f.active.t.up_edge) + room, f.active.t.up_edge))
 
 
 cdef void twin_told(worker *w, flow *f) noexcept nogil:
     cdef uint32_t window = ahead(f.f.peer_edge, f.f.snd_una)
-    cdef uint64_t acked = widen(f.f.snd_una, f.t.up_acked), edge
-    note_room(f, window, acked > f.t.up_acked)
+    cdef uint64_t acked = widen(f.f.snd_una, f.active.t.up_acked), edge
+    note_room(f, window, acked > f.active.t.up_acked)
     note_edge(f, window)
-    edge = widen(f.f.snd_una + at_least_a_segment(f, window), f.t.up_edge)
-    twin_acked(&f.t, acked, shown(f, edge))
-    if edge + (<uint64_t>1 << f.t.remote_wscale) <= f.t.up_edge:     # not what only the shift has rounded
-        twin_withdraw(&f.t, edge)
+    edge = widen(f.f.snd_una + at_least_a_segment(f, window), f.active.t.up_edge)
+    twin_acked(&f.active.t, acked, shown(f, edge))
+    if edge + (<uint64_t>1 << f.remote_wscale) <= f.active.t.up_edge:     # not what only the shift has rounded
+        twin_withdraw(&f.active.t, edge)
     if f.bits & F_ASKED:
         f.bits &= ~<uint16_t>F_ASKED
-        f.t.flags |= TWIN_PROMPT
+        f.active.t.flags |= TWIN_PROMPT
     is_due(w, f)
 
 
 cdef void is_due(worker *w, flow *f) noexcept nogil:
-    if f.bits & F_DIRTY or not f.bits & F_TWIN or not twin_wants_ack(&f.t):
+    if f.bits & F_DIRTY or not f.bits & F_TWIN or not twin_wants_ack(&f.active.t):
         return
     f.bits |= F_DIRTY
-    f.dirty_next = w.dirty
+    f.active.dirty_next = w.dirty
     w.dirty = f
 
 
@@ -188,11 +198,11 @@ cdef void flush_acks(worker *w) noexcept nogil:
     cdef twin_segment out
     while w.dirty != NULL:
         f = w.dirty
-        w.dirty = f.dirty_next
+        w.dirty = f.active.dirty_next
         f.bits &= ~<uint16_t>F_DIRTY
-        if f.bits & F_TWIN and twin_wants_ack(&f.t) and is_reached(f):
+        if f.bits & F_TWIN and twin_wants_ack(&f.active.t) and is_reached(f):
             stamp_seen(f)
-            twin_ack(&f.t, NULL, &out)
+            twin_ack(&f.active.t, NULL, &out)
             tun_write(w.tun_fd, &out, &w.tun)
             w.n.acks += 1
 
@@ -205,14 +215,14 @@ cdef void give_sack(worker *w, flow *f, const Message *m) noexcept nogil:
     cdef uint32_t i
     memset(&x, 0, sizeof(x))
     for i in range(m.blocks):
-        start = widen(m.sack[2 * i], f.t.up_acked)
-        if start > f.t.up_acked:                # below it would say that something came twice
-            x.sack[x.sacks][0], x.sack[x.sacks][1] = start, widen(m.sack[2 * i + 1], f.t.up_acked)
+        start = widen(m.sack[2 * i], f.active.t.up_acked)
+        if start > f.active.t.up_acked:                # below it would say that something came twice
+            x.sack[x.sacks][0], x.sack[x.sacks][1] = start, widen(m.sack[2 * i + 1], f.active.t.up_acked)
             x.sacks += 1
     if not x.sacks or not is_reached(f):
         return
     stamp_seen(f)
-    twin_ack(&f.t, &x, &out)
+    twin_ack(&f.active.t, &x, &out)
     w.n.acks += 1
     tun_write(w.tun_fd, &out, &w.tun)
 
@@ -227,15 +237,15 @@ cdef bint before_the_twin(const flow *f, twin *t) noexcept nogil:
     """
     cdef twin_start s
     cdef record_numbers n
-    cdef uint32_t window = <uint32_t>f.granted << f.t.remote_wscale
+    cdef uint32_t window = <uint32_t>f.granted << f.remote_wscale
     addresses(f, &s)
     s.acked = s.sent = TURN + f.f.snd_una
     s.received = TURN + f.f.rcv_ack
     if not f.bits & F_ENGAGED and f.rec != NULL and record_read(f.rec, &n) and n.marks:
-        s.acked = s.sent = TURN + (n.snd_una - f.t.local_isn)
-        s.received = TURN + (n.rcv_nxt - f.t.remote_isn)
+        s.acked = s.sent = TURN + (n.snd_una - f.local_isn)
+        s.received = TURN + (n.rcv_nxt - f.remote_isn)
         window = n.snd_wnd
-    s.edge = s.acked + min(max(window, <uint32_t>1 << f.t.remote_wscale), <uint32_t>FAR)
+    s.edge = s.acked + min(max(window, <uint32_t>1 << f.remote_wscale), <uint32_t>FAR)
     return twin_init(t, &s)
 
 
@@ -245,7 +255,7 @@ cdef void give_probe(worker *w, flow *f, bint byte) noexcept nogil:
     if not is_reached(f):
         return
     if f.bits & F_TWIN:
-        twin_probe(&f.t, byte, &out)
+        twin_probe(&f.active.t, byte, &out)
     elif before_the_twin(f, &early):
         twin_probe(&early, byte, &out)
     else:
@@ -270,7 +280,7 @@ cdef void give_reset(worker *w, flow *f) noexcept nogil:
     if not is_reached(f):
         return
     if f.bits & F_TWIN:
-        twin_reset(&f.t, &out)
+        twin_reset(&f.active.t, &out)
     elif before_the_twin(f, &early):
         twin_reset(&early, &out)                # nobody answers a RST, so it need not have been seen at hk0
     else:
@@ -334,17 +344,17 @@ cdef inline uint16_t segments_of(const flow *f) noexcept nogil:
     """Bytes in which the remote TCP sends, where that counts: a TCP without a window scale opens its window by the size of the
     segments that come (RFC 9293 3.8.6.2.2). The local one's are others, and a window that is rounded by those is less than a
     segment for the remote one, which then waits for its persist timer each time, on the wire, too. 0: it does not count."""
-    return 0 if f.t.local_wscale else max(f.theirs, <uint16_t>SMALLEST_MSS)
+    return 0 if f.local_wscale else max(f.theirs, <uint16_t>SMALLEST_MSS)
 
 
 cdef void give(worker *w, flow *f, const stretch *r) noexcept nogil:
     cdef delivery d
     cdef twin_segment out
     memset(&d, 0, sizeof(d))
-    d.position, d.length = widen(r.position, f.t.down_acked), r.n
+    d.position, d.length = widen(r.position, f.active.t.down_acked), r.n
     d.flags, d.urgent, d.segment = delivery_flags(r.flags), d.position + r.n, segments_of(f)
     stamp_seen(f)
-    while is_reached(f) and twin_deliver(&f.t, &d, w.now, &out):
+    while is_reached(f) and twin_deliver(&f.active.t, &d, w.now, &out):
         w.n.injected += 1
         w.n.injected_bytes += out.length
         f.bytes_in += out.length

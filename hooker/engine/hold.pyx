@@ -51,15 +51,15 @@ cdef uint64_t hold_deadline(const worker *w, const flow *f) noexcept nogil:
 cdef uint64_t hold_again(const worker *w, const flow *f) noexcept nogil:
     cdef uint64_t step
     if (not f.bits & F_HELD or f.f.role != ROLE_CLIENT or f.f.state > ST_OPENING or f.rec == NULL
-            or f.acks_again >= AGAIN):
+            or f.active.acks_again >= AGAIN):
         return UINT64_MAX
     step = max(<uint64_t>f.f.rtt_us * 1000, <uint64_t>SOON)
-    return f.opened_ns + step * ((2 << f.acks_again) - 1)
+    return f.opened_ns + step * ((2 << f.active.acks_again) - 1)
 
 
 cdef void hold_ack_again(worker *w, flow *f) noexcept nogil:
     """Rule 5."""
-    f.acks_again += 1
+    f.active.acks_again += 1
     give_probe(w, f, True)
 
 
@@ -82,12 +82,12 @@ cdef void hold_release(worker *w, flow *f) noexcept nogil:
 
 cdef bint hold_missed(const worker *w, const flow *f) noexcept nogil:
     """Rule 4. The routing rule is there: an engine with pinned flows begins with it."""
-    return w.pinned and f.f.role == ROLE_CLIENT and not f.heard and f.rec != NULL and hk_load32(&f.rec.marked)
+    return w.pinned and f.f.role == ROLE_CLIENT and not f.active.heard and f.rec != NULL and hk_load32(&f.rec.marked)
 
 
 cdef bint hold_unanswered(const worker *w, const flow *f) noexcept nogil:
     """Rule 6."""
-    return f.f.state == ST_ARMED and is_read(w, f.armed_ns + ASKED) and not was_full(w, f.armed_ns)
+    return f.f.state == ST_ARMED and is_read(w, f.active.armed_ns + ASKED) and not was_full(w, f.active.armed_ns)
 
 
 cdef void hold_pin(worker *w, flow *f) noexcept nogil:
@@ -123,7 +123,7 @@ cdef void hold_engaged(worker *w, flow *f) noexcept nogil:
         return
     hk_store32(&f.rec.hold, HK_HOLD_WIRE if f.f.flags & FL_PINNED else HK_HOLD_NONE)
     if f.bits & F_TWIN:
-        f.t.flags |= TWIN_PROMPT                # what its TCP has unsent goes now
+        f.active.t.flags |= TWIN_PROMPT                # what its TCP has unsent goes now
         is_due(w, f)
 
 

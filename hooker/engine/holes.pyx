@@ -13,6 +13,7 @@ from hooker.engine.flows cimport tell_hole
 from hooker.engine.index cimport flow_by_token
 from hooker.engine.peers cimport peer_of
 from hooker.engine.remote cimport flush_run
+from hooker.engine.rest cimport awake
 from hooker.engine.worker cimport *
 from hooker.flow.machine cimport ST_ENGAGED, Outcome, flow_message
 from hooker.flow.messages cimport DATA_PSH, MSG_DATA, Message
@@ -49,15 +50,16 @@ cdef void on_hole(worker *w, Association *a, const Message *m) noexcept nogil:
     cdef uint32_t n
     if p == NULL or f == NULL or f.p != p or m.epoch != f.f.epoch:
         return
-    if f.gather != NULL:
-        flush_run(w, f.gather)                  # what came before it
+    awake(w, f)
+    if f.active.gather != NULL:
+        flush_run(w, f.active.gather)                  # what came before it
     if f.f.state != ST_ENGAGED or not f.bits & F_TWIN or f.bits & F_FORGET:
         return
-    start = position_of(m.position, 0, f.t.down_handed)
+    start = position_of(m.position, 0, f.active.t.down_handed)
     if start == NOWHERE:
         return
-    end = min(start + m.data_n, f.t.down_most, f.t.down_edge)
-    start = max(start, f.t.down_handed)
+    end = min(start + m.data_n, f.active.t.down_most, f.active.t.down_edge)
+    start = max(start, f.active.t.down_handed)
     if start < end:
         w.n.holes_filled += 1
         w.n.bytes_zeroed += end - start

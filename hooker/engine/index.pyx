@@ -3,13 +3,12 @@ chains are bounded: a flow for which there is no room is one that is not found, 
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp
 from hooker.engine.worker cimport *
 from hooker.includes.siphash cimport siphash24
 
 cdef enum:
     DEPTH = 32
-    SAME = 36                  # bytes that a twin and `ends` have in the same order
 
 
 cdef int index_init(worker *w) noexcept nogil:
@@ -36,11 +35,8 @@ cdef inline uint64_t scattered(const worker *w, uint64_t one, uint64_t other) no
 
 
 cdef inline uint64_t hash_of(const worker *w, const flow *f, chain kind) noexcept nogil:
-    cdef ends e
     if kind == BY_TUPLE:
-        memcpy(&e, f.t.local, SAME)
-        e.version, e.zero = f.t.version, 0
-        return siphash24(w.scatter, <const uint8_t *>&e, sizeof(e))
+        return siphash24(w.scatter, <const uint8_t *>&f.ends, sizeof(ends))
     if kind == BY_TOKEN:
         return <uint32_t>f.f.token              # random, and our own
     if kind == BY_PEER_TOKEN:
@@ -76,7 +72,7 @@ cdef void index_remove(worker *w, flow *f, chain kind) noexcept nogil:
 
 
 cdef inline bint has_ends(const flow *f, const ends *e) noexcept nogil:
-    return memcmp(f.t.local, e, SAME) == 0 and f.t.version == e.version
+    return memcmp(&f.ends, e, sizeof(ends)) == 0
 
 
 cdef flow *flow_by_tuple(worker *w, const ends *e) noexcept nogil:

@@ -34,34 +34,34 @@ cdef void keep(worker *w, flow *f, uint32_t position, const uint8_t *data, uint3
     kept_acked(w, f)
     if f.p == NULL or f.p.a == NULL:
         return
-    if f.kept == NULL:
-        f.kept = cell_for(w, f.p)
-        if f.kept == NULL:
+    if f.active.kept == NULL:
+        f.active.kept = cell_for(w, f.p)
+        if f.active.kept == NULL:
             return
-    elif <int32_t>(position - f.kept.position) >= 0:
+    elif <int32_t>(position - f.active.kept.position) >= 0:
         return
     if n > CELL_BYTES:
         n = CELL_BYTES
         flags &= ~<uint8_t>(FLAG_FIN | FLAG_PSH)
-    f.kept.position, f.kept.n, f.kept.flags = position, <uint16_t>n, flags
-    memcpy(f.kept.data, data, n)
+    f.active.kept.position, f.active.kept.n, f.active.kept.flags = position, <uint16_t>n, flags
+    memcpy(f.active.kept.data, data, n)
 
 
 cdef void keep_repeated(worker *w, flow *f, const Segment *s) noexcept nogil:
-    cdef uint32_t position = s.seq - f.t.local_isn
+    cdef uint32_t position = s.seq - f.local_isn
     if not s.flags & FLAG_URG and <int32_t>(position + s.length - f.f.snd_una) >= 0:
         keep(w, f, position, s.data, s.length, s.flags & (FLAG_FIN | FLAG_PSH))
 
 
 cdef void kept_acked(worker *w, flow *f) noexcept nogil:
-    cdef cell *k = f.kept
+    cdef cell *k = f.active.kept
     if k != NULL and <int32_t>(f.f.snd_una - k.position - k.n - (1 if k.flags & FLAG_FIN else 0)) >= 0:
         kept_drop(w, f)
 
 
 cdef void kept_parts(flow *f) noexcept nogil:
     """From its association: the copy is wanted for a moment yet."""
-    cdef cell *k = f.kept
+    cdef cell *k = f.active.kept if f.active != NULL else NULL
     cdef peer *p = <peer *>k.owner if k != NULL else NULL
     if p != NULL:
         if p.a != NULL:
@@ -71,6 +71,6 @@ cdef void kept_parts(flow *f) noexcept nogil:
 
 cdef void kept_drop(worker *w, flow *f) noexcept nogil:
     kept_parts(f)
-    if f.kept != NULL:
-        cell_give(&w.kept, f.kept)
-        f.kept = NULL
+    if f.active != NULL and f.active.kept != NULL:
+        cell_give(&w.kept, f.active.kept)
+        f.active.kept = NULL

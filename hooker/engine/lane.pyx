@@ -69,7 +69,7 @@ cdef inline lane *lane_of(worker *w, uint8_t version) noexcept nogil:
     return &w.lanes[0 if version == 4 else 1]
 
 cdef inline const lane *lane_seen(const worker *w, const flow *f) noexcept nogil:
-    return &w.lanes[0 if f.t.version == 4 else 1]
+    return &w.lanes[0 if f.ends.version == 4 else 1]
 
 
 cdef bint is_blocked(const worker *w, const flow *f) noexcept nogil:
@@ -354,12 +354,12 @@ cdef void lane_restored(worker *w, uint8_t version) noexcept nogil:
 
 
 cdef void lane_needed(worker *w, const flow *f) noexcept nogil:
-    cdef lane *l = lane_of(w, f.t.version)
+    cdef lane *l = lane_of(w, f.ends.version)
     if l.state == LANE_OPEN and l.due == UINT64_MAX:
         l.due = w.now + PERIOD
 
 
 cdef void lane_doubt(worker *w, const flow *f) noexcept nogil:
-    cdef lane *l = lane_of(w, f.t.version)
+    cdef lane *l = lane_of(w, f.ends.version)
     if l.state == LANE_OPEN:
         l.due = min(l.due, w.now)

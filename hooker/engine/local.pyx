@@ -14,6 +14,7 @@ from hooker.engine.lane cimport lane_doubt, lane_hear
 from hooker.engine.passed cimport adopt_later, hear_passed
 from hooker.engine.peers cimport peer_say, refuse
 from hooker.engine.record cimport record_numbers, record_read
+from hooker.engine.rest cimport awake
 from hooker.engine.stamp cimport stamp_echoed
 from hooker.engine.tapped cimport tap_segment
 from hooker.engine.translated cimport translated_of
@@ -69,10 +70,10 @@ cdef inline void ends_of(const Segment *s, ends *out) noexcept nogil:
 
 cdef void numbers_of(const flow *f, const Segment *s, Numbers *out) noexcept nogil:
     cdef uint32_t i
-    out.position = s.seq - f.t.local_isn
+    out.position = s.seq - f.local_isn
     out.length = s.length + (1 if s.flags & FLAG_FIN else 0)
-    out.ack = s.ack - f.t.remote_isn if s.flags & FLAG_ACK else f.f.rcv_ack
-    out.window = <uint32_t>s.window << f.t.local_wscale
+    out.ack = s.ack - f.remote_isn if s.flags & FLAG_ACK else f.f.rcv_ack
+    out.window = <uint32_t>s.window << f.local_wscale
     out.tsval = s.ts_value if s.options & HAS_TIMESTAMPS else 0
     out.rst = s.flags & FLAG_RST
     out.holes = False
@@ -89,7 +90,7 @@ cdef void take_marks(worker *w, flow *f) noexcept nogil:
     if not record_read(f.rec, &n) or n.marks == f.marks:
         return                          # the next segment will do
     f.marks = n.marks
-    flow_marked(&f.f, n.snd_una - f.t.local_isn, n.snd_nxt - f.t.local_isn, n.rcv_nxt - f.t.remote_isn)
+    flow_marked(&f.f, n.snd_una - f.local_isn, n.snd_nxt - f.local_isn, n.rcv_nxt - f.remote_isn)
 
 
 cdef void pass_handshake(worker *w, flow *f, const Segment *s) noexcept nogil:
@@ -106,7 +107,7 @@ cdef inline void repeated(flow *f, const heard *h) noexcept nogil:
     TCP would measure the time in which nothing passed, wait as long for each next segment, and believe that it had repeated
     in vain (docs/twin.md, rule 7)."""
     if h.what & (HEARD_DATA | HEARD_NEW | HEARD_TIMESTAMPS) == HEARD_DATA | HEARD_TIMESTAMPS:
-        twin_repeated(&f.t, h.ts_value, <uint32_t>(h.position + h.length))
+        twin_repeated(&f.active.t, h.ts_value, <uint32_t>(h.position + h.length))
 
 
 cdef inline bint is_over(const flow *f) noexcept nogil:
@@ -131,7 +132,7 @@ cdef void say_sack(worker *w, flow *f, const heard *h) noexcept nogil:
 cdef inline bint is_older(const flow *f, const Segment *s) noexcept nogil:
     """Of a connection that had the same ports before, and was still in hk0 when this one began: below its first number, as long
     as numbers have not come round. Bridged, it would follow this one's SYN, and draw a challenge ACK (RFC 5961)."""
-    return f.f.snd_una < FIRST_ROUND and <int32_t>(s.seq - f.t.local_isn) < 0
+    return f.f.snd_una < FIRST_ROUND and <int32_t>(s.seq - f.local_isn) < 0
 
 
 cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) noexcept nogil:
@@ -163,8 +164,9 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
             flow_translated(w, f)
         wire_alone(w, &s)
         return False
+    awake(w, f)
     if f.bits & F_HELD:
-        f.heard = True
+        f.active.heard = True
         if f.f.state == ST_TCP:
             pass_handshake(w, f, &s)
             return False
@@ -184,7 +186,7 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
     stamp_echoed(f, &s)
     f.longest = max(f.longest, s.gso_size if s.gso_size else <uint16_t>min(s.length, <uint32_t>0xFFFF))
     if f.bits & F_TWIN and f.f.state == ST_ENGAGED:
-        twin_hear(&f.t, &s, w.now, &h)
+        twin_hear(&f.active.t, &s, w.now, &h)
         if out.actions & DO_SEND_DATA:
             repeated(f, &h)
         if h.what & (HEARD_DATA | HEARD_NEW) == HEARD_DATA:

@@ -80,7 +80,7 @@ cdef void adopt_later(worker *w, flow *f) noexcept nogil:
     f.sent += 1
     if f.sent < ADOPT_AFTER or w.adopt_fd < 0 or f.rec == NULL:
         return
-    if f.bits & F_TWIN and f.t.up_fin == NOWHERE:
+    if f.bits & F_TWIN and f.active.t.up_fin == NOWHERE:
         adopt(w, f)
 
 
@@ -127,17 +127,17 @@ cdef void meet_parts(worker *w, flow *f, const Turns *t) noexcept nogil:
 cdef bint take(worker *w, flow *f, const Segment *s, const heard *h, slab *memory) noexcept nogil:
     """What of the segment is ours, and new. Whether its slab has bytes of it for longer."""
     cdef Joined *j = &f.r.j
-    cdef uint32_t at = s.seq - f.t.local_isn, skip = 0, before = j.heard
+    cdef uint32_t at = s.seq - f.local_isn, skip = 0, before = j.heard
     cdef bint lent = False
     if not joined_follows(j, at):
         w.n.passed_holes += after(at, j.heard)
-        f.t.flags |= TWIN_PROMPT        # a hole, or a FIN once more: it hears where we are
+        f.active.t.flags |= TWIN_PROMPT        # a hole, or a FIN once more: it hears where we are
         return False
     skip = j.heard - at
     if skip < s.length:
         lent = take_bytes(w, f, s.data + skip, s.length - skip, memory)
     if j.heard != before and h.what & (HEARD_NEW | HEARD_TIMESTAMPS) == HEARD_TIMESTAMPS:
-        twin_repeated(&f.t, h.ts_value, at + s.length)  # and not in vain (docs/twin.md, rule 7)
+        twin_repeated(&f.active.t, h.ts_value, at + s.length)  # and not in vain (docs/twin.md, rule 7)
     if s.flags & FLAG_FIN:
         joined_fin(j, at + s.length)
     redirected_due(w, f)
@@ -149,19 +149,19 @@ cdef void machine_hears(worker *w, flow *f, const Segment *s, uint32_t below, co
     """Rule 2. A segment that carries bytes of ours is one of a byte that the machine has seen already: its
     acknowledgement counts."""
     cdef bint carries = s.length > 0 or s.flags & FLAG_FIN
-    cdef bint closed = f.t.up_said_edge - f.t.up_acked < <uint64_t>f.t.mss
+    cdef bint closed = f.active.t.up_said_edge - f.active.t.up_acked < <uint64_t>f.active.t.mss
     out.position, out.length = f.f.snd_nxt, 0
     if below:
-        out.position, out.length = s.seq - f.t.local_isn, below
+        out.position, out.length = s.seq - f.local_isn, below
     elif h.what & HEARD_PROBE and closed and redirected_lives(f):
-        f.t.flags |= TWIN_PROMPT        # of a window that is ours
+        f.active.t.flags |= TWIN_PROMPT        # of a window that is ours
         redirected_due(w, f)
     elif h.what & HEARD_PROBE:
         out.position = f.f.snd_una - 1  # a keepalive: the peer's kernel is asked
     elif carries:
         out.position, out.length = f.f.snd_nxt - 1, 1
-    out.ack = s.ack - f.t.remote_isn if s.flags & FLAG_ACK else f.f.rcv_ack
-    out.window = <uint32_t>s.window << f.t.local_wscale
+    out.ack = s.ack - f.remote_isn if s.flags & FLAG_ACK else f.f.rcv_ack
+    out.window = <uint32_t>s.window << f.local_wscale
     out.tsval = s.ts_value if s.options & HAS_TIMESTAMPS else 0
     out.rst = s.flags & FLAG_RST
     out.holes = False                           # nothing of a pinned flow's goes by the wire
@@ -175,12 +175,12 @@ cdef bint hear_passed(worker *w, flow *f, const Segment *s, slab *memory) noexce
     cdef Segment cut = s[0]
     cdef uint32_t below
     cdef bint live = f.bits & F_TWIN and f.f.state == ST_ENGAGED
-    if live and not near(s.seq - f.t.local_isn, f.r.j.taken):
+    if live and not near(s.seq - f.local_isn, f.r.j.taken):
         return False
     h.what = h.sacks = 0
     if live:
-        twin_hear(&f.t, s, w.now, &h)
-    below = joined_below(&f.r.j, s.seq - f.t.local_isn, s.length, f.f.snd_una)
+        twin_hear(&f.active.t, s, w.now, &h)
+    below = joined_below(&f.r.j, s.seq - f.local_isn, s.length, f.f.snd_una)
     machine_hears(w, f, s, below, &h, &numbers)
     flow_segment(&f.f, config_of(w, f), &numbers, w.now, &out)
     stamp_echoed(f, s)
@@ -190,7 +190,7 @@ cdef bint hear_passed(worker *w, flow *f, const Segment *s, slab *memory) noexce
         cut.flags &= ~<uint8_t>FLAG_FIN
         c.s, c.memory = &cut, memory
         if out.actions & DO_SEND_DATA and h.what & HEARD_TIMESTAMPS:
-            twin_repeated(&f.t, h.ts_value, s.seq - f.t.local_isn + below)
+            twin_repeated(&f.active.t, h.ts_value, s.seq - f.local_isn + below)
     else:
         out.actions &= ~<uint32_t>DO_SEND_DATA
         c.s = s if out.actions & DO_BRIDGE else NULL    # of a TIME_WAIT, whose header is all that goes there
@@ -214,12 +214,12 @@ cdef void tell_local(worker *w, flow *f) noexcept nogil:
     cdef uint64_t taken
     if not f.bits & F_TWIN:
         return
-    taken = widen(f.r.j.taken, f.t.up_seen)
-    twin_acked(&f.t, widen(joined_ack(&f.r.j, f.f.snd_una), f.t.up_seen),
-               joined_edge(taken, f.t.up_edge, redirected_room(w, f)))
+    taken = widen(f.r.j.taken, f.active.t.up_seen)
+    twin_acked(&f.active.t, widen(joined_ack(&f.r.j, f.f.snd_una), f.active.t.up_seen),
+               joined_edge(taken, f.active.t.up_edge, redirected_room(w, f)))
     if f.bits & F_ASKED:
         f.bits &= ~<uint16_t>F_ASKED
-        f.t.flags |= TWIN_PROMPT
+        f.active.t.flags |= TWIN_PROMPT
     is_due(w, f)
 
 

@@ -18,6 +18,7 @@ from hooker.engine.greeting cimport peer_hello
 from hooker.engine.lane cimport is_blocked
 from hooker.engine.peers cimport binding_of, early_keep, early_take, peer_answer, peer_of, peer_unknown
 from hooker.engine.redirected cimport redirected_word
+from hooker.engine.rest cimport awake
 from hooker.engine.stamp cimport stamp_told
 from hooker.engine.trail cimport trail_heard
 from hooker.engine.worker cimport *
@@ -58,7 +59,7 @@ cdef void flush_run(worker *w, stretch *r) noexcept nogil:
     r.owner = NULL
     if f == NULL:
         return
-    f.gather = NULL
+    f.active.gather = NULL
     if f.bits & F_FORGET:
         return
     memset(&m, 0, sizeof(m))
@@ -85,7 +86,7 @@ cdef void flush_runs(worker *w) noexcept nogil:
 
 cdef stretch *run_for(worker *w, flow *f, const Message *b) noexcept nogil:
     """One that the block continues."""
-    cdef stretch *r = f.gather
+    cdef stretch *r = f.active.gather
     if r != NULL:
         if (r.position + r.n == b.position and r.count < PARTS and r.n + b.data_n <= MOST and r.epoch == b.epoch
                 and not r.flags & ENDS):
@@ -102,7 +103,7 @@ cdef stretch *run_for(worker *w, flow *f, const Message *b) noexcept nogil:
         w.run_used = r
     w.run_last = r
     r.owner, r.position, r.epoch, r.n, r.count, r.flags = f, b.position, b.epoch, 0, 0, 0
-    f.gather = r
+    f.active.gather = r
     return r
 
 
@@ -122,6 +123,7 @@ cdef void on_block(worker *w, peer *p, const Message *b, bint stable) noexcept n
         return
     if b.data_n > MOST:
         return                          # no transport's message is so large
+    awake(w, f)
     f.theirs = max(f.theirs, <uint16_t>b.data_n)        # a transport cuts some to fill its packets, but not all
     r = run_for(w, f, b)
     if b.data_n:
@@ -162,13 +164,14 @@ cdef void about_a_flow(worker *w, peer *who, const Message *m) noexcept nogil:
     if f == NULL or f.p != who:
         peer_unknown(w, who, m)
         return
+    awake(w, f)
     if m.type == MSG_ACCEPT and not (has_address(f, who) and has_seen(w, f, who, m)):
         w.n.unproven += 1
         return
     if m.type == MSG_ACCEPT or m.type == MSG_ENGAGED:
         trail_heard(w, f, m)
-    if f.gather != NULL and m.type != MSG_ACKED:
-        flush_run(w, f.gather)          # what was sent before it
+    if f.active.gather != NULL and m.type != MSG_ACKED:
+        flush_run(w, f.active.gather)          # what was sent before it
     if m.type == MSG_LEAVE and m.epoch == f.f.epoch and not m.flags & LEAVE_QUOTES:
         hold_unpin(w, f)
         if m.position == WHY_NO_PROGRESS:
@@ -237,14 +240,15 @@ cdef void turn_away(worker *w, flow *f, peer *who, const Message *m, int why) no
 cdef void opened(worker *w, flow *f, peer *who, const Message *m) noexcept nogil:
     cdef Outcome out
     cdef uint64_t before
+    awake(w, f)
     if f.bits & (F_STEERED | F_NEVER) or (is_blocked(w, f) and not f.f.flags & FL_PINNED):
         return                          # it stays on TCP; the client's tries end
     if w.n.services_cut and m.epoch > f.f.epoch:
         cut_try(w, f)
     if f.r != NULL and m.epoch != f.f.epoch:
         return                          # the kernel's TCP cannot go on where ours stands
-    if f.gather != NULL:
-        flush_run(w, f.gather)
+    if f.active.gather != NULL:
+        flush_run(w, f.active.gather)
     if m.epoch > f.f.epoch and f.f.state != ST_CLOSED:
         flow_join(w, f, who)            # its client speaks for it, and through this association now
     if f.p != who:

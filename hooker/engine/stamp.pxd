@@ -18,7 +18,7 @@ cdef inline void stamp_echoed(flow *f, const Segment *s) noexcept nogil:
 cdef inline void stamp_told(flow *f, uint32_t ts) noexcept nogil:
     """By the peer's engine, of a segment that may have come by the wire."""
     if f.bits & F_TWIN:
-        twin_stamp(&f.t, ts)
+        twin_stamp(&f.active.t, ts)
     elif is_newer(ts, f.ts_recent):
         f.ts_recent = ts
 
@@ -26,5 +26,5 @@ cdef inline void stamp_told(flow *f, uint32_t ts) noexcept nogil:
 cdef inline void stamp_seen(flow *f) noexcept nogil:
     """By the kernel program, of what comes by the wire. The twin has begun."""
     cdef uint32_t ts = hk_load32(&f.rec.ts_recent) if f.rec != NULL else 0
-    if ts and f.t.flags & TWIN_TIMESTAMPS:
-        twin_stamp(&f.t, ts)
+    if ts and f.active.t.flags & TWIN_TIMESTAMPS:
+        twin_stamp(&f.active.t, ts)

@@ -34,9 +34,9 @@ cdef bint start_waits(worker *w, flow *f) noexcept nogil:
     if f.starts & START_WAITS:
         return True
     f.starts |= START_WAITS
-    f.dirty_next = NULL                 # it has no twin
+    f.active.dirty_next = NULL                 # it has no twin
     if w.waiting_last != NULL:
-        w.waiting_last.dirty_next = f
+        w.waiting_last.active.dirty_next = f
     else:
         w.waiting = f
     w.waiting_last = f
@@ -66,7 +66,7 @@ cdef flow *start_next(worker *w) noexcept nogil:
     cdef flow *f = w.waiting
     if not starts_due(w):
         return NULL
-    w.waiting = f.dirty_next
+    w.waiting = f.active.dirty_next
     if w.waiting == NULL:
         w.waiting_last = NULL
     f.starts &= ~<uint8_t>START_WAITS
@@ -78,6 +78,6 @@ cdef void starts_free(worker *w) noexcept nogil:
     cdef flow *f
     while w.waiting != NULL:
         f = w.waiting
-        w.waiting = f.dirty_next
+        w.waiting = f.active.dirty_next
         f.starts &= ~<uint8_t>START_WAITS
     w.waiting_last = NULL

@@ -19,30 +19,30 @@ cdef enum:
 
 cdef inline bint has_room(const worker *w, const flow *f, uint32_t cells) noexcept nogil:
     cdef uint32_t most = STASH_CLIENT if f.f.role == ROLE_CLIENT else STASH_SERVER
-    return (f.stashed + cells <= most and w.stash.used + cells <= STASH
+    return (f.active.stashed + cells <= most and w.stash.used + cells <= STASH
             and (f.p == NULL or f.p.stashed + cells <= STASH // 4))
 
 
 cdef cell *append(worker *w, flow *f) noexcept nogil:
     """A cell, of which there is one."""
     cdef cell *k = cell_take(&w.stash)
-    f.stashed += 1
+    f.active.stashed += 1
     if f.p != NULL:
         f.p.stashed += 1
-    if f.stash_last != NULL:
-        f.stash_last.next = k
+    if f.active.stash_last != NULL:
+        f.active.stash_last.next = k
     else:
-        f.stash = k
-    f.stash_last = k
+        f.active.stash = k
+    f.active.stash_last = k
     return k
 
 
 cdef cell *stash_take(worker *w, flow *f) noexcept nogil:
-    cdef cell *k = f.stash
-    f.stash = f.stash_last = NULL
+    cdef cell *k = f.active.stash
+    f.active.stash = f.active.stash_last = NULL
     if f.p != NULL:
-        f.p.stashed -= f.stashed
-    f.stashed = 0
+        f.p.stashed -= f.active.stashed
+    f.active.stashed = 0
     return k
 
 
@@ -76,16 +76,16 @@ cdef bint stash_keep(worker *w, flow *f, const stretch *r, uint32_t position) no
 
 
 cdef inline bint has_fin(const flow *f) noexcept nogil:
-    return f.stash_last != NULL and f.stash_last.flags & DATA_FIN
+    return f.active.stash_last != NULL and f.active.stash_last.flags & DATA_FIN
 
 
 cdef uint32_t not_here(const flow *f, uint32_t position) noexcept nogil:
     """The first position from there on that no cell has."""
-    cdef const cell *k = f.stash
+    cdef const cell *k = f.active.stash
     while k != NULL:
         if <int32_t>(position - k.position) >= 0 and <int32_t>(k.position + k.n - position) > 0:
             position = k.position + k.n
-            k = f.stash
+            k = f.active.stash
         else:
             k = k.next
     return position
@@ -103,7 +103,7 @@ cdef bint stash_rest(worker *w, flow *f, const stretch *r) noexcept nogil:
 
 
 cdef bint stash_fits(const flow *f) noexcept nogil:
-    cdef const cell *k = f.stash
+    cdef const cell *k = f.active.stash
     if not f.bits & F_TWIN:
         return True
     while k != NULL:
@@ -122,7 +122,7 @@ cdef void stash_as_said(const flow *f, cell *k, Message *m, stretch *r) noexcept
 
 
 cdef void stash_drop(worker *w, flow *f) noexcept nogil:
-    cdef cell *k = stash_take(w, f)
+    cdef cell *k = stash_take(w, f) if f.active != NULL else NULL
     cdef cell *following
     while k != NULL:
         following = k.next

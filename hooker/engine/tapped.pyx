@@ -22,7 +22,7 @@ cdef void tap_bytes(worker *w, flow *f, slab *memory, const uint8_t *data, uint3
 
 
 cdef void tap_segment(worker *w, flow *f, slab *memory, const Segment *s, uint32_t start) noexcept nogil:
-    cdef uint32_t at = s.seq - f.t.local_isn
+    cdef uint32_t at = s.seq - f.local_isn
     cdef uint32_t skip = start - at if <int32_t>(start - at) > 0 else 0
     if skip < s.length:
         tap_bytes(w, f, memory, s.data + skip, s.length - skip)

@@ -137,6 +137,6 @@ cdef void trail_flush(worker *w) noexcept nogil:
 
 
 cdef void trail_end(worker *w, flow *f) noexcept nogil:
-    if f.bits & F_TRAIL and f.f.state == ST_ENGAGED and f.bits & F_TWIN and twin_finished(&f.t):
+    if f.bits & F_TRAIL and f.f.state == ST_ENGAGED and f.bits & F_TWIN and twin_finished(&f.active.t):
         w.n.trail_segments += 1
         wire_trail(w, f, f.f.snd_nxt + 1, FLAG_RST)

@@ -16,7 +16,7 @@ from hooker.tcp.segment cimport Segment, address_size
 
 
 cdef void translated_ask(worker *w, const flow *f) noexcept nogil:
-    w.awaited[f.t.local_port & (AWAITED - 1)] = f.id
+    w.awaited[f.ends.local_port & (AWAITED - 1)] = f.id
 
 
 cdef inline bint is_awaited(const flow *f) noexcept nogil:
@@ -24,7 +24,7 @@ cdef inline bint is_awaited(const flow *f) noexcept nogil:
 
 
 cdef inline bint is_near(const flow *f, const Segment *s) noexcept nogil:
-    cdef int32_t off = <int32_t>(s.seq - (f.t.local_isn + f.f.snd_nxt))
+    cdef int32_t off = <int32_t>(s.seq - (f.local_isn + f.f.snd_nxt))
     return -<int32_t>FAR < off < <int32_t>FAR
 
 
@@ -32,8 +32,8 @@ cdef flow *translated_of(worker *w, const Segment *s) noexcept nogil:
     cdef flow *f = flow_by_id(w, w.awaited[s.src_port & (AWAITED - 1)])
     if f == NULL or not is_awaited(f) or f.f.flags & FL_PINNED:
         return NULL
-    if f.t.local_port != s.src_port or f.t.version != s.version or not is_near(f, s):
+    if f.ends.local_port != s.src_port or f.ends.version != s.version or not is_near(f, s):
         return NULL
-    if memcmp(f.t.local, s.src, address_size(s.version)) != 0:
+    if memcmp(f.ends.local, s.src, address_size(s.version)) != 0:
         return NULL
     return f

@@ -16,6 +16,7 @@ from hooker.engine.actions cimport (
 )
 from hooker.engine.flows cimport flow_report
 from hooker.engine.lane cimport is_blocked
+from hooker.engine.rest cimport awake
 from hooker.engine.starts cimport start_next, starts_due
 from hooker.engine.worker cimport *
 from hooker.flow.joined cimport J_OVER
@@ -107,6 +108,7 @@ cdef void walk_begin(worker *w) noexcept nogil:
 
 cdef void stop(worker *w, flow *f) noexcept nogil:
     cdef Outcome out
+    awake(w, f)
     flow_local(&f.f, config_of(w, f), EV_STOP, w.now, &out)
     act_alone(w, f, &out)
     if not f.why and f.f.state == ST_TCP:

@@ -52,6 +52,7 @@ REASONS = (
 )
 
 FLOW_SIZE = sizeof(flow)
+ACTIVE_SIZE = sizeof(active)
 """Bytes that an idle flow costs the engine, besides its channel."""
 
 class LaneRow(NamedTuple):

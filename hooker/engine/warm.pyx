@@ -25,7 +25,7 @@ cdef enum:
 cdef void name_of(const flow *f, hk_peer *out) noexcept nogil:
     memset(out, 0, sizeof(hk_peer))
     remote_ip(f, out.ip)
-    out.port = f.t.remote_port
+    out.port = f.ends.remote_port
 
 
 cdef void service_engaged(worker *w, flow *f) noexcept nogil:

@@ -71,7 +71,7 @@ cdef bint asks(const flow *f) noexcept nogil:
     """Not of a receiver that opens a small window by full segments, as in bpf/marking.c, nor where no server has selected."""
     if f.f.role != ROLE_CLIENT or f.unproven or f.rec == NULL or f.f.snd_una != FIRST or f.f.rcv_ack != FIRST:
         return False
-    return f.t.remote_wscale or f.granted >= HK_ROOMY * f.mss
+    return f.remote_wscale or f.granted >= HK_ROOMY * f.mss
 
 
 cdef inline uint32_t path_mss(const flow *f) noexcept nogil:
@@ -123,21 +123,21 @@ cdef void wire_alone(worker *w, const Segment *s) noexcept nogil:
 
 
 cdef inline uint16_t window_of(const flow *f, uint32_t ack, uint32_t edge) noexcept nogil:
-    return <uint16_t>min((edge - ack) >> f.t.local_wscale, <uint32_t>0xFFFF)
+    return <uint16_t>min((edge - ack) >> f.local_wscale, <uint32_t>0xFFFF)
 
 
 cdef void begin(const worker *w, const flow *f, uint32_t position, uint8_t flags, Segment *s) noexcept nogil:
     memset(s, 0, sizeof(Segment))
-    s.version, s.src, s.dst = f.t.version, f.t.local, f.t.remote
-    s.src_port, s.dst_port = f.t.local_port, f.t.remote_port
-    s.seq, s.ack = f.t.local_isn + position, f.t.remote_isn + f.f.rcv_ack
+    s.version, s.src, s.dst = f.ends.version, f.ends.local, f.ends.remote
+    s.src_port, s.dst_port = f.ends.local_port, f.ends.remote_port
+    s.seq, s.ack = f.local_isn + position, f.remote_isn + f.f.rcv_ack
     s.flags = FLAG_ACK | flags
     s.window = window_of(f, f.f.rcv_ack, f.f.rcv_edge)
     if f.tcp_options & HK_TCP_TIMESTAMPS:
         s.options = HAS_TIMESTAMPS
         s.ts_value, s.ts_echo = f.f.tsval, f.ts_recent
-        if f.t.ts_echo:                 # it has been engaged
-            s.ts_value = f.t.ts_echo
+        if f.active.t.ts_echo:                 # it has been engaged
+            s.ts_value = f.active.t.ts_echo
     if asks(f) and not flags & FLAG_RST:
         ask(w, f, s)
 
@@ -159,7 +159,7 @@ cdef bint wire_bytes(worker *w, flow *f, uint32_t position, const uint8_t *data,
 
 cdef bint wire_beginning(worker *w, flow *f, uint32_t most) noexcept nogil:
     """Of the copy that is kept."""
-    cdef cell *k = f.kept
+    cdef cell *k = f.active.kept
     if k.n > most:
         return wire_bytes(w, f, k.position, k.data, most, k.flags & ~<uint8_t>(FLAG_FIN | FLAG_PSH))
     return wire_bytes(w, f, k.position, k.data, k.n, k.flags)
@@ -168,7 +168,7 @@ cdef bint wire_beginning(worker *w, flow *f, uint32_t most) noexcept nogil:
 cdef void wire_kept(worker *w, flow *f) noexcept nogil:
     """As much as the path takes, which may have become narrower. Where no segment has come through, it may be that: the
     acknowledgement of the first bytes lets TCP go on, and it knows the path from here."""
-    if f.kept == NULL or is_withheld(f):
+    if f.active.kept == NULL or is_withheld(f):
         return
     if f.f.reason == WHY_NO_PROGRESS or not wire_beginning(w, f, room_for(f, path_mss(f))):
         wire_beginning(w, f, room_for(f, LEAST_MSS))
@@ -183,7 +183,7 @@ cdef void wire_newest(worker *w, flow *f) noexcept nogil:
     if f.channel == NULL or is_withheld(f) or not f.channel.ops.newest(f.channel, &m) or m.flags & DATA_URG:
         return
     cut = m.data_n - most if m.data_n > most else 0
-    if <int32_t>(m.position + cut - f.f.snd_una) < 0 or (f.kept != NULL and f.kept.position == m.position + cut):
+    if <int32_t>(m.position + cut - f.f.snd_una) < 0 or (f.active.kept != NULL and f.active.kept.position == m.position + cut):
         return
     flags = (FLAG_FIN if m.flags & DATA_FIN else 0) | (FLAG_PSH if m.flags & DATA_PSH else 0)
     wire_bytes(w, f, m.position + cut, m.data + cut, m.data_n - cut, flags)
@@ -204,7 +204,7 @@ cdef void wire_bare(worker *w, flow *f, uint8_t flags) noexcept nogil:
 cdef void wire_trail(worker *w, flow *f, uint32_t position, uint8_t flags) noexcept nogil:
     cdef Segment s
     begin(w, f, position, flags, &s)
-    s.ack = f.t.remote_isn + f.trail_ack
+    s.ack = f.remote_isn + f.trail_ack
     s.window = window_of(f, f.trail_ack, f.trail_edge)
     s.ts_value = f.trail_ts
     send_bare(w, &s)

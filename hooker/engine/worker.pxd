@@ -6,6 +6,7 @@ from hooker.engine.lock cimport worker_lock
 from hooker.engine.polling cimport poller
 from hooker.engine.ringbuf cimport ring_reader
 from hooker.engine.cells cimport cell, cell_room
+from hooker.engine.pages cimport page_room
 from hooker.engine.slab cimport slab, slab_pool
 from hooker.includes.timers cimport timer, timer_heap
 from hooker.flow.joined cimport Joined, Turns
@@ -89,7 +90,7 @@ cdef enum chain:               # what flows are found by
     CHAINS
 
 cdef enum flow_bit:
-    F_TWIN = 1 << 0            # `twin` has begun, in this epoch
+    F_TWIN = 1 << 0            # its twin has begun, in this epoch, and it is not at rest
     F_ENGAGED = 1 << 1         # has been
     F_ASKED = 1 << 2           # the local TCP waits for an answer to its probe
     F_WANTED = 1 << 3          # client: to be engaged when its peer's engine is there
@@ -132,32 +133,46 @@ cdef struct stretch
 cdef struct early_open
 cdef struct lot
 
+cdef struct ends:              # of a connection, as in its packets
+    uint8_t local[16]
+    uint8_t remote[16]
+    uint16_t local_port
+    uint16_t remote_port
+    uint8_t version
+    uint8_t zero
+
+cdef struct active:            # of a flow that is not at rest (rest.pyx)
+    twin t                     # begun: F_TWIN
+    flow *dirty_next           # of those to which an ACK may be due, or of those that wait for their turn
+    flow *unmark_next
+    stretch *gather            # blocks of this batch
+    cell *kept                 # a segment under way; NULL: none
+    cell *stash                # DATA that it cannot take yet
+    cell *stash_last
+    uint64_t unmark_at         # ns: its segments go by the wire when hk0 has been read to there
+    uint64_t armed_ns          # since when a segment of it is awaited
+    uint8_t stashed            # cells
+    uint8_t heard              # a segment has come out of hk0 while it was held
+    uint8_t acks_again         # how often a held client's socket was asked for its handshake's last ACK
+
 cdef struct flow:
     timer due                  # first: the heap's timers are flows. Never later than the earliest of its deadlines
     Flow f                     # the protocol's state
-    twin t                     # addresses, initial numbers and window scales always; begun: F_TWIN
+    active *active             # NULL: it is at rest
     flow *next[4]              # CHAINS
     flow *peer_prev
     flow *peer_next
-    flow *dirty_next           # of those to which an ACK may be due, or of those that wait for their turn
     flow *trail_next
     flow *closed_prev          # of the closed ones, or of those that are over
     flow *closed_next
     peer *p                    # the association; NULL: none
     Channel *channel
     hk_flow *rec
-    stretch *gather                # blocks of this batch
-    cell *kept                 # a segment under way; NULL: none
-    cell *stash                # DATA that it cannot take yet
-    cell *stash_last
     redirected *r              # the engine is the TCP of what its application sends; NULL: the kernel is
     uint64_t id                # generation << 32 | slot
     uint64_t locator
     uint64_t cookie            # SO_COOKIE of the socket
-    uint64_t unmark_at         # ns: its segments go by the wire when hk0 has been read to there
     uint64_t opened_ns
-    uint64_t armed_ns          # since when a segment of it is awaited
-    flow *unmark_next
     uint64_t again_at          # client: when it tries again; UINT64_MAX: not. Engaged: since when. Closed: its channel's end
     uint64_t bytes_out
     uint64_t bytes_in
@@ -166,6 +181,7 @@ cdef struct flow:
     uint16_t longest           # bytes of one segment of its TCP's that has come out of hk0
     uint16_t theirs            # bytes of the longest block of the remote TCP's: one segment where it counts (hk0.pyx)
     uint16_t granted           # the window that the remote TCP began with, as in a header; 0: not known
+    uint16_t speaks            # the run of the engine that answered the SYN; 0: none did
     uint32_t marks             # of the record, whose numbers have been taken over
     uint32_t trail_seq         # the positions that the wire knows
     uint32_t trail_ack
@@ -173,6 +189,12 @@ cdef struct flow:
     uint32_t trail_ts          # TSval of this epoch's first ENGAGED
     uint32_t lingers_to        # its socket is gone: the position that its kernel acknowledges with the peer's FIN
     uint32_t ts_recent         # the remote TCP's timestamp that the local one knows
+    uint32_t shown_edge        # of a flow at rest: up to where its local TCP may send
+    uint32_t local_isn
+    uint32_t remote_isn
+    ends ends
+    uint8_t local_wscale       # by which each shifts the windows it says
+    uint8_t remote_wscale
     uint16_t bits              # flow_bit
     uint16_t peer_port         # of the peer's engine
     uint8_t tcp_options        # HK_TCP_*
@@ -181,19 +203,15 @@ cdef struct flow:
     uint8_t trail_epoch        # whose numbers these are
     uint8_t trail_both         # the epoch in which the peer has said that it has a trail
     uint8_t unproven           # the server's engine said nothing in its SYN-ACK
-    uint8_t stashed            # cells
     uint8_t cooled             # what the kernel program knew of its service
     uint8_t rests              # its channel was given back, and its association is held
     uint8_t starts             # start_bit
     uint8_t unmark             # unmark_state
     uint8_t sent               # segments with bytes since it was engaged, as far as they are counted
-    uint8_t heard              # a segment has come out of hk0 while it was held
-    uint8_t acks_again         # how often a held client's socket was asked for its handshake's last ACK
     uint8_t roomy              # its peer's window has been wide, so many acknowledgements ago at most (hk0.pyx)
     uint8_t on                 # the transport of its association: an index
     uint8_t again              # again_state
     uint8_t narrow             # the remote TCP has moved its window's edge, and by less than a segment of the local one's
-    uint16_t speaks            # the run of the engine that answered the SYN; 0: none did
 
 cdef struct redirected:        # of a flow that was adopted
     Joined j
@@ -213,14 +231,6 @@ cdef struct lot:               # bytes that the transport, or a sender, has of o
     peer *p                    # whose newest it is; NULL: nobody's
     uint64_t borrowed          # bytes
     uint64_t copied            # of the copy
-
-cdef struct ends:              # of a connection, as in its packets
-    uint8_t local[16]
-    uint8_t remote[16]
-    uint16_t local_port
-    uint16_t remote_port
-    uint8_t version
-    uint8_t zero
 
 cdef struct stretch:               # blocks of one flow that follow each other
     flow *owner
@@ -320,6 +330,7 @@ cdef struct worker_counters:
     uint64_t segments_repeated  # copies of what was under way when a flow left
     uint64_t blocks, block_bytes, injected, injected_bytes, acks, probes, resets, refused, holes_told, unknown_messages, unproven
     uint64_t channels_rested   # given back by flows that have nothing to say
+    uint64_t twins_rested      # and twins
     uint64_t trails            # flows that the wire is shown
     uint64_t lane_looks, lanes_blocked, lanes_restored, services_cut, held_in_vain
     uint64_t services_translated    # of these, seen by a segment with another address
@@ -376,6 +387,8 @@ cdef struct worker:
     FlowConfig config          # what is the same for all transports
     FlowConfig configs[32]     # 2 · TRANSPORTS: and of flows on each of them, then where losses are TCP's to repair
     flow **flows               # by slot
+    page_room active           # a place for each, at most
+    uint32_t flow_n            # those without a slot, too
     uint32_t live              # have a slot
     uint32_t *given_back       # by slot: the generation that was given back last
     uint8_t *strays            # by slot: it has a connection of which no flow could be made

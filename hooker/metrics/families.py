@@ -132,6 +132,7 @@ WORKER = {
     "unproven": _counter("unproven", "OPEN and ACCEPT without proof of the handshake"),
     "bad_messages": _counter("bad_messages", "Messages that could not be read"),
     "channels_rested": _counter("channels_rested", "Channels given back by flows with nothing to say"),
+    "twins_rested": _counter("twins_rested", "Twins given back by flows with nothing to say"),
     "turns": _counter("turns", "Rounds in which all flows of a peer hear of something"),
     "over_share": _counter("over_share", "Stretches of data that went without a copy, for want of room"),
     "trails": _counter("trails", "Flows that firewalls on the way are shown"),

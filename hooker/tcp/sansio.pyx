@@ -241,6 +241,26 @@ cdef class Twin:
         cdef uint64_t start, end
         return (start, end) if tw.twin_expired(&self.t, now, &start, &end) else None
 
+    def rested(self, uint64_t now):
+        """A twin that begins where this one is at rest; None: something is under way."""
+        cdef Twin other
+        cdef tw.twin_start s
+        if not tw.twin_rests(&self.t, now):
+            return None
+        memset(&s, 0, sizeof(s))
+        s.version, s.mss = self.t.version, self.t.mss
+        memcpy(s.local, self.t.local, 16)
+        memcpy(s.remote, self.t.remote, 16)
+        s.local_port, s.remote_port = self.t.local_port, self.t.remote_port
+        s.local_isn, s.remote_isn = self.t.local_isn, self.t.remote_isn
+        s.local_wscale, s.remote_wscale = self.t.local_wscale, self.t.remote_wscale
+        s.timestamps, s.sack = self.t.flags & tw.TWIN_TIMESTAMPS, self.t.flags & tw.TWIN_SACK
+        s.ts_local, s.ts_remote, s.away_us = self.t.ts_newest, self.t.ts_said, self.t.away_us
+        s.sent, s.acked, s.edge = self.t.up_seen, self.t.up_acked, self.t.up_edge
+        s.received, s.window, s.rested = self.t.down_acked, self.t.down_edge - self.t.down_acked, True
+        other = Twin.__new__(Twin)
+        return other if tw.twin_init(&other.t, &s) else None
+
     @property
     def deadline(self):
         """When ``expired`` should be asked, or None."""

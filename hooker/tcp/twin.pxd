@@ -78,6 +78,7 @@ cdef struct twin_start:         # where the connection stands when the twin begi
     uint32_t ts_local           # the newest timestamp of each, that the other has seen
     uint32_t ts_remote
     uint32_t away_us            # the round trip to the remote TCP; 0: not known
+    bint rested                 # nothing has been under way for that long
 
 
 cdef enum heard_what:
@@ -161,6 +162,8 @@ cdef enum told:                 # what twin_acked() makes of it
 
 # False: numbers or sizes that cannot be
 cdef bint twin_init(twin *t, const twin_start *s) noexcept nogil
+# Nothing is under way, and nothing is left to say: one that begins where this one stands says the same.
+cdef bint twin_rests(twin *t, uint64_t now) noexcept nogil
 cdef bint twin_matches(const twin *t, const Segment *s) noexcept nogil
 
 # what the local TCP said; `s` came from the device and matches
@@ -194,7 +197,7 @@ cdef void twin_reset(twin *t, twin_segment *out) noexcept nogil
 
 # After the deadline: which bytes the local TCP should be given again. False: none.
 cdef bint twin_expired(twin *t, uint64_t now, uint64_t *again_from, uint64_t *again_to) noexcept nogil
-# Both FINs are acknowledged, or a RST came.
 # Whether the remote TCP's FIN has been given, and acknowledged.
 cdef bint twin_fin_taken(const twin *t) noexcept nogil
+# Both FINs are acknowledged, or a RST came.
 cdef bint twin_finished(const twin *t) noexcept nogil

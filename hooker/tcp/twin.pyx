@@ -56,7 +56,9 @@ cdef bint twin_init(twin *t, const twin_start *s) noexcept nogil:
     t.down_edge = s.received + s.window
     t.up_fin = t.down_fin = t.deadline = NOWHERE
     t.ts_said, t.ts_echo, t.ts_newest = s.ts_remote, s.ts_local, s.ts_local
-    t.ts_back = t.ts_echo - s.away_us // STAMP  # nobody can have answered the newest yet
+    t.ts_back = t.ts_echo
+    if not s.rested:
+        t.ts_back -= s.away_us // STAMP         # nobody can have answered the newest yet
     t.away_us = s.away_us
     if s.timestamps:
         t.flags |= TWIN_TIMESTAMPS
@@ -166,6 +168,13 @@ cdef inline void ripen(twin *t, uint64_t now) noexcept nogil:
     if t.flags & TWIN_AGING and <uint32_t>(now // MICROSECOND) - t.aging_us >= t.away_us:
         t.flags &= ~TWIN_AGING
         echo(t, t.aging_ts)
+
+
+cdef bint twin_rests(twin *t, uint64_t now) noexcept nogil:
+    ripen(t, now)
+    return (t.up_seen == t.up_acked == t.up_said and t.down_most == t.down_handed == t.down_acked
+            and t.up_fin == t.down_fin == NOWHERE and t.deadline == NOWHERE and not twin_wants_ack(t)
+            and not t.flags & ~<uint8_t>(TWIN_TIMESTAMPS | TWIN_SACK))
 
 
 cdef void age(twin *t, uint32_t ts, uint64_t now) noexcept nogil:

@@ -17,8 +17,8 @@ from hooker.lab import Lab
 pytestmark = [pytest.mark.timeout(300), pytest.mark.soak]
 
 DESCRIPTORS = 256
-PER_FLOW = 1500  # bytes of an engine's memory, with what Python and the allocator add to 512
-SLACK = 8 << 20  # bytes of an engine that do not depend on flows
+PER_FLOW = 1100  # bytes of an engine's memory, with what Python and the allocator add to 512
+SLACK = 12 << 20  # bytes of an engine that do not depend on flows
 RESTED = 10 * SLOWNESS  # s until all is given back
 PROGRAM = 12_500  # flows of one program: a hard limit of descriptors is 20,000 in places
 PORT = 7950
@@ -48,6 +48,7 @@ def test_idle_flows_need_no_descriptors(lab: Lab, way: str, number: int) -> None
         for n in range(services):
             eventually(Path(f"{go}{n}.resting").exists, 240, every=0.1)
         eventually(lambda: engaged(pair) >= number, 60, every=0.25)
+        eventually(lambda: all(rested(engine) >= number for engine in pair.engines), 3 * RESTED, every=0.5)
         time.sleep(RESTED)
         for engine, (memory, open_before) in zip(pair.engines, before, strict=True):
             grown = engine.rss() - memory
@@ -78,6 +79,11 @@ def test_the_services_port_number_is_free_on_the_clients_host(lab: Lab, way: str
             listener.listen()
         client.sendall(b"x")
         assert server.recv(1) == b"x"
+
+
+def rested(engine: object) -> int:
+    """How many flows have given back what only those that move need."""
+    return int(engine.status()["counters"]["twins_rested"])  # type: ignore[attr-defined]
 
 
 def descriptors(pid: int) -> int:

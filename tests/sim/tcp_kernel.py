@@ -43,6 +43,7 @@ class Kernel:
     out: list[bytes] = field(default_factory=list)
     paws_drops: int = 0
     repeats: int = 0  # retransmissions
+    silent: bool = False  # its application has nothing to send for now
     _early: dict[int, bytes] = field(default_factory=dict)
     _early_fin: int | None = None
     _timer: int | None = None
@@ -104,7 +105,7 @@ class Kernel:
 
     def push(self, now: int) -> None:
         """Send what the window allows."""
-        while self.snd_nxt <= self.fin_at:
+        while self.snd_nxt <= self.fin_at and not self.silent:
             limit = min(self.snd_edge, self.snd_nxt + self.mss * self.rng.randint(1, 6))
             if limit <= self.snd_nxt:
                 break

@@ -30,6 +30,7 @@ class Owner:
         self.peer: Owner
         self.kept: dict[int, tuple[bytes, bool]] = {}  # bytes for our TCP that it has not acknowledged
         self.asked = self.probing = False
+        self.rests = 0
         self.promise = net.rng.choice([0, 30_000]) if net.keeps else 0  # of window beyond the other TCP's
 
     def hear(self, packet: bytes) -> None:
@@ -108,6 +109,10 @@ class Owner:
         again = self.twin.expired(self.net.now)
         if again:
             self.again(*again)
+        if self.net.rests:
+            rested = self.twin.rested(self.net.now)
+            self.rests += rested is not None
+            self.twin = rested or self.twin
 
 
 @dataclass
@@ -119,6 +124,7 @@ class Network:
     device_loss: float
     keeps: bool  # owners keep bytes until they are acknowledged
     delay: int
+    rests: bool = False  # twins that have nothing to say are given up, and begin again where they stood
     now: int = 1000 * MS
     queue: list[Any] = field(default_factory=list)
     _count: Any = field(default_factory=itertools.count)
@@ -234,6 +240,21 @@ def test_all_bytes_arrive_and_both_ends_close(seed: int) -> None:
     world.run()
     assert world.done, [vars(k) | {"to_send": 0, "received": 0, "_ts_sent": 0} for k in world.kernels]
     assert all(kernel.paws_drops == 0 for kernel in world.kernels)
+
+
+def test_twins_that_rest_in_between_change_nothing() -> None:
+    rests = 0
+    for seed in range(60):
+        world = World(3000 + seed)
+        world.net.rests = True
+        for second in range(SECONDS):
+            for kernel in world.kernels:
+                kernel.silent = second < 20 and world.rng.random() < 0.7
+            world.run(1)
+        assert world.done, seed
+        assert all(kernel.paws_drops == 0 for kernel in world.kernels)
+        rests += sum(owner.rests for owner in world.owners)
+    assert rests > 1000
 
 
 @pytest.mark.parametrize("seed", range(60))

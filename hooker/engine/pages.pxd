@@ -1,0 +1,22 @@
+# Places of one size in pages: memory only for as many as are used, wherever those lie that were given back.
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+
+cdef enum:
+    PLACE = 256                # bytes
+    PLACES = 16                # in a page: a bit of `unused` each
+
+cdef struct page_room:
+    uint8_t *memory
+    uint16_t *unused           # of each page, which places are
+    uint8_t *held              # whether it has memory of the system's
+    uint32_t pages
+    uint32_t first             # in no page below is a place unused
+    uint32_t top               # no page from here on has memory
+    uint32_t empty             # pages that have memory and no place in use
+
+cdef int pages_init(page_room *r, uint32_t places) noexcept nogil    # 0, or -1: no memory
+cdef void pages_free(page_room *r) noexcept nogil
+cdef void *place_take(page_room *r) noexcept nogil                   # zeroed; NULL: all are in use
+cdef void place_give(page_room *r, void *place) noexcept nogil
+# Empty pages go back to the system, if they are many.
+cdef void pages_trim(page_room *r) noexcept nogil

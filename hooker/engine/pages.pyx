@@ -1,0 +1,124 @@
+"""Places of one size, in pages that go back to the system when nobody has a place in them.
+
+The heap would keep them: a place lies between others that are still used. So the lowest unused place is
+taken: what is used moves together by itself, and the pages above become empty.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+from posix.mman cimport (
+    MADV_DONTNEED, MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, madvise, mmap, munmap,
+)
+
+cdef enum:
+    PAGE = PLACE * PLACES      # bytes
+    ALL = 0xFFFF
+    FEW = 64                   # pages that are worth no system call
+
+cdef extern from * nogil:
+    int lowest "__builtin_ctz"(unsigned int x)
+
+
+cdef int pages_init(page_room *r, uint32_t places) noexcept nogil:
+    cdef void *m
+    memset(r, 0, sizeof(page_room))
+    r.pages = (places + PLACES - 1) // PLACES
+    m = mmap(NULL, <size_t>r.pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    if m == MAP_FAILED:
+        return -1
+    r.memory = <uint8_t *>m
+    r.unused = <uint16_t *>calloc(r.pages, sizeof(uint16_t))
+    r.held = <uint8_t *>calloc(r.pages, 1)
+    if r.unused == NULL or r.held == NULL:
+        return -1
+    memset(r.unused, 0xFF, r.pages * sizeof(uint16_t))
+    return 0
+
+
+cdef void pages_free(page_room *r) noexcept nogil:
+    if r.memory != NULL:
+        munmap(r.memory, <size_t>r.pages * PAGE)
+    free(r.unused)
+    free(r.held)
+    memset(r, 0, sizeof(page_room))
+
+
+cdef void *place_take(page_room *r) noexcept nogil:
+    cdef uint8_t *place
+    cdef int i
+    while r.first < r.pages and r.unused[r.first] == 0:
+        r.first += 1
+    if r.first == r.pages:
+        return NULL
+    if r.unused[r.first] == ALL and r.held[r.first]:
+        r.empty -= 1
+    r.held[r.first] = True
+    r.top = max(r.top, r.first + 1)
+    i = lowest(r.unused[r.first])
+    r.unused[r.first] &= ~<uint16_t>(1 << i)
+    place = r.memory + <size_t>r.first * PAGE + i * PLACE
+    memset(place, 0, PLACE)
+    return place
+
+
+cdef void place_give(page_room *r, void *place) noexcept nogil:
+    cdef size_t at = <uint8_t *>place - r.memory
+    cdef uint32_t page = <uint32_t>(at // PAGE)
+    r.unused[page] |= <uint16_t>(1 << at % PAGE // PLACE)
+    r.first = min(r.first, page)
+    r.empty += r.unused[page] == ALL
+
+
+cdef void pages_trim(page_room *r) noexcept nogil:
+    cdef uint32_t i = 0, start
+    if r.empty <= FEW:
+        return
+    while i < r.top:
+        start = i
+        while i < r.top and r.held[i] and r.unused[i] == ALL:
+            r.held[i] = False
+            i += 1
+        if i > start:
+            madvise(r.memory + <size_t>start * PAGE, <size_t>(i - start) * PAGE, MADV_DONTNEED)
+        else:
+            i += 1
+    while r.top > 0 and not r.held[r.top - 1]:
+        r.top -= 1
+    r.empty = 0
+
+
+cdef class Room:
+    """A room in Python's hands, for tests. Raises MemoryError."""
+
+    cdef page_room r
+
+    def __cinit__(self, uint32_t places):
+        if pages_init(&self.r, places) < 0:
+            raise MemoryError
+
+    def __dealloc__(self):
+        pages_free(&self.r)
+
+    def take(self):
+        """The number of a place, whose bytes are zero; None: all are in use."""
+        cdef uint8_t *place = <uint8_t *>place_take(&self.r)
+        if place == NULL:
+            return None
+        for i in range(PLACE):
+            assert place[i] == 0
+        memset(place, 0xFF, PLACE)
+        return (place - self.r.memory) // PLACE
+
+    def give(self, uint32_t number):
+        """A place that was taken."""
+        place_give(&self.r, self.r.memory + <size_t>number * PLACE)
+
+    def trim(self):
+        """Empty pages go back, if they are many."""
+        pages_trim(&self.r)
+
+    @property
+    def pages(self):
+        """How many have memory of the system's."""
+        return sum([self.r.held[i] for i in range(self.r.pages)])

@@ -1,0 +1,48 @@
+"""The room for what only flows that move have: no place twice, and no memory for what was given back."""
+
+from __future__ import annotations
+
+import random
+
+from hooker.engine.pages import Room
+
+PLACES, IN_A_PAGE, FEW = 4096, 16, 64
+
+
+def test_each_place_is_given_once_and_then_no_more() -> None:
+    room = Room(PLACES)
+    places = [room.take() for _ in range(PLACES)]
+    assert sorted(place for place in places if place is not None) == list(range(PLACES))
+    assert room.take() is None
+    room.give(77)
+    assert (room.take(), room.take()) == (77, None)
+
+
+def test_what_is_used_moves_together_and_the_rest_goes_back() -> None:
+    """In whatever order places come and go."""
+    rng = random.Random(7)
+    room = Room(PLACES)
+    used: list[int] = []
+    for target in (PLACES, 40, 2000, 0, 600, 3000, 30):
+        while len(used) > target:
+            room.give(used.pop(rng.randrange(len(used))))
+        while len(used) < target:
+            place = room.take()
+            assert place is not None
+            used.append(place)
+        assert len(set(used)) == len(used)
+        room.trim()
+        assert room.pages <= len({place // IN_A_PAGE for place in used}) + FEW
+    for place in sorted(used):
+        room.give(place)
+    assert [room.take() for _ in range(3)] == [0, 1, 2]
+
+
+def test_a_few_pages_are_worth_no_system_call() -> None:
+    room = Room(PLACES)
+    used = [room.take() for _ in range(FEW * IN_A_PAGE)]
+    for place in used:
+        assert place is not None
+        room.give(place)
+    room.trim()
+    assert room.pages == FEW
