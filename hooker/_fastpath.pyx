@@ -13,7 +13,7 @@ from libc.string cimport memcpy, memset
 from hooker.engine.frames cimport frame_entry, frames_init
 from hooker.engine.lock cimport lock_give, lock_init, lock_take
 from hooker.engine.notices cimport notices_free, notices_init, notices_trim
-from hooker.engine.pages cimport pages_free, pages_trim
+from hooker.engine.places cimport places_free, places_trim
 from hooker.engine.polling cimport poll_init, wait_events
 from hooker.engine.ringbuf cimport ring_attach, ring_detach
 from hooker.engine.actions cimport (
@@ -280,7 +280,7 @@ cdef void sweep(worker *w) noexcept nogil:
     cells_trim(&w.kept)
     cells_trim(&w.stash)
     notices_trim(w)
-    pages_trim(&w.active)
+    places_trim(&w.active)
     if held_less(w) > TRIM or w.n.channels_rested - w.trimmed > RESTED:
         for i in range(w.transport_n):
             w.transports[i].ops.held_noted(w.transports[i])
@@ -652,7 +652,7 @@ cdef class Worker:
         cdef worker *w = &self.w
         cdef int i
         let_go(w)                               # nobody runs it: run() would hold a reference
-        pages_free(&w.active)
+        places_free(&w.active)
         pool_free(&w.slabs)
         cells_free(&w.kept)
         cells_free(&w.stash)

@@ -14,7 +14,7 @@ from hooker.engine.hold cimport hold_again, hold_begin, hold_deadline, hold_rele
 from hooker.engine.index cimport *
 from hooker.engine.kept cimport kept_drop, kept_parts
 from hooker.engine.notices cimport notice_next, notice_said
-from hooker.engine.pages cimport PLACE, pages_init, place_give, place_take
+from hooker.engine.places cimport PLACE, places_init, place_give, place_take
 from hooker.engine.redirected cimport (
     redirected_deadline, redirected_drop, redirected_free, redirected_socket_gone,
 )
@@ -51,7 +51,7 @@ cdef int flows_init(worker *w) noexcept nogil:
     w.strays = <uint8_t *>calloc(w.max_flows, 1)
     if w.flows == NULL or w.given_back == NULL or w.strays == NULL or sizeof(active) > PLACE:
         return -1
-    if pages_init(&w.active, w.max_flows + OLD) < 0:
+    if places_init(&w.active, w.max_flows + OLD) < 0:
         return -1
     return index_init(w)
 

@@ -11,7 +11,7 @@ to move again takes no system call.
 
 from libc.stdint cimport uint32_t
 from hooker.engine.hk0 cimport twin_resume
-from hooker.engine.pages cimport place_give, place_take
+from hooker.engine.places cimport place_give, place_take
 from hooker.engine.stamp cimport stamp_told
 from hooker.engine.worker cimport *
 from hooker.flow.machine cimport ST_CLOSED, ST_ENGAGED, Flow

@@ -6,7 +6,7 @@ from hooker.engine.lock cimport worker_lock
 from hooker.engine.polling cimport poller
 from hooker.engine.ringbuf cimport ring_reader
 from hooker.engine.cells cimport cell, cell_room
-from hooker.engine.pages cimport page_room
+from hooker.engine.places cimport place_room
 from hooker.engine.slab cimport slab, slab_pool
 from hooker.includes.timers cimport timer, timer_heap
 from hooker.flow.joined cimport Joined, Turns
@@ -387,7 +387,7 @@ cdef struct worker:
     FlowConfig config          # what is the same for all transports
     FlowConfig configs[32]     # 2 · TRANSPORTS: and of flows on each of them, then where losses are TCP's to repair
     flow **flows               # by slot
-    page_room active           # a place for each, at most
+    place_room active           # a place for each, at most
     uint32_t flow_n            # those without a slot, too
     uint32_t live              # have a slot
     uint32_t *given_back       # by slot: the generation that was given back last

@@ -1,5 +1,8 @@
 """Places of one size, in pages that go back to the system when nobody has a place in them.
 
+A channel of VTL may find no memory (hooker/vtl/pages.pyx). Here, whoever has given a place back must find one
+again: room is reserved for all, and only its use costs memory.
+
 The heap would keep them: a place lies between others that are still used. So the lowest unused place is
 taken: what is used moves together by itself, and the pages above become empty.
 """
@@ -20,9 +23,9 @@ cdef extern from * nogil:
     int lowest "__builtin_ctz"(unsigned int x)
 
 
-cdef int pages_init(page_room *r, uint32_t places) noexcept nogil:
+cdef int places_init(place_room *r, uint32_t places) noexcept nogil:
     cdef void *m
-    memset(r, 0, sizeof(page_room))
+    memset(r, 0, sizeof(place_room))
     r.pages = (places + PLACES - 1) // PLACES
     m = mmap(NULL, <size_t>r.pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
     if m == MAP_FAILED:
@@ -36,15 +39,15 @@ cdef int pages_init(page_room *r, uint32_t places) noexcept nogil:
     return 0
 
 
-cdef void pages_free(page_room *r) noexcept nogil:
+cdef void places_free(place_room *r) noexcept nogil:
     if r.memory != NULL:
         munmap(r.memory, <size_t>r.pages * PAGE)
     free(r.unused)
     free(r.held)
-    memset(r, 0, sizeof(page_room))
+    memset(r, 0, sizeof(place_room))
 
 
-cdef void *place_take(page_room *r) noexcept nogil:
+cdef void *place_take(place_room *r) noexcept nogil:
     cdef uint8_t *place
     cdef int i
     while r.first < r.pages and r.unused[r.first] == 0:
@@ -62,7 +65,7 @@ cdef void *place_take(page_room *r) noexcept nogil:
     return place
 
 
-cdef void place_give(page_room *r, void *place) noexcept nogil:
+cdef void place_give(place_room *r, void *place) noexcept nogil:
     cdef size_t at = <uint8_t *>place - r.memory
     cdef uint32_t page = <uint32_t>(at // PAGE)
     r.unused[page] |= <uint16_t>(1 << at % PAGE // PLACE)
@@ -70,7 +73,7 @@ cdef void place_give(page_room *r, void *place) noexcept nogil:
     r.empty += r.unused[page] == ALL
 
 
-cdef void pages_trim(page_room *r) noexcept nogil:
+cdef void places_trim(place_room *r) noexcept nogil:
     cdef uint32_t i = 0, start
     if r.empty <= FEW:
         return
@@ -91,14 +94,14 @@ cdef void pages_trim(page_room *r) noexcept nogil:
 cdef class Room:
     """A room in Python's hands, for tests. Raises MemoryError."""
 
-    cdef page_room r
+    cdef place_room r
 
     def __cinit__(self, uint32_t places):
-        if pages_init(&self.r, places) < 0:
+        if places_init(&self.r, places) < 0:
             raise MemoryError
 
     def __dealloc__(self):
-        pages_free(&self.r)
+        places_free(&self.r)
 
     def take(self):
         """The number of a place, whose bytes are zero; None: all are in use."""
@@ -116,7 +119,7 @@ cdef class Room:
 
     def trim(self):
         """Empty pages go back, if they are many."""
-        pages_trim(&self.r)
+        places_trim(&self.r)
 
     @property
     def pages(self):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from hooker.engine.pages import Room
+from hooker.engine.places import Room
 
 PLACES, IN_A_PAGE, FEW = 4096, 16, 64
 

@@ -5,7 +5,7 @@ cdef enum:
     PLACE = 256                # bytes
     PLACES = 16                # in a page: a bit of `unused` each
 
-cdef struct page_room:
+cdef struct place_room:
     uint8_t *memory
     uint16_t *unused           # of each page, which places are
     uint8_t *held              # whether it has memory of the system's
@@ -14,9 +14,9 @@ cdef struct page_room:
     uint32_t top               # no page from here on has memory
     uint32_t empty             # pages that have memory and no place in use
 
-cdef int pages_init(page_room *r, uint32_t places) noexcept nogil    # 0, or -1: no memory
-cdef void pages_free(page_room *r) noexcept nogil
-cdef void *place_take(page_room *r) noexcept nogil                   # zeroed; NULL: all are in use
-cdef void place_give(page_room *r, void *place) noexcept nogil
+cdef int places_init(place_room *r, uint32_t places) noexcept nogil    # 0, or -1: no memory
+cdef void places_free(place_room *r) noexcept nogil
+cdef void *place_take(place_room *r) noexcept nogil                   # zeroed; NULL: all are in use
+cdef void place_give(place_room *r, void *place) noexcept nogil
 # Empty pages go back to the system, if they are many.
-cdef void pages_trim(page_room *r) noexcept nogil
+cdef void places_trim(place_room *r) noexcept nogil
