@@ -18,7 +18,14 @@ LIB = OUT / "lib"
 PROGRAM = OUT / "fuzz"
 SANITIZERS = "address,undefined"
 CORE = ("flow", "tcp", "vtl")
-PLAIN = ("flow/states.py", "vtl/congestion.py", "vtl/reliability/__init__.py")  # that the core imports
+PLAIN = (  # that the core imports
+    "checks.py",
+    "errors.py",
+    "flow/states.py",
+    "vtl/congestion.py",
+    "vtl/reliability/__init__.py",
+    "vtl/reliability/base.py",
+)
 FACES = ("sansio", "_loopback", "_parts", "face")  # for Python
 DIRECTIVES = {"language_level": "3", "wraparound": False, "cdivision": True, "boundscheck": False}
 FLAGS = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-strict-aliasing", "-fno-sanitize-recover=undefined"]
@@ -42,12 +49,17 @@ def build() -> Path:
     for directory in {d for _, module in modules for d in module.parents if LIB in d.parents}:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "__init__.py").touch()
-    for plain in PLAIN:
-        shutil.copy(ROOT / "hooker" / plain, LIB / "hooker" / plain)
+    copy_plain(LIB)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda m: _compile(*m), modules))
     _link()
     return PROGRAM
+
+
+def copy_plain(lib: Path) -> None:
+    """What the modules in *lib* import beside each other."""
+    for plain in PLAIN:
+        shutil.copy(ROOT / "hooker" / plain, lib / "hooker" / plain)
 
 
 def _translate() -> list[tuple[Path, Path]]:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 
 from fuzz import kept as corpus
 from fuzz.__main__ import TARGETS, main
-from fuzz.build import sources
+from fuzz.build import ROOT, copy_plain, sources
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -46,8 +51,29 @@ def test_an_archive_gives_back_what_was_put_in(tmp_path: Path, monkeypatch: pyte
     assert {p.name: p.read_bytes() for p in (tmp_path / "files").iterdir()} == inputs
 
 
-def test_what_is_fuzzed_is_there() -> None:
-    assert all(path.exists() for path in sources())
+def test_what_is_fuzzed_is_there_and_needs_no_more(tmp_path: Path) -> None:
+    """In a tree that has the ordinary modules where the fuzzers have theirs."""
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    for source in sources():
+        built = source.with_name(source.stem + suffix)
+        at = tmp_path / built.relative_to(ROOT)
+        at.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(built, at)
+    for directory in {at.parent for at in tmp_path.rglob(f"*{suffix}")} | {tmp_path / "hooker"}:
+        (directory / "__init__.py").touch()
+    copy_plain(tmp_path)
+    site = [
+        path for path in sys.path if path.endswith("site-packages")
+    ]  # -S: not what was installed to be edited
+    for target in TARGETS:
+        done = subprocess.run(
+            [sys.executable, "-S", "-P", "-c", f"import fuzz.{target}; print(fuzz.__file__)"],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *site])},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout.strip() == str(tmp_path / "fuzz" / "__init__.py"), done.stderr
 
 
 def test_a_tree_that_may_not_be_written_is_one_line(
