@@ -13,9 +13,9 @@ from hooker.tcp.segment cimport (
     cut_room, segment_build, segment_cut, segment_parse,
 )
 from hooker.tcp.twin cimport (
-    ack_extra, delivery, heard, twin, twin_ack, twin_acked, twin_deliver, twin_echo, twin_expired,
-    twin_finished, twin_hear, twin_hear_ack, twin_init, twin_matches, twin_probe, twin_repeated, twin_reset,
-    twin_segment, twin_stamp, twin_start, twin_wants_ack, twin_withdraw,
+    TWIN_SACK, TWIN_TIMESTAMPS, ack_extra, delivery, heard, twin, twin_ack, twin_acked, twin_deliver, twin_echo,
+    twin_expired, twin_finished, twin_hear, twin_init, twin_matches, twin_probe, twin_repeated, twin_reset,
+    twin_rests, twin_segment, twin_stamp, twin_start, twin_wants_ack, twin_withdraw,
 )
 from fuzz.input cimport Input, next8, next16, next32
 from fuzz.side cimport fail, failure, forget_failure
@@ -227,10 +227,34 @@ cdef void say(Bed *b, Input *i, uint8_t what) noexcept nogil:
     check_said(b, &out)
 
 
+cdef void rest(Bed *b) noexcept nogil:
+    """One that has nothing under way begins again where it stands, and stands there."""
+    cdef twin was = b.t
+    cdef twin_start s
+    if not twin_rests(&b.t, b.now):
+        return
+    memset(&s, 0, sizeof(s))
+    s.version, s.mss, s.rested = was.version, was.mss, True
+    memcpy(s.local, was.local, 16)
+    memcpy(s.remote, was.remote, 16)
+    s.local_port, s.remote_port = was.local_port, was.remote_port
+    s.local_isn, s.remote_isn = was.local_isn, was.remote_isn
+    s.local_wscale, s.remote_wscale = was.local_wscale, was.remote_wscale
+    s.timestamps, s.sack = was.flags & TWIN_TIMESTAMPS, was.flags & TWIN_SACK
+    s.ts_local, s.ts_remote, s.away_us = was.ts_newest, was.ts_said, was.away_us
+    s.sent, s.acked, s.edge = was.up_seen, was.up_acked, was.up_edge
+    s.received, s.window = was.down_acked, was.down_edge - was.down_acked
+    if s.window > FAR or s.edge - s.acked > FAR:
+        return
+    if not twin_init(&b.t, &s):
+        fail("a twin at rest cannot begin again")
+    elif b.t.down_most != was.down_most or b.t.up_said != was.up_said or b.t.ts_said != was.ts_said:
+        fail("a twin at rest has said something else")
+
+
 cdef void act(Bed *b, Input *i) noexcept nogil:
     cdef uint8_t what = next8(i) % 16
     cdef uint64_t start = 0, end = 0
-    cdef heard h
     if what < 2:
         raw_packet(b, i)
     elif what < 6:
@@ -242,8 +266,7 @@ cdef void act(Bed *b, Input *i) noexcept nogil:
     elif what < 13:
         say(b, i, next8(i) % 5)
     elif what < 14:
-        twin_hear_ack(&b.t, near(i, b.t.down_acked, b.t.remote_isn), next16(i), b.now, &h)
-        b.window = max(b.window, h.edge)
+        rest(b)
     elif what < 15:
         b.now += <uint64_t>next16(i) << 16
         if twin_expired(&b.t, b.now, &start, &end) and (start < b.t.down_acked or end > b.t.down_handed):

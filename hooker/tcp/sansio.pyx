@@ -165,12 +165,6 @@ cdef class Twin:
         tw.twin_hear(&self.t, &s, now, &h)
         return heard_of(&h)
 
-    def hear_ack(self, uint32_t ack, uint16_t window, uint64_t now):
-        """The same of the two fields of a pure ACK."""
-        cdef tw.heard h
-        tw.twin_hear_ack(&self.t, ack, window, now, &h)
-        return heard_of(&h)
-
     def deliver(self, uint64_t position, bytes data not None, uint64_t now, *, bint fin=False,
                 bint push=False, urgent=None, bint ce=False, timestamp=None, uint16_t segment=0):
         """Packets for the local TCP, and how many bytes it had no room for; a FIN is one. segment: bytes in

@@ -168,8 +168,6 @@ cdef bint twin_matches(const twin *t, const Segment *s) noexcept nogil
 
 # what the local TCP said; `s` came from the device and matches
 cdef void twin_hear(twin *t, const Segment *s, uint64_t now, heard *out) noexcept nogil
-# the same of an ACK that a kernel program has read from the header and dropped
-cdef void twin_hear_ack(twin *t, uint32_t ack, uint16_t window, uint64_t now, heard *out) noexcept nogil
 
 # The next segment of these bytes, or False: done. What is left of `d` then, the local TCP has no room for.
 cdef bint twin_deliver(twin *t, delivery *d, uint64_t now, twin_segment *out) noexcept nogil

@@ -302,15 +302,6 @@ cdef void twin_hear(twin *t, const Segment *s, uint64_t now, heard *out) noexcep
     hear_segment(t, s, seq, ack, now, out)
 
 
-cdef void twin_hear_ack(twin *t, uint32_t ack, uint16_t window, uint64_t now, heard *out) noexcept nogil:
-    cdef uint64_t position = position_of(ack, t.remote_isn, t.down_acked)
-    memset(out, 0, sizeof(heard))
-    if position == NOWHERE:
-        out.what = HEARD_DROPPED
-        return
-    hear_acknowledgement(t, position, position + (<uint64_t>window << t.local_wscale), now, out)
-
-
 # ---- what the remote TCP has acknowledged -----------------------------------------------------------------
 
 cdef uint16_t said_window(const twin *t) noexcept nogil:
