@@ -30,7 +30,7 @@ from hooker.engine.stash cimport stash_as_said, stash_drop, stash_fits, stash_ke
 from hooker.engine.translated cimport translated_ask
 from hooker.engine.trail cimport trail_begin, trail_end, trail_ends, trail_expect, trail_note, trail_wanted
 from hooker.engine.warm cimport service_cools, service_engaged, service_forget
-from hooker.engine.wire cimport wire_bare, wire_kept, wire_newest, wire_segment
+from hooker.engine.wire cimport wire_bare, wire_kept, wire_newest, wire_probe, wire_segment
 from hooker.engine.unread cimport is_read
 from hooker.engine.worker cimport *
 from hooker.engine.slab cimport slab
@@ -79,6 +79,7 @@ cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
     # before it is unmarked, which may be at once
     cdef bint missed = (out.was == ST_ARMED and f.f.state == ST_LEFT and f.rec != NULL
                         and hk_load32(&f.rec.marked) and f.f.reason != WHY_ENGINE_STOPS)
+    cdef bint asked = out.was == ST_ENGAGED and f.f.state == ST_LEFT and f.bits & F_ASKED
     if todo & DO_MARK and f.rec != NULL and f.f.role == ROLE_SERVER and f.f.flags & FL_EARLY:
         hk_store32(&f.rec.burst, BURST)         # first: the mark may be set at once
     if todo & DO_MARK and f.rec != NULL:
@@ -96,6 +97,8 @@ cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
         pass_on(w, f, todo, c)
     if todo & DO_WIRE:
         on_wire(w, f, todo)
+    if asked:
+        wire_probe(w, f)                        # its TCP says so only once, or thinks this was the last time
     if todo & DO_WIRE_EARLY:
         w.n.early_on_wire += 1
         service_cools(w, f)

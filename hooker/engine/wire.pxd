@@ -9,6 +9,7 @@ cdef void wire_segment(worker *w, flow *f, const Segment *s) noexcept nogil   # 
 # what is no flow's, if it is a bare header
 cdef void wire_alone(worker *w, const Segment *s) noexcept nogil
 cdef void wire_bare(worker *w, flow *f, uint8_t flags) noexcept nogil         # an ACK, or a RST
+cdef void wire_probe(worker *w, flow *f) noexcept nogil       # what its TCP has asked the far one
 # with such a TSval, at that position
 cdef void wire_trail(worker *w, flow *f, uint32_t position, uint8_t flags) noexcept nogil
 cdef void wire_newest(worker *w, flow *f) noexcept nogil      # the end of what the transport still has, if it has anything

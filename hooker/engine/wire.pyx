@@ -201,6 +201,13 @@ cdef void wire_bare(worker *w, flow *f, uint8_t flags) noexcept nogil:
     send_bare(w, &s)
 
 
+cdef void wire_probe(worker *w, flow *f) noexcept nogil:
+    """Below what is acknowledged, which a TCP answers: keepalive and zero-window probes (RFC 9293 3.8.4, 3.8.6.1)."""
+    cdef Segment s
+    begin(w, f, f.f.snd_una - 1, 0, &s)
+    send_bare(w, &s)
+
+
 cdef void wire_trail(worker *w, flow *f, uint32_t position, uint8_t flags) noexcept nogil:
     cdef Segment s
     begin(w, f, position, flags, &s)

@@ -17,7 +17,7 @@ from dataclasses import replace
 import pytest
 from hands import Hands, Socket, ready, received
 from segments_engine import EngineProcess, engines
-from support import eventually
+from support import SLOWNESS, eventually
 
 from hooker.lab import Lab
 from hooker.lab.link import Link
@@ -141,6 +141,26 @@ def test_a_window_that_is_closed_opens_again(both: tuple[Hands, list[EngineProce
     rest(made, 1)
     client.setblocking(True)
     say(client, server, 6)
+
+
+@pytest.mark.parametrize("victims", ["b", "ab"])
+def test_a_killed_engine_does_not_cost_the_only_keepalive(
+    both: tuple[Hands, list[EngineProcess]], victims: str
+) -> None:
+    """Which is asked once. What the peer's engine has not answered the own one asks by the wire."""
+    hands, made = both
+    ((client, _server),) = connections(hands, made, 1)
+    for engine in made[2 - len(victims) :]:
+        engine.kill9()
+    interval = 2 * SLOWNESS
+    for option, value in (
+        (socket.TCP_KEEPIDLE, 1),
+        (socket.TCP_KEEPINTVL, interval),
+        (socket.TCP_KEEPCNT, 1),
+    ):
+        client.setsockopt(socket.IPPROTO_TCP, option, value)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    assert not ready(client, 0, 3 * interval)
 
 
 def test_keepalives_are_answered_from_end_to_end(both: tuple[Hands, list[EngineProcess]]) -> None:
