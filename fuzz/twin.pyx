@@ -13,9 +13,9 @@ from hooker.tcp.segment cimport (
     cut_room, segment_build, segment_cut, segment_parse,
 )
 from hooker.tcp.twin cimport (
-    TWIN_SACK, TWIN_TIMESTAMPS, ack_extra, delivery, heard, twin, twin_ack, twin_acked, twin_deliver, twin_echo,
-    twin_expired, twin_finished, twin_hear, twin_init, twin_matches, twin_probe, twin_repeated, twin_reset,
-    twin_rests, twin_segment, twin_stamp, twin_start, twin_wants_ack, twin_withdraw,
+    TWIN_SACK, TWIN_TIMESTAMPS, ack_extra, delivery, heard, twin, twin_ack, twin_acked, twin_deliver,
+    twin_echo, twin_expired, twin_finished, twin_hear, twin_init, twin_matches, twin_probe, twin_repeated,
+    twin_reset, twin_rests, twin_segment, twin_stamp, twin_start, twin_wants_ack, twin_withdraw,
 )
 from fuzz.input cimport Input, next8, next16, next32
 from fuzz.side cimport fail, failure, forget_failure
