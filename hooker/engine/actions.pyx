@@ -55,6 +55,7 @@ cdef enum:
     WANTED = 6000000000        # ns for which its peer's engine is waited for: more than a handshake may take
     LAST_WORDS = 3000000000    # ns for which a closed flow keeps its channel
     LINGER = 60000000000       # ns for which Linux waits for a FIN without a socket (TCP_TIMEWAIT_LEN)
+    OUTDATED = 128             # of Linux's timestamps, which are ms: less than its least timer
     SETTLED = 10               # s: a flow that was engaged for so long begins with the first pause again
     DO_WIRE = DO_WIRE_OLDEST | DO_WIRE_EARLY | DO_WIRE_ACK | DO_WIRE_RST
     DO_SAY = (DO_SEND_OPEN | DO_SEND_ACCEPT | DO_SEND_ENGAGED | DO_SEND_ACKED | DO_SEND_PROBE | DO_SEND_PING
@@ -731,6 +732,17 @@ cdef void send_range(worker *w, flow *f, cause *c, uint32_t position, uint32_t s
     send_bytes(w, f, c, position, start, end, flags | DATA_PSH)
 
 
+cdef inline void tell_time(worker *w, flow *f) noexcept nogil:
+    """A newer timestamp of the local TCP, before bytes that were sent with it. The remote TCP would go on echoing the last one
+    that it was given; by the wire, where engines are gone, and for bytes that were repeated in vain, that is a round trip as
+    long as the connection has been engaged, and a retransmission timer of twice that. Not of a flow that is shown on the wire:
+    what is said there has an older one (trail.pyx, 3). A transport that repairs nothing brings one with all bytes."""
+    if (<int32_t>(f.f.tsval - f.trail_ts) > OUTDATED and f.f.state == ST_ENGAGED and f.f.flags & FL_FINAL_HERE
+            and not f.bits & F_TRAIL and f.tcp_options & HK_TCP_TIMESTAMPS and config_of(w, f).repairs):
+        f.trail_ts = f.f.tsval
+        say(w, f, MSG_ENGAGED, f.f.epoch)
+
+
 cdef void send_bytes(worker *w, flow *f, cause *c, uint32_t position, uint32_t start, uint32_t end,
                      uint8_t flags) noexcept nogil:
     cdef Message m
@@ -739,6 +751,7 @@ cdef void send_bytes(worker *w, flow *f, cause *c, uint32_t position, uint32_t s
     cdef uint32_t n = end - start
     if n == 0 and not flags & DATA_FIN:
         return
+    tell_time(w, f)
     flow_compose(&f.f, MSG_DATA, w.now, &m)
     m.flags |= flags
     m.position, m.data, m.data_n, m.segment = position + start, c.s.data + start, n, c.s.gso_size

@@ -22,6 +22,7 @@ from hooker.includes.hk cimport (
 )
 from hooker.includes.addresses cimport fill_end, set_int
 from hooker.includes.linux cimport *
+from hooker.tcp.numbers cimport is_newer
 from hooker.tcp.segment cimport *
 
 cdef enum:
@@ -138,6 +139,8 @@ cdef void begin(const worker *w, const flow *f, uint32_t position, uint8_t flags
         s.ts_value, s.ts_echo = f.f.tsval, f.ts_recent
         if f.active.t.ts_echo:                 # it has been engaged
             s.ts_value = f.active.t.ts_echo
+            if not f.bits & F_TRAIL and is_newer(f.trail_ts, s.ts_value):
+                s.ts_value = f.trail_ts         # which the remote TCP may know
     if asks(f) and not flags & FLAG_RST:
         ask(w, f, s)
 

@@ -489,6 +489,7 @@ cdef void flow_message(Flow *f, const FlowConfig *c, const Message *m, uint64_t 
 cdef void on_current(Flow *f, const FlowConfig *c, const Message *m, uint64_t now, Outcome *out) noexcept nogil:
     cdef flow_event what = event_of(f, m)
     cdef flow_reason why = WHY_PEER_LEFT
+    cdef bint told = what == EV_FINAL and f.flags & FL_FINAL_HERE       # a newer timestamp, and no answer
     if (what == EV_DATA or what == EV_DATA_OLD) and (not near(m.position, f.rcv_ack) or m.data_n > FAR):
         return
     if what == EV_ACKED and not near(m.position, f.snd_nxt):
@@ -505,7 +506,7 @@ cdef void on_current(Flow *f, const FlowConfig *c, const Message *m, uint64_t no
         what = EV_ACCEPT_BOTH if f.flags & FL_PEER_ENGAGED else EV_ACCEPT_SEEN
     if EV_ENGAGED <= what <= EV_REFUSED:
         f.flags |= FL_PEER_ENGAGED
-        if m.type == MSG_ENGAGED and m.flags & ENGAGED_FINAL:
+        if m.type == MSG_ENGAGED and m.flags & ENGAGED_FINAL and not told:
             f.flags |= FL_FINAL_HERE
             f.peer_final = m.position
     if m.type == MSG_ENGAGED and repeats(f):
@@ -513,7 +514,7 @@ cdef void on_current(Flow *f, const FlowConfig *c, const Message *m, uint64_t no
     if what == EV_RESET and ST_ARMED <= f.state <= ST_ENGAGED:
         f.flags |= FL_RST_TOLD
     step(f, c, what, why, now, out)
-    if f.state == ST_ENGAGED:
+    if f.state == ST_ENGAGED and not told:
         on_engaged(f, c, what, m, now, out)
 
 
