@@ -80,7 +80,7 @@ cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
     # before it is unmarked, which may be at once
     cdef bint missed = (out.was == ST_ARMED and f.f.state == ST_LEFT and f.rec != NULL
                         and hk_load32(&f.rec.marked) and f.f.reason != WHY_ENGINE_STOPS)
-    cdef bint asked = out.was == ST_ENGAGED and f.f.state == ST_LEFT and f.bits & F_ASKED
+    cdef bint asked = out.was == ST_ENGAGED and f.f.state == ST_LEFT and f.bits & (F_ASKED | F_STEERED) == F_ASKED
     if todo & DO_MARK and f.rec != NULL and f.f.role == ROLE_SERVER and f.f.flags & FL_EARLY:
         hk_store32(&f.rec.burst, BURST)         # first: the mark may be set at once
     if todo & DO_MARK and f.rec != NULL:
@@ -737,9 +737,10 @@ cdef inline void tell_time(worker *w, flow *f) noexcept nogil:
     that it was given; by the wire, where engines are gone, and for bytes that were repeated in vain, that is a round trip as
     long as the connection has been engaged, and a retransmission timer of twice that. Not of a flow that is shown on the wire:
     what is said there has an older one (trail.pyx, 3). A transport that repairs nothing brings one with all bytes."""
-    if (<int32_t>(f.f.tsval - f.trail_ts) > OUTDATED and f.f.state == ST_ENGAGED and f.f.flags & FL_FINAL_HERE
-            and not f.bits & F_TRAIL and f.tcp_options & HK_TCP_TIMESTAMPS and config_of(w, f).repairs):
-        f.trail_ts = f.f.tsval
+    if (<int32_t>(f.f.tsval - f.told_ts) > OUTDATED and f.f.state == ST_ENGAGED
+            and f.f.flags & (FL_FINAL_HERE | FL_PINNED) == FL_FINAL_HERE and not f.bits & F_TRAIL
+            and f.tcp_options & HK_TCP_TIMESTAMPS and config_of(w, f).repairs):
+        f.told_ts = f.f.tsval
         say(w, f, MSG_ENGAGED, f.f.epoch)
 
 

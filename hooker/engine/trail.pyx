@@ -104,7 +104,7 @@ cdef void trail_expect(worker *w, flow *f) noexcept nogil:
 
 cdef void trail_begin(flow *f) noexcept nogil:
     if f.trail_epoch != f.f.epoch:
-        f.trail_epoch, f.trail_ts = f.f.epoch, f.f.tsval
+        f.trail_epoch, f.told_ts = f.f.epoch, f.f.tsval
         f.trail_ack, f.trail_edge = f.f.rcv_ack, f.f.rcv_edge
 
 

@@ -52,8 +52,9 @@ REASONS = (
 )
 
 FLOW_SIZE = sizeof(flow)
-ACTIVE_SIZE = sizeof(active)
 """Bytes that an idle flow costs the engine, besides its channel."""
+ACTIVE_SIZE = sizeof(active)
+"""And while it moves."""
 
 class LaneRow(NamedTuple):
     """What the engine knows of its lane, for one IP version. `heard`: a segment of the last look came out of hk0."""

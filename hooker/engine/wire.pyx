@@ -139,8 +139,8 @@ cdef void begin(const worker *w, const flow *f, uint32_t position, uint8_t flags
         s.ts_value, s.ts_echo = f.f.tsval, f.ts_recent
         if f.active.t.ts_echo:                 # it has been engaged
             s.ts_value = f.active.t.ts_echo
-            if not f.bits & F_TRAIL and is_newer(f.trail_ts, s.ts_value):
-                s.ts_value = f.trail_ts         # which the remote TCP may know
+            if not f.bits & F_TRAIL and is_newer(f.told_ts, s.ts_value):
+                s.ts_value = f.told_ts         # which the remote TCP may know
     if asks(f) and not flags & FLAG_RST:
         ask(w, f, s)
 
@@ -216,5 +216,5 @@ cdef void wire_trail(worker *w, flow *f, uint32_t position, uint8_t flags) noexc
     begin(w, f, position, flags, &s)
     s.ack = f.remote_isn + f.trail_ack
     s.window = window_of(f, f.trail_ack, f.trail_edge)
-    s.ts_value = f.trail_ts
+    s.ts_value = f.told_ts
     send_bare(w, &s)

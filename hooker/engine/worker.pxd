@@ -186,7 +186,7 @@ cdef struct flow:
     uint32_t trail_seq         # the positions that the wire knows
     uint32_t trail_ack
     uint32_t trail_edge
-    uint32_t trail_ts          # TSval of this epoch's first ENGAGED, of its last one where there is no trail
+    uint32_t told_ts           # TSval of this epoch's first ENGAGED; without a trail of its last one
     uint32_t lingers_to        # its socket is gone: the position that its kernel acknowledges with the peer's FIN
     uint32_t ts_recent         # the remote TCP's timestamp that the local one knows
     uint32_t shown_edge        # of a flow at rest: up to where its local TCP may send

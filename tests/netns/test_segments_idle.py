@@ -17,8 +17,8 @@ from hooker.lab import Lab
 pytestmark = [pytest.mark.timeout(300), pytest.mark.soak]
 
 DESCRIPTORS = 256
-PER_FLOW = 1100  # bytes of an engine's memory, with what Python and the allocator add to 512
-SLACK = 12 << 20  # bytes of an engine that do not depend on flows
+PER_FLOW = 1500  # bytes of an engine's memory, with what Python and the allocator add to 512
+SLACK = 8 << 20  # bytes of an engine that do not depend on flows
 RESTED = 10 * SLOWNESS  # s until all is given back
 PROGRAM = 12_500  # flows of one program: a hard limit of descriptors is 20,000 in places
 PORT = 7950

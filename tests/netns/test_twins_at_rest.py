@@ -42,15 +42,18 @@ def both() -> Iterator[tuple[Hands, list[EngineProcess]]]:
 def connections(hands: Hands, made: list[EngineProcess], n: int) -> list[Ends]:
     """Half of them over IPv6, at rest."""
     found = [hands.connected(PORT + i, "v6" if i % 2 else "v4", settle=0) for i in range(n)]
-    rest(made, n)
+    rest(made, [n] * len(made))
     return found
 
 
-def rest(made: list[EngineProcess], n: int) -> None:
-    before = [engine.counters()["twins_rested"] for engine in made]
-    eventually(
-        lambda: all(e.counters()["twins_rested"] >= b + n for e, b in zip(made, before, strict=True)), SWEPT
-    )
+def rests(made: list[EngineProcess], more: int = 0) -> list[int]:
+    """How many each engine has counted, and so many *more*."""
+    return [engine.counters()["twins_rested"] + more for engine in made]
+
+
+def rest(made: list[EngineProcess], until: list[int]) -> None:
+    """*until*: from before they fell silent, for one may rest while another speaks."""
+    eventually(lambda: all(now >= then for now, then in zip(rests(made), until, strict=True)), SWEPT)
 
 
 def say(one: Socket, other: Socket, seed: int) -> None:
@@ -70,11 +73,12 @@ def test_they_speak_again(both: tuple[Hands, list[EngineProcess]]) -> None:
     """Either end first, and after a second rest; nothing is sent twice."""
     hands, made = both
     found = connections(hands, made, 4)
+    until = rests(made, len(found))
     for n, (client, server) in enumerate(found):
         first, second = (client, server) if n < 2 else (server, client)
         say(first, second, n)
         say(second, first, 10 + n)
-    rest(made, len(found))
+    rest(made, until)
     for n, (client, server) in enumerate(found):
         window = info(client, SND_WND)
         server.sendall(b"!")
@@ -136,10 +140,11 @@ def test_a_window_that_is_closed_opens_again(both: tuple[Hands, list[EngineProce
     sent = 0
     while ready(client, select.POLLOUT, 1):
         sent += client.send(data[sent : sent + SIZE])
-    rest(made, 1)
+    rest(made, rests(made, 1))
     assert not ready(client, select.POLLOUT, 1)
+    until = rests(made, 1)
     assert received(server, sent) == data[:sent]
-    rest(made, 1)
+    rest(made, until)
     client.setblocking(True)
     say(client, server, 6)
 

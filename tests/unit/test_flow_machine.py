@@ -39,6 +39,15 @@ def test_a_flow_engages_and_then_waits_for_nothing() -> None:
         assert m.deadline is None
 
 
+def test_a_final_that_is_known_is_no_answer() -> None:
+    """It is said again for its timestamp, which is the twin's. Nothing else changes."""
+    m = engaged()
+    m.segment(1, 100, 1, WINDOW, 1)
+    before = m.freeze()
+    assert m.message(message("engaged", position=1, flags=3, tsval=5), 1.05) == 0
+    assert m.freeze() == before
+
+
 def test_open_is_tried_three_times_and_then_it_is_tcp() -> None:
     m = Machine(Role.CLIENT, rtt=0.05)
     assert m.local(Event.START, 0) == A.SEND_OPEN
