@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.soak]
 DESCRIPTORS = 256
 PER_FLOW = 1500  # bytes of an engine's memory, with what Python and the allocator add to 512
 SLACK = 8 << 20  # bytes of an engine that do not depend on flows
-RESTED = 10 * SLOWNESS  # s until all is given back
+RESTED = 15 * SLOWNESS  # s until all is given back
 PROGRAM = 12_500  # flows of one program: a hard limit of descriptors is 20,000 in places
 PORT = 7950
 
@@ -48,13 +48,14 @@ def test_idle_flows_need_no_descriptors(lab: Lab, way: str, number: int) -> None
         for n in range(services):
             eventually(Path(f"{go}{n}.resting").exists, 240, every=0.1)
         eventually(lambda: engaged(pair) >= number, 60, every=0.25)
-        eventually(lambda: all(rested(engine) >= number for engine in pair.engines), 3 * RESTED, every=0.5)
-        time.sleep(RESTED)
-        for engine, (memory, open_before) in zip(pair.engines, before, strict=True):
-            grown = engine.rss() - memory
+        time.sleep(RESTED)  # and nobody asks: the answer's thousand flows are held for some time, as JSON
+        after = [engine.rss() for engine in pair.engines]
+        for engine, now, (memory, open_before) in zip(pair.engines, after, before, strict=True):
+            grown = now - memory
             print(f"engine {engine.host}: {grown / number:.0f} bytes of memory a flow")
             assert descriptors(engine.pid) - open_before < 10
             assert grown < number * PER_FLOW + SLACK
+            assert rested(engine) >= number
         for n in range(services):
             Path(f"{go}{n}").touch()
         done = [outcome(one, 240) for one in asking]
