@@ -107,6 +107,7 @@ cdef void emit(Fuzzed *z, Input *i) noexcept nogil:
     s.tsval = 0
     s.rst = how & 192 == 192
     s.holes = how & 192 == 64
+    s.arrived = how & 128 != 0
     flow_segment(&z.f, &z.c, &s, z.now, &z.out)
 
 

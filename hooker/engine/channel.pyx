@@ -42,6 +42,12 @@ cdef void channel_end(flow *f) noexcept nogil:
         c.ops.channel_close(c)
 
 
+cdef bint has_arrived(const flow *f) noexcept nogil:
+    if f.channel == NULL:
+        return f.rests
+    return f.channel.ops.arrived != NULL and f.channel.ops.arrived(f.channel)
+
+
 cdef void channel_rest(worker *w, flow *f) noexcept nogil:
     if f.f.state != ST_ENGAGED or f.channel == NULL or not is_up(f) or not f.channel.ops.at_rest(f.channel):
         return

@@ -6,6 +6,7 @@ Without a slab the packet is read nevertheless: its acknowledgement counts, its 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from hooker.engine.actions cimport act, cause, flow_doubt, flow_lingered, flow_sends_rest, flow_translated, has_fin, unmark_due
+from hooker.engine.channel cimport has_arrived
 from hooker.engine.hk0 cimport is_due
 from hooker.engine.index cimport flow_by_tuple
 from hooker.engine.kernel cimport take_kernel_events
@@ -76,6 +77,7 @@ cdef void numbers_of(const flow *f, const Segment *s, Numbers *out) noexcept nog
     out.window = <uint32_t>s.window << f.local_wscale
     out.tsval = s.ts_value if s.options & HAS_TIMESTAMPS else 0
     out.rst = s.flags & FLAG_RST
+    out.arrived = out.length > 0 and <int32_t>(f.f.snd_nxt - out.position) > 0 and has_arrived(f)      # only of what comes again
     out.holes = False
     if s.options & HAS_SACK:
         for i in range(s.sacks):

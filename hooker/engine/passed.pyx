@@ -11,6 +11,7 @@ from libc.stdint cimport UINT64_MAX, int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 from hooker.engine.actions cimport act, cause, flow_gives_up
+from hooker.engine.channel cimport has_arrived
 from hooker.engine.flows cimport flow_key_of, flow_touch
 from hooker.engine.hk0 cimport is_due
 from hooker.engine.lent cimport lent_for
@@ -164,6 +165,7 @@ cdef void machine_hears(worker *w, flow *f, const Segment *s, uint32_t below, co
     out.window = <uint32_t>s.window << f.local_wscale
     out.tsval = s.ts_value if s.options & HAS_TIMESTAMPS else 0
     out.rst = s.flags & FLAG_RST
+    out.arrived = below and has_arrived(f)
     out.holes = False                           # nothing of a pinned flow's goes by the wire
 
 

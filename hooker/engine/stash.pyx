@@ -29,17 +29,20 @@ cdef cell *append(worker *w, flow *f) noexcept nogil:
     f.active.stashed += 1
     if f.p != NULL:
         f.p.stashed += 1
-    if f.active.stash_last != NULL:
-        f.active.stash_last.next = k
+    if f.active.stash != NULL:
+        k.next, f.active.stash.next = f.active.stash.next, k
     else:
-        f.active.stash = k
-    f.active.stash_last = k
+        k.next = k
+    f.active.stash = k
     return k
 
 
 cdef cell *stash_take(worker *w, flow *f) noexcept nogil:
-    cdef cell *k = f.active.stash
-    f.active.stash = f.active.stash_last = NULL
+    cdef cell *last = f.active.stash
+    cdef cell *k = NULL
+    if last != NULL:
+        k, last.next = last.next, NULL
+    f.active.stash = NULL
     if f.p != NULL:
         f.p.stashed -= f.active.stashed
     f.active.stashed = 0
@@ -76,18 +79,19 @@ cdef bint stash_keep(worker *w, flow *f, const stretch *r, uint32_t position) no
 
 
 cdef inline bint has_fin(const flow *f) noexcept nogil:
-    return f.active.stash_last != NULL and f.active.stash_last.flags & DATA_FIN
+    return f.active.stash != NULL and f.active.stash.flags & DATA_FIN
 
 
 cdef uint32_t not_here(const flow *f, uint32_t position) noexcept nogil:
     """The first position from there on that no cell has."""
-    cdef const cell *k = f.active.stash
+    cdef const cell *last = f.active.stash
+    cdef const cell *k = last.next if last != NULL else NULL
     while k != NULL:
         if <int32_t>(position - k.position) >= 0 and <int32_t>(k.position + k.n - position) > 0:
             position = k.position + k.n
-            k = f.active.stash
+            k = last.next
         else:
-            k = k.next
+            k = k.next if k != last else NULL
     return position
 
 
@@ -103,13 +107,14 @@ cdef bint stash_rest(worker *w, flow *f, const stretch *r) noexcept nogil:
 
 
 cdef bint stash_fits(const flow *f) noexcept nogil:
-    cdef const cell *k = f.active.stash
+    cdef const cell *last = f.active.stash
+    cdef const cell *k = last
     if not f.bits & F_TWIN:
         return True
     while k != NULL:
         if <int32_t>(f.f.rcv_edge - k.position) > 0:
             return True
-        k = k.next
+        k = k.next if k.next != last else NULL
     return False
 
 

@@ -147,8 +147,7 @@ cdef struct active:            # of a flow that is not at rest (rest.pyx)
     flow *unmark_next
     stretch *gather            # blocks of this batch
     cell *kept                 # a segment under way; NULL: none
-    cell *stash                # DATA that it cannot take yet
-    cell *stash_last
+    cell *stash                # DATA that it cannot take yet: the last cell, which the first one follows
     uint64_t unmark_at         # ns: its segments go by the wire when hk0 has been read to there
     uint64_t armed_ns          # since when a segment of it is awaited
     uint8_t stashed            # cells

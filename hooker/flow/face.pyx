@@ -70,12 +70,12 @@ cdef class Machine:
         return self.out.actions
 
     def segment(self, uint32_t position, uint32_t length, uint32_t ack, uint32_t window, double now, *, bint rst=False,
-                uint32_t tsval=0, bint holes=False) -> int:
+                uint32_t tsval=0, bint holes=False, bint arrived=False) -> int:
         """A segment of the local kernel's out of hk0; `length` counts the payload and 1 for FIN; `holes`: SACK tells
-        of some."""
+        of some; `arrived`: the transport has none of the flow's bytes under way."""
         cdef Segment s
         s.position, s.length, s.ack, s.window, s.tsval, s.rst = position, length, ack, window, tsval, rst
-        s.holes = holes
+        s.holes, s.arrived = holes, arrived
         flow_segment(&self.f, &self.c, &s, ticks(now), &self.out)
         return self.out.actions
 

@@ -195,6 +195,7 @@ cdef struct Segment:            # of our kernel, out of hk0
     uint32_t tsval
     bint rst
     bint holes                  # SACK: the kernel has bytes behind some that are missing
+    bint arrived                # the transport has none of the flow's bytes under way, as far as it knows
 
 cdef struct Outcome:
     uint32_t actions

@@ -355,11 +355,13 @@ cdef void engaged_data_segment(Flow *f, const FlowConfig *c, const Segment *s, b
             if f.state != ST_ENGAGED:
                 out.actions |= DO_BRIDGE
             return
-        # what went by TCP before is not on its way in the transport: nobody else repeats it
-        passes = not c.repairs or f.again > 1 or (after(f.wire_high, s.position) and after(f.wire_high, f.snd_una))
+        # what went by TCP before is not on its way in the transport: nobody else repeats it. What has arrived, and is not
+        # acknowledged, the peer's kernel may have dropped: it had no room
+        passes = not c.repairs or s.arrived or f.again > 1 or (after(f.wire_high, s.position) and after(f.wire_high, f.snd_una))
         if f.flags & FL_REFUSED and after(s.position + s.length, f.refused_from) and after(f.refused_to, s.position):
             passes = True
-            f.refused_from = s.position + s.length
+            if not after(s.position, f.refused_from):       # a tail loss probe repeats the last one (RFC 8985 7.3)
+                f.refused_from = s.position + s.length
             if not after(f.refused_to, f.refused_from):
                 f.flags &= ~FL_REFUSED
     if passes:

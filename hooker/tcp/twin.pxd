@@ -44,6 +44,8 @@ cdef struct twin:
     uint32_t aging_ts           # of an ACK, echoed a round trip later
     uint32_t aging_us           # since when; low 32 bits
     uint32_t away_us            # the round trip to the remote TCP, as far as its owner knows; 0: none
+    uint32_t beyond_from        # given to it beyond a hole, the lowest such range; low 32 bits of positions
+    uint32_t beyond_to          # the same as `beyond_from`: none
     uint8_t local[16]           # addresses, as in packets
     uint8_t remote[16]
     uint16_t local_port

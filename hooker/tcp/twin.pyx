@@ -80,6 +80,27 @@ cdef void arm(twin *t, uint64_t now) noexcept nogil:
     t.deadline = now + (<uint64_t>RETRY << t.backoff) if t.down_handed > t.down_acked else NOWHERE
 
 
+cdef inline void close_hole(twin *t) noexcept nogil:
+    """What it was given beyond the hole follows without one now, if the local TCP has it still."""
+    cdef int32_t more = <int32_t>(t.beyond_to - <uint32_t>t.down_handed)
+    if t.beyond_from == t.beyond_to or <int32_t>(t.beyond_from - <uint32_t>t.down_handed) > 0:
+        return
+    if more > 0:
+        t.down_handed += more
+    t.beyond_from = t.beyond_to = 0
+
+
+cdef void note_beyond(twin *t, uint32_t start, uint32_t end) noexcept nogil:
+    """One range is enough: whatever is missing of it tells of all that follows."""
+    if t.beyond_from == t.beyond_to or <int32_t>(t.beyond_from - end) > 0:
+        t.beyond_from, t.beyond_to = start, end
+    elif <int32_t>(start - t.beyond_to) <= 0:
+        if <int32_t>(t.beyond_from - start) > 0:
+            t.beyond_from = start
+        if <int32_t>(end - t.beyond_to) > 0:
+            t.beyond_to = end
+
+
 cdef void hear_acknowledgement(twin *t, uint64_t ack, uint64_t edge, uint64_t now, heard *h) noexcept nogil:
     h.ack, h.edge = ack, edge
     if ack < t.down_acked:                      # an old one, overtaken
@@ -92,6 +113,7 @@ cdef void hear_acknowledgement(twin *t, uint64_t ack, uint64_t edge, uint64_t no
         t.down_acked = ack
         t.down_handed = max(t.down_handed, ack)
         t.down_most = max(t.down_most, ack)
+        close_hole(t)
         t.backoff = t.repeats = 0
         arm(t, now)
     if edge > t.down_edge:
@@ -115,10 +137,12 @@ cdef void hear_loss(twin *t, uint64_t edge, heard *h) noexcept nogil:
         if to == NOWHERE:
             to = given = t.down_most
         t.down_most = max(edge, t.down_acked)
+        t.beyond_from = t.beyond_to = 0
     if t.down_acked < to <= given:
         h.what |= HEARD_AGAIN
         h.again_from, h.again_to = t.down_acked, to
         t.down_handed = t.down_acked
+        t.beyond_from = t.beyond_to = 0
         t.deadline = NOWHERE
 
 
@@ -497,8 +521,11 @@ cdef uint8_t delivery_flags(const delivery *d, uint32_t n, bint fin, Segment *s)
 
 cdef void note_given(twin *t, uint64_t start, uint64_t end, uint64_t now) noexcept nogil:
     t.down_most = max(t.down_most, end)
-    if start <= t.down_handed and end > t.down_handed:
+    if start > t.down_handed:
+        note_beyond(t, <uint32_t>start, <uint32_t>end)
+    elif end > t.down_handed:
         t.down_handed = end
+        close_hole(t)
         if t.deadline == NOWHERE:
             arm(t, now)
 

@@ -123,6 +123,7 @@ cdef struct TransportOps:
     # As many as keep the network busy until acknowledgements bring more; 0: nobody knows. NULL: the same.
     uint64_t (*enough)(const Channel *c) noexcept nogil
     uint64_t (*unacked)(const Channel *c) noexcept nogil    # bytes of DATA that were not released yet
+    bint (*arrived)(const Channel *c) noexcept nogil        # the peer has all of them. NULL: nobody knows
     # Of those the highest, or nearly; False: there is none.
     bint (*newest)(const Channel *c, Message *out) noexcept nogil
     # Nothing waits or is under way: a channel closed now and opened again is the same to the peer.

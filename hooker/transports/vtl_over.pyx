@@ -557,6 +557,10 @@ cdef uint64_t vu_unacked(const Channel *c) noexcept nogil:
     return vtl_channel_unacked(C(c))
 
 
+cdef bint vu_arrived(const Channel *c) noexcept nogil:
+    return vtl_channel_unacked(C(c)) == 0
+
+
 cdef bint vu_newest(const Channel *c, Message *out) noexcept nogil:
     cdef vtl_block b
     if not vtl_channel_newest(C(c), &b):
@@ -604,6 +608,7 @@ OPS.waiting = vu_waiting
 OPS.all_waiting = vu_all_waiting
 OPS.enough = vu_enough
 OPS.unacked = vu_unacked
+OPS.arrived = vu_arrived
 OPS.newest = vu_newest
 OPS.at_rest = vu_at_rest
 

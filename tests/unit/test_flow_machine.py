@@ -354,6 +354,26 @@ def test_all_that_had_been_sent_when_it_was_refused_passes_once_more() -> None:
     assert not m.segment(21, 10, 1, WINDOW, 0) & A.SEND_DATA  # under way again
 
 
+def test_a_tail_loss_probe_says_nothing_of_what_was_refused_before_it() -> None:
+    """RFC 8985, 7.3: TCP repeats its last segment first."""
+    m = engaged(repairs=True)
+    m.message(message("acked", position=1, edge=500, serial=1), 0)
+    for position in (1, 11, 21):
+        m.segment(position, 10, 1, WINDOW, 0)
+    m.message(message("refused", position=1), 0)
+    assert all(m.segment(position, 10, 1, WINDOW, 0) & A.SEND_DATA for position in (21, 1, 11))
+
+
+def test_what_has_arrived_and_is_not_acknowledged_passes_when_it_is_repeated() -> None:
+    """The peer's kernel has dropped it, or acknowledges late; TCP's timer decides, as by wire."""
+    m = engaged(repairs=True)
+    m.message(message("acked", position=1, edge=500, serial=1), 0)
+    for position in (1, 11):
+        m.segment(position, 10, 1, WINDOW, 0)
+    assert not m.segment(1, 10, 1, WINDOW, 0) & A.SEND_DATA
+    assert m.segment(11, 10, 1, WINDOW, 0, arrived=True) & A.SEND_DATA
+
+
 def test_keepalive_and_window_probes_are_answered_by_the_far_kernel_only() -> None:
     m = engaged()
     m.message(message("acked", position=1, edge=500, serial=1), 0)

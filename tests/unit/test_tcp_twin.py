@@ -566,6 +566,51 @@ def test_what_lies_below_a_block_is_asked_for_at_once_and_once() -> None:
     assert hear(twin, 1, ack=5001).again is None
 
 
+def test_what_it_was_given_beyond_a_hole_and_has_dropped_is_asked_for_when_the_hole_is_filled() -> None:
+    """A TCP may drop what it has out of order, also if it has said that it has it (RFC 2018, 8)."""
+    twin = make()
+    twin.deliver(1001, b"x" * 4000, 0)
+    twin.deliver(1, b"x" * 1000, 5 * MS)
+    assert hear(twin, 1, ack=1001, now=6 * MS).again is None
+    assert twin.deadline == 306 * MS
+    twin.deliver(5001, b"x" * 1000, 7 * MS)
+    assert hear(twin, 1, ack=1001, sacks=((REMOTE_ISN + 5001, REMOTE_ISN + 6001),)).again == (1001, 5001)
+    twin = make()
+    twin.deliver(1001, b"x" * 4000, 0)
+    twin.deliver(1, b"x" * 1000, 5 * MS)
+    hear(twin, 1, ack=1001, now=6 * MS)
+    assert twin.expired(306 * MS) == (1001, 5001)  # nothing follows that would have told it
+
+
+@pytest.mark.parametrize(
+    ("pieces", "handed"),
+    [
+        (((11, 10), (21, 10)), 31),
+        (((21, 10), (11, 10)), 31),
+        (((11, 10), (15, 20)), 35),
+        (((15, 20), (11, 10)), 35),
+        (((21, 10), (41, 10)), 11),  # a hole is left, that of the lowest range
+        (((41, 10), (11, 10)), 21),
+        (((11, 10), (41, 10), (21, 20)), 41),  # what the higher one has is not known
+        (((11, 10), (11, 10)), 21),
+    ],
+)
+def test_what_follows_a_hole_counts_as_given_once_it_is_filled(
+    pieces: tuple[tuple[int, int], ...], handed: int
+) -> None:
+    twin = make()
+    for position, n in pieces:
+        twin.deliver(position, b"x" * n, 0)
+    assert twin.numbers["down_handed"] == 1
+    twin.deliver(1, b"x" * 10, 0)
+    assert twin.numbers["down_handed"] == handed
+    twin = make()
+    for position, n in pieces:
+        twin.deliver(position, b"x" * n, 0)
+    hear(twin, 1, ack=11)  # the wire has filled it
+    assert twin.numbers["down_handed"] == handed
+
+
 def test_a_window_that_ends_before_what_was_given_says_that_it_was_dropped() -> None:
     """Linux, when the socket's buffer is full: a window of 0, and later one that is smaller than before."""
     twin = make()
