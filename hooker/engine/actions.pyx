@@ -122,7 +122,7 @@ cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
         kept_drop(w, f)                         # it has been on the wire
         channel_end(f)                          # what was said still goes out
     if f.bits & F_TRAIL:
-        trail_note(w, f, todo & (DO_SEND_PROBE | DO_INJECT_PROBE))
+        trail_note(w, f, todo & (DO_SEND_PROBE | DO_INJECT_PROBE | DO_WIRE_ACK))
     if todo & DO_FORGET:
         flow_over(w, f)
     if f.bits & (F_SOCKET_GONE | F_FORGET) == F_SOCKET_GONE and f.f.state != ST_ENGAGED and f.f.state < ST_CLOSED:
@@ -775,7 +775,7 @@ cdef void send_bytes(worker *w, flow *f, cause *c, uint32_t position, uint32_t s
 # ---- the wire ----------------------------------------------------------------------------------------
 
 cdef void on_wire(worker *w, flow *f, uint32_t todo) noexcept nogil:
-    if todo & DO_WIRE_ACK:
+    if todo & DO_WIRE_ACK and not (f.bits & F_TRAIL and f.f.state == ST_ENGAGED):
         wire_bare(w, f, 0)
     if todo & DO_WIRE_RST:
         wire_bare(w, f, FLAG_RST)

@@ -13,7 +13,7 @@ from libc.string cimport memcpy, memset
 from hooker.engine.cells cimport cell
 from hooker.engine.hold cimport is_withheld
 from hooker.engine.worker cimport *
-from hooker.flow.machine cimport ROLE_CLIENT, WHY_NO_PROGRESS
+from hooker.flow.machine cimport ROLE_CLIENT, ST_ENGAGED, WHY_NO_PROGRESS
 from hooker.flow.messages cimport DATA_FIN, DATA_PSH, DATA_URG, Message
 from hooker.includes.bytes cimport load64, store16
 from hooker.includes.hk cimport (
@@ -198,9 +198,14 @@ cdef void send_bare(worker *w, Segment *s) noexcept nogil:
     send_packet(w, packet + VNET_HEADER, n - VNET_HEADER)
 
 
+cdef inline uint32_t acceptable(const flow *f) noexcept nogil:
+    """Within the window, or it would be answered: two TCPs that have sent beyond shrunk windows would go on so for ever."""
+    return f.f.peer_edge if f.f.state == ST_ENGAGED and <int32_t>(f.f.snd_nxt - f.f.peer_edge) > 0 else f.f.snd_nxt
+
+
 cdef void wire_bare(worker *w, flow *f, uint8_t flags) noexcept nogil:
     cdef Segment s
-    begin(w, f, f.f.snd_nxt, flags, &s)
+    begin(w, f, acceptable(f), flags, &s)
     send_bare(w, &s)
 
 

@@ -373,10 +373,13 @@ cdef void engaged_data_segment(Flow *f, const FlowConfig *c, const Segment *s, b
 
 cdef void count_lone(Flow *f, const FlowConfig *c, const Segment *s, bint same, uint64_t now,
                      Outcome *out) noexcept nogil:
-    """ACKs that nothing injected has elicited: the far side may be repeating something on the wire."""
+    """ACKs that nothing injected has elicited: what has came by the wire, and that is where the answer goes, too. It may be a
+    connection that begins at the other end's port, whose TCP answers it by a RST (RFC 9293 3.5.1, 3.10.7.3), or a TCP that
+    repeats something there."""
     if not same or s.length > 0:
         f.lone = 0
-    elif now - f.injected_at > c.answer:
+    elif now - f.injected_at > c.answer and not after(f.snd_una, s.position):
+        out.actions |= DO_WIRE_ACK
         f.lone += 1
         if f.lone >= LONE_ACKS:
             f.lone = 0

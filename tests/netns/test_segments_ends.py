@@ -101,6 +101,35 @@ def test_a_port_used_again_at_once_does_not_wait_for_the_timer(family: str) -> N
         assert took < 0.9
 
 
+@pytest.mark.parametrize("family", ["v4", "v6"])
+@pytest.mark.parametrize(
+    "options", [("segments",), ("segments", "--trail", "always"), ("messages",)], ids=" ".join
+)
+def test_a_port_used_again_resets_an_end_that_nobody_has_closed(
+    options: tuple[str, ...], family: str
+) -> None:
+    """RFC 9293, 3.5.1: the SYN meets CLOSE_WAIT, whose ACK the host of the SYN answers by a RST."""
+    with Lab() as lab, Pair.open(lab, options=("--intercept", *options)) as pair, Hands(lab) as hands:
+        listener = hands.listening(PORT, family)
+        client = from_port(hands, pair, FIRST, family)
+        assert ready(client, select.POLLOUT, 5)
+        client.setblocking(True)
+        server = hands.accepted(listener)
+        eventually(lambda: all(counts(engine.status())["engaged"] for engine in pair.engines))
+        client.sendall(b"all")
+        assert received(server, 3) == b"all"
+        client.close()
+        assert received(server, 1) == b""
+        time.sleep(1)
+        again = from_port(hands, pair, FIRST, family)
+        assert ready(again, select.POLLOUT, 5) == select.POLLOUT
+        again.setblocking(True)
+        with pytest.raises(BrokenPipeError):
+            server.sendall(b"to nobody")
+        hands.accepted(listener).sendall(b"anew")
+        assert received(again, 4) == b"anew"
+
+
 @pytest.mark.parametrize("options", [(), ("--hold",)], ids=["free", "hold"])
 @pytest.mark.parametrize("first", ["client", "server"])
 def test_who_closes_later_ends_by_the_transport(first: str, options: tuple[str, ...]) -> None:

@@ -354,6 +354,19 @@ def test_all_that_had_been_sent_when_it_was_refused_passes_once_more() -> None:
     assert not m.segment(21, 10, 1, WINDOW, 0) & A.SEND_DATA  # under way again
 
 
+def test_an_answer_to_what_came_by_the_wire_goes_there() -> None:
+    """Nothing was injected that it could answer."""
+    m = engaged()
+    m.message(message("data", position=1, data=bytes(100)), 0)
+    m.injected(101, 0)
+    assert not m.segment(1, 0, 101, WINDOW, 0.01) & A.WIRE_ACK
+    assert not m.segment(1, 0, 101, WINDOW, 0.29) & A.WIRE_ACK  # may be of what was injected
+    assert m.segment(1, 0, 101, WINDOW, 1.0) & A.WIRE_ACK
+    assert not m.segment(0, 0, 101, WINDOW, 2.0) & A.WIRE_ACK  # a keepalive
+    assert not m.segment(1, 0, 101, WINDOW + 1, 3.0) & A.WIRE_ACK  # of the window
+    assert not m.segment(1, 10, 101, WINDOW + 1, 4.0) & A.WIRE_ACK
+
+
 def test_a_tail_loss_probe_says_nothing_of_what_was_refused_before_it() -> None:
     """RFC 8985, 7.3: TCP repeats its last segment first."""
     m = engaged(repairs=True)

@@ -179,7 +179,7 @@ def test_a_wrong_position_is_found() -> None:
             "an engine stops, and its mark stays",
             False,
         ),
-        ([(State.ENGAGED, Event.EXHAUSTED)], "a kill, both write", False),
+        ([(State.ENGAGED, Event.EXHAUSTED)], "a kill while engaging", False),
         ([(State.ENGAGED, Event.ACKED)], "a kill, both write", False),
         ([(State.ENGAGED, Event.DATA_OLD), (State.ENGAGED, Event.PING)], "a kill, both write", True),
     ],
