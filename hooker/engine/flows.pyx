@@ -29,7 +29,7 @@ from hooker.flow.machine cimport (
 from hooker.flow.proof cimport Handshake, flow_key, flow_locator
 from hooker.includes.hk cimport *
 from hooker.includes.ip cimport is_v4, map_v4
-from hooker.includes.linux cimport hk_load32, hk_store32
+from hooker.includes.linux cimport _SC_PAGESIZE, hk_load32, hk_store32, sysconf
 
 cdef extern from "<sys/random.h>" nogil:
     ssize_t getrandom(void *buf, size_t n, unsigned int flags)
@@ -51,7 +51,7 @@ cdef int flows_init(worker *w) noexcept nogil:
     w.strays = <uint8_t *>calloc(w.max_flows, 1)
     if w.flows == NULL or w.given_back == NULL or w.strays == NULL or sizeof(active) > PLACE:
         return -1
-    if places_init(&w.active, w.max_flows + OLD) < 0:
+    if places_init(&w.active, w.max_flows + OLD, <uint32_t>sysconf(_SC_PAGESIZE)) < 0:
         return -1
     return index_init(w)
 

@@ -10,11 +10,13 @@ cdef struct place_room:
     uint16_t *unused           # of each page, which places are
     uint8_t *held              # whether it has memory of the system's
     uint32_t pages
+    uint32_t group             # of them in one page of the kernel's
     uint32_t first             # in no page below is a place unused
     uint32_t top               # no page from here on has memory
     uint32_t empty             # pages that have memory and no place in use
 
-cdef int places_init(place_room *r, uint32_t places) noexcept nogil    # 0, or -1: no memory
+# 0, or -1: no memory. `page`: bytes of a page of the kernel's.
+cdef int places_init(place_room *r, uint32_t places, uint32_t page) noexcept nogil
 cdef void places_free(place_room *r) noexcept nogil
 cdef void *place_take(place_room *r) noexcept nogil                   # zeroed; NULL: all are in use
 cdef void place_give(place_room *r, void *place) noexcept nogil

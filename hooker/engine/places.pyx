@@ -23,10 +23,12 @@ cdef extern from * nogil:
     int lowest "__builtin_ctz"(unsigned int x)
 
 
-cdef int places_init(place_room *r, uint32_t places) noexcept nogil:
+cdef int places_init(place_room *r, uint32_t places, uint32_t page) noexcept nogil:
     cdef void *m
     memset(r, 0, sizeof(place_room))
+    r.group = max(page // PAGE, <uint32_t>1)    # 4 or 16 on some arm64 and ppc64 kernels
     r.pages = (places + PLACES - 1) // PLACES
+    r.pages += (r.group - r.pages % r.group) % r.group
     m = mmap(NULL, <size_t>r.pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
     if m == MAP_FAILED:
         return -1
@@ -73,22 +75,36 @@ cdef void place_give(place_room *r, void *place) noexcept nogil:
     r.empty += r.unused[page] == ALL
 
 
+cdef bint is_empty(const place_room *r, uint32_t page) noexcept nogil:
+    """All of the kernel's page that this one begins: it takes back no less, with what else is there."""
+    cdef uint32_t i
+    cdef bint held = False
+    for i in range(page, page + r.group):
+        if r.unused[i] != ALL:
+            return False
+        held |= r.held[i]
+    return held
+
+
 cdef void places_trim(place_room *r) noexcept nogil:
     cdef uint32_t i = 0, start
     if r.empty <= FEW:
         return
     while i < r.top:
         start = i
-        while i < r.top and r.held[i] and r.unused[i] == ALL:
-            r.held[i] = False
-            i += 1
+        while i < r.top and is_empty(r, i):
+            memset(r.held + i, 0, r.group)
+            i += r.group
         if i > start:
             madvise(r.memory + <size_t>start * PAGE, <size_t>(i - start) * PAGE, MADV_DONTNEED)
         else:
-            i += 1
+            i += r.group
     while r.top > 0 and not r.held[r.top - 1]:
         r.top -= 1
     r.empty = 0
+    for i in range(r.top):
+        if r.held[i] and r.unused[i] == ALL:
+            r.empty += 1
 
 
 cdef class Room:
@@ -96,8 +112,8 @@ cdef class Room:
 
     cdef place_room r
 
-    def __cinit__(self, uint32_t places):
-        if places_init(&self.r, places) < 0:
+    def __cinit__(self, uint32_t places, uint32_t page=PAGE):
+        if places_init(&self.r, places, page) < 0:
             raise MemoryError
 
     def __dealloc__(self):
@@ -114,8 +130,11 @@ cdef class Room:
         return (place - self.r.memory) // PLACE
 
     def give(self, uint32_t number):
-        """A place that was taken."""
-        place_give(&self.r, self.r.memory + <size_t>number * PLACE)
+        """A place that was taken, whose bytes nobody has changed."""
+        cdef uint8_t *place = self.r.memory + <size_t>number * PLACE
+        for i in range(PLACE):
+            assert place[i] == 0xFF
+        place_give(&self.r, place)
 
     def trim(self):
         """Empty pages go back, if they are many."""

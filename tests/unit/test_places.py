@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from hooker.engine.places import Room
 
-PLACES, IN_A_PAGE, FEW = 4096, 16, 64
+PLACES, PLACE, IN_A_PAGE, FEW = 4096, 256, 16, 64
 
 
 def test_each_place_is_given_once_and_then_no_more() -> None:
@@ -18,10 +20,12 @@ def test_each_place_is_given_once_and_then_no_more() -> None:
     assert (room.take(), room.take()) == (77, None)
 
 
-def test_what_is_used_moves_together_and_the_rest_goes_back() -> None:
-    """In whatever order places come and go."""
+@pytest.mark.parametrize("page", [4096, 16384, 65536])
+def test_what_is_used_moves_together_and_the_rest_goes_back(page: int) -> None:
+    """In whatever order places come and go. A kernel with larger pages takes back whole ones of those."""
     rng = random.Random(7)
-    room = Room(PLACES)
+    room = Room(PLACES, page)
+    in_a_page = page // PLACE
     used: list[int] = []
     for target in (PLACES, 40, 2000, 0, 600, 3000, 30):
         while len(used) > target:
@@ -32,7 +36,8 @@ def test_what_is_used_moves_together_and_the_rest_goes_back() -> None:
             used.append(place)
         assert len(set(used)) == len(used)
         room.trim()
-        assert room.pages <= len({place // IN_A_PAGE for place in used}) + FEW
+        whole = len({place // in_a_page for place in used}) * (page // 4096)
+        assert room.pages <= whole + FEW
     for place in sorted(used):
         room.give(place)
     assert [room.take() for _ in range(3)] == [0, 1, 2]
