@@ -403,6 +403,8 @@ cdef int packet_receive(Assoc *a, Cursor *c, const Header *h, uint64_t pn, uint6
         seen |= frame_bit(c.p[0])
         rc = on_frame(a, c, now)
         if rc != VTL_OK:
+            if seen & frame_bit(FR_PATH_CHALLENGE):     # else it would be answered, and not count for what may be said there
+                a.answer.due = False
             return rc
     if a.fec.rebuilding:
         return VTL_OK

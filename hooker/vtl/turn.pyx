@@ -17,9 +17,9 @@ cdef enum:
 
 cdef void send_challenge(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
     cdef OtherPath *p = &a.other
-    cdef uint64_t size = min(a.max_datagram, PATH_DATAGRAM), n
+    cdef uint64_t size = min(a.max_datagram, PATH_DATAGRAM), allowed = AMPLIFICATION * p.received, n
     if not p.proven:
-        size = min(size, AMPLIFICATION * p.received - p.sent)
+        size = min(size, allowed - p.sent if p.sent < allowed else 0)
     p.next = now + (max(recovery_pto(&a.rec), MIN_WAIT) << min(p.tries, 8))
     p.due = False
     if size < DATA_HEADER + PATH_FRAME + keys_overhead(a):

@@ -166,6 +166,25 @@ def test_amplification_limit_of_a_forged_address() -> None:
         assert padding > 400 or pair.b.endpoint.counters()["amplification_limited"] > 0
 
 
+def test_packets_that_are_refused_are_not_answered_at_a_forged_address() -> None:
+    """They do not count for what may be sent there; so much less than nothing would be without end."""
+    pair = Pair(1, link=Link(delay=15 * MS), keepalive=SECOND)
+    pair.open()
+    pair.run_for(1)
+    first = stolen(pair, b"\x01\0\0", 50)
+    again = first[:9] + struct.pack("!I", struct.unpack("!I", first[9:13])[0] + 1)
+    received = sent = 0
+    for packet in (first, *[again + b"\x04" + bytes(7) + b"A" * 8 + b"\x0c"] * 3):  # no frame has that type
+        received += len(packet)
+        pair.b.receive(packet, STRANGER, pair.now)
+        sent += sum(len(d) for d, to in pair.b.datagrams(pair.now) if to == STRANGER)
+    for _ in range(100):
+        sent += sum(len(d) for d, to in pair.b.datagrams(pair.now) if to == STRANGER)
+        pair.now = pair.b.timer() or pair.now
+        pair.b.on_timer(pair.now)
+    assert 0 < sent <= 3 * len(first) < received
+
+
 def test_one_who_forwards_a_packet_and_the_challenge_loses_the_association_again() -> None:
     """RFC 9000 9.3.3: the old path is challenged too, and its answer is newer."""
     pair = Pair(1, link=Link(delay=15 * MS), keepalive=SECOND)
