@@ -48,7 +48,7 @@ cdef struct Datagram:          # one of a received batch
 cdef struct PathError:         # an ICMP error
     vtl_addr to                # whom it is about
     uint32_t mtu               # EMSGSIZE: bytes of an IP packet that may pass, as is said; 0: nothing is
-    uint32_t size              # bytes of the datagram it quotes, as far as they matter
+    uint32_t size              # bytes of the datagram it quotes; 0 with EMSGSIZE: our own link says so
     uint8_t quoted[QUOTED]
 
 

@@ -414,7 +414,7 @@ cdef int sockets_error(Carrier *c, int which, PathError *out) noexcept nogil:
             if ee.ee_errno == EMSGSIZE:
                 out.mtu = ee.ee_info
             if ee.ee_origin == EE_ORIGIN_ICMP or ee.ee_origin == EE_ORIGIN_ICMP6:
-                return ee.ee_errno
+                return ee.ee_errno if n else ECONNREFUSED    # who quotes nothing has proven nothing, and is not our own link
         cm = CMSG_NXTHDR(&m, cm)
     out.size = 0
     return EMSGSIZE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import resource
 import socket
@@ -265,6 +266,36 @@ def test_who_speaks_for_a_peer_needs_its_token_and_its_address(udp: Lone) -> Non
     peer.say(data(3, b"right"))
     assert payloads(udp) == {3: b"right"}
     assert udp.counters()["udp.elsewhere"] == 1
+    assert not told(udp, "down")
+
+
+def too_large(port: int, quoted: bytes) -> bytes:
+    """ICMP "fragmentation needed" (RFC 1191) of a host between, which has seen a datagram from that port."""
+    size = 8 + 1200
+    udp = struct.pack("!HHHH", port, 9999, size, 0) + quoted
+    home = socket.inet_aton("127.0.0.1")
+    header = struct.pack(
+        "!BBHHHBBH4s4s", 0x45, 0, 20 + size, 1, 0x4000, 64, socket.IPPROTO_UDP, 0, home, home
+    )
+    message = struct.pack("!BBHHH", 3, 4, 0, 0, 500) + header + udp
+    return message[:2] + struct.pack("!H", checksum(message)) + message[4:]
+
+
+def checksum(data: bytes) -> int:
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    return ~(total + (total >> 16)) & 0xFFFF
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a raw socket")
+@pytest.mark.parametrize("quoted", [b"", b"\1" * 24], ids=["nothing", "no token"])
+def test_who_says_that_the_path_is_narrow_must_have_seen_a_datagram(udp: Lone, quoted: bytes) -> None:
+    """Nothing quoted is not what our own link says."""
+    peer = Hand(udp)
+    peer.begin()
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
+        raw.sendto(too_large(udp.port, quoted), ("127.0.0.1", 0))
+    peer.answers(5)
+    assert udp.counters()["udp.unproven_errors"] == 1
     assert not told(udp, "down")
 
 
