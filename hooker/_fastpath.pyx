@@ -41,7 +41,7 @@ from hooker.engine.trail cimport TRAIL_ALWAYS, TRAIL_AUTO, TRAIL_NEVER, trail_fl
 from hooker.engine.turns cimport turns_due, turns_free, turns_take, walk_begin
 from hooker.engine.unread cimport is_read, queue_empty, queue_share
 from hooker.engine.view cimport (
-    view_counters, view_ended, view_flows, view_lanes, view_notices, view_peers, view_reasons, view_table,
+    look, view_counters, view_ended, view_flows, view_lanes, view_notices, view_peers, view_reasons, view_table,
 )
 from hooker.engine.wire cimport wire_close, wire_open
 from hooker.engine.worker cimport *
@@ -718,7 +718,8 @@ cdef class Worker:
 
     def set_rules(self, tuple rules):
         """How flows that begin from now on are moved: (number of the transport that is asked for first, Function) for each
-        policy rule, the engine's own first. Raises ValueError, and ConfigurationError for an unknown function."""
+        policy rule, the engine's own first. Raises ValueError, ConfigurationError for an unknown function, and UsageError as
+        flows() does."""
         cdef rule_way ways[HK_RULES]
         cdef uint32_t n = 0
         if not 0 < len(rules) <= HK_RULES:
@@ -727,8 +728,7 @@ cdef class Worker:
         for first, function in rules:
             ways[n].first, ways[n].function, ways[n].gives_up = first, code(function), not is_complete(function)
             n += 1
-        with nogil:
-            lock_take(&self.w.lock)
+        look(&self.w)
         memcpy(self.w.rules, ways, sizeof(ways))
         lock_give(&self.w.lock)
 

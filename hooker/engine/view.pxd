@@ -1,6 +1,8 @@
 # What Python is shown of a worker.
 from hooker.engine.worker cimport worker
 
+# Takes the worker's lock, for users' threads. Raises UsageError where it cannot be had.
+cdef int look(worker *w) except -1
 cdef list view_flows(worker *w)
 cdef tuple view_table(worker *w, size_t most)
 cdef dict view_lanes(worker *w)

@@ -2,8 +2,8 @@
 
 1. Under the worker's lock there is no Python: rows are copied as they are, and become objects afterwards. So nothing
    can be raised, collected or called back while the data path waits.
-2. A controller, which the worker calls, has the lock already and is refused; so is a caller that has waited for it too
-   long, because a controller does not return.
+2. A tap or a controller, which the worker calls, has the lock already and is refused; so is a caller that has waited for it
+   too long, because one of them does not return.
 3. After close() there are no flows and no peers; counters and notices stay.
 """
 
@@ -91,10 +91,10 @@ cdef int look(worker *w) except -1:
         return 0
     if got == LOCK_OWN:
         raise UsageError(
-            "a congestion controller runs in the worker, which cannot be asked meanwhile",
+            "a tap or a congestion controller runs in the worker, which cannot be asked meanwhile",
             remedy="ask in another thread",
         )
-    raise UsageError(f"the worker has not answered for {PATIENCE} s: a congestion controller does not return")
+    raise UsageError(f"the worker has not answered for {PATIENCE} s: a tap or a congestion controller does not return")
 
 
 # ---- flows -------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ QUESTIONS: dict[str, Callable[[Hooker], object]] = {
     "flows": Hooker.flows,
     "peers": Hooker.peers,
     "counters": Hooker.counters,
+    "set": lambda engine: engine.set(transport="vtl"),
     "close": Hooker.close,
 }
 
