@@ -739,6 +739,7 @@ def _redirect_socket(stack: ExitStack) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK_OWN)
         listener.bind(("127.0.0.1", 0))
         listener.listen(1)
+        listener.settimeout(LOOPBACK_TIMEOUT)
         one = stack.enter_context(socket.socket())
         one.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK_OWN)
         one.settimeout(LOOPBACK_TIMEOUT)
@@ -749,7 +750,12 @@ def _redirect_socket(stack: ExitStack) -> socket.socket:
                 "packets from this host to itself are dropped",
                 remedy="let the firewall pass what goes over lo",
             ) from None
-        other, _ = listener.accept()
-        stack.enter_context(other)
+        try:
+            while (other := stack.enter_context(listener.accept()[0])).getpeername() != one.getsockname():
+                other.close()  # anybody of this host may connect
+        except (TimeoutError, OSError):
+            raise ConfigurationError(
+                "another program of this host takes the engine's own connection", remedy="try again"
+            ) from None
     one.setblocking(False)
     return one

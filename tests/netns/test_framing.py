@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -95,3 +96,19 @@ def test_all_that_was_adopted_ends_with_an_error_and_new_flows_are_not(
             assert received(server, 2) == b"%02d" % n
     assert [engine.counters()["adopted"] for engine in (at_a, at_b)] == [1, 1]
     assert at_a.counters()["loops"] - loops < 20000, "it wakes for a socket that it does not read"
+
+
+def test_a_stranger_does_not_become_the_redirect_sockets_other_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who connects to the listener first is not asked for by anybody."""
+    listen, strangers = socket.socket.listen, []
+
+    def first(listener: socket.socket, backlog: int) -> None:
+        listen(listener, backlog)
+        strangers.append(socket.create_connection(listener.getsockname(), timeout=5))
+
+    monkeypatch.setattr(socket.socket, "listen", first)
+    with contextlib.ExitStack() as stack:
+        one = hooker.hooker._redirect_socket(stack)
+        far_end(one).close()
+        assert strangers[0].recv(1) == b""
+        strangers[0].close()
