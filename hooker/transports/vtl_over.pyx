@@ -384,7 +384,9 @@ cdef void vu_flush(Transport *base, uint64_t now) noexcept nogil:
 
 cdef uint64_t vu_deadline(Transport *t) noexcept nogil:
     cdef uint64_t at = vtl_timer(T(t).vtl)
-    return min(at, clock_ns() + FULL_PAUSE) if is_full(T(t)) else at
+    if is_full(T(t)):
+        return min(at, clock_ns() + FULL_PAUSE)
+    return 0 if vtl_has_more(T(t).vtl) else at
 
 
 cdef void vu_on_time(Transport *t, uint64_t now) noexcept nogil:

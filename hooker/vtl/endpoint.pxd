@@ -9,6 +9,7 @@ cdef int vtl_recv(vtl_endpoint *ep, uint8_t *pkt, size_t n, const vtl_addr *src,
 # The versions of an endpoint with a key, the cipher that this machine does best first; how many. Room for 3.
 cdef uint32_t vtl_encrypted_versions(uint32_t *out) noexcept nogil
 cdef int vtl_build(vtl_endpoint *ep, vtl_batch *b, uint64_t now) noexcept nogil   # datagrams added; 0: nothing to send now
+cdef bint vtl_has_more(const vtl_endpoint *ep) noexcept nogil    # the last batch was full before all had their turn
 cdef uint64_t vtl_timer(vtl_endpoint *ep) noexcept nogil                          # next deadline, UINT64_MAX: none
 cdef void vtl_on_timer(vtl_endpoint *ep, uint64_t now) noexcept nogil
 # ICMP says that `to` cannot be reached; quoted: of the datagram it is about, what the error shows of it.

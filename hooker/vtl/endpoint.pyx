@@ -267,6 +267,10 @@ cdef int vtl_build(vtl_endpoint *ep, vtl_batch *b, uint64_t now) noexcept nogil:
     return b.dgram_len - before
 
 
+cdef bint vtl_has_more(const vtl_endpoint *ep) noexcept nogil:
+    return (<const Endpoint *>ep).ready_first != NULL
+
+
 # --- time
 
 cdef void settle(Endpoint *ep) noexcept nogil:
