@@ -10,6 +10,7 @@ import os
 from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
+from hooker.engine.destroy cimport destroyer_open
 from hooker.engine.frames cimport frame_entry, frames_init
 from hooker.engine.lock cimport lock_give, lock_init, lock_take
 from hooker.engine.notices cimport notices_free, notices_init, notices_trim
@@ -403,6 +404,7 @@ cdef void close_files(worker *w) noexcept nogil:
     close_fd(&w.notice_fd)
     close_fd(&w.route_fd)
     close_fd(&w.missed_fd)
+    close_fd(&w.destroy_fd)
 
 
 cdef void let_go(worker *w) noexcept nogil:
@@ -442,7 +444,7 @@ cdef class Worker:
         lock_init(&self.w.lock)
         lanes_init(&self.w)
         self.w.epoll_fd = self.w.wake_fd = self.w.notice_fd = self.w.route_fd = self.w.missed_fd = self.w.tun_fd = -1
-        self.w.adopt_fd = self.w.redirect_fd = -1
+        self.w.adopt_fd = self.w.redirect_fd = self.w.destroy_fd = -1
         self.w.raw4 = self.w.raw6 = -1
         self.handles = []
         self.skipped = {}
@@ -489,6 +491,7 @@ cdef class Worker:
         r = wire_open(w)
         if r < 0:
             raise OSError(-r, f"cannot open a raw socket: {os.strerror(-r)}")
+        w.destroy_fd = destroyer_open()         # without it sockets are not ended, and that is counted
         self.allocate(slabs)
         self.open_epoll()
         self.make_transports(

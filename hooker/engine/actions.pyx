@@ -106,7 +106,7 @@ cdef void act(worker *w, flow *f, const Outcome *out, cause *c) noexcept nogil:
     if f.bits & F_HELD and f.f.state == ST_ARMED and out.was != ST_ARMED:
         give_probe(w, f, True)                  # nothing of its own comes through hk0
     if todo & DO_ABORT:
-        abort_socket(f)
+        abort_socket(w, f)
     if todo & (DO_INJECT | DO_KEEP | DO_INJECT_ACK | DO_INJECT_PROBE | DO_INJECT_RST):
         inject(w, f, todo, c)
     if f.active.stash != NULL and f.f.state == ST_ENGAGED and stash_fits(f):
@@ -379,6 +379,7 @@ cdef void never_found(worker *w, flow *f, int why) noexcept nogil:
 
 cdef void flow_lost(worker *w, flow *f, int why) noexcept nogil:
     cdef Outcome out
+    cdef bint known
     awake(w, f)
     flow_part(w, f)
     redirected_drop(w, f)                       # nobody else can acknowledge it
@@ -387,10 +388,12 @@ cdef void flow_lost(worker *w, flow *f, int why) noexcept nogil:
         return
     # the next association would know nothing of it, and so a pinned flow has come to its end
     flow_local(&f.f, config_of(w, f), EV_PEER_DEAD if f.f.flags & FL_PINNED else EV_DOWN, w.now, &out)
-    if why == WHY_PROTOTYPE and out.actions & DO_REPORT:    # more is known than that it is down
+    known = why == WHY_PROTOTYPE and out.actions & DO_REPORT != 0   # more than that it is down
+    if known:
         out.actions &= ~<uint32_t>DO_REPORT
-        flow_report(w, f, why)
     act_alone(w, f, &out)
+    if known:                                   # then: its mark goes when hk0 has been read
+        flow_report(w, f, why)
 
 
 cdef void flow_gives_up(worker *w, flow *f, int why) noexcept nogil:

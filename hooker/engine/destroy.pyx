@@ -63,14 +63,12 @@ cdef void fill(hk_destroy *m, const hk_event *est) noexcept nogil:
     m.request.id.idiag_cookie[1] = <uint32_t>(est.cookie >> 32)
 
 
-cdef int socket_destroy(const hk_event *est) noexcept nogil:
+cdef int destroyer_open() noexcept nogil:
+    cdef int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_SOCK_DIAG)
+    return fd if fd >= 0 else -errno
+
+
+cdef bint socket_destroy(int fd, const hk_event *est) noexcept nogil:
     cdef hk_destroy m
-    cdef int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG)
-    cdef int r = 0
-    if fd < 0:
-        return -errno
     fill(&m, est)
-    if send(fd, &m, sizeof(m), MSG_DONTWAIT) < 0:
-        r = -errno
-    close(fd)
-    return r
+    return send(fd, &m, sizeof(m), MSG_DONTWAIT) == sizeof(m)

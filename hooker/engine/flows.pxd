@@ -29,4 +29,4 @@ cdef void tell(worker *w, flow *f, int kind) noexcept nogil
 # of bytes that came as zeros; position: in 64 bits, as the twin has it
 cdef void tell_hole(worker *w, flow *f, uint64_t position, uint64_t n) noexcept nogil
 cdef void tell_lane(worker *w, uint8_t version, int kind) noexcept nogil
-cdef void abort_socket(const flow *f) noexcept nogil           # its application's
+cdef void abort_socket(worker *w, const flow *f) noexcept nogil        # its application's

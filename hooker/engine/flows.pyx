@@ -154,13 +154,14 @@ cdef void flow_key_of(const flow *f, hk_key *out) noexcept nogil:
     out.local_port, out.remote_port, out.zero = f.ends.local_port, f.ends.remote_port, 0
 
 
-cdef void abort_socket(const flow *f) noexcept nogil:
+cdef void abort_socket(worker *w, const flow *f) noexcept nogil:
     """ECONNABORTED for its application, whatever the firewall does with segments from hk0."""
     cdef hk_event e
     memset(&e, 0, sizeof(e))
     flow_key_of(f, &e.key)
     e.cookie = f.cookie
-    socket_destroy(&e)
+    if not socket_destroy(w.destroy_fd, &e):
+        w.n.aborts_failed += 1
 
 
 cdef void fill(worker *w, flow *f, const hk_event *e) noexcept nogil:

@@ -3,11 +3,13 @@
 1. An OPEN overtakes the handshake's last ACK now and then. It is kept for a moment, in a table of fixed size, of which
    one peer has a quarter at most; without room the answer is REJECT 1, and the client repeats it.
 2. Answers about flows that nobody knows cost their sender as much as us, and are limited in rate.
+3. So are associations that connections of this host begin: each costs memory for as long as nobody answers, and any of
+   its users may connect to as many addresses as it likes. What is up is not affected.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 from hooker.engine.channel cimport channel_of
 from hooker.engine.worker cimport *
 from hooker.flow.messages cimport *
@@ -25,6 +27,8 @@ cdef enum:
     EARLY_WAYS = 8             # places that an OPEN may have
     ANSWERS = 64               # at once, and ANSWER_RATE in a second
     ANSWER_RATE = 256
+    REACHES = 1024             # the same of associations that begin
+    REACH_RATE = 256
 
 
 cdef Transport *transport_with(const worker *w, uint8_t wire_id) noexcept nogil:
@@ -35,17 +39,41 @@ cdef Transport *transport_with(const worker *w, uint8_t wire_id) noexcept nogil:
     return NULL
 
 
+cdef bint may_reach(worker *w) noexcept nogil:
+    w.reaches = min(<double>REACHES, w.reaches + (w.now - w.reach_at) * 1e-9 * REACH_RATE)
+    w.reach_at = w.now
+    return w.reaches >= 1
+
+
+cdef bint is_reached(const worker *w, const Transport *t, const PeerAddress *to) noexcept nogil:
+    cdef const PeerAddress *there
+    cdef uint32_t i
+    for i in range(w.peer_count):
+        there = w.peers[i].a.ops.peer(w.peers[i].a)
+        if w.peers[i].a.t == t and there.port == to.port and memcmp(there.ip, to.ip, sizeof(to.ip)) == 0:
+            return True
+    return False
+
+
 cdef Association *reach(worker *w, const rule_way *way, uint8_t wire_id, const uint8_t *ip, uint16_t port) noexcept nogil:
     """wire_id 0: the server has said nothing, so the first choice."""
     cdef Transport *t = transport_with(w, wire_id if wire_id else way.first)
+    cdef Association *a
     cdef PeerAddress to
     if t == NULL:
         return NULL
     memcpy(to.ip, ip, 16)
     to.port = port
+    if not may_reach(w) and not is_reached(w, t, &to):
+        w.n.peers_not_reached += 1
+        return NULL
     if t.ops.connect_as != NULL:
-        return t.ops.connect_as(t, &to, way.function, w.now)
-    return t.ops.connect(t, &to, w.now)
+        a = t.ops.connect_as(t, &to, way.function, w.now)
+    else:
+        a = t.ops.connect(t, &to, w.now)
+    if a != NULL and a.user == NULL and peer_of(w, a) != NULL:
+        w.reaches -= 1
+    return a
 
 
 cdef peer *peer_of(worker *w, Association *a) noexcept nogil:

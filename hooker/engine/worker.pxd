@@ -341,6 +341,8 @@ cdef struct worker_counters:
     uint64_t adopted, adopt_blocking, adopt_refused, adopt_zerocopy, given_up, tap_errors, tap_missed
     uint64_t undelivered_bytes  # acknowledged to their application here, and brought by nobody any more
     uint64_t over_share, turns, engaged, left, opened, closed, early_opens, wire_errors, notices_lost, slabs_exhausted
+    uint64_t aborts_failed     # sockets that the kernel would not end
+    uint64_t peers_not_reached # associations that did not begin: too many did
     uint64_t holes_filled, bytes_zeroed, holes_untold   # of bytes that peers gave up; events that were too many
     uint64_t reasons[64]       # WHYS
     uint64_t ended[64]         # of these, flows that had been engaged
@@ -355,6 +357,7 @@ cdef struct worker:
     int wake_fd                # for the loop: stop
     int notice_fd              # for Python: there are notices
     int route_fd               # for Python: the rule that leads to hk0 is wanted
+    int destroy_fd             # sock_diag (destroy.pyx)
     int missed_fd              # and: it may have been taken away, or a route
     # the kernel side
     ring_reader ring
@@ -466,6 +469,8 @@ cdef struct worker:
     uint64_t notice_told
     bint listening             # somebody wants to hear of events as they happen
     double hole_tokens         # rate of events of holes
+    double reaches             # and of associations that begin
+    uint64_t reach_at
     uint64_t hole_at
     worker_counters n
 

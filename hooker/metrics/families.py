@@ -110,6 +110,10 @@ WORKER = {
     "data_not_taken": _counter("data_not_taken", "Stretches of data that the transport did not take"),
     "early_kept": _counter("early_kept", "Stretches of data kept until their flow was there"),
     "early_on_wire": _counter("early_on_wire", "Flows whose first bytes went to the wire after all"),
+    "aborts_failed": _counter("aborts_failed", "Sockets of pinned flows that the kernel would not end"),
+    "peers_not_reached": _counter(
+        "peers_not_reached", "Times that a connection's host was not asked for an engine: too many were"
+    ),
     "early_opens": _counter("early_opens", "OPEN that came before the kernel told of its connection"),
     "services_cooled": _counter("services_cooled", "Times that a service lost its early flows"),
     "services_cut": _counter("services_cut", "Times that a service was left to TCP: segments got lost here"),

@@ -8,6 +8,7 @@ import errno
 import itertools
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -116,6 +117,24 @@ def test_a_killed_engine_ends_the_flow_at_both_hosts(pair: Pair, family: str, vi
     assert plaintext(pair) == 0
     host = (pair.a, pair.b)[victim]
     eventually(lambda: "0x484b" not in host.run(["ip", "rule"], text=True, stdout=-1).stdout)
+
+
+@pytest.mark.parametrize("family", ["v4"])
+def test_an_engine_without_descriptors_ends_its_flow_too(pair: Pair, family: str) -> None:
+    """A firewall of its host drops what it injects, so the socket is ended by the kernel's sock_diag."""
+    programs = start(pair, family, ("send:10", "recv:10", "recv-all"), ("recv:10", "send:10", "recv-all"))
+    eventually(lambda: engaged(pair), every=0.02)
+    survivor = pair.engines[0]
+    open_files = len(list(Path(f"/proc/{survivor.pid}/fd").iterdir()))
+    resource.prlimit(survivor.pid, resource.RLIMIT_NOFILE, (open_files, open_files))
+    pair.a.run(["nft", "add", "table", "inet", "t"], hooked=False)
+    pair.a.run(
+        ["nft", "add", "chain", "inet", "t", "c", "{ type filter hook input priority 0; }"], hooked=False
+    )
+    pair.a.run(["nft", "add", "rule", "inet", "t", "c", "iifname", "hk0", "drop"], hooked=False)
+    pair.engines[1].kill9()
+    eventually(lambda: programs[0].poll() is not None, timeout=10)
+    ends_with_errors(programs, 10)
 
 
 @both_families
