@@ -490,6 +490,20 @@ cdef void flow_lingered(worker *w, flow *f) noexcept nogil:
     act_alone(w, f, &out)
 
 
+cdef void flow_replaced(worker *w, flow *f) noexcept nogil:
+    """A connection begins from its port, so its kernel has forgotten this one, and the other end has not closed it. That one's
+    answer to the SYN would be reset by the wire (RFC 9293 3.5.1), and where it does not come by, the peer is told."""
+    if not f.bits & F_SOCKET_GONE or redirected_lives(f) or f.f.flags & FL_WAS_RESET:
+        return
+    awake(w, f)
+    if f.f.state == ST_ENGAGED:
+        aborted(w, f)
+    elif f.f.state == ST_CLOSED:
+        f.f.flags |= FL_WAS_RESET
+        say(w, f, MSG_RESET, f.f.epoch)
+        flow_touch(w, f)
+
+
 cdef inline bint has_died(const flow *f, uint32_t how) noexcept nogil:
     """Gone without FIN or RST: its TCP has given up. By the wire whoever still speaks to it is answered by a RST."""
     return how == HK_APP_CLOSED and f.f.state == ST_ENGAGED and f.bits & F_TWIN and f.r == NULL and f.active.t.up_fin == NOWHERE
@@ -778,8 +792,8 @@ cdef void send_bytes(worker *w, flow *f, cause *c, uint32_t position, uint32_t s
 # ---- the wire ----------------------------------------------------------------------------------------
 
 cdef void on_wire(worker *w, flow *f, uint32_t todo) noexcept nogil:
-    if todo & DO_WIRE_ACK and not (f.bits & F_TRAIL and f.f.state == ST_ENGAGED):
-        wire_bare(w, f, 0)
+    if todo & DO_WIRE_ACK and (f.f.state != ST_ENGAGED or not (f.bits & F_TRAIL or f.translated)):
+        wire_bare(w, f, 0)                      # else a NAT would take it for its own, and answer with a RST
     if todo & DO_WIRE_RST:
         wire_bare(w, f, FLAG_RST)
     if todo & (DO_WIRE_OLDEST | DO_WIRE_EARLY):

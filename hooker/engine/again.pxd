@@ -1,7 +1,6 @@
 # A port that is used again while the other end of its last connection is still in LAST_ACK.
 from hooker.engine.worker cimport flow, worker
-from hooker.includes.hk cimport hk_key
 
-cdef void again_begins(worker *w, const hk_key *key) noexcept nogil    # a connection of this host does
+cdef void again_begins(worker *w, flow *f) noexcept nogil              # a connection from its port does
 cdef void again_asked(worker *w, flow *f) noexcept nogil               # the peer has said PROBE
 cdef void again_ends(worker *w, flow *f) noexcept nogil                # its connection does, in order

@@ -8,13 +8,11 @@ answers by a RST (RFC 9293 3.10.7.3), and Linux sends its SYN again after two ti
 why the probe must not come too early. Each engine says it at most once for a flow.
 """
 
-from hooker.engine.flows cimport flow_at
 from hooker.engine.hk0 cimport give_probe
 from hooker.engine.peers cimport peer_say
 from hooker.engine.worker cimport *
 from hooker.flow.machine cimport ST_CLOSED, ST_ENGAGED, flow_compose
 from hooker.flow.messages cimport MSG_PROBE, Message
-from hooker.includes.hk cimport hk_key
 
 
 cdef void say_probe(worker *w, flow *f, again_state said) noexcept nogil:
@@ -30,9 +28,8 @@ cdef inline bint in_last_ack(const flow *f) noexcept nogil:
             and f.active.t.down_fin < f.active.t.down_acked)
 
 
-cdef void again_begins(worker *w, const hk_key *key) noexcept nogil:
-    cdef flow *f = flow_at(w, key)
-    if f != NULL and f.f.state == ST_CLOSED and f.bits & F_ENGAGED and not f.again:
+cdef void again_begins(worker *w, flow *f) noexcept nogil:
+    if f.f.state == ST_CLOSED and not f.again:
         say_probe(w, f, AGAIN_HERE)
 
 

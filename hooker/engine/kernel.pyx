@@ -3,7 +3,9 @@
 from libc.stdint cimport uint32_t, uint64_t
 from hooker.engine.again cimport again_begins
 from hooker.engine.ringbuf cimport ring_next, ring_release
-from hooker.engine.actions cimport flow_chosen, flow_cut_off, flow_early, flow_ends, flow_steered, flow_wanted
+from hooker.engine.actions cimport (
+    flow_chosen, flow_cut_off, flow_early, flow_ends, flow_replaced, flow_steered, flow_wanted, has_fin,
+)
 from hooker.engine.flows cimport flow_at, flow_by_id, flow_left, flow_new, flow_report, slot_back, slot_strays
 from hooker.engine.lane cimport is_blocked, lane_needed
 from hooker.engine.peers cimport reach
@@ -28,7 +30,12 @@ cdef void want_route(worker *w) noexcept nogil:
 
 cdef void on_syn(worker *w, const hk_event *e) noexcept nogil:
     """A candidate connects: its peer's engine is looked for meanwhile."""
-    again_begins(w, &e.key)
+    cdef flow *before = flow_at(w, &e.key)
+    if before != NULL and before.bits & F_ENGAGED:
+        if not before.lingers_to or has_fin(before):
+            again_begins(w, before)
+        else:
+            flow_replaced(w, before)
     reach(w, &w.rules[e.rule & (HK_RULES - 1)], e.transport, e.key.remote_ip, e.peer_port if e.peer_port else w.peer_port)
 
 

@@ -29,7 +29,7 @@ from hooker.engine.kept cimport kept_acked
 from hooker.engine.wire cimport wire_kept, wire_newest, wire_trail
 from hooker.engine.worker cimport *
 from hooker.flow.machine cimport FL_EARLY, FL_EARLY_WAITS, ROLE_CLIENT, ST_ENGAGED
-from hooker.flow.messages cimport MSG_ENGAGED, MSG_OPEN, TRAIL, Message
+from hooker.flow.messages cimport MSG_ACCEPT, MSG_ENGAGED, MSG_OPEN, TRAIL, Message
 from hooker.includes.hk cimport hk_key
 from hooker.tcp.segment cimport FLAG_RST
 from hooker.tcp.twin cimport twin_finished
@@ -64,6 +64,8 @@ cdef bint trail_wanted(const worker *w) noexcept nogil:
 
 cdef void trail_heard(worker *w, flow *f, const Message *m) noexcept nogil:
     cdef bint wanted = m.flags & TRAIL
+    if m.type == MSG_OPEN or m.type == MSG_ACCEPT:
+        f.translated = sees_others(f, m)
     if w.trail == TRAIL_NEVER or w.pinned:
         return                          # its flows never go back
     if m.type == MSG_OPEN:

@@ -206,6 +206,8 @@ cdef inline uint32_t acceptable(const flow *f) noexcept nogil:
 cdef void wire_bare(worker *w, flow *f, uint8_t flags) noexcept nogil:
     cdef Segment s
     begin(w, f, acceptable(f), flags, &s)
+    if f.f.state == ST_ENGAGED:
+        s.ts_value = f.told_ts                  # as a trail's: what the peer's engine says next must not be older
     send_bare(w, &s)
 
 

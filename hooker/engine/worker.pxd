@@ -210,6 +210,7 @@ cdef struct flow:
     uint8_t roomy              # its peer's window has been wide, so many acknowledgements ago at most (hk0.pyx)
     uint8_t on                 # the transport of its association: an index
     uint8_t again              # again_state
+    uint8_t translated         # there is NAT between the hosts
     uint8_t narrow             # the remote TCP has moved its window's edge, and by less than a segment of the local one's
 
 cdef struct redirected:        # of a flow that was adopted

@@ -379,7 +379,8 @@ cdef void count_lone(Flow *f, const FlowConfig *c, const Segment *s, bint same, 
     if not same or s.length > 0:
         f.lone = 0
     elif now - f.injected_at > c.answer and not after(f.snd_una, s.position):
-        out.actions |= DO_WIRE_ACK
+        if not f.flags & FL_PINNED:             # it never goes back, and nobody on the wire knows its numbers
+            out.actions |= DO_WIRE_ACK
         f.lone += 1
         if f.lone >= LONE_ACKS:
             f.lone = 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+import struct
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +12,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hands import Hands, received
 from routed import MASQUERADE, STATEFUL, RoutedLab
 from support import eventually, peer, result, same
 from ways import end, engaged, flows, open_way, outcome
+
+from hooker.control import netns
 
 LONG = partial(pytest.param, marks=pytest.mark.soak)  # of the runs that --soak adds
 ALONE = [LONG("a"), LONG("b")]
@@ -22,6 +27,7 @@ MB = 1 << 20
 SIZE = 200 * MB
 FLOWS = 20
 UDP_TIMEOUT = 15  # s
+UNTRACKED = 77  # TTL of what the router does not follow
 ENDED = 120  # s: of Linux's states after the end the longest, TIME_WAIT
 
 
@@ -160,3 +166,40 @@ def entries(lab: RoutedLab) -> list[str]:
 def longest(lab: RoutedLab) -> int:
     """Return the seconds after which the router forgets the last of the connections."""
     return max([int(line.split()[4]) for line in entries(lab)], default=0)
+
+
+@pytest.mark.parametrize("way", ["segments", "messages", "never"])
+def test_an_answer_to_a_stray_is_nobodys_to_a_nat(way: str) -> None:
+    """It does not know where the flow stands: a bare ACK it would take for its own, and answer by a RST."""
+    more = ("--trail", "never") if way == "never" else ()
+    kind = "segments" if way == "never" else way
+    with routed() as lab, open_way(lab, kind, *more) as pair, Hands(lab) as hands:
+        client, server = hands.connected(PORT)
+        eventually(lambda: engaged(pair) == 1)
+        for one, other in ((client, server), (server, client)) * 5:
+            one.sendall(b"y" * 30_000)
+            assert received(other, 30_000) == b"y" * 30_000
+        lab.router.rules(
+            "add table inet u; add chain inet u o { type filter hook output priority -300; };"
+            f"add rule inet u o ip ttl {UNTRACKED} notrack"
+        )
+        time.sleep(1)
+        for _ in range(2):
+            netns.call(lab.router.netns, lambda: stray(server.getpeername(), server.getsockname()))
+            time.sleep(0.6)
+        client.sendall(b"x")
+        assert received(server, 1) == b"x"
+        server.sendall(b"x")
+        assert received(client, 1) == b"x"
+
+
+def stray(source: tuple[str, int], to: tuple[str, int]) -> None:
+    """An ACK with numbers that are nowhere near, which is answered (RFC 9293 3.10.7.4)."""
+    header = struct.pack("!HHIIBBHHH", source[1], to[1], 12345, 67890, 5 << 4, 0x10, 1000, 0, 0)
+    ends = socket.inet_aton(source[0]) + socket.inet_aton(to[0])
+    pseudo = ends + struct.pack("!BBH", 0, socket.IPPROTO_TCP, len(header)) + header
+    total = sum(struct.unpack(f"!{len(pseudo) // 2}H", pseudo))
+    checksum = ~(total + (total >> 16)) & 0xFFFF
+    ip = struct.pack("!BBHHHBBH", 0x45, 0, 0, 0, 0, UNTRACKED, socket.IPPROTO_TCP, 0) + ends
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        raw.sendto(ip + header[:16] + struct.pack("!H", checksum) + header[18:], (to[0], 0))

@@ -365,6 +365,9 @@ def test_an_answer_to_what_came_by_the_wire_goes_there() -> None:
     assert not m.segment(0, 0, 101, WINDOW, 2.0) & A.WIRE_ACK  # a keepalive
     assert not m.segment(1, 0, 101, WINDOW + 1, 3.0) & A.WIRE_ACK  # of the window
     assert not m.segment(1, 10, 101, WINDOW + 1, 4.0) & A.WIRE_ACK
+    m = engaged()
+    m.pin()
+    assert not m.segment(1, 0, 1, WINDOW, 1.0) & A.WIRE_ACK  # a NAT would answer it with a RST
 
 
 def test_a_tail_loss_probe_says_nothing_of_what_was_refused_before_it() -> None:
