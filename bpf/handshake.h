@@ -108,6 +108,7 @@ static __always_inline void hk_connect(struct bpf_sock_ops *s, struct hk_config 
 {
 	struct hk_key k = {};
 	struct hk_sock *st = hk_socks.sk_storage_get(sk, 0, 0);
+	void *tp = bpf_skc_to_tcp_sock(sk);
 	u32 rule;
 
 	if (st) {			/* used again, after an attempt that came to nothing */
@@ -117,8 +118,12 @@ static __always_inline void hk_connect(struct bpf_sock_ops *s, struct hk_config 
 	if (hk_excluded(s, c, sk) || !hk_port_matters(c, bpf_ntohl(s->remote_port)) || hk_is_mptcp(sk))
 		return;
 	hk_addresses(s, &k);
-	if (!hk_candidate(c, &k) || hk_is_steered(sk) || hk_is_beyond_us(bpf_skc_to_tcp_sock(sk)))
+	if (!hk_candidate(c, &k) || hk_is_steered(sk) || hk_is_beyond_us(tp))
 		return;
+	if (tp && hk_leads_here(tp)) {
+		hk_count(HK_C_LOOPBACK);
+		return;
+	}
 	if (hk_avoided(&k)) {
 		hk_count(HK_C_AVOIDED);
 		return;
@@ -377,12 +382,20 @@ static __always_inline int hk_syn_option(struct bpf_sock_ops *s, struct hk_sock 
  * Whether a connection to this service can be ours. A client with our answer may commit itself: say nothing that we could
  * not keep. It hears of a no, too, so that it does not hold its connection in vain.
  */
-static __always_inline int hk_can_serve(u16 port, struct hk_key *k)
+static __always_inline int hk_can_serve(struct hk_config *c, u16 port, struct hk_key *k)
 {
 	u64 id;
 
 	if (!hk_serves(port))
 		return 0;
+	if (!hk_prefix_listed(c, k)) {
+		hk_count(HK_C_PREFIX);
+		return 0;
+	}
+	if (c->no_ipv6 && !hk_is_ipv4(k)) {
+		hk_count(HK_C_NO_IPV6);
+		return 0;
+	}
 	if (hk_is_blocked(k)) {
 		hk_count(HK_C_BLOCKED);
 		return 0;
@@ -407,7 +420,7 @@ static __always_inline void hk_answer(struct bpf_sock_ops *s, struct hk_config *
 		if (!hk_refused.insert(&k, &yes))	/* no SYN-ACK sent again */
 			hk_count(hk_lack(hk_rule(c, rule)));
 		hk_option_answer(s, c, HK_TRANSPORT_OTHERS, 0);
-	} else if (!hk_can_serve(s->local_port, &k)) {
+	} else if (!hk_can_serve(c, s->local_port, &k)) {
 		if (hk_serves(s->local_port))
 			hk_refused.update(&k, &yes);
 		hk_option_answer(s, c, HK_TRANSPORT_NONE, 0);

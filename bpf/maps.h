@@ -47,7 +47,7 @@ BPF_F_TABLE("array", u32, struct hk_flow, hk_flows, HK_MAX_FLOWS, 1024 /* BPF_F_
 BPF_STACK(hk_free, u64, HK_MAX_FLOWS);	/* free flow ids: next generation << 32 | slot */
 BPF_ARRAY(hk_conf, struct hk_config, 1);
 BPF_HASH(hk_ports, u16, u16, 65536);	/* for whom: bits as in hk_config.any_port */
-BPF_LPM_TRIE(hk_prefixes, struct hk_prefix, u16, 4096);	/* the same; shorter prefixes' bits are in those of longer ones, too */
+BPF_LPM_TRIE(hk_prefixes, struct hk_prefix, u16, 4097);	/* the same, and all of IPv4; shorter prefixes' bits are in those of longer ones, too */
 BPF_TABLE("lru_hash", struct hk_key, u8, hk_refused, 1024);	/* handshakes whose SYN-ACK says no, for a counted reason */
 BPF_TABLE("lru_hash", struct hk_peer, u64, hk_avoid, 4096);	/* until (ktime ns) */
 BPF_TABLE("lru_hash", struct hk_peer, struct hk_warm, hk_warm, 4096);	/* the engine's */

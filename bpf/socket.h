@@ -79,6 +79,17 @@ static __always_inline int hk_is_signed(void *tp)
 	return has;
 }
 
+/* Whether its route leads to this host, whichever of its addresses it is. The loopback interface is number 1 in each namespace. */
+static __always_inline int hk_leads_here(void *tp)
+{
+	void *dst = *(void * volatile *)(tp + HK_SOCK_DST), *dev;
+
+	if (!dst)
+		return 0;
+	dev = *(void * volatile *)(dst + HK_DST_DEV);
+	return dev && *(volatile u32 *)(dev + HK_DEV_IFINDEX) == 1;
+}
+
 static __always_inline int hk_is_repaired(void *tp)
 {
 	return (*(volatile u8 *)(tp + HK_TCP_REPAIR_BYTE) & HK_TCP_REPAIR_MASK) != 0;

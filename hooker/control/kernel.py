@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import ipaddress
 import math
 import mmap
 import os
@@ -29,6 +30,7 @@ from hooker.errors import KernelError
 from hooker.transports import Transport, bitmap, offer
 
 SO_NETNS_COOKIE = 71
+ALL_IPV4 = ipaddress.ip_network("0.0.0.0/0")
 RING_SIZE = 1024 * 4096  # bytes: thousands of connections begin while the worker waits for a CPU
 MAIN = {"segments": "segments.c", "messages": "messages.c"}  # by what an engine takes
 
@@ -168,6 +170,9 @@ class KernelPrograms:
             if network.version == 4:
                 address, bits = bytes(10) + b"\xff\xff" + address, bits + 96
             bpf_calls.update(prefixes, struct.pack("I16s", bits, address), struct.pack("H", whose))
+        if not any(network == ALL_IPV4 for one in sets for network in one.prefixes):
+            # in this map IPv4 lies within IPv6, of which ::/0 and some others would be all
+            bpf_calls.update(prefixes, struct.pack("I16s", 96, bytes(10) + b"\xff\xff"), bytes(2))
 
     def set_redirect_socket(self, descriptor: int) -> None:
         """The socket whose ingress queue gets the frames: the key without addresses."""
