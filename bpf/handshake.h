@@ -83,6 +83,10 @@ static __always_inline int hk_is_beyond_us(void *tp)
 		hk_count(HK_C_REPAIR);
 		return 1;
 	}
+	if (hk_has_route(tp)) {
+		hk_count(HK_C_STEERED);
+		return 1;
+	}
 	return 0;
 }
 

@@ -90,6 +90,21 @@ static __always_inline int hk_leads_here(void *tp)
 	return dev && *(volatile u32 *)(dev + HK_DEV_IFINDEX) == 1;
 }
 
+/* Whether its segments have an IPv6 routing header, which is a way of its own: the engine would refuse them. */
+static __always_inline int hk_has_route(void *tp)
+{
+#ifdef HK_SOCK_PINET6
+	void *ipv6 = *(void * volatile *)(tp + HK_SOCK_PINET6), *opt;
+
+	if (!ipv6)
+		return 0;
+	opt = *(void * volatile *)(ipv6 + HK_IPV6_OPT);
+	return opt && *(void * volatile *)(opt + HK_IPV6_SRCRT) != 0;
+#else
+	return 0;
+#endif
+}
+
 static __always_inline int hk_is_repaired(void *tp)
 {
 	return (*(volatile u8 *)(tp + HK_TCP_REPAIR_BYTE) & HK_TCP_REPAIR_MASK) != 0;

@@ -11,6 +11,8 @@
 #define HK_TCP_MD5SIG 14
 #define HK_TCP_REPAIR 19
 #define HK_TCP_MD5SIG_EXT 32
+#define HK_IPV6_2292PKTOPTIONS 6
+#define HK_IPV6_RTHDR 57
 #define HK_ENOPROTOOPT 92
 
 static __always_inline void hk_steer(struct bpf_sock *sk, struct hk_sock *st, u32 why)
@@ -61,6 +63,8 @@ static __always_inline u32 hk_steers(struct bpf_sockopt *o)
 	if (o->level == HK_SOL_SOCKET)
 		return o->optname == HK_SO_MARK || o->optname == HK_SO_BINDTODEVICE || o->optname == HK_SO_BINDTOIFINDEX ?
 			HK_STEERED_ROUTE : 0;
+	if (o->level == HK_SOL_IPV6)
+		return o->optname == HK_IPV6_RTHDR || o->optname == HK_IPV6_2292PKTOPTIONS ? HK_STEERED_ROUTE : 0;
 	if (o->level != HK_SOL_TCP)
 		return 0;
 	if (o->optname == HK_TCP_MD5SIG || o->optname == HK_TCP_MD5SIG_EXT)

@@ -160,6 +160,12 @@ def tcp_macros(btf: Btf) -> dict[str, int]:
             some[f"HK_TCP_{name.upper()}"] = byte(name)
     with contextlib.suppress(KernelError):
         some["HK_ITER_TCP"] = btf.function("bpf_iter_tcp")
+    with contextlib.suppress(KernelError):  # CONFIG_IPV6
+        some |= {
+            "HK_IPV6_OPT": btf.field("ipv6_pinfo", "opt")[0] // 8,
+            "HK_IPV6_SRCRT": btf.field("ipv6_txoptions", "srcrt")[0] // 8,
+            "HK_SOCK_PINET6": byte("inet_conn.icsk_inet.pinet6"),
+        }
     return some | {
         "HK_TCP_REPAIR_BYTE": byte("repair"),
         "HK_TCP_REPAIR_MASK": mask("repair"),
