@@ -179,6 +179,8 @@ class Janitor:
         try:
             attempts = ATTEMPTS if registered else 1
             while ours is not None:
+                with contextlib.suppress(OSError):
+                    ours.shutdown(socket.SHUT_RDWR)  # a forked child may have a copy
                 ours.close()
                 attempts -= 1
                 if self._process.wait(CLOSE_TIMEOUT) == 0 or not attempts:

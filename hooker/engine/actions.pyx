@@ -566,7 +566,7 @@ cdef void hold_due(worker *w, flow *f) noexcept nogil:
     act_alone(w, f, &out)
     flow_report(w, f, WHY_LANE if unanswered or hold_missed(w, f) else WHY_HOLD)     # which releases it
     if f.f.role == ROLE_CLIENT:             # the next one does not wait in vain, too
-        avoid(w, f, unheard, w.now + w.avoid_for if unheard else hold_failed(w, f))
+        avoid(w, f, unheard and not has_engine(w, f), w.now + w.avoid_for if unheard else hold_failed(w, f))
 
 
 cdef void sender_is_due(worker *w, flow *f) noexcept nogil:
@@ -754,7 +754,7 @@ cdef inline void tell_time(worker *w, flow *f) noexcept nogil:
     that it was given; by the wire, where engines are gone, and for bytes that were repeated in vain, that is a round trip as
     long as the connection has been engaged, and a retransmission timer of twice that. Not of a flow that is shown on the wire:
     what is said there has an older one (trail.pyx, 3). A transport that repairs nothing brings one with all bytes."""
-    if (<int32_t>(f.f.tsval - f.told_ts) > OUTDATED and f.f.state == ST_ENGAGED
+    if (<uint32_t>(f.f.tsval - f.told_ts) > OUTDATED and f.f.state == ST_ENGAGED
             and f.f.flags & (FL_FINAL_HERE | FL_PINNED) == FL_FINAL_HERE and not f.bits & F_TRAIL
             and f.tcp_options & HK_TCP_TIMESTAMPS and config_of(w, f).repairs):
         f.told_ts = f.f.tsval

@@ -312,6 +312,26 @@ def test_a_fork_of_the_owner_keeps_nothing_alive(tmp_path: Path) -> None:
     os.close(reader)
 
 
+def test_a_fork_of_the_owner_does_not_delay_its_end(tmp_path: Path) -> None:
+    """It has a copy of the socket whose end the helper waits for."""
+    path = tmp_path / "file"
+    path.touch()
+    made = Janitor()
+    made.register(janitor.file(path))
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    try:
+        begin = time.monotonic()
+        made.close()
+        assert time.monotonic() - begin < janitor.CLOSE_TIMEOUT / 2
+        assert not path.exists()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
 def test_when_there_can_be_no_helper_the_owner_hears_of_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

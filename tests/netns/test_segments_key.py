@@ -119,6 +119,21 @@ def test_a_killed_engine_ends_the_flow_at_both_hosts(pair: Pair, family: str, vi
     eventually(lambda: "0x484b" not in host.run(["ip", "rule"], text=True, stdout=-1).stdout)
 
 
+def test_a_service_without_hooker_says_nothing_of_the_others_of_its_host(tmp_path: Path) -> None:
+    """With a key these would be readable."""
+    options = key(tmp_path)
+    with Lab() as lab, Hands(lab) as hands:
+        lab.b.hooker(*options, "--port", str(PORT))
+        client = lab.a.hooker(*options)
+        hands.connected(PORT)
+        eventually(lambda: counts(client.status())["engaged"] == 1)
+        hands.connected(PORT + 1)
+        lab.meter.start()
+        hands.connected(PORT)
+        eventually(lambda: counts(client.status())["engaged"] == 2)
+        assert lab.meter.read().tcp.payload == 0
+
+
 @pytest.mark.parametrize("family", ["v4"])
 def test_an_engine_without_descriptors_ends_its_flow_too(pair: Pair, family: str) -> None:
     """A firewall of its host drops what it injects, so the socket is ended by the kernel's sock_diag."""
