@@ -116,7 +116,7 @@ static __always_inline void hk_connect(struct bpf_sock_ops *s, struct hk_config 
 	u32 rule;
 
 	if (st) {			/* used again, after an attempt that came to nothing */
-		hk_cb_flags(s, 0);
+		hk_cb_leave(s);
 		hk_socks.sk_storage_delete(sk);
 	}
 	if (hk_excluded(s, c, sk) || !hk_port_matters(c, bpf_ntohl(s->remote_port)) || hk_is_mptcp(sk))
@@ -230,16 +230,16 @@ static __always_inline void hk_open(struct bpf_sock_ops *s, struct bpf_sock *sk,
 	e->rtt_us = s->srtt_us >> 3;
 	e->role = st->role;
 	hk_fill_tcp(e, tp);
-	hk_begin(s, st, e);
 	hk_cb_flags(s, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG |
 		    (st->role == HK_ROLE_SERVER ? BPF_SOCK_OPS_PARSE_UNKNOWN_HDR_OPT_CB_FLAG : 0));
+	hk_begin(s, st, e);			/* which may mark it: then it is asked at more */
 	hk_submit(e, st->role == HK_ROLE_CLIENT);	/* the server's worker hears of it from the peer's */
 	return;
 give_back:
 	hk_free.push(&id, BPF_EXIST);
 leave:
 	st->left = 1;
-	hk_cb_flags(s, 0);
+	hk_cb_leave(s);
 }
 
 /*
@@ -283,12 +283,12 @@ static __always_inline void hk_active(struct bpf_sock_ops *s, struct hk_config *
 	if (st->left || !st->syn_sent) {
 		if (st->plain_syns)
 			hk_option_missed(s, st);
-		hk_cb_flags(s, 0);
+		hk_cb_leave(s);
 		return;
 	}
 	if (hk_is_steered(sk) || hk_is_beyond_us(bpf_skc_to_tcp_sock(sk))) {	/* since connect() */
 		st->left = 1;
-		hk_cb_flags(s, 0);
+		hk_cb_leave(s);
 		return;
 	}
 	hk_addresses(s, &k);
@@ -304,7 +304,7 @@ static __always_inline void hk_active(struct bpf_sock_ops *s, struct hk_config *
 	if (!hk_is_offered(hk_rule(c, st->rule)->offer, o.transport)) {
 		hk_count(hk_refusal(o.transport));
 		st->left = 1;
-		hk_cb_flags(s, 0);
+		hk_cb_leave(s);
 		return;
 	}
 	st->transport = o.transport;
@@ -323,7 +323,7 @@ static __always_inline void hk_passive(struct bpf_sock_ops *s, struct hk_config 
 	if (!hk_port_listed(c, s->local_port) || hk_is_foreign(s, c))
 		return;				/* its flags, too, are another engine's */
 	answered = s->bpf_sock_ops_cb_flags & BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;	/* the listener's */
-	hk_cb_flags(s, 0);
+	hk_cb_leave(s);
 	hk_addresses(s, &k);
 	role = hk_option_load(s, &o, 0) ? 0 : hk_option_role(&o);
 	if ((role != HK_ROLE_CLIENT && role != HK_ROLE_UNANSWERED) || !o.nonce) {

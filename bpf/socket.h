@@ -23,6 +23,12 @@ static __always_inline void hk_cb_flags(struct bpf_sock_ops *s, u32 set)
 	bpf_sock_ops_cb_flags_set(s, (s->bpf_sock_ops_cb_flags & ~ours) | set);
 }
 
+/* No flow has begun, so that is all that may be ours: other programs of the socket's cgroups have asked for the rest. */
+static __always_inline void hk_cb_leave(struct bpf_sock_ops *s)
+{
+	bpf_sock_ops_cb_flags_set(s, s->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+}
+
 static __always_inline void hk_cb_marked(struct bpf_sock_ops *s, u32 set)
 {
 	bpf_sock_ops_cb_flags_set(s, (s->bpf_sock_ops_cb_flags & ~HK_CB_MARKED) | set);

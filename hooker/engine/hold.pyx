@@ -75,7 +75,7 @@ cdef void hold_release(worker *w, flow *f) noexcept nogil:
     hk_store32(&f.rec.hold, HK_HOLD_NONE)
     if f.bits & F_STEERED:
         return
-    if hold_missed(w, f):
+    if hk_load32(&f.rec.marked):                # it keeps the mark until it says something, and would be ended with the engine
         give_probe(w, f, True)                  # by now its answer goes by the wire
     give_nudge(w, f)
 

@@ -8,8 +8,10 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from hands import Hands, received
 from lone_worker import LoneWorker
 from owned import hooked_socket
 from support import SLOWNESS, Pair, any_address, counts, eventually, peer, result, same
@@ -209,3 +211,27 @@ def test_a_service_that_defers_its_accept_is_left_to_tcp_without_a_hold(pair: Pa
     status = pair.client.status()
     assert status["reasons"]["peer-declines-service"] == 1
     assert counts(status)["kernel.held"] == 0
+
+
+@pytest.mark.parametrize("kill", [False, True], ids=["stopped", "killed"])
+@pytest.mark.parametrize("kind", ["key", "messages"])
+def test_a_connection_that_was_let_go_does_not_end_with_its_engine(
+    kind: str, kill: bool, tmp_path: Path
+) -> None:
+    """Marked while it was held, it has said nothing since; what has the mark ends with such an engine."""
+    path = tmp_path / "key"
+    path.touch(0o600)
+    path.write_text(keyfile.make() + "\n")
+    options = ("--key-file", str(path)) if kind == "key" else ("--intercept", "messages")
+    with Lab() as lab, Hands(lab) as hands:
+        engine = lab.a.hooker(*options)
+        listener = hands.listening(PORT)
+        client = hands.socket(lab.a)
+        client.connect((lab.b.v4, PORT))
+        server = hands.accepted(listener)
+        eventually(lambda: sum(engine.status()["reasons"].values()) == 1)
+        time.sleep(0.3)
+        engine.kill9() if kill else engine.stop()
+        time.sleep(0.5)
+        client.sendall(b"x")
+        assert received(server, 1) == b"x"
