@@ -57,14 +57,23 @@ static __always_inline int hk_begins_repair(struct bpf_sockopt *o)
 	return o->optlen >= (int)sizeof(*value) && (void *)(value + 1) <= o->optval_end && *value == 1 /* TCP_REPAIR_ON */;
 }
 
+#define HK_ROUTE_LEAST 8			/* bytes; what is shorter takes one off, or fails */
+
+/* An IPv6 routing header of its own, by either of the ways to ask for it. */
+static __always_inline int hk_sets_route(struct bpf_sockopt *o, struct bpf_sock *sk)
+{
+	return sk->family == 10 /* AF_INET6 */ && o->optlen >= HK_ROUTE_LEAST &&
+	       (o->optname == HK_IPV6_RTHDR || o->optname == HK_IPV6_2292PKTOPTIONS);
+}
+
 /* HK_STEERED_* that the option means; 0: none. */
-static __always_inline u32 hk_steers(struct bpf_sockopt *o)
+static __always_inline u32 hk_steers(struct bpf_sockopt *o, struct bpf_sock *sk)
 {
 	if (o->level == HK_SOL_SOCKET)
 		return o->optname == HK_SO_MARK || o->optname == HK_SO_BINDTODEVICE || o->optname == HK_SO_BINDTOIFINDEX ?
 			HK_STEERED_ROUTE : 0;
 	if (o->level == HK_SOL_IPV6)
-		return o->optname == HK_IPV6_RTHDR || o->optname == HK_IPV6_2292PKTOPTIONS ? HK_STEERED_ROUTE : 0;
+		return hk_sets_route(o, sk) ? HK_STEERED_ROUTE : 0;
 	if (o->level != HK_SOL_TCP)
 		return 0;
 	if (o->optname == HK_TCP_MD5SIG || o->optname == HK_TCP_MD5SIG_EXT)
@@ -86,7 +95,7 @@ int hk_setsockopt(struct bpf_sockopt *o)
 	if (o->level == HK_SOL_SOCKET && o->optname == HK_SO_ZEROCOPY)
 		return hk_ask_zerocopy(o, sk);
 #endif
-	why = hk_steers(o);
+	why = hk_steers(o, sk);
 	st = why ? hk_socks.sk_storage_get(sk, 0, 0) : 0;
 	if (st && hk_is_pinned(st))
 		return hk_stays(o, sk, st, why);
