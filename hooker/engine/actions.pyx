@@ -56,6 +56,7 @@ cdef enum:
     LAST_WORDS = 3000000000    # ns for which a closed flow keeps its channel
     LINGER = 60000000000       # ns for which Linux waits for a FIN without a socket (TCP_TIMEWAIT_LEN)
     OUTDATED = 128             # of Linux's timestamps, which are ms: less than its least timer
+    A_DAY = 86400000           # of them
     SETTLED = 10               # s: a flow that was engaged for so long begins with the first pause again
     DO_WIRE = DO_WIRE_OLDEST | DO_WIRE_EARLY | DO_WIRE_ACK | DO_WIRE_RST
     DO_SAY = (DO_SEND_OPEN | DO_SEND_ACCEPT | DO_SEND_ENGAGED | DO_SEND_ACKED | DO_SEND_PROBE | DO_SEND_PING
@@ -749,14 +750,25 @@ cdef void send_range(worker *w, flow *f, cause *c, uint32_t position, uint32_t s
     send_bytes(w, f, c, position, start, end, flags | DATA_PSH)
 
 
+cdef inline bint tells_time(const worker *w, const flow *f) noexcept nogil:
+    return (f.f.state == ST_ENGAGED and f.f.flags & (FL_FINAL_HERE | FL_PINNED) == FL_FINAL_HERE
+            and f.tcp_options & HK_TCP_TIMESTAMPS and config_of(w, f).repairs)
+
+
 cdef inline void tell_time(worker *w, flow *f) noexcept nogil:
     """A newer timestamp of the local TCP, before bytes that were sent with it. The remote TCP would go on echoing the last one
     that it was given; by the wire, where engines are gone, and for bytes that were repeated in vain, that is a round trip as
     long as the connection has been engaged, and a retransmission timer of twice that. Not of a flow that is shown on the wire:
     what is said there has an older one (trail.pyx, 3). A transport that repairs nothing brings one with all bytes."""
-    if (<uint32_t>(f.f.tsval - f.told_ts) > OUTDATED and f.f.state == ST_ENGAGED
-            and f.f.flags & (FL_FINAL_HERE | FL_PINNED) == FL_FINAL_HERE and not f.bits & F_TRAIL
-            and f.tcp_options & HK_TCP_TIMESTAMPS and config_of(w, f).repairs):
+    if <uint32_t>(f.f.tsval - f.told_ts) > OUTDATED and not f.bits & F_TRAIL and tells_time(w, f):
+        f.told_ts = f.f.tsval
+        say(w, f, MSG_ENGAGED, f.f.epoch)
+
+
+cdef void flow_tells_day(worker *w, flow *f) noexcept nogil:
+    """Also where nothing is sent, and of a flow that is shown on the wire when nothing of it is under way: after 24.8 days
+    the one that was told would be the newer one (RFC 7323 5.2), and all that came by the wire old."""
+    if <uint32_t>(f.f.tsval - f.told_ts) > A_DAY and tells_time(w, f) and (f.f.snd_una == f.f.snd_nxt or not f.bits & F_TRAIL):
         f.told_ts = f.f.tsval
         say(w, f, MSG_ENGAGED, f.f.epoch)
 

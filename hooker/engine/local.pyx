@@ -5,7 +5,9 @@ Without a slab the packet is read nevertheless: its acknowledgement counts, its 
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
-from hooker.engine.actions cimport act, cause, flow_doubt, flow_lingered, flow_sends_rest, flow_translated, has_fin, unmark_due
+from hooker.engine.actions cimport (
+    act, cause, flow_doubt, flow_lingered, flow_sends_rest, flow_tells_day, flow_translated, has_fin, unmark_due,
+)
 from hooker.engine.channel cimport has_arrived
 from hooker.engine.hk0 cimport is_due
 from hooker.engine.index cimport flow_by_tuple
@@ -205,6 +207,7 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
     act(w, f, &out, &c)
     if out.actions & DO_SEND_SACK:
         say_sack(w, f, &h)
+    flow_tells_day(w, f)
     if s.length and w.redirects != NULL:
         adopt_later(w, f)
     if h.what & HEARD_AGAIN:
