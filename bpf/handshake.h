@@ -392,6 +392,8 @@ static __always_inline int hk_can_serve(struct hk_config *c, u16 port, struct hk
 
 	if (!hk_serves(port))
 		return 0;
+	if (!hk_port_matters(c, port))		/* an engine before this one had others */
+		return 0;
 	if (!hk_prefix_listed(c, k)) {
 		hk_count(HK_C_PREFIX);
 		return 0;
@@ -486,7 +488,7 @@ static __always_inline void hk_write(struct bpf_sock_ops *s, struct hk_config *c
 		}
 		if (!hk_option_ask(s, HK_ROLE_CLIENT, hk_rule(c, st->rule)->offer, st->client_nonce)) {
 			st->syn_sent += 1;
-		} else if (!hk_option_load(s, &o, 0)) {		/* of an engine of a cgroup further down */
+		} else if (hk_option_load(s, &o, 0) != -42 /* ENOMSG */) {	/* of an engine of a cgroup further down, of any kind */
 			hk_count(HK_C_OTHER_ENGINE);
 			hk_socks.sk_storage_delete(sk);
 		}

@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from hooker.errors import UsageError
+from hooker.errors import KernelError, UsageError
 
 if TYPE_CHECKING:
     from hooker._fastpath import RawEvent, Worker
@@ -232,8 +232,17 @@ class EngineThreads:
         self.worker = WorkerThread(worker)
         self.route = RouteThread(worker, self._ending, install, restore)
         self.events = EventThread(worker, self._ending, take, deliver, first)
-        for thread in (self.events, self.route, self.worker):
-            thread.start()
+        try:
+            for thread in (self.events, self.route, self.worker):
+                thread.start()
+        except RuntimeError as error:  # those that there are must not wait for ever
+            self._ending.say()
+            ended = [_join(thread) for thread in (self.events, self.route) if thread.ident is not None]
+            if all(ended):
+                self._ending.close()
+            raise KernelError(
+                f"cannot start the engine's threads: {error}", remedy="raise pids.max, or ulimit -u"
+            ) from None
 
     def stop(self) -> None:
         """End them, the worker first; what it still tells is delivered. Twice is harmless; ``on_event`` may.

@@ -3,9 +3,9 @@
 Where this host translates a service's address (kube-proxy does), marked segments come out of hk0 with
 other addresses than the socket has, and are nobody's; a firewall may drop one service's. The flow that
 finds out has waited for it, so others do not: the service is left to TCP, for FIRST at the beginning, and
-twice as long each time, up to half an hour. For a server it is its own port. Only our own wait counts,
-not what the peer says: a socket that had the mark for ALONE, with the rule that leads it, has been asked and
-would have answered.
+twice as long each time, up to half an hour. For a server it is its own address and port. Only our own wait
+counts, not what the peer says: a socket that had the mark for ALONE, with the rule that leads it, has been
+asked and would have answered.
 
 When that time is over one flow tries it, and the others wait for TEST.
 
@@ -33,6 +33,7 @@ cdef void name_of(const flow *f, cut *out) noexcept nogil:
         memcpy(out.ip, f.ends.remote, 16)
         out.port = f.ends.remote_port
     else:
+        memcpy(out.ip, f.ends.local, 16)
         out.port = f.ends.local_port
 
 

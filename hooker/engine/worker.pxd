@@ -315,7 +315,7 @@ cdef struct lane:              # of one family (lane.pyx)
     uint64_t due               # ns
 
 cdef struct cut:               # a service whose segments do not come (cut.pyx)
-    uint8_t ip[16]             # of its host; a server's own: zero
+    uint8_t ip[16]             # of its host; a server's own
     uint16_t port              # 0: nobody's entry
     uint8_t role
     uint8_t pauses             # how often

@@ -86,3 +86,27 @@ def test_a_server_hooked_inside_a_hooked_cgroup_has_one_engine(shared: Pair) -> 
     same(one, other)
     assert shared.server
     assert counts(shared.server.status())["engaged"] == 0
+
+
+@pytest.mark.parametrize("inner", ["segments", "messages"])
+def test_an_engine_of_another_kind_further_out_leaves_its_sockets_alone(lab: Lab, inner: str) -> None:
+    """Its option has another version, and is another engine's all the same."""
+    if PLAIN:
+        pytest.skip("needs engines")
+    outer = "messages" if inner == "segments" else "segments"
+    server = lab.b.hooker("--intercept", inner)
+    around = lab.a.hooker("--intercept", outer)
+    command = [sys.executable, "-m", "hooker", "run", "--intercept", inner, "-v", "--"]
+    ask = [sys.executable, str(Path(__file__).resolve().parents[1] / "apps" / "peer.py"), "connect", lab.b.v4]
+    serving = peer(lab.b, "serve", "0.0.0.0", 7302, "recv-all", "close")
+    asking = lab.a.popen(
+        [*command, *ask, "7302", f"send:{SIZE}", "sleep:0.5", "close"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    one, other = result(asking), result(serving)
+    same(one, other)
+    assert counts(server.status())["engaged"] == 1
+    assert counts(around.status())["kernel.other-engine"] == 1
+    assert around.status()["states"] == {}
