@@ -11,7 +11,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from posix.mman cimport (
-    MADV_DONTNEED, MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, madvise, mmap, munmap,
+    MADV_DONTNEED, MADV_NOHUGEPAGE, MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, madvise,
+    mmap, munmap,
 )
 
 cdef enum:
@@ -32,6 +33,7 @@ cdef int places_init(place_room *r, uint32_t places, uint32_t page) noexcept nog
     m = mmap(NULL, <size_t>r.pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
     if m == MAP_FAILED:
         return -1
+    madvise(m, <size_t>r.pages * PAGE, MADV_NOHUGEPAGE)     # of one of 2 MiB next to nothing could go back
     r.memory = <uint8_t *>m
     r.unused = <uint16_t *>calloc(r.pages, sizeof(uint16_t))
     r.held = <uint8_t *>calloc(r.pages, 1)
