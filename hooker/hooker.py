@@ -751,9 +751,12 @@ def _redirect_socket(stack: ExitStack) -> socket.socket:
                 remedy="let the firewall pass what goes over lo",
             ) from None
         try:
-            while (other := stack.enter_context(listener.accept()[0])).getpeername() != one.getsockname():
-                other.close()  # anybody of this host may connect
-        except (TimeoutError, OSError):
+            other, whose = listener.accept()
+            while whose != one.getsockname():  # anybody of this host may connect, and be gone again
+                other.close()
+                other, whose = listener.accept()
+            stack.enter_context(other)
+        except OSError:
             raise ConfigurationError(
                 "another program of this host takes the engine's own connection", remedy="try again"
             ) from None

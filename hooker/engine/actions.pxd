@@ -26,7 +26,7 @@ cdef void flow_closed(worker *w, flow *f) noexcept nogil      # the kernel's soc
 cdef bint has_fin(const flow *f) noexcept nogil               # the kernel of one whose socket is gone has the peer's
 cdef void flow_sends_rest(worker *w, flow *f) noexcept nogil   # before its RST is said
 cdef void flow_translated(worker *w, flow *f) noexcept nogil   # its service is on another host than it seems
-cdef void flow_tells_day(worker *w, flow *f) noexcept nogil     # its TCP's clock, to the peer, if it was told long ago
+cdef void flow_tells_day(worker *w, flow *f) noexcept nogil     # its TCP's clock, to the peer: it was told long ago
 cdef void flow_replaced(worker *w, flow *f) noexcept nogil      # its port is another connection's
 cdef void flow_lingered(worker *w, flow *f) noexcept nogil    # and what answered in its place has nothing more to answer
 cdef void flow_is_stuck(flow *f) noexcept nogil               # what is sent does not arrive: it is not tried again soon

@@ -56,7 +56,6 @@ cdef enum:
     LAST_WORDS = 3000000000    # ns for which a closed flow keeps its channel
     LINGER = 60000000000       # ns for which Linux waits for a FIN without a socket (TCP_TIMEWAIT_LEN)
     OUTDATED = 128             # of Linux's timestamps, which are ms: less than its least timer
-    A_DAY = 86400000           # of them
     SETTLED = 10               # s: a flow that was engaged for so long begins with the first pause again
     DO_WIRE = DO_WIRE_OLDEST | DO_WIRE_EARLY | DO_WIRE_ACK | DO_WIRE_RST
     DO_SAY = (DO_SEND_OPEN | DO_SEND_ACCEPT | DO_SEND_ENGAGED | DO_SEND_ACKED | DO_SEND_PROBE | DO_SEND_PING
@@ -768,7 +767,7 @@ cdef inline void tell_time(worker *w, flow *f) noexcept nogil:
 cdef void flow_tells_day(worker *w, flow *f) noexcept nogil:
     """Also where nothing is sent, and of a flow that is shown on the wire when nothing of it is under way: after 24.8 days
     the one that was told would be the newer one (RFC 7323 5.2), and all that came by the wire old."""
-    if <uint32_t>(f.f.tsval - f.told_ts) > A_DAY and tells_time(w, f) and (f.f.snd_una == f.f.snd_nxt or not f.bits & F_TRAIL):
+    if tells_time(w, f) and (f.f.snd_una == f.f.snd_nxt or not f.bits & F_TRAIL):
         f.told_ts = f.f.tsval
         say(w, f, MSG_ENGAGED, f.f.epoch)
 

@@ -39,6 +39,7 @@ from hooker.engine.tun cimport SLOT, tun_read
 cdef enum:
     LINE = 64                  # bytes: where the next packet begins
     FIRST_ROUND = 1 << 30      # positions
+    A_DAY = 86400000           # of Linux's timestamps, which are ms
 
 
 cdef bint take_segments(worker *w, int most) noexcept nogil:
@@ -207,7 +208,8 @@ cdef bint hear(worker *w, const uint8_t *packet, uint32_t size, slab *memory) no
     act(w, f, &out, &c)
     if out.actions & DO_SEND_SACK:
         say_sack(w, f, &h)
-    flow_tells_day(w, f)
+    if <uint32_t>(f.f.tsval - f.told_ts) > A_DAY:
+        flow_tells_day(w, f)
     if s.length and w.redirects != NULL:
         adopt_later(w, f)
     if h.what & HEARD_AGAIN:

@@ -45,7 +45,7 @@ cdef bint may_reach(worker *w) noexcept nogil:
     return w.reaches >= 1
 
 
-cdef bint is_reached(const worker *w, const Transport *t, const PeerAddress *to) noexcept nogil:
+cdef bint is_up_there(const worker *w, const Transport *t, const PeerAddress *to) noexcept nogil:
     cdef const PeerAddress *there
     cdef uint32_t i
     for i in range(w.peer_count):
@@ -64,7 +64,7 @@ cdef Association *reach(worker *w, const rule_way *way, uint8_t wire_id, const u
         return NULL
     memcpy(to.ip, ip, 16)
     to.port = port
-    if not may_reach(w) and not is_reached(w, t, &to):
+    if not may_reach(w) and not is_up_there(w, t, &to):
         w.n.peers_not_reached += 1
         return NULL
     if t.ops.connect_as != NULL:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -98,17 +99,23 @@ def test_all_that_was_adopted_ends_with_an_error_and_new_flows_are_not(
     assert at_a.counters()["loops"] - loops < 20000, "it wakes for a socket that it does not read"
 
 
-def test_a_stranger_does_not_become_the_redirect_sockets_other_end(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("gone", [False, True], ids=["stays", "has reset it"])
+def test_a_stranger_does_not_become_the_redirect_sockets_other_end(
+    gone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Who connects to the listener first is not asked for by anybody."""
     listen, strangers = socket.socket.listen, []
 
     def first(listener: socket.socket, backlog: int) -> None:
         listen(listener, backlog)
         strangers.append(socket.create_connection(listener.getsockname(), timeout=5))
+        if gone:
+            strangers[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            strangers[0].close()
 
     monkeypatch.setattr(socket.socket, "listen", first)
     with contextlib.ExitStack() as stack:
         one = hooker.hooker._redirect_socket(stack)
         far_end(one).close()
-        assert strangers[0].recv(1) == b""
+        assert gone or strangers[0].recv(1) == b""
         strangers[0].close()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from hands import Hands, ready, received
+from hands import Hands, Socket, ready, received
 from support import Pair, address, counts, eventually
 from wire_tap import WireTap
 
@@ -63,6 +63,19 @@ def test_addresses_used_again_in_the_moment_of_an_end_lose_no_slot() -> None:
         eventually(lambda: counts(server.status())["flows"] == 0)
 
 
+def engaged_from(hands: Hands, pair: Pair, port: int, family: str) -> tuple[Socket, Socket, Socket]:
+    """The listener and both ends of a connection from that port, which has moved and has been used."""
+    listener = hands.listening(PORT, family)
+    client = from_port(hands, pair, port, family)
+    assert ready(client, select.POLLOUT, 5)
+    client.setblocking(True)
+    server = hands.accepted(listener)
+    eventually(lambda: all(counts(engine.status())["engaged"] for engine in pair.engines))
+    client.sendall(b"all")
+    assert received(server, 3) == b"all"
+    return listener, client, server
+
+
 @pytest.mark.parametrize("family", ["v4", "v6"])
 def test_a_port_used_again_at_once_does_not_wait_for_the_timer(family: str) -> None:
     """Its SYN, by the wire, is faster than the last ACK of the connection before, and meets LAST_ACK: the
@@ -72,14 +85,7 @@ def test_a_port_used_again_at_once_does_not_wait_for_the_timer(family: str) -> N
         Pair.open(lab, options=("--intercept", "segments")) as pair,
         Hands(lab) as hands,
     ):
-        listener = hands.listening(PORT, family)
-        client = from_port(hands, pair, FIRST, family)
-        assert ready(client, select.POLLOUT, 5)
-        client.setblocking(True)
-        server = hands.accepted(listener)
-        eventually(lambda: all(counts(engine.status())["engaged"] for engine in pair.engines))
-        client.sendall(b"all")
-        assert received(server, 3) == b"all"
+        listener, client, server = engaged_from(hands, pair, FIRST, family)
         client.shutdown(socket.SHUT_WR)
         assert received(server, 1) == b""
         time.sleep(0.1)  # nothing else is under way; after 0.3 s that end's ACK would go by the wire
@@ -110,14 +116,7 @@ def test_a_port_used_again_resets_an_end_that_nobody_has_closed(
 ) -> None:
     """RFC 9293, 3.5.1: the SYN meets CLOSE_WAIT, whose ACK the host of the SYN answers by a RST."""
     with Lab() as lab, Pair.open(lab, options=("--intercept", *options)) as pair, Hands(lab) as hands:
-        listener = hands.listening(PORT, family)
-        client = from_port(hands, pair, FIRST, family)
-        assert ready(client, select.POLLOUT, 5)
-        client.setblocking(True)
-        server = hands.accepted(listener)
-        eventually(lambda: all(counts(engine.status())["engaged"] for engine in pair.engines))
-        client.sendall(b"all")
-        assert received(server, 3) == b"all"
+        listener, client, server = engaged_from(hands, pair, FIRST, family)
         client.close()
         assert received(server, 1) == b""
         time.sleep(1)
