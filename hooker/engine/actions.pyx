@@ -518,7 +518,7 @@ cdef void flow_ends(worker *w, flow *f) noexcept nogil:
     if ST_EARLY <= f.f.state <= ST_ENGAGED and how == HK_APP_ABORTED:
         aborted(w, f)
     trail_end(w, f)
-    again_ends(w, f)
+    again_ends(w, f, how == HK_APP_CLOSED)
     flow_local(&f.f, config_of(w, f), EV_CLOSE, w.now, &out)
     act_alone(w, f, &out)
     if died:

@@ -5,7 +5,8 @@ last ACK, which goes by the transport. LAST_ACK answers it with an ACK that nobo
 kernel would send it again after 1 s (RFC 6298 2.1). So the engine of that host says PROBE for its closed
 flow, the other one says PROBE when its socket is gone, and then the local socket is probed: in SYN-SENT it
 answers by a RST (RFC 9293 3.10.7.3), and Linux sends its SYN again after two ticks, but only once, which is
-why the probe must not come too early. Each engine says it at most once for a flow.
+why the probe must not come too early. Each engine says it at most once for a flow. Who closes later has had
+that last ACK, and asks nobody.
 """
 
 from hooker.engine.hk0 cimport give_probe
@@ -36,12 +37,14 @@ cdef void again_begins(worker *w, flow *f) noexcept nogil:
 cdef void again_asked(worker *w, flow *f) noexcept nogil:
     if f.again == AGAIN_HERE:
         give_probe(w, f, False)
-    elif f.again == AGAIN_NOT and f.f.state == ST_CLOSED:
+    elif f.again != AGAIN_THERE and f.f.state == ST_CLOSED:
         say_probe(w, f, AGAIN_THERE)
     elif in_last_ack(f):
         f.again = AGAIN_THERE
 
 
-cdef void again_ends(worker *w, flow *f) noexcept nogil:
+cdef void again_ends(worker *w, flow *f, bint is_gone) noexcept nogil:
     if f.again == AGAIN_THERE:
         say_probe(w, f, AGAIN_THERE)
+    elif is_gone and f.again == AGAIN_NOT and in_last_ack(f):
+        f.again = AGAIN_OVER

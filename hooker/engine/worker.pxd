@@ -120,6 +120,7 @@ cdef enum again_state:         # of the ports of a connection that ends (again.p
     AGAIN_NOT = 0
     AGAIN_HERE                 # this host's next connection has begun
     AGAIN_THERE                # the peer's, or so it says
+    AGAIN_OVER                 # its socket was in LAST_ACK, and is gone: a next one has nothing to ask
 
 cdef enum redirected_bit:
     R_ALLOWED = 1 << 0         # its messages may come by the redirect socket

@@ -107,6 +107,29 @@ def test_a_port_used_again_at_once_does_not_wait_for_the_timer(family: str) -> N
         assert took < 0.9
 
 
+def test_who_has_closed_later_uses_its_port_again_and_asks_nobody() -> None:
+    """Nothing is left of its connection; the TIME_WAIT is the other end's."""
+    with (
+        Lab() as lab,
+        Pair.open(lab, options=("--intercept", "segments")) as pair,
+        Hands(lab) as hands,
+    ):
+        listener, client, server = engaged_from(hands, pair, FIRST, "v4")
+        for n in range(2, 12):
+            server.close()
+            assert received(client, 1) == b""
+            client.close()
+            eventually(lambda: "engaged" not in pair.client.status()["states"])
+            client = from_port(hands, pair, FIRST, "v4")
+            assert ready(client, select.POLLOUT, 5)
+            client.setblocking(True)
+            server = hands.accepted(listener)
+            client.sendall(b"all")
+            assert received(server, 3) == b"all"
+            eventually(lambda n=n: counts(pair.client.status())["engaged"] == n)
+        assert pair.server.status()["counters"]["unknown_messages"] == 0
+
+
 @pytest.mark.parametrize("family", ["v4", "v6"])
 @pytest.mark.parametrize(
     "options", [("segments",), ("segments", "--trail", "always"), ("messages",)], ids=" ".join
