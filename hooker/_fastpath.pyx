@@ -14,7 +14,7 @@ from hooker.engine.destroy cimport destroyer_open
 from hooker.engine.frames cimport frame_entry, frames_init
 from hooker.engine.lock cimport lock_give, lock_init, lock_take
 from hooker.engine.notices cimport notices_free, notices_init, notices_trim
-from hooker.engine.places cimport places_free, places_trim
+from hooker.engine.places cimport places_free, places_trim, places_wait
 from hooker.engine.polling cimport poll_init, wait_events
 from hooker.engine.ringbuf cimport ring_attach, ring_detach
 from hooker.engine.actions cimport (
@@ -263,7 +263,8 @@ cdef uint64_t wait_for(worker *w) noexcept nogil:
         return 0
     if w.starved and w.tap != NULL:
         at = min(at, w.now + LET_GO)            # nobody says when a view that was kept goes
-    if w.live or w.stray_n or w.greeting or w.slabs.free_count > RESERVE or held_less(w) > TRIM:
+    if (w.live or w.stray_n or w.greeting or w.slabs.free_count > RESERVE or held_less(w) > TRIM
+            or places_wait(&w.flow_room) or places_wait(&w.active)):
         at = min(at, w.swept + SWEEP)
     if at == UINT64_MAX:
         return at
@@ -281,6 +282,7 @@ cdef void sweep(worker *w) noexcept nogil:
     cells_trim(&w.kept)
     cells_trim(&w.stash)
     notices_trim(w)
+    places_trim(&w.flow_room)
     places_trim(&w.active)
     if held_less(w) > TRIM or w.n.channels_rested - w.trimmed > RESTED:
         for i in range(w.transport_n):
@@ -655,6 +657,7 @@ cdef class Worker:
         cdef worker *w = &self.w
         cdef int i
         let_go(w)                               # nobody runs it: run() would hold a reference
+        places_free(&w.flow_room)
         places_free(&w.active)
         pool_free(&w.slabs)
         cells_free(&w.kept)

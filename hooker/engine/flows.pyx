@@ -14,7 +14,7 @@ from hooker.engine.hold cimport hold_again, hold_begin, hold_deadline, hold_rele
 from hooker.engine.index cimport *
 from hooker.engine.kept cimport kept_drop, kept_parts
 from hooker.engine.notices cimport notice_next, notice_said
-from hooker.engine.places cimport PLACE, places_init, place_give, place_take
+from hooker.engine.places cimport places_init, place_give, place_take
 from hooker.engine.redirected cimport (
     redirected_deadline, redirected_drop, redirected_free, redirected_socket_gone,
 )
@@ -46,12 +46,13 @@ cdef extern from *:
 
 
 cdef int flows_init(worker *w) noexcept nogil:
+    cdef uint32_t page = <uint32_t>sysconf(_SC_PAGESIZE), most = w.max_flows + OLD
     w.flows = <flow **>calloc(w.max_flows, sizeof(flow *))
     w.given_back = <uint32_t *>calloc(w.max_flows, sizeof(uint32_t))
     w.strays = <uint8_t *>calloc(w.max_flows, 1)
-    if w.flows == NULL or w.given_back == NULL or w.strays == NULL or sizeof(active) > PLACE:
+    if w.flows == NULL or w.given_back == NULL or w.strays == NULL:
         return -1
-    if places_init(&w.active, w.max_flows + OLD, <uint32_t>sysconf(_SC_PAGESIZE)) < 0:
+    if places_init(&w.flow_room, most, sizeof(flow), page) < 0 or places_init(&w.active, most, sizeof(active), page) < 0:
         return -1
     return index_init(w)
 
@@ -193,7 +194,7 @@ cdef flow *flow_at(worker *w, const hk_key *key) noexcept nogil:
 
 cdef flow *flow_made(worker *w) noexcept nogil:
     """No more than there are places for, also if none of them is at rest."""
-    cdef flow *f = <flow *>calloc(1, sizeof(flow)) if w.flow_n < w.max_flows + OLD else NULL
+    cdef flow *f = <flow *>place_take(&w.flow_room) if w.flow_n < w.max_flows + OLD else NULL
     if f == NULL:
         return NULL
     f.active = <active *>place_take(&w.active)
@@ -205,7 +206,7 @@ cdef void flow_free(worker *w, flow *f) noexcept nogil:
     if f.active != NULL:
         place_give(&w.active, f.active)
     w.flow_n -= 1
-    free(f)
+    place_give(&w.flow_room, f)
 
 
 cdef flow *flow_new(worker *w, const hk_event *e) noexcept nogil:

@@ -16,19 +16,25 @@ from posix.mman cimport (
 )
 
 cdef enum:
-    PAGE = PLACE * PLACES      # bytes
-    ALL = 0xFFFF
+    PAGE = 4096                # bytes
     FEW = 64                   # pages that are worth no system call
 
 cdef extern from * nogil:
     int lowest "__builtin_ctz"(unsigned int x)
 
 
-cdef int places_init(place_room *r, uint32_t places, uint32_t page) noexcept nogil:
+cdef inline uint16_t all_of(const place_room *r) noexcept nogil:
+    return <uint16_t>((<uint32_t>1 << r.in_page) - 1)
+
+
+cdef int places_init(place_room *r, uint32_t places, uint32_t place, uint32_t page) noexcept nogil:
     cdef void *m
+    cdef uint32_t i
     memset(r, 0, sizeof(place_room))
+    r.place = place
+    r.in_page = min(PAGE // place, <uint32_t>(8 * sizeof(uint16_t)))
     r.group = max(page // PAGE, <uint32_t>1)    # 4 or 16 on some arm64 and ppc64 kernels
-    r.pages = (places + PLACES - 1) // PLACES
+    r.pages = (places + r.in_page - 1) // r.in_page
     r.pages += (r.group - r.pages % r.group) % r.group
     m = mmap(NULL, <size_t>r.pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
     if m == MAP_FAILED:
@@ -39,7 +45,8 @@ cdef int places_init(place_room *r, uint32_t places, uint32_t page) noexcept nog
     r.held = <uint8_t *>calloc(r.pages, 1)
     if r.unused == NULL or r.held == NULL:
         return -1
-    memset(r.unused, 0xFF, r.pages * sizeof(uint16_t))
+    for i in range(r.pages):
+        r.unused[i] = all_of(r)
     return 0
 
 
@@ -58,23 +65,23 @@ cdef void *place_take(place_room *r) noexcept nogil:
         r.first += 1
     if r.first == r.pages:
         return NULL
-    if r.unused[r.first] == ALL and r.held[r.first]:
+    if r.unused[r.first] == all_of(r) and r.held[r.first]:
         r.empty -= 1
     r.held[r.first] = True
     r.top = max(r.top, r.first + 1)
     i = lowest(r.unused[r.first])
     r.unused[r.first] &= ~<uint16_t>(1 << i)
-    place = r.memory + <size_t>r.first * PAGE + i * PLACE
-    memset(place, 0, PLACE)
+    place = r.memory + <size_t>r.first * PAGE + i * r.place
+    memset(place, 0, r.place)
     return place
 
 
 cdef void place_give(place_room *r, void *place) noexcept nogil:
     cdef size_t at = <uint8_t *>place - r.memory
     cdef uint32_t page = <uint32_t>(at // PAGE)
-    r.unused[page] |= <uint16_t>(1 << at % PAGE // PLACE)
+    r.unused[page] |= <uint16_t>(1 << at % PAGE // r.place)
     r.first = min(r.first, page)
-    r.empty += r.unused[page] == ALL
+    r.empty += r.unused[page] == all_of(r)
 
 
 cdef bint is_empty(const place_room *r, uint32_t page) noexcept nogil:
@@ -82,15 +89,19 @@ cdef bint is_empty(const place_room *r, uint32_t page) noexcept nogil:
     cdef uint32_t i
     cdef bint held = False
     for i in range(page, page + r.group):
-        if r.unused[i] != ALL:
+        if r.unused[i] != all_of(r):
             return False
         held |= r.held[i]
     return held
 
 
+cdef bint places_wait(const place_room *r) noexcept nogil:
+    return r.empty > FEW
+
+
 cdef void places_trim(place_room *r) noexcept nogil:
     cdef uint32_t i = 0, start
-    if r.empty <= FEW:
+    if not places_wait(r):
         return
     while i < r.top:
         start = i
@@ -105,7 +116,7 @@ cdef void places_trim(place_room *r) noexcept nogil:
         r.top -= 1
     r.empty = 0
     for i in range(r.top):
-        if r.held[i] and r.unused[i] == ALL:
+        if r.held[i] and r.unused[i] == all_of(r):
             r.empty += 1
 
 
@@ -114,8 +125,8 @@ cdef class Room:
 
     cdef place_room r
 
-    def __cinit__(self, uint32_t places, uint32_t page=PAGE):
-        if places_init(&self.r, places, page) < 0:
+    def __cinit__(self, uint32_t places, uint32_t place=256, uint32_t page=PAGE):
+        if places_init(&self.r, places, place, page) < 0:
             raise MemoryError
 
     def __dealloc__(self):
@@ -126,15 +137,17 @@ cdef class Room:
         cdef uint8_t *place = <uint8_t *>place_take(&self.r)
         if place == NULL:
             return None
-        for i in range(PLACE):
+        for i in range(self.r.place):
             assert place[i] == 0
-        memset(place, 0xFF, PLACE)
-        return (place - self.r.memory) // PLACE
+        memset(place, 0xFF, self.r.place)
+        i = place - self.r.memory
+        return i // PAGE * self.r.in_page + i % PAGE // self.r.place
 
     def give(self, uint32_t number):
         """A place that was taken, whose bytes nobody has changed."""
-        cdef uint8_t *place = self.r.memory + <size_t>number * PLACE
-        for i in range(PLACE):
+        cdef size_t at = <size_t>(number // self.r.in_page) * PAGE + number % self.r.in_page * self.r.place
+        cdef uint8_t *place = self.r.memory + at
+        for i in range(self.r.place):
             assert place[i] == 0xFF
         place_give(&self.r, place)
 

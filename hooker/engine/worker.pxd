@@ -391,7 +391,8 @@ cdef struct worker:
     FlowConfig config          # what is the same for all transports
     FlowConfig configs[32]     # 2 · TRANSPORTS: and of flows on each of them, then where losses are TCP's to repair
     flow **flows               # by slot
-    place_room active           # a place for each, at most
+    place_room flow_room       # a place for each flow
+    place_room active          # and one for each of those that move
     uint32_t flow_n            # those without a slot, too
     uint32_t live              # have a slot
     uint32_t *given_back       # by slot: the generation that was given back last

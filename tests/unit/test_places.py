@@ -21,11 +21,12 @@ def test_each_place_is_given_once_and_then_no_more() -> None:
 
 
 @pytest.mark.parametrize("page", [4096, 16384, 65536])
-def test_what_is_used_moves_together_and_the_rest_goes_back(page: int) -> None:
+@pytest.mark.parametrize("place", [PLACE, 440])
+def test_what_is_used_moves_together_and_the_rest_goes_back(place: int, page: int) -> None:
     """In whatever order places come and go. A kernel with larger pages takes back whole ones of those."""
     rng = random.Random(7)
-    room = Room(PLACES, page)
-    in_a_page = page // PLACE
+    room = Room(PLACES, place, page)
+    in_a_page = page // 4096 * (4096 // place)
     used: list[int] = []
     for target in (PLACES, 40, 2000, 0, 600, 3000, 30):
         while len(used) > target:
