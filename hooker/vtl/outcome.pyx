@@ -7,7 +7,7 @@ from hooker.vtl.core cimport *
 from hooker.vtl.pmtu cimport pmtu_abandon
 from hooker.vtl.ranges cimport ranges_trim
 from hooker.vtl.recovery cimport (
-    SENT_LIMITED, Recovery, SentFrame, SentPacket, recovery_forget, recovery_requeue_all,
+    SENT_LIMITED, SENT_PROBE, Recovery, SentFrame, SentPacket, recovery_forget, recovery_requeue_all,
     recovery_requeue_oldest,
 )
 from hooker.vtl.stream cimport *
@@ -108,4 +108,7 @@ cdef void requeue_for_probe(Assoc *a) noexcept nogil:
 
 
 cdef void packets_forget(Assoc *a) noexcept nogil:
+    cdef const SentPacket *oldest = &a.rec.packet[a.rec.tail & (a.rec.cap - 1)]
+    if oldest.outstanding and oldest.flags & SENT_PROBE:
+        pmtu_abandon(a)                         # its ACK or loss will not be heard
     recovery_forget(&a.rec, a.rec.tail + 1, frame_lost, a)

@@ -4,7 +4,7 @@ Each side does it for what it sends. ``Assoc.max_datagram`` is the size in use (
 
 1. A probe is a PING and PADDING in a datagram of the size in question. It is acknowledged like any packet; its
    loss is no congestion, and nothing in it is sent again. One is on its way at a time, and only when the
-   congestion window has room for it and something of ours has been acknowledged.
+   congestion window, if it counts, has room for it and something of ours has been acknowledged.
 2. BASE: the base (1,200 bytes) is in use and a probe confirms it. So begins a path whose IP address is new, or
    one that swallowed large packets. A handshake has proven its size: it goes straight to the search.
 3. SEARCHING: the largest size first; then sizes of well-known links, by bisection; then any. A size is
@@ -147,7 +147,8 @@ cdef void pmtu_on_result(Assoc *a, const AckResult *r, uint64_t now) noexcept no
 
 
 cdef bint pmtu_due(const Assoc *a) noexcept nogil:
-    return (pmtu_waits(a) and a.rec.in_flight + a.pmtu.probe <= a.cc.w.cwnd
+    """Where the window holds nothing back, it does not grow, and a probe may be larger than it for ever."""
+    return (pmtu_waits(a) and (a.rel.ops.once or a.rec.in_flight + a.pmtu.probe <= a.cc.w.cwnd)
             and reliability_may_send(&a.rel, a.rec.outstanding))
 
 

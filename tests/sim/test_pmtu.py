@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from sim.exchange import Exchange, exchange, finish, payload
@@ -245,6 +246,49 @@ def test_one_small_flow_finds_its_way_out_of_a_black_hole() -> None:
         pair.run(lambda i=i: len(pair.b.flows[peer].received) == 1400 * (i + 1), limit=1)
     assert stats(pair, "a")["mtu_holes"] == 1
     assert stats(pair, "a")["datagram"] == BASE
+
+
+def once(**changes: int) -> tuple[Pair, Callable[[int, int], None]]:
+    """A path of 1,472 bytes over which blocks leave once, one each 10 ms, if nothing comes in between."""
+    options = {"first_datagram": 1400, "max_datagram": 8972, "idle_after": 10**14, **changes}
+    pair = Pair(1, link=Link(delay=50 * MS, mtu=65535), reliability="none", **options)
+    pair.forth.mtu = 1472
+    assoc = pair.connect()
+    pair.run(lambda: bool(pair.b.endpoint.associations))
+    channel = pair.a.endpoint.channel_open(assoc)
+
+    def send(blocks: int, size: int) -> None:
+        for _ in range(blocks):
+            pair.a.endpoint.channel_send(channel, 1, 0, bytes(size))
+            pair.run_for(0.01)
+
+    return pair, send
+
+
+def test_a_window_that_holds_nothing_back_does_not_end_the_search() -> None:
+    """It does not grow either: a probe of jumbo frames is larger than it, and smaller ones come after it."""
+    pair, send = once()
+    send(1000, 1000)
+    assert stats(pair, "a")["datagram"] == 1472
+    pair.forth.mtu = 1250
+    send(1000, 1380)
+    assert stats(pair, "a")["mtu_holes"] == 1
+    assert 1200 < stats(pair, "a")["datagram"] <= 1250
+
+
+def test_a_probe_that_is_forgotten_with_what_is_never_acknowledged_is_sent_again() -> None:
+    pair, send = once(max_datagram=1472)
+    pair.forth.mtu = 1430
+    while stats(pair, "a")["mtu_probes"] == 0:
+        send(1, 100)
+    (assoc,) = pair.a.endpoint.associations
+    channel = pair.a.endpoint.channel_open(assoc)
+    for n in range(17_000):  # while it is under way
+        pair.a.endpoint.channel_send(channel, 1, n, bytes(1000))
+        if n % 100 == 99:
+            pair.a.endpoint.datagrams_to_send(pair.now)  # and these are lost
+    send(1000, 1000)
+    assert 1400 < stats(pair, "a")["datagram"] <= 1430
 
 
 @pytest.mark.parametrize("changes", [{"loss": 0.05}, {"loss": 0.05, "burst": 4}, {"queue": 20_000}])
