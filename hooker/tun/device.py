@@ -23,7 +23,9 @@ NAME = "hk0"
 MTU = 65535  # bytes: no segment is cut for this link
 MOST_QUEUES = 256  # of the kernel, drivers/net/tun.c
 LEAST_QUEUE = 1000  # packets: with less, a device is refused
-NO_ADDRESS = "192.0.0.8"  # RFC 7600, of host scope: rp_filter 2 lets packets in only with an address
+# rp_filter 2 lets packets in only with an address. One of loopback's: a host drops what comes from its own
+# addresses, and 192.0.0.8 (RFC 7600), for one, is where routers without an address send their ICMP from.
+NO_ADDRESS = "127.0.72.75"
 
 TUNSETIFF, TUNSETOWNER, TUNSETOFFLOAD = 0x400454CA, 0x400454CC, 0x400454D0  # linux/if_tun.h
 TUNSETFILTEREBPF = 0x800454E1  # since 4.16

@@ -33,7 +33,7 @@ def ip(name: str, command: str) -> str:
 
 
 class Router:
-    """A router between the lab's hosts. What is too large for its ports vanishes: it sends no ICMP."""
+    """A router between the lab's hosts. What is too large for its ports vanishes, without ICMP at first."""
 
     PORTS = ("to-a", "to-b")
 
@@ -71,6 +71,11 @@ class Router:
                 ip(self.netns, f"link set {port} mtu {mtu}")
             ip(self.netns, f"route replace {host.v4}/32 dev {port} mtu lock {mtu}")
             ip(self.netns, f"-6 route replace {host.v6}/128 dev {port} mtu lock {mtu}")
+
+    def speak(self) -> None:
+        """It says what it drops (ICMP), from 192.0.0.8: it has no address of its own (RFC 7600)."""
+        ip(self.netns, "rule del ipproto icmp blackhole")
+        ip(self.netns, "-6 rule del ipproto ipv6-icmp blackhole")
 
     def _build(self, lab: Lab) -> None:
         subprocess.run(["ip", "netns", "add", self.netns], check=True, timeout=10)
@@ -207,6 +212,22 @@ def test_a_path_that_narrows_during_transfers(family: str, keyed: bool) -> None:
         router.narrow(1500)
         with web.transfers(8 * MB):
             pass
+
+
+@pytest.mark.parametrize("hooked", [True, False])
+def test_tcp_hears_what_a_router_without_an_address_says(hooked: bool) -> None:
+    """Also on hosts with an engine: no address of its device may be the one that such routers answer from."""
+    with Lab() as lab, Router.between(lab) as router, contextlib.ExitStack() as stack:
+        router.speak()
+        router.narrow(1300)
+        if hooked:
+            stack.enter_context(Pair.open(lab, options=("--port", "9")))
+        www = start_nginx(lab.b, lab.tmp)
+        digest = write_random(www / "down", MB)
+        got = lab.tmp / "got"
+        fetch = ["curl", "-sS", "-f", "-m", "10", "-o", str(got), url(lab.b, "v4", "down")]
+        lab.a.run(fetch, timeout=20)
+        assert sha256(got) == digest
 
 
 def holes(pair: Pair) -> int:
