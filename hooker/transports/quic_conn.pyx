@@ -540,7 +540,7 @@ cdef void write_some(QuicAssociation *a, uint32_t packets) noexcept nogil:
             load_data(a)
             l = next_lane(a)
         n = ngtcp2_conn_writev_stream(
-            a.tls.conn, &ps.path, &pi, room, TX_SIZE, &taken,
+            a.tls.conn, &ps.path, &pi, room, datagram_size(a), &taken,
             NGTCP2_WRITE_STREAM_FLAG_MORE if l != NULL else NGTCP2_WRITE_STREAM_FLAG_NONE,
             l.id if l != NULL else -1, v, lane_parts(l, v) if l != NULL else 0, t.now)
         if l != NULL and taken > 0 and (n >= 0 or n == NGTCP2_ERR_WRITE_MORE):
@@ -592,7 +592,7 @@ cdef void conn_farewell(QuicAssociation *a) noexcept nogil:
     if room == NULL:
         return
     ngtcp2_path_storage_zero(&ps)
-    n = ngtcp2_conn_write_connection_close(a.tls.conn, &ps.path, &pi, room, TX_SIZE, &e, t.now)
+    n = ngtcp2_conn_write_connection_close(a.tls.conn, &ps.path, &pi, room, datagram_size(a), &e, t.now)
     if n > 0:
         packet_out(a, &ps.path, &pi, n)
 

@@ -15,6 +15,7 @@ cdef enum:
     CID_SIZE = 12              # bytes of connection ids that we choose: slot, mark, random
     TX_PACKETS = 256           # of one batch
     TX_SIZE = 1472             # bytes of a datagram at most
+    BASE_SIZE = 1200           # and of one that each path carries (RFC 9000 14)
     RX_KEPT = 128 << 10        # bytes of streams: those of a batch, which is settled when there are more
     SESSION_COST = 64 << 10    # bytes, about, of what TLS holds for one association
 
@@ -41,6 +42,7 @@ cdef struct QuicAssociation:
     bint starved               # its source's share is used up
     bint farewell              # the peer is to be told
     uint8_t why                # down_reason
+    bint narrow                # its path has become narrower than it was at the beginning
     int error                  # the library's; 0: none
     QuicAssociation *ready_next
     QuicAssociation *dead_next
@@ -53,6 +55,7 @@ cdef struct QuicAssociation:
     uint64_t began
     uint64_t heard
     uint64_t asked             # since when a PING is unanswered; 0: none is
+    uint64_t hole_at           # when that began last while something waited for acknowledgements
     uint64_t doubted           # since when something says that nobody is there; 0: nothing does
     uint64_t idle_since        # 0: it is in use
     uint32_t turn              # the lane that had the last one
@@ -106,6 +109,10 @@ cdef inline QuicTransport *T(Transport *t) noexcept nogil:
 
 cdef inline QuicAssociation *A(const Association *a) noexcept nogil:
     return <QuicAssociation *>a
+
+cdef inline uint32_t datagram_size(const QuicAssociation *a) noexcept nogil:
+    """At most. A question goes wherever anything does."""
+    return BASE_SIZE if a.narrow or a.asked else TX_SIZE
 
 cdef inline QuicTransport *of(const QuicAssociation *a) noexcept nogil:
     return <QuicTransport *>a.base.t

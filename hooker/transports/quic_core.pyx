@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memset
 from hooker.flow.messages cimport MSG_PING, Message
 from hooker.includes.ngtcp2 cimport ngtcp2_conn_del, ngtcp2_conn_get_expiry
 from hooker.transports.contract cimport *
-from hooker.transports.quic_lanes cimport STREAMS, lane_free_all
+from hooker.transports.quic_lanes cimport STREAMS, lane_free_all, lane_moves
 from hooker.transports.quic_tls cimport tls_end
 from hooker.transports.queues cimport out_end, out_say
 from hooker.transports.sources cimport source_give, source_hold, source_join, source_leave
@@ -26,6 +26,8 @@ cdef enum:
     KEEPALIVE = 1000 * MS
     DOUBT_TIME = 1000 * MS
     STARVED_PAUSE = 5 * MS
+    HOLE_TIME = 2000 * MS
+    HOLE_AGAIN = 10000 * MS
 
 
 # ---- memory ------------------------------------------------------------------------------------------
@@ -142,7 +144,10 @@ cdef void known(QuicAssociation *a) noexcept nogil:
 
 cdef void up(QuicAssociation *a) noexcept nogil:
     cdef QuicTransport *t = of(a)
+    cdef uint32_t i
     known(a)
+    for i in range(STREAMS):
+        a.lanes[i].moved = t.now
     a.state, a.announced, a.heard, a.idle_since = QUIC_UP, True, t.now, t.now
     a.due = UINT64_MAX
     if in_use(a):
@@ -242,6 +247,19 @@ cdef void hear(QuicAssociation *a) noexcept nogil:
     a.heard, a.asked, a.doubted = of(a).now, 0, 0
 
 
+cdef bint looked_for_holes(QuicAssociation *a) noexcept nogil:
+    """The peer is heard, and what we send is not acknowledged: a path that has become narrower swallows what is
+    large (RFC 8899 3, "black hole"), and the library looks for its size at the beginning only. Or it is not
+    heard, answers what is small, and soon is not heard again (ask). False: all is acknowledged."""
+    cdef bint waits = False
+    cdef uint32_t i
+    for i in range(STREAMS):
+        if not lane_moves(&a.lanes[i], of(a).now) and a.heard > a.lanes[i].moved + HOLE_TIME:
+            a.narrow = True
+        waits = waits or a.lanes[i].acked < a.lanes[i].written
+    return waits
+
+
 cdef void ask(QuicAssociation *a) noexcept nogil:
     """Whether it is still there."""
     cdef QuicTransport *t = of(a)
@@ -249,6 +267,9 @@ cdef void ask(QuicAssociation *a) noexcept nogil:
     cdef uint64_t end
     if not a.asked:
         a.asked = t.now
+        if looked_for_holes(a):
+            a.narrow |= t.now < a.hole_at + HOLE_AGAIN
+            a.hole_at = t.now
     end = a.asked + t.dead_after
     if a.doubted:
         end = min(end, a.doubted + DOUBT_TIME)
@@ -271,6 +292,7 @@ cdef void doubt(QuicAssociation *a) noexcept nogil:
 
 cdef void is_due(QuicAssociation *a) noexcept nogil:
     cdef QuicTransport *t = of(a)
+    cdef bint waits = a.state == QUIC_UP and looked_for_holes(a)
     a.due = UINT64_MAX
     if a.state == QUIC_STRANGER:
         fail(a, DOWN_CLOSED)
@@ -283,7 +305,7 @@ cdef void is_due(QuicAssociation *a) noexcept nogil:
             a.farewell = True
             fail(a, DOWN_CLOSED)
         else:
-            set_due(a, a.idle_since + IDLE_AFTER)
+            set_due(a, min(a.idle_since + IDLE_AFTER, t.now + KEEPALIVE if waits else UINT64_MAX))
     elif t.now - a.heard >= KEEPALIVE:
         ask(a)
     else:

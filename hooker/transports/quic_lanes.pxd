@@ -23,6 +23,8 @@ cdef struct Lane:              # a stream that we send on
     uint64_t written           # offset of what goes next
     uint64_t end
     uint64_t acked
+    uint64_t seen              # `acked` when it was last looked at
+    uint64_t moved             # when it was found larger, or nothing waited for it; ns
     uint32_t channels
 
 cdef struct Inlet:             # a stream that we receive
@@ -51,6 +53,8 @@ cdef void lane_add(Lane *l, Chunk *c) noexcept nogil
 cdef void lane_gone(Lane *l, uint64_t n) noexcept nogil                         # so many bytes more have gone
 cdef uint64_t lane_free_acked(Lane *l, uint64_t to) noexcept nogil  # cost of what is no longer kept
 cdef uint64_t lane_free_all(Lane *l) noexcept nogil
+# Since it was last looked at; or nothing is under way.
+cdef bint lane_moves(Lane *l, uint64_t now) noexcept nogil
 # The next message of *n bytes at *p, which both go on. DATA's payload is in those bytes.
 cdef inlet_verdict inlet_next(Inlet *i, bint control, const uint8_t **p, size_t *n,
                               Message *out) noexcept nogil

@@ -78,6 +78,13 @@ cdef uint64_t lane_free_all(Lane *l) noexcept nogil:
     return cost
 
 
+cdef bint lane_moves(Lane *l, uint64_t now) noexcept nogil:
+    if l.acked < l.written and l.acked == l.seen:
+        return False
+    l.seen, l.moved = l.acked, now
+    return True
+
+
 # ---- in ----------------------------------------------------------------------------------------------
 
 cdef bint gather(Inlet *i, uint32_t want, const uint8_t **p, size_t *n) noexcept nogil:

@@ -230,6 +230,18 @@ def test_tcp_hears_what_a_router_without_an_address_says(hooked: bool) -> None:
         assert sha256(got) == digest
 
 
+@pytest.mark.parametrize("keyed", [False, True], ids=["plain", "keyed"])
+def test_quic_goes_on_where_the_path_narrows_during_transfers(keyed: bool) -> None:
+    with Lab() as lab, Router.between(lab) as router:
+        options = key_options(lab) if keyed else ()
+        with Pair.open(lab, options=(*options, "--transport", "quic")) as pair:
+            web = Web(pair, "v4")
+            with web.transfers(LONG, RATE):
+                router.speak()  # TCP's own way out, where a flow takes it
+                router.narrow(1300)
+            router.narrow(1500)
+
+
 def holes(pair: Pair) -> int:
     return sum(p["mtu_holes"] for engine in pair.engines for p in engine.status()["peers"])
 
