@@ -258,11 +258,7 @@ cdef const PeerAddress *qu_peer(const Association *a) noexcept nogil:
 
 
 cdef uint64_t qu_patience(const Association *base) noexcept nogil:
-    cdef ngtcp2_conn_stat s
-    if A(base).state != QUIC_UP:
-        return 0
-    ngtcp2_conn_get_conn_stat(A(base).tls.conn, &s)
-    return 2 * s.smoothed_rtt + 4 * s.rttvar
+    return patience(A(base)) if A(base).state == QUIC_UP else 0
 
 
 cdef int qu_say(Association *base, const Message *m) noexcept nogil:

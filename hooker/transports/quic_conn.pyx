@@ -174,6 +174,8 @@ cdef void take_message(QuicAssociation *a, const Message *m, bint stable) noexce
         memset(&pong, 0, sizeof(pong))
         pong.type = MSG_PONG
         out_say(&a.out, &pong)
+    else:
+        answered(a)
 
 
 cdef int on_stream_data(ngtcp2_conn *c, uint32_t flags, int64_t id, uint64_t offset, const uint8_t *data,

@@ -132,6 +132,8 @@ cdef void set_due(QuicAssociation *a, uint64_t at) noexcept nogil
 cdef void set_expiry(QuicAssociation *a) noexcept nogil
 cdef void use_changed(QuicAssociation *a) noexcept nogil
 cdef void is_due(QuicAssociation *a) noexcept nogil
+cdef uint64_t patience(const QuicAssociation *a) noexcept nogil  # ns within which an answer comes, as a rule
 cdef void doubt(QuicAssociation *a) noexcept nogil  # something says that nobody is there
 cdef void hear(QuicAssociation *a) noexcept nogil
+cdef void answered(QuicAssociation *a) noexcept nogil   # what it was asked
 cdef void leave_ready(QuicTransport *t, QuicAssociation *a) noexcept nogil

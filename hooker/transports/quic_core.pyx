@@ -8,7 +8,9 @@ from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 from hooker.flow.messages cimport MSG_PING, Message
-from hooker.includes.ngtcp2 cimport ngtcp2_conn_del, ngtcp2_conn_get_expiry
+from hooker.includes.ngtcp2 cimport (
+    ngtcp2_conn_del, ngtcp2_conn_get_conn_stat, ngtcp2_conn_get_expiry, ngtcp2_conn_stat,
+)
 from hooker.transports.contract cimport *
 from hooker.transports.quic_lanes cimport STREAMS, lane_free_all, lane_moves
 from hooker.transports.quic_tls cimport tls_end
@@ -24,7 +26,8 @@ cdef enum:
     HELLO_TIME = 3000000000
     IDLE_AFTER = 120000000000
     KEEPALIVE = 1000 * MS
-    DOUBT_TIME = 1000 * MS
+    DOUBT_TIME = 500 * MS      # if the path's round trip does not need more
+    MOST_DOUBT = 1000 * MS
     STARVED_PAUSE = 5 * MS
     HOLE_TIME = 2000 * MS
     HOLE_AGAIN = 10000 * MS
@@ -242,15 +245,28 @@ cdef void use_changed(QuicAssociation *a) noexcept nogil:
         set_due(a, min(a.due, now + IDLE_AFTER))
 
 
+cdef uint64_t patience(const QuicAssociation *a) noexcept nogil:
+    cdef ngtcp2_conn_stat s
+    ngtcp2_conn_get_conn_stat(a.tls.conn, &s)
+    return 2 * s.smoothed_rtt + 4 * s.rttvar
+
+
+cdef void answered(QuicAssociation *a) noexcept nogil:
+    a.asked = a.doubted = 0
+
+
 cdef void hear(QuicAssociation *a) noexcept nogil:
-    """The peer's engine has answered, or spoken."""
-    a.heard, a.asked, a.doubted = of(a).now, 0, 0
+    """The peer's engine has spoken. What it sent before somebody said that nobody is there proves nothing."""
+    a.heard = of(a).now
+    if not a.doubted or a.heard >= a.doubted + patience(a):
+        answered(a)
 
 
 cdef bint looked_for_holes(QuicAssociation *a) noexcept nogil:
-    """The peer is heard, and what we send is not acknowledged: a path that has become narrower swallows what is
-    large (RFC 8899 3, "black hole"), and the library looks for its size at the beginning only. Or it is not
-    heard, answers what is small, and soon is not heard again (ask). False: all is acknowledged."""
+    """The peer is heard, and what we send is not acknowledged: a path that has become narrower swallows what
+    is large (RFC 8899 3, "black hole"), and the library looks for its size at the beginning only. Or it is not
+    heard, answers what is small, and soon is not heard again (ask). False: all is acknowledged.
+    """
     cdef bint waits = False
     cdef uint32_t i
     for i in range(STREAMS):
@@ -272,7 +288,7 @@ cdef void ask(QuicAssociation *a) noexcept nogil:
             a.hole_at = t.now
     end = a.asked + t.dead_after
     if a.doubted:
-        end = min(end, a.doubted + DOUBT_TIME)
+        end = min(end, a.doubted + min(max(2 * patience(a), <uint64_t>DOUBT_TIME), MOST_DOUBT))
     if t.now >= end:
         fail(a, DOWN_SILENT)
         return
