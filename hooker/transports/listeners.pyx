@@ -1,5 +1,6 @@
 """Who connects to us is a stranger until he has said HELLO: so many of them in all, so many of one source,
-and each for HELLO_TIME; the oldest makes room. One source has so many associations.
+and each for HELLO_TIME; the oldest makes room. One source has so many associations. Of all together there are
+so many, too: then the one that has been unused for longest makes room.
 """
 
 from libc.stdint cimport UINT64_MAX, uint16_t, uint32_t, uint64_t
@@ -7,7 +8,8 @@ from libc.string cimport memset
 from hooker.includes.addresses cimport port_of, read_address, set_int
 from hooker.includes.linux cimport *
 from hooker.transports.connection cimport *
-from hooker.transports.contract cimport DOWN_CLOSED, DOWN_MEMORY, PeerAddress, watch_file
+from hooker.transports.contract cimport Association, DOWN_CLOSED, DOWN_MEMORY, PeerAddress, watch_file
+from hooker.transports.sources cimport longest_unused, may_make_room
 
 cdef enum:
     ACCEPTS = 16               # at once
@@ -111,12 +113,33 @@ cdef void evict(ConnectionTransport *t) noexcept nogil:
         fail(oldest, DOWN_CLOSED)
 
 
-cdef void welcome(ConnectionTransport *t, int fd, const PeerAddress *peer) noexcept nogil:
+cdef uint64_t unused(const Association *base) noexcept nogil:
+    cdef const Connection *a = <const Connection *>base
+    return a.idle_since if a.state == CONN_UP and not a.outgoing and not in_use(a) else 0
+
+
+cdef bint make_room(ConnectionTransport *t) noexcept nogil:
+    """For one more, which is counted already. False: all are of use, or too many come at once."""
     cdef Connection *a
+    if t.count > MAX_INCOMING and not may_make_room(&t.sources, t.now):
+        return False
     if t.strangers >= MAX_STRANGERS:
         evict(t)
-    a = connection_new(t, peer) if t.count < MAX_INCOMING else NULL
-    if a == NULL or a.source.strangers >= SOURCE_STRANGERS or a.source.assocs > SOURCE_ASSOCS:
+        return True
+    if t.count <= MAX_INCOMING:
+        return True
+    a = <Connection *>longest_unused(<Association **>t.slots, t.top, unused)
+    if a == NULL:
+        return False
+    t.n.evicted += 1
+    fail(a, DOWN_CLOSED)
+    return True
+
+
+cdef void welcome(ConnectionTransport *t, int fd, const PeerAddress *peer) noexcept nogil:
+    cdef Connection *a = connection_new(t, peer)
+    if (a == NULL or a.source.strangers >= SOURCE_STRANGERS or a.source.assocs > SOURCE_ASSOCS
+            or not make_room(t)):
         t.n.refused += 1
         if a != NULL:
             connection_free(t, a)

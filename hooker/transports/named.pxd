@@ -23,6 +23,7 @@ cdef struct NamedAssociation:
     uint32_t slot
     named_state state
     bint announced             # the engine knows it
+    bint outgoing              # it has asked for it
     uint8_t why                # down_reason
     NamedAssociation *dead_next
     Outgoing out

@@ -28,7 +28,7 @@ from hooker.transports.child cimport *
 from hooker.transports.contract cimport *
 from hooker.transports.queues cimport *
 from hooker.transports.sources cimport (
-    FAIR_SOURCES, source_join, source_leave, sources_init,
+    FAIR_SOURCES, longest_unused, may_make_room, source_join, source_leave, sources_init,
 )
 
 from hooker.errors import ConfigurationError
@@ -246,18 +246,40 @@ cdef void evict(NamedTransport *t) noexcept nogil:
         fail(oldest, DOWN_CLOSED)
 
 
-cdef NamedAssociation *stranger(NamedTransport *t, const PeerAddress *peer) noexcept nogil:
-    """NULL: there is no room for one more."""
+cdef uint64_t unused(const Association *base) noexcept nogil:
+    cdef const NamedAssociation *a = A(base)
+    return a.idle_since if a.state == NAMED_UP and not a.outgoing and not in_use(a) else 0
+
+
+cdef bint make_room(NamedTransport *t) noexcept nogil:
+    """For one more, which is counted already. False: all are of use, or too many come at once."""
     cdef NamedAssociation *a
+    if t.count > MAX_INCOMING and not may_make_room(&t.sources, t.now):
+        return False
     if t.strangers >= MAX_STRANGERS:
         evict(t)
-    a = association_new(t, peer, NAMED_STRANGER) if t.count < MAX_INCOMING else NULL
-    if a != NULL and (a.source.strangers >= SOURCE_STRANGERS or a.source.assocs > SOURCE_ASSOCS):
+        return True
+    if t.count <= MAX_INCOMING:
+        return True
+    a = <NamedAssociation *>longest_unused(<Association **>t.slots, t.top, unused)
+    if a == NULL:
+        return False
+    t.n.evicted += 1
+    fail(a, DOWN_CLOSED)
+    return True
+
+
+cdef NamedAssociation *stranger(NamedTransport *t, const PeerAddress *peer) noexcept nogil:
+    """NULL: there is no room for one more."""
+    cdef NamedAssociation *a = association_new(t, peer, NAMED_ASKING)
+    if a != NULL and (a.source.strangers >= SOURCE_STRANGERS or a.source.assocs > SOURCE_ASSOCS
+                      or not make_room(t)):
         association_free(t, a)
         a = NULL
     if a == NULL:
         t.n.refused += 1
         return NULL
+    a.state = NAMED_STRANGER
     t.n.greeted += 1
     t.strangers += 1
     a.source.strangers += 1
@@ -431,7 +453,10 @@ cdef void on_up(NamedTransport *t, const PeerAddress *peer, bint repairs, const 
                 uint32_t n) noexcept nogil:
     cdef NamedAssociation *a = association_to(t, peer)
     if a == NULL:
-        a = association_new(t, peer, NAMED_ASKING) if t.count < MAX_INCOMING else NULL
+        a = association_new(t, peer, NAMED_ASKING)
+        if a != NULL and not make_room(t):
+            association_free(t, a)
+            a = NULL
     if a == NULL or a.state == NAMED_UP:
         return
     a.base.lacks = 0 if repairs else T_REPAIRS | T_CONGESTION
@@ -721,13 +746,14 @@ cdef Association *nt_connect(Transport *base, const PeerAddress *to, uint64_t no
     cdef NamedAssociation *a = association_to(t, to)
     t.now = now
     if a != NULL and (a.state == NAMED_UP or a.announced):
+        a.outgoing = True
         return &a.base
     if a == NULL:
         a = association_new(t, to, NAMED_ASKING)
         if a == NULL:
             return NULL
     known(a)
-    a.state, a.announced, a.began = NAMED_ASKING, True, now
+    a.state, a.announced, a.outgoing, a.began = NAMED_ASKING, True, True, now
     t.n.connects += 1
     if t.child.fd < 0:
         fail(a, DOWN_PROTOTYPE)

@@ -2,9 +2,11 @@
 
 1. Ours name their association (quic_conn.pyx, 4). Others are looked for among those that peers have begun.
 2. An Initial makes a stranger: so many in all, so many of one source and in one round, for HELLO_TIME; of
-   those of all sources the oldest makes room. From RETRY_FROM on, and SOURCE_RETRY of one source, its
-   sender has to show first that it hears us (Retry; RFC 9000, 8.1.2), for which nothing is kept. The
-   library sends an address that has not done so three times what has come from there at most.
+   those of all sources the oldest makes room. Beyond MAX_INCOMING, or where no memory is left for a source
+   that has none, what has been unused for longest does. Then, and from RETRY_FROM strangers on, or
+   SOURCE_RETRY of one source, its sender has to show first that it hears us (Retry; RFC 9000, 8.1.2), for
+   which nothing is kept. The library sends an address that has not done so three times what has come from
+   there at most.
 3. All other answers are smaller than what they answer and keep nothing: which versions there are, and that
    a connection is not known (stateless reset; 10.3).
 """
@@ -19,6 +21,7 @@ from hooker.transports.contract cimport *
 from hooker.transports.quic_conn cimport *
 from hooker.transports.quic_core cimport *
 from hooker.transports.quic_tls cimport SECRET_SIZE
+from hooker.transports.sources cimport longest_unused, may_make_room, source_known
 from hooker.vtl.api cimport vtl_addr
 
 cdef extern from "<sys/random.h>" nogil:
@@ -37,6 +40,7 @@ cdef enum:
     TOKEN_ROOM = 256           # bytes
     TOKEN_LASTS = 10000000000  # ns
     HELLO_TIME = 3000000000
+    COST = 168 << 10           # bytes of memory for an association, about
 
 
 cdef QuicAssociation *named(QuicTransport *t, const uint8_t *cid, size_t n) noexcept nogil:
@@ -113,8 +117,8 @@ cdef void say_retry(QuicTransport *t, const Datagram *d, const ngtcp2_pkt_hd *hd
 
 # ---- strangers ---------------------------------------------------------------------------------------
 
-cdef void make_room(QuicTransport *t) noexcept nogil:
-    """The oldest stranger goes."""
+cdef void evict(QuicTransport *t) noexcept nogil:
+    """The oldest stranger makes room."""
     cdef QuicAssociation *found = NULL
     cdef QuicAssociation *a
     cdef uint32_t i
@@ -127,20 +131,60 @@ cdef void make_room(QuicTransport *t) noexcept nogil:
         fail(found, DOWN_CLOSED)
 
 
-cdef QuicAssociation *place_for(QuicTransport *t, const Datagram *d) noexcept nogil:
-    """Of a new stranger; NULL: there is none."""
+cdef uint64_t unused(const Association *base) noexcept nogil:
+    cdef const QuicAssociation *a = <const QuicAssociation *>base
+    return a.idle_since if a.state == QUIC_UP and not a.outgoing and not in_use(a) else 0
+
+
+cdef bint end_unused(QuicTransport *t) noexcept nogil:
+    """The one that has been unused for longest makes room. False: there is none."""
+    cdef QuicAssociation *a = <QuicAssociation *>longest_unused(<Association **>t.slots, t.top, unused)
+    if a == NULL:
+        return False
+    t.n.evicted += 1
+    a.farewell = True
+    fail(a, DOWN_CLOSED)
+    return True
+
+
+cdef inline bint is_short(const QuicTransport *t) noexcept nogil:
+    """Of memory for a source's first one: it may have as much as it leaves to the others."""
+    return t.sources.budget - t.sources.held < 2 * COST
+
+
+cdef bint make_memory(QuicTransport *t) noexcept nogil:
+    """Of two, for one. It is there with the next flush(); who wants it will have said its Initial again."""
+    if not may_make_room(&t.sources, t.now) or not end_unused(t):
+        return False
+    end_unused(t)
+    return True
+
+
+cdef bint make_room(QuicTransport *t) noexcept nogil:
+    """For one more, which is counted already. False: all are of use, or too many come at once."""
+    if t.count > MAX_INCOMING and not may_make_room(&t.sources, t.now):
+        return False
+    if t.strangers >= MAX_STRANGERS:
+        evict(t)
+        return True
+    return t.count <= MAX_INCOMING or end_unused(t)
+
+
+cdef QuicAssociation *place_for(QuicTransport *t, const Datagram *d, bint *full) noexcept nogil:
+    """Of a new stranger; NULL: there is none. `full`: that is not for what its own source has."""
     cdef PeerAddress peer
-    cdef QuicAssociation *a = NULL
+    cdef QuicAssociation *a
+    full[0] = False
+    if t.begun >= BEGIN_MOST:
+        return NULL
     memset(&peer, 0, sizeof(peer))
     memcpy(peer.ip, d.source.ip, 16)
     peer.port = d.source.port - 1
-    if t.count < MAX_INCOMING and t.begun < BEGIN_MOST:
-        a = association_new(t, &peer)
+    full[0] = t.count >= MAX_INCOMING or (is_short(t) and not source_known(&t.sources, &peer))
+    a = association_new(t, &peer)
     if a != NULL and (a.source.assocs > SOURCE_ASSOCS or a.source.strangers >= SOURCE_STRANGERS):
         association_free(t, a)
-        a = NULL
-    if a == NULL:
-        t.n.refused += 1
+        a, full[0] = NULL, False
     return a
 
 
@@ -149,12 +193,14 @@ cdef QuicAssociation *welcome(QuicAssociation *a, const Datagram *d, const ngtcp
                               bint retried) noexcept nogil:
     cdef QuicTransport *t = of(a)
     a.remote = d.source
+    if not make_room(t):
+        t.n.refused += 1
+        association_free(t, a)
+        return NULL
     t.begun += 1
     if not conn_answer(a, hd, first, retried):
         association_free(t, a)
         return NULL
-    if t.strangers >= MAX_STRANGERS:
-        make_room(t)
     a.state = QUIC_STRANGER
     t.strangers += 1
     a.source.strangers += 1
@@ -178,21 +224,27 @@ cdef QuicAssociation *begun(QuicTransport *t, const Datagram *d) noexcept nogil:
     cdef ngtcp2_pkt_hd hd
     cdef ngtcp2_cid first
     cdef QuicAssociation *a
+    cdef bint full
     if d.size < LEAST_INITIAL or ngtcp2_accept(&hd, d.data, d.size) != 0:
         t.n.dropped += 1
         return NULL
     if hd.token.len and not shows_it_hears(t, d, &hd, &first):
         t.n.dropped += 1
         return NULL
-    a = place_for(t, d)
-    if a == NULL:
+    a = place_for(t, d, &full)
+    if a == NULL and not full:
+        t.n.refused += 1
         return NULL
-    if hd.token.len:
-        return welcome(a, d, &hd, &first, True)
-    if t.strangers < RETRY_FROM and a.source.strangers < SOURCE_RETRY:
+    if hd.token.len == 0 and not full and t.strangers < RETRY_FROM and a.source.strangers < SOURCE_RETRY:
         return welcome(a, d, &hd, &hd.dcid, False)
-    association_free(t, a)
-    say_retry(t, d, &hd)
+    if hd.token.len and a != NULL and not (full and is_short(t) and make_memory(t)):
+        return welcome(a, d, &hd, &first, True)
+    if a != NULL:
+        association_free(t, a)
+    if hd.token.len:
+        t.n.refused += 1
+    else:
+        say_retry(t, d, &hd)
     return NULL
 
 

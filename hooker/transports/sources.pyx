@@ -2,6 +2,9 @@
 
 A source may hold as much as is left of the budget to all: who wants all gets half of it, two such two thirds
 together, and some is always left for others.
+
+Associations have a bound in all, too, which a few sources can reach together. Then the one that a peer has
+begun and nothing has used for longest makes room, so that they cannot keep the others out.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -9,13 +12,15 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 from hooker.includes.ip cimport is_v4
 from hooker.includes.siphash cimport siphash24
-from hooker.transports.contract cimport PeerAddress
+from hooker.transports.contract cimport Association, PeerAddress
 
 cdef extern from "<sys/random.h>" nogil:
     ssize_t getrandom(void *buf, size_t n, unsigned int flags)
 
 cdef enum:
     CHAINS = 256
+    ROOM_RATE = 1000           # per second
+    ROOM_BURST = 32
 
 
 cdef void sources_init(SourceTable *t, uint64_t budget) noexcept nogil:
@@ -59,6 +64,12 @@ cdef Source *source_join(SourceTable *t, const PeerAddress *peer) noexcept nogil
     return s
 
 
+cdef bint source_known(const SourceTable *t, const PeerAddress *peer) noexcept nogil:
+    cdef uint8_t prefix[16]
+    prefix_of(peer, prefix)
+    return find(t, prefix) != NULL
+
+
 cdef void source_leave(SourceTable *t, Source *s) noexcept nogil:
     cdef Source **at = &t.chains[chain_of(t, s.prefix)]
     s.assocs -= 1
@@ -84,3 +95,23 @@ cdef bint source_hold(SourceTable *t, Source *s, uint64_t n) noexcept nogil:
 cdef void source_give(SourceTable *t, Source *s, uint64_t n) noexcept nogil:
     s.held -= n
     t.held -= n
+
+
+cdef bint may_make_room(SourceTable *t, uint64_t now) noexcept nogil:
+    t.rooms = min(t.rooms + <double>(now - t.rooms_at) * ROOM_RATE / 1e9, <double>ROOM_BURST)
+    t.rooms_at = now
+    if t.rooms < 1:
+        return False
+    t.rooms -= 1
+    return True
+
+
+cdef Association *longest_unused(Association **slots, uint32_t top, unused_since since) noexcept nogil:
+    cdef Association *found = NULL
+    cdef uint64_t at, first = 0
+    cdef uint32_t i
+    for i in range(top):
+        at = since(slots[i]) if slots[i] != NULL else 0
+        if at and (found == NULL or at < first):
+            found, first = slots[i], at
+    return found

@@ -8,6 +8,8 @@ import marshal
 import os
 import random
 import re
+import resource
+import select
 import signal
 import socket
 import subprocess
@@ -131,6 +133,42 @@ def test_strangers_are_bounded_and_soon_forgotten(pair: Pair) -> None:
     pair.until(lambda: pair.b.counters()["datagrams:Datagrams.associations"] == 1)
     for one in sockets:
         one.close()
+
+
+def test_where_all_are_there_the_one_unused_for_longest_makes_room(pair: Pair) -> None:
+    greeting = encode("hello", epoch=1, own_token=8, data=NAME, checked=True)
+    hello = encode("hello", epoch=1, position=65535, token=7, own_token=8, data=NAME, checked=True)
+    name = "datagrams:Datagrams"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    sockets = []
+
+    def come(source: int) -> None:
+        one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sockets.append(one)
+        one.bind((f"127.0.3.{source}", 0))
+        one.connect(("127.0.0.1", pair.b.port))
+        ups, end = len(told(pair.b, "up")), time.monotonic() + 5
+        one.send(greeting)
+        pair.until(lambda: select.select([one], [], [], 0)[0])
+        while len(told(pair.b, "up")) == ups:
+            assert time.monotonic() < end
+            one.send(hello)
+            pair.b.turn(0.001)
+
+    try:
+        held = pair.b.channel(pair.here)
+        for n in range(767):
+            come(1 + n // 60)
+        assert pair.b.counters()[f"{name}.associations"] == 768
+        come(100)
+        downs = [one[1:] for one in told(pair.b, "down")]
+        assert downs == [(told(pair.b, "up")[1][1], "closed")]  # the first is in use
+        pair.b.channel_close(held)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for one in sockets:
+            one.close()
 
 
 def test_who_has_another_name_is_not_spoken_to() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import struct
@@ -37,7 +38,7 @@ def told(who: Lone, kind: str) -> list[Any]:
     return [one for one in who.heard if one[0] == kind]
 
 
-def run(*ends: Lone, until: Callable[[], bool], seconds: float = 5.0) -> bool:
+def run(*ends: Lone | From, until: Callable[[], bool], seconds: float = 5.0) -> bool:
     end = time.monotonic() + seconds
     while not until():
         if time.monotonic() > end:
@@ -309,6 +310,69 @@ def test_a_token_of_another_address_is_worth_nothing(server: Lone) -> None:
         before = counts(server, "accepted"), counts(server, "dropped")
         assert said_to(thief, server, packet + bytes(1400 - len(packet))) == b""
         assert (counts(server, "accepted"), counts(server, "dropped")) == (before[0], before[1] + 1)
+
+
+class From:
+    """A client that the server sees at an address of its own, by a relay."""
+
+    def __init__(self, server: Lone, number: int) -> None:
+        self.inner = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.inner.bind(("127.0.0.1", 0))
+        self.outer = outside(number)
+        self.outer.connect(("127.0.0.1", server.port + 1))
+        for sock in (self.inner, self.outer):
+            sock.setblocking(False)
+        self.client, self.back = lone(), ("", 0)
+        self.there = self.client.connect(HOME, self.inner.getsockname()[1] - 1)
+
+    def turn(self, seconds: float = 0.0) -> None:
+        self.client.turn(seconds)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                text, self.back = self.inner.recvfrom(2000)
+                self.outer.send(text)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.inner.sendto(self.outer.recv(2000), self.back)
+
+    def comes(self, server: Lone, seconds: float) -> bool:
+        """Whether it gets in, and has said HELLO."""
+        before = len(told(server, "up"))
+        if not run(self, server, until=lambda: self.client.is_up(self.there), seconds=seconds):
+            return False
+        assert self.client.say(self.there, HELLO)
+        return run(self, server, until=lambda: len(told(server, "up")) > before)
+
+    def close(self) -> None:
+        self.client.shut()
+        self.inner.close()
+        self.outer.close()
+
+
+def test_where_no_memory_is_left_the_one_unused_for_longest_makes_room() -> None:
+    """For who shows that it hears us, and is at an address that has nothing: others have their share."""
+    server = lone(budget=1 << 20)
+    some: list[From] = []
+    while counts(server, "evicted") == 0:
+        assert len(some) < 20
+        some.append(From(server, 0x301 + len(some)))
+        assert some[-1].comes(server, 8.0)
+    ups = [one[1] for one in told(server, "up")]
+    assert {one[1:] for one in told(server, "down")} == {(up, "closed") for up in ups[:2]}
+    assert run(some[0], server, until=lambda: bool(told(some[0].client, "down")))  # it was told
+    while counts(server, "held") < MIB * 3 // 4:
+        some.append(From(server, 0x301 + len(some)))
+        assert some[-1].comes(server, 8.0)
+    before, retries = counts(server, "evicted"), counts(server, "retries")
+    with outside(0x401) as sock:  # who does not hear what it is asked
+        for one in initials(20):
+            sock.sendto(one, ("127.0.0.1", server.port + 1))
+            server.turn(0.001)
+    assert counts(server, "retries") > retries
+    assert counts(server, "evicted") == before
+    for client in some:
+        client.close()
+    server.shut()
 
 
 # ---- what a peer sends on streams --------------------------------------------------------------------

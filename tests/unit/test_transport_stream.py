@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lone_transport import HELLO, HOME, TOKEN, Pair, Stranger, data, lone, messages, pair_up, told
+from lone_transport import HELLO, HOME, TOKEN, Pair, Stranger, data, lone, messages, pair_up, told, wait
 
 from hooker.flow.messages import encode
 from hooker.transports.face import Lone
@@ -213,6 +213,57 @@ def test_one_source_has_so_many_associations_and_others_have_theirs(tcp: Lone) -
     pair_up(tcp, "tcp")
     for one in some:
         one.sock.close()
+
+
+def test_where_all_are_there_the_one_unused_for_longest_makes_room() -> None:
+    """Else 24 addresses that have each said HELLO keep everybody out."""
+    tcp = lone("tcp", dead_after=60.0)
+    some: list[Stranger] = []
+
+    def come(source: int) -> None:
+        some.append(Stranger(tcp, source))
+        some[-1].send(frame(HELLO))
+        tcp.turn(0.001)
+        tcp.turn()
+
+    with descriptors(4096):
+        for n in range(24 * 64):
+            come(2 + n // 64)
+        wait(tcp, lambda: len(told(tcp, "up")) == 24 * 64)
+        ups = [int(one[1]) for one in told(tcp, "up")]
+        channels = {up: tcp.channel(up) for up in ups[:64]}
+        come(100)
+        wait(tcp, lambda: len(told(tcp, "up")) == 24 * 64 + 1)
+        assert [one[1:] for one in told(tcp, "down")] == [(ups[64], "closed")]
+        assert tcp.counters()["tcp.evicted"] == 1
+        ups += [int(told(tcp, "up")[-1][1])]
+        channels |= {up: tcp.channel(up) for up in ups[65:]}
+        come(101)
+        assert some[-1].is_out()  # nothing can be spared
+        assert (len(told(tcp, "down")), tcp.counters()["tcp.refused"]) == (1, 1)
+        tcp.channel_close(channels[ups[3]])
+        pair_up(tcp, "tcp")
+        assert told(tcp, "down")[1][1] == ups[3]
+    tcp.shut()
+    for one in some:
+        one.sock.close()
+
+
+def test_many_at_once_do_not_empty_it(tcp: Lone) -> None:
+    """Each costs a search, and somebody its association: so many in a second."""
+    with descriptors(4096), contextlib.ExitStack() as stack:
+        for n in range(24 * 64):
+            one = stack.enter_context(Stranger(tcp, 2 + n // 64).sock)
+            one.sendall(frame(HELLO))
+            tcp.turn(0.001)
+        wait(tcp, lambda: len(told(tcp, "up")) == 24 * 64)
+        began = time.monotonic()
+        for n in range(200):
+            stack.enter_context(Stranger(tcp, 100 + n // 10).sock)
+        for _ in range(20):
+            tcp.turn()
+        most = 32 + 1000 * (time.monotonic() - began)
+        assert 32 <= tcp.counters()["tcp.evicted"] <= most
 
 
 def test_a_smaller_budget_holds_less() -> None:
