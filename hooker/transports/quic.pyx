@@ -16,7 +16,7 @@ from hooker.includes.ngtcp2 cimport *
 from hooker.transports.contract cimport *
 from hooker.transports.quic_conn cimport *
 from hooker.transports.quic_core cimport *
-from hooker.transports.quic_doors cimport datagram_in, path_error
+from hooker.transports.quic_doors cimport QuicDoors, datagram_in, path_error
 from hooker.transports.quic_lanes cimport LANES, lane_waits
 from hooker.transports.quic_tls cimport SECRET_SIZE, tls_keys_free, tls_keys_init
 from hooker.transports.queues cimport *
@@ -455,7 +455,7 @@ def make(settings):
     cdef bytes text = b"quic"
     cdef QuicTransport *t
     congestion = check_congestion(settings.congestion)
-    t = <QuicTransport *>calloc(1, sizeof(QuicTransport))
+    t = <QuicTransport *>calloc(1, sizeof(QuicDoors))
     if t == NULL:
         raise MemoryError("transport quic")
     t.base.ops = &OPS

@@ -8,7 +8,8 @@
    which nothing is kept. The library sends an address that has not done so three times what has come from
    there at most.
 3. All other answers are smaller than what they answer and keep nothing: which versions there are, and that
-   a connection is not known (stateless reset; 10.3).
+   a connection is not known (stateless reset; 10.3). Of these so many leave in a second (21.5), and for so
+   many it is looked whether they are a peer's.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -37,14 +38,27 @@ cdef enum:
     RETRY_FROM = 32            # strangers
     LEAST_INITIAL = 1200       # bytes of a datagram that may begin something
     LEAST_RESET = 43           # bytes of one that is answered by a reset, and of that
+    RESET_RATE = 200           # per second
+    RESET_BURST = 100
+    LOOK_RATE = 1000
+    LOOK_BURST = 200
     TOKEN_ROOM = 256           # bytes
     TOKEN_LASTS = 10000000000  # ns
     HELLO_TIME = 3000000000
     COST = 168 << 10           # bytes of memory for an association, about
 
 
-cdef QuicAssociation *named(QuicTransport *t, const uint8_t *cid, size_t n) noexcept nogil:
-    """Whose connection id it is."""
+cdef bint take(Bucket *b, uint64_t now, int rate, int burst) noexcept nogil:
+    b.tokens = min(b.tokens + <double>(now - b.at) * rate / 1e9, <double>burst)
+    b.at = now
+    if b.tokens < 1:
+        return False
+    b.tokens -= 1
+    return True
+
+
+cdef QuicAssociation *named(QuicTransport *t, const uint8_t *cid, size_t n, bint first) noexcept nogil:
+    """Whose connection id it is. Ours say their slot; a peer's first packets have one of its own."""
     cdef QuicAssociation *a
     cdef uint32_t i
     if n == CID_SIZE:
@@ -52,7 +66,7 @@ cdef QuicAssociation *named(QuicTransport *t, const uint8_t *cid, size_t n) noex
         a = t.slots[i] if i < SLOTS else NULL
         if a != NULL and a.mark == load16(cid + 2):
             return a
-    for i in range(t.top):
+    for i in range(t.top if first else 0):
         a = t.slots[i]
         if a != NULL and not a.outgoing and a.first.datalen == n and memcmp(a.first.data, cid, n) == 0:
             return a
@@ -78,12 +92,16 @@ cdef void say_versions(QuicTransport *t, const Datagram *d, const ngtcp2_version
 
 cdef void say_unknown(QuicTransport *t, const Datagram *d, const ngtcp2_version_cid *v) noexcept nogil:
     """Shorter than what it answers, so that two of us do not answer each other for ever."""
-    cdef uint8_t *room = datagram_room(t) if d.size > LEAST_RESET and v.dcidlen == CID_SIZE else NULL
     cdef uint8_t noise[LEAST_RESET]
     cdef uint8_t token[16]
+    cdef uint8_t *room
     cdef ngtcp2_cid cid
     cdef ssize_t n
+    if d.size <= LEAST_RESET or v.dcidlen != CID_SIZE:
+        return
+    room = datagram_room(t) if take(&(<QuicDoors *>t).answers, t.now, RESET_RATE, RESET_BURST) else NULL
     if room == NULL:
+        t.n.dropped += 1
         return
     cid.datalen = CID_SIZE
     memcpy(cid.data, v.dcid, CID_SIZE)
@@ -250,8 +268,12 @@ cdef QuicAssociation *begun(QuicTransport *t, const Datagram *d) noexcept nogil:
 
 cdef void maybe_reset(QuicTransport *t, const Datagram *d) noexcept nogil:
     """A stateless reset names no connection of ours: who has one with that address looks."""
+    cdef PeerAddress peer
     cdef QuicAssociation *a
     cdef uint32_t i
+    memcpy(peer.ip, d.source.ip, 16)
+    if not source_known(&t.sources, &peer) or not take(&(<QuicDoors *>t).looks, t.now, LOOK_RATE, LOOK_BURST):
+        return
     for i in range(t.top):
         a = t.slots[i]
         if (a != NULL and (a.state == QUIC_UP or a.state == QUIC_CONNECTING)
@@ -272,7 +294,7 @@ cdef void datagram_in(QuicTransport *t, const Datagram *d) noexcept nogil:
     if r != 0:
         t.n.dropped += 1
         return
-    a = named(t, v.dcid, v.dcidlen)
+    a = named(t, v.dcid, v.dcidlen, d.data[0] & 0x80)
     if a == NULL and d.data[0] & 0x80:
         a = begun(t, d)
     elif a == NULL:

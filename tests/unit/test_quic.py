@@ -237,6 +237,46 @@ def test_an_unknown_connection_is_answered_by_less_than_was_sent(server: Lone) -
     assert counts(server, "resets") == 2
 
 
+def test_answers_to_what_is_nobodys_are_so_many_in_a_second(server: Lone) -> None:
+    """Else it reflects as much as comes with forged addresses."""
+    noise = random.Random(2)
+    began = time.monotonic()
+    with outside() as sock:
+        for n in range(3000):
+            sock.sendto(b"\x40" + noise.randbytes(50), ("127.0.0.1", server.port + 1))
+            if n % 64 == 63:
+                server.turn()
+        run(server, until=lambda: counts(server, "resets") + counts(server, "dropped") >= 3000, seconds=2)
+        most = 100 + 200 * (time.monotonic() - began)
+        assert 100 <= counts(server, "resets") <= most
+        assert counts(server, "dropped") + counts(server, "resets") == 3000
+        time.sleep(0.1)
+        assert said_to(sock, server, b"\x40" + noise.randbytes(50))  # it is answered again
+
+
+def test_a_reset_is_heard_while_others_send_what_is_nobodys() -> None:
+    """What comes from addresses that have no association takes nothing from those that have."""
+    a, b = lone(keys=(KEY,)), lone(keys=(KEY,))
+    port, noise = b.port, random.Random(3)
+    there = a.connect(HOME, port)
+    assert run(a, b, until=lambda: a.is_up(there))
+    assert a.say(there, HELLO)
+    assert run(a, b, until=lambda: bool(told(b, "up")))
+    run(a, b, until=lambda: False, seconds=0.1)
+    b.shut()
+    b = Lone(make(QUIC, Settings(keys=(KEY,))), port)
+    with outside(0x501) as sock:
+        for n in range(2000):
+            sock.sendto(b"\x40" + noise.randbytes(50), ("127.0.0.1", a.port + 1))
+            if n % 64 == 63:
+                a.turn()
+        assert a.say(there, HELLO)
+        assert run(a, b, until=lambda: bool(told(a, "down")), seconds=1)
+    assert told(a, "down") == [("down", there, "replaced")]
+    a.shut()
+    b.shut()
+
+
 def test_a_flood_of_handshakes_that_never_end(server: Lone) -> None:
     """From some number on each has to show that it hears, and what is held has a bound."""
     firsts = initials(300)
