@@ -115,6 +115,7 @@ cdef void connected(Connection *a) noexcept nogil          # or not
 cdef void fail(Connection *a, down_reason why) noexcept nogil      # assoc_down() comes with flush()
 cdef down_reason why_of(int error) noexcept nogil
 cdef void close_fd(Connection *a) noexcept nogil
+cdef void will_abort(Connection *a) noexcept nogil         # its close(): what the kernel has yet is void
 # ---- in and out
 cdef void heard_of(Connection *a, uint64_t n) noexcept nogil       # so many bytes have come
 cdef void take_message(Connection *a, const uint8_t *p, uint32_t n) noexcept nogil

@@ -129,6 +129,12 @@ cdef void close_fd(Connection *a) noexcept nogil:
     a.fd = -1
 
 
+cdef void will_abort(Connection *a) noexcept nogil:
+    cdef linger now
+    now.l_onoff, now.l_linger = 1, 0
+    setsockopt(a.fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now))
+
+
 cdef void fail(Connection *a, down_reason why) noexcept nogil:
     cdef ConnectionTransport *t = of(a)
     if a.state == CONN_DEAD:

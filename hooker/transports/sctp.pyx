@@ -183,9 +183,7 @@ cdef void let_overtake(Connection *a) noexcept nogil:
 
 cdef void give_up(Connection *a) noexcept nogil:
     """close() aborts: else the kernel would go on to repeat what it has."""
-    cdef linger now
-    now.l_onoff, now.l_linger = 1, 0
-    setsockopt(a.fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now))
+    will_abort(a)
 
 
 cdef bint ask_kernel(const Connection *a, sctp_status *status) noexcept nogil:

@@ -83,7 +83,10 @@ cdef void came_up(Connection *a) noexcept nogil:
 
 
 cdef void give_up(Connection *a) noexcept nogil:
-    """Its TCP_USER_TIMEOUT bounds what becomes of the rest."""
+    """TCP_USER_TIMEOUT bounds what becomes of the rest. MPTCP has none: the kernel would go on for
+    minutes."""
+    if of(a).protocol == IPPROTO_MPTCP_:
+        will_abort(a)
 
 
 cdef bint ask_kernel(const Connection *a, tcp_info *info) noexcept nogil:

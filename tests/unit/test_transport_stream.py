@@ -425,6 +425,33 @@ def test_no_descriptor_for_one_more(tcp: Lone) -> None:
         one.close()
 
 
+def test_what_a_silent_mptcp_peer_has_not_taken_ends_with_the_association() -> None:
+    """TCP_USER_TIMEOUT, which bounds that for TCP, is unknown to MPTCP."""
+    a = lone("mptcp", dead_after=0.5)
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP) as there:
+        there.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        there.bind(("127.0.0.1", 0))
+        there.listen()
+        association = a.connect(HOME, there.getsockname()[1])
+        wait(a, lambda: a.is_up(association))
+        peer, (_, port) = there.accept()
+
+        def is_in_kernel() -> bool:
+            table = Path("/proc/self/net/tcp").read_text().splitlines()[1:]
+            return any(line.split()[1].endswith(f":{port:04X}") for line in table)
+
+        with peer:
+            channel = a.channel(association)
+            for _ in range(64):
+                a.send(channel, data(1, bytes(60000)))
+                a.turn(0.001)
+            assert is_in_kernel()
+            wait(a, lambda: bool(told(a, "down")))
+            assert told(a, "down") == [("down", association, "silent")]
+            wait(a, lambda: not is_in_kernel(), 1.0)
+    a.shut()
+
+
 def test_two_mptcp_ends_speak_mptcp() -> None:
     pair = Pair("mptcp")
     assert pair.a.stats(pair.there)["fallback"] == 0
