@@ -5,7 +5,9 @@
 2. The kernel sends no more than CCID 2 (RFC 4341) or 3 (RFC 4342) lets it, and queues what is more.
    What the queue has no room for is lost, for one peer that takes nothing must not hold up the others.
 3. Who connects may be anybody. So many connections in all and of one source; who says nothing at first is
-   closed, and where room is wanted the one silent for longest, if it has been for a while.
+   closed, and where room is wanted the one silent for longest, if it has been for a while. For an answer to
+   an address that has proven nothing no connection is made: who has gone would have us hold one for him.
+4. Where there is no descriptor for one more, nobody is accepted for a moment: a timer says when.
 
 All sockets are in an epoll of the carrier's own, which is its only descriptor.
 """
@@ -24,6 +26,16 @@ from hooker.vtl.api cimport same_addr, vtl_addr, vtl_batch, vtl_datagram
 from hooker.errors import ConfigurationError
 
 CONTRACT = CARRIER_CONTRACT
+
+cdef extern from "<sys/timerfd.h>" nogil:
+    struct itimerspec:
+        timespec it_interval
+        timespec it_value
+    int timerfd_create(int clock, int flags)
+    int timerfd_settime(int fd, int flags, const itimerspec *new, itimerspec *old)
+    enum:
+        TFD_NONBLOCK
+        TFD_CLOEXEC
 
 cdef enum:
     SOCK_DCCP = 6
@@ -56,6 +68,8 @@ cdef enum:
     ERRORS = 16
     BACKLOG = 64               # connections that are not accepted yet
     LISTENERS = 0xFFFFFF00     # names of theirs in the epoll
+    TIMER = 0xFFFFFF02
+    PAUSE = 100000000          # ns, when there is no descriptor for one more
 
 cdef const uint8_t NOWHERE[16]
 
@@ -75,6 +89,7 @@ cdef struct Dccp:
     int queue                  # datagrams of a connection that wait
     int epoll                  # -1: not open
     int listener[2]            # IPv4, IPv6
+    int timer                  # when they are heard again
     Connection *all            # CONNECTIONS
     uint8_t *pending           # PENDING bytes each
     uint32_t top               # none is used from there on
@@ -160,6 +175,11 @@ cdef int dccp_open(Carrier *c, uint16_t port, uint16_t *bound) noexcept nogil:
     d.epoll = epoll_create1(EPOLL_CLOSES)
     if d.epoll < 0:
         return -errno
+    d.timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)
+    if d.timer < 0 or watch(d, d.timer, EPOLLIN, TIMER, EPOLL_CTL_ADD) < 0:
+        r = -errno
+        dccp_close(c)
+        return r
     for i in range(PORT_TRIES if port == 0 else 1):
         r = open_listener(d, 0, AF_INET, port)
         if r < 0:
@@ -191,9 +211,11 @@ cdef void dccp_close(Carrier *c) noexcept nogil:
         d.listener[i] = -1
     while d.top:
         drop(d, &d.all[d.top - 1])
+    if d.timer >= 0:
+        close(d.timer)
     if d.epoll >= 0:
         close(d.epoll)
-    d.epoll = -1
+    d.epoll = d.timer = -1
     d.errors_n = 0
 
 
@@ -305,6 +327,27 @@ cdef void read_local(int fd, vtl_addr *peer) noexcept nogil:
         read_address(&a, peer.local)
 
 
+cdef void listen_for(Dccp *d, uint32_t events) noexcept nogil:
+    cdef int i
+    for i in range(2):
+        if d.listener[i] >= 0:
+            watch(d, d.listener[i], events, LISTENERS + i, EPOLL_CTL_MOD)
+
+
+cdef void pause(Dccp *d) noexcept nogil:
+    cdef itimerspec at
+    memset(&at, 0, sizeof(at))
+    at.it_value.tv_nsec = PAUSE
+    if timerfd_settime(d.timer, 0, &at, NULL) == 0:
+        listen_for(d, 0)
+
+
+cdef void go_on(Dccp *d) noexcept nogil:
+    cdef uint64_t times
+    if read(d.timer, &times, sizeof(times)) == sizeof(times):
+        listen_for(d, EPOLLIN)
+
+
 cdef void accept_some(Dccp *d, int which, uint64_t now) noexcept nogil:
     cdef sockaddr_storage a
     cdef socklen_t n
@@ -315,6 +358,8 @@ cdef void accept_some(Dccp *d, int which, uint64_t now) noexcept nogil:
         n = sizeof(a)
         fd = accept4(d.listener[which], <sockaddr *>&a, &n, SOCK_NONBLOCK | SOCK_CLOEXEC)
         if fd < 0:
+            if errno == EMFILE or errno == ENFILE or errno == ENOMEM or errno == ENOBUFS:
+                pause(d)
             return
         memset(&peer, 0, sizeof(peer))
         peer.port = read_address(&a, peer.ip)
@@ -399,6 +444,9 @@ cdef int dccp_receive(Carrier *c, int which) noexcept nogil:
     c.recv_calls += 1
     for i in range(events):
         at = <uint32_t>ev[i].data.u64
+        if at == TIMER:
+            go_on(d)
+            continue
         if at >= LISTENERS:
             accept_some(d, <int>(at - LISTENERS), now)
             continue
@@ -458,7 +506,7 @@ cdef void send_one(Dccp *d, const vtl_batch *b, const vtl_datagram *g) noexcept 
     """What the kernel does not take is lost, as it would be at any full queue."""
     cdef Connection *k = found(d, &g.to)
     cdef msghdr m
-    if k == NULL:
+    if k == NULL and not g.unproven:
         k = connect_to(d, &g.to)
     if k == NULL:
         d.base.send_errors += 1
@@ -514,7 +562,7 @@ def make(settings):
     d.base.properties = C_CHECKED | C_PORTS | C_CONGESTION | C_CONNECTIONS
     d.ccids[0], d.ccids[1] = ccid, 5 - ccid
     d.queue = TX_QUEUE if settings.bounded else SHORT_QUEUE
-    d.epoll = d.listener[0] = d.listener[1] = -1
+    d.epoll = d.timer = d.listener[0] = d.listener[1] = -1
     d.all = <Connection *>calloc(CONNECTIONS, sizeof(Connection))
     d.pending = <uint8_t *>malloc(CONNECTIONS * PENDING)
     d.rx = <uint8_t *>malloc(RX_BUFFERS * RX_SIZE)

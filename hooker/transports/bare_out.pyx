@@ -209,7 +209,7 @@ cdef void bare_build(Bare *t, vtl_batch *b, uint64_t now) noexcept nogil:
     t.now = now
     for i in range(t.answers_n):                # there is room: ANSWERS are fewer than a batch has
         memcpy(written(b), t.answers[i].bytes, t.answers[i].n)
-        put(b, &t.answers[i].to, t.answers[i].n)
+        put(b, &t.answers[i].to, t.answers[i].n).unproven = True
     t.answers_n = 0
     while t.ready.first != NULL and has_room(b):
         a = <BareAssociation *>t.ready.first.owner

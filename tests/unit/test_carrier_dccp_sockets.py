@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import random
 import resource
+import select
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -261,6 +262,47 @@ def test_who_says_nothing_is_closed() -> None:
         other.close()
     assert time.monotonic() >= begun + 3
     silent.close()
+    b.close()
+
+
+def test_no_descriptor_for_one_more_is_no_busy_loop() -> None:
+    """Who connects waits a moment, and so does the epoll."""
+    b, stranger = opened(), Stranger()
+    (epoll, *_) = [one for one in b.descriptors() if one >= 0]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with open("/dev/null") as newest:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (newest.fileno(), hard))
+    try:
+        stranger.connect(b.port)
+        assert select.select([epoll], [], [], 5)[0]
+        b.receive()
+        assert not select.select([epoll], [], [], 0.05)[0]
+        assert select.select([epoll], [], [], 5)[0]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    got: list[Datagram] = []
+    end = time.monotonic() + 5 * SLOWNESS
+    while not got:
+        assert time.monotonic() < end
+        stranger.say(b"x")
+        got += b.receive()
+        time.sleep(0.01)
+    stranger.close()
+    b.close()
+
+
+def test_an_answer_to_who_is_gone_makes_no_connection() -> None:
+    """He could begin as many of ours as he likes, and let them hang."""
+    b, gone = opened(), Stranger.listening()
+    b.send([(packed(HOMES["v4"]), gone.port, b"answer")], unproven=True)
+    assert b.counters()["send_errors"] == 1
+    assert not gone.accepted()
+    b.send([(packed(HOMES["v4"]), gone.port, b"of our own")])
+    assert b.counters()["send_errors"] == 1
+    end = time.monotonic() + 5 * SLOWNESS
+    while not gone.accepted():
+        assert time.monotonic() < end
+    gone.close()
     b.close()
 
 
