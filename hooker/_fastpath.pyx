@@ -58,7 +58,9 @@ from hooker.transports.contract cimport OWN_TAG, T_REPAIRS, Association, Handle,
 
 from hooker.engine.frames import frame_dtype
 from hooker.errors import ConfigurationError, KernelError, UsageError
-from hooker.transports.makers import BUDGET, Function, PrototypeError, Settings, code, is_complete, make
+from hooker.transports.makers import (
+    BUDGET, Function, PrototypeError, Settings, code, is_complete, make, why_not_open,
+)
 
 cdef enum:
     EVENTS = 256               # of one epoll_wait
@@ -589,7 +591,8 @@ cdef class Worker:
     cdef int leave_out(self, uint32_t at, int error, uint16_t port) except -1:
         """One that could not be opened. Raises OSError with each reason when it is the last one."""
         cdef Handle handle = self.handles[at]
-        self.skipped[handle.t.wire_id] = f"transport {handle.name}: cannot open port {port}: {os.strerror(error)}"
+        cdef str why = why_not_open(handle.t.wire_id, port, error)
+        self.skipped[handle.t.wire_id] = f"transport {handle.name}: {why}"
         if len(self.handles) == 1:
             raise OSError(error, "; ".join(self.skipped.values()))
         del self.handles[at]

@@ -1,7 +1,8 @@
 """IP itself as a carrier: protocol 253, for experiments and testing (RFC 3692), by raw sockets.
 
 There are no ports, so what comes for the protocol comes to whoever has a socket of it: a network namespace
-has one engine with this carrier, which a name in the abstract namespace of UNIX sockets (unix(7)) sees to.
+has one engine with this carrier. Its lock is one more raw socket of the protocol, with an address of its own
+(raw(7)): nobody without CAP_NET_RAW there can have one, it ends with its process, and is in no file system.
 Where there is none the kernel answers with ICMP: protocol unreachable (RFC 1122 3.2.2.1), or unrecognized
 next header (RFC 4443 3.4).
 
@@ -15,6 +16,7 @@ discipline, no program of a cgroup. So it is for a user to say.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdio cimport FILE, fclose, fgets, fopen, sscanf
 from libc.string cimport memcpy, memset
 from hooker.carriers.contract cimport *
 from hooker.carriers.datagrams cimport *
@@ -26,23 +28,26 @@ from hooker.flow.messages cimport crc32c
 from hooker.includes.addresses cimport set_int
 from hooker.includes.bytes cimport load16, store16, store32
 from hooker.includes.clock cimport clock_ns
+from hooker.includes.hk cimport HK_MARK_OWN
 from hooker.includes.linux cimport (
-    AF_INET6, AF_UNIX, IPPROTO_IPV6, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_RAW, bind, close, errno, iovec, sockaddr,
-    sockaddr_storage, socket,
+    AF_INET, AF_INET6, EADDRINUSE, IPPROTO_IP, IPPROTO_IPV6, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, SO_MARK,
+    SO_RCVBUF, bind, close, errno, iovec, sockaddr, sockaddr_in, socket,
 )
 from hooker.vtl.api cimport vtl_batch, vtl_datagram
 
 cdef enum:
     PROTOCOL = 253
     QUEUES = 2                 # the descriptor behind those of the families
-    LOCK_NAME = 16             # bytes
+    LOCK_ADDRESS = 0x7f484bfd  # 127.72.75.253, of a socket that is the lock
+    IP_FREEBIND = 15           # linux/in.h
     LINK_HEADER = 14           # bytes: Ethernet's
     V4_HEADERS = LINK_HEADER + 20
     FULL_TRIES = 50            # rounds in which nothing leaves by frames, before the kernel sends
     IPV6_AUTOFLOWLABEL = 70    # linux/in6.h
     PORT_FIRST = 0x8000        # of those that are nobody's (RFC 6335: of private use from 49,152 on)
 
-cdef const char *LOCK = b"\0hooker-proto253"
+cdef extern from "<arpa/inet.h>" nogil:
+    uint32_t htonl(uint32_t v)
 
 cdef extern from "<sys/random.h>" nogil:
     ssize_t getrandom(void *buf, size_t n, unsigned int flags)
@@ -64,20 +69,41 @@ cdef int open_family(Carrier *c, int family, uint16_t port) noexcept nogil:
     return fd
 
 
+cdef int locks_here() noexcept nogil:
+    """Sockets that are a lock in this thread's network namespace, or -errno."""
+    cdef char line[256]
+    cdef unsigned int address, protocol
+    cdef int n = 0
+    cdef FILE *f = fopen("/proc/thread-self/net/raw", "re")
+    if f == NULL:
+        return -errno
+    while fgets(line, sizeof(line), f) != NULL:
+        if (sscanf(line, " %*d: %8X:%4X", &address, &protocol) == 2
+                and address == htonl(LOCK_ADDRESS) and protocol == PROTOCOL):
+            n += 1
+    fclose(f)
+    return n
+
+
 cdef int take_lock() noexcept nogil:
-    """A descriptor, or -errno: EADDRINUSE when another engine here has it."""
-    cdef sockaddr_storage a
-    cdef int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)
-    cdef int err
+    """A descriptor, or -errno: EADDRINUSE when another engine here has it.
+
+    The kernel lets many have a raw socket with one address, so who sees another one than his own has to give
+    way: of two that begin at the same moment none may have it, but never both."""
+    cdef sockaddr_in a
+    cdef int fd = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, PROTOCOL)
+    cdef int r
     if fd < 0:
         return -errno
     memset(&a, 0, sizeof(a))
-    a.ss_family = AF_UNIX
-    memcpy(<char *>&a + sizeof(a.ss_family), LOCK, LOCK_NAME)
-    if bind(fd, <sockaddr *>&a, sizeof(a.ss_family) + LOCK_NAME) < 0:
-        err = errno
+    a.sin_family, a.sin_addr.s_addr = AF_INET, htonl(LOCK_ADDRESS)
+    set_int(fd, SOL_SOCKET, SO_MARK, HK_MARK_OWN)
+    set_int(fd, SOL_SOCKET, SO_RCVBUF, 0)           # it is not read
+    set_int(fd, IPPROTO_IP, IP_FREEBIND, 1)         # the loopback device may be down
+    r = -errno if bind(fd, <sockaddr *>&a, sizeof(a)) < 0 else locks_here()
+    if r != 1:
         close(fd)
-        return -err
+        return r if r < 0 else -EADDRINUSE
     return fd
 
 

@@ -6,6 +6,8 @@ have a module of their own, ``hooker.transports.NAME``. Each has ``make(settings
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from hooker.carriers.contract import CarrierHandle
     from hooker.transports.contract import Handle
 
-__all__ = ["Function", "PrototypeError", "Settings", "code", "is_complete", "make"]
+__all__ = ["Function", "PrototypeError", "Settings", "code", "is_complete", "make", "why_not_open"]
 
 _SETTING = {"congestion": "congestion", "reliability": "functions"}  # that a class stands for
 VTL_HEADER = 20  # bytes
@@ -142,3 +144,11 @@ def _relay(name: str, wire_id: int, settings: Settings, deciding: dict[str, tupl
     }
     names = ", ".join(name for name, _ in deciding.values())
     return named.make(name, wire_id, Plan(names, job), settings, relays=True)
+
+
+def why_not_open(wire_id: int, port: int, error: int) -> str:
+    """What to tell about one that could not be opened."""
+    known = numbered(wire_id)
+    if error == errno.EADDRINUSE and known is not None and known.space and "port" not in known.space:
+        return f"another engine in this network namespace has {known.space}: end that one"
+    return f"cannot open port {port}: {os.strerror(error)}"

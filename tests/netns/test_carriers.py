@@ -6,6 +6,8 @@ import ipaddress
 import random
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -200,6 +202,44 @@ def test_a_port_belongs_to_one(lab: Lab, name: str) -> None:
     first.close()
     opened(lab.a, name, first.port).close()
     other.close()
+
+
+def test_nobody_without_rights_keeps_a_host_from_protocol_253(lab: Lab) -> None:
+    """A name in the abstract namespace of UNIX sockets, which was the lock, anybody can have."""
+    squatter = netns.call(lab.a.netns, lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+    squatter.bind(b"\0hooker-proto253")
+    first = opened(lab.a, "ip")
+    with pytest.raises(OSError, match="in use"):
+        opened(lab.a, "ip")
+    first.close()
+    squatter.close()
+
+    def as_nobody() -> str:
+        code = "import os, socket; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        code += "socket.socket(socket.AF_INET, socket.SOCK_RAW, 253)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        return done.stderr.splitlines()[-1]
+
+    assert "PermissionError" in netns.call(lab.a.netns, as_nobody)
+
+
+def test_a_killed_engine_leaves_protocol_253_to_the_next(lab: Lab) -> None:
+    code = (
+        "import os, time; from hooker.carriers import Settings, ip; from hooker.carriers.face import Lone\n"
+    )
+    code += "one = Lone(ip.make(Settings(20)), 0); print(one.port, flush=True); time.sleep(60)"
+    with netns.call(
+        lab.a.netns,
+        lambda: subprocess.Popen([sys.executable, "-P", "-c", code], stdout=subprocess.PIPE, text=True),
+    ) as other:
+        assert other.stdout
+        assert other.stdout.readline()
+        with pytest.raises(OSError, match="in use"):
+            opened(lab.a, "ip")
+        opened(lab.b, "ip").close()
+        other.kill()
+        other.wait()
+        opened(lab.a, "ip").close()
 
 
 def test_its_sockets_are_marked_as_ours(lab: Lab, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -11,10 +12,12 @@ import pytest
 from lone_worker import LoneWorker
 
 from hooker import ConfigurationError, _fastpath
+from hooker.carriers import Settings, ip
+from hooker.carriers.face import Lone
 from hooker.transports import makers
 
 pytestmark = pytest.mark.timeout(60)
-VTL, TCP = 1, 12
+VTL, VTL_IP, TCP = 1, 4, 12
 KEY = (bytes(32),)
 
 
@@ -84,6 +87,16 @@ def test_one_whose_port_another_program_has_is_left_out(
     assert lone.worker.port == taken
     assert lone.worker.skipped == {TCP: f"transport tcp: cannot open port {taken}: Address already in use"}
     assert "tcp" not in names(lone)
+
+
+def test_where_another_engine_has_protocol_253_that_is_said(stack: contextlib.ExitStack) -> None:
+    other = Lone(ip.make(Settings(20)), 0)
+    stack.callback(other.close)
+    why = "transport vtl+ip: another engine in this network namespace has IP protocol 253: end that one"
+    lone = LoneWorker(stack, transports=(VTL_IP, VTL))
+    assert lone.worker.skipped == {VTL_IP: why}
+    with pytest.raises(OSError, match=re.escape(why)):
+        LoneWorker(stack, transports=(VTL_IP,))
 
 
 def test_without_any_left_each_reason_is_said(stack: contextlib.ExitStack, taken: int) -> None:
