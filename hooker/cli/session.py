@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import socket
@@ -25,6 +26,8 @@ from hooker.transports import DEFAULT_PORT
 SETTLED = ("released", "closed")  # states of flows that need the engine no more
 POLL_INTERVAL = 0.02  # s
 PRINT_TIMEOUT = 1.0  # s that a line of --verbose waits for its reader
+
+_PR_SET_THP_DISABLE = 41  # linux/prctl.h
 
 
 class Engine(Protocol):
@@ -127,11 +130,19 @@ def _free_port() -> int:
 @contextmanager
 def running(options: Options, cgroup: Path) -> Iterator[Engine]:
     """Start the engine; end it afterwards."""
+    _refuse_huge_pages()
     engine = _start(options, cgroup)
     try:
         yield engine
     finally:
         engine.close()
+
+
+def _refuse_huge_pages() -> None:
+    """Of this process, which is the engine's alone. Where the system makes them of all memory ("always"),
+    what a crowd of flows has given back comes back: khugepaged fills the holes.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)  # without it there is only more of it resident
 
 
 def drain(engine: Engine, timeout: float, stopped: Callable[[], bool]) -> bool:

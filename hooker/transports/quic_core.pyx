@@ -264,8 +264,8 @@ cdef void hear(QuicAssociation *a) noexcept nogil:
 
 cdef bint looked_for_holes(QuicAssociation *a) noexcept nogil:
     """The peer is heard, and what we send is not acknowledged: a path that has become narrower swallows what
-    is large (RFC 8899 3, "black hole"), and the library looks for its size at the beginning only. Or it is not
-    heard, answers what is small, and soon is not heard again (ask). False: all is acknowledged.
+    is large (RFC 8899 3, "black hole"), and the library looks for its size at the beginning only. Or it is
+    not heard, answers what is small, and soon is not heard again (ask). False: all is acknowledged.
     """
     cdef bint waits = False
     cdef uint32_t i

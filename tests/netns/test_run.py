@@ -209,6 +209,22 @@ def test_options_after_the_command_are_the_commands() -> None:
     assert done.stdout == "--port x\n"
 
 
+def test_the_engine_has_no_huge_pages_and_the_command_may(environment: Path) -> None:
+    """khugepaged would give back to it what it has given back to the system."""
+    with subprocess.Popen([*RUN, "--", "sleep", "30"], stdout=subprocess.DEVNULL) as launcher:
+        try:
+            assert settle(lambda: len(children(launcher.pid)) == 2)
+            assert settle(lambda: sorted(map(allowed, children(launcher.pid))) == ["0", "1"])
+        finally:
+            launcher.terminate()
+
+
+def allowed(pid: int) -> str:
+    """Huge pages, as proc(5) says it."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(line.split()[1] for line in lines if line.startswith("THP_enabled:"))
+
+
 def test_the_command_and_its_children_are_in_a_cgroup_of_their_own() -> None:
     inside = run("sh", "-c", "grep ^0:: /proc/self/cgroup").stdout.strip()
     assert cgroup.NAME.search(inside)
