@@ -668,8 +668,9 @@ cdef void flow_timer(Flow *f, const FlowConfig *c, uint64_t now, Outcome *out) n
             out.actions = out.actions & ~DO_SEND_PING | DO_SEND_ENGAGED
         elif lacks_wire(f):
             out.actions |= DO_INJECT_PROBE      # the answer says whether there is a hole
-        # while a free flow's peer is silent the tries follow each other quickly: leaving is cheap
-        f.wait_at = now + interval(f, c, max(f.backoff, f.tries) if f.flags & FL_PINNED else f.backoff)
+        # while a free flow's peer is silent the tries follow each other quickly, however slowly it was asked while it
+        # answered: leaving is cheap
+        f.wait_at = now + interval(f, c, max(f.backoff, f.tries) if f.flags & FL_PINNED else 0)
     elif state == ST_ARMED:
         f.wait_at = now + (c.local_probe << f.tries)
     else:

@@ -8,9 +8,11 @@ waits longer than would be natural over TCP.
 from __future__ import annotations
 
 import signal
+import socket
 import time
 
 import pytest
+from hands import Hands, received
 from support import SLOWNESS, Pair, eventually, peer, result, same
 from ways import HOOKED, WAYS, Paths, engaged, flows, open_way, outcome
 
@@ -22,6 +24,7 @@ pytestmark = [pytest.mark.timeout(120), pytest.mark.soak]
 LINK = Link(rate=100e6, delay=0.002, queue=400_000)
 ASKERS = 20
 AWAY = 1.5 * SLOWNESS  # s: the transport is dead, and the flow is back on TCP
+KEEPALIVE = {socket.TCP_KEEPIDLE: 1, socket.TCP_KEEPINTVL: 1, socket.TCP_KEEPCNT: 3}  # s, s, times
 soak = pytest.mark.soak
 
 
@@ -135,3 +138,30 @@ def test_an_engine_stands_still(way: str, whose: str, seconds: float) -> None:
         finally:
             engine.proc.send_signal(signal.SIGCONT)
         assert traffic.end() < backed_off(seconds)
+
+
+@pytest.mark.parametrize("whose", ["a", "b"])
+def test_an_idle_connection_that_soon_gives_up_survives_an_engine_that_stands_still(whose: str) -> None:
+    """Both ends ask three times, once a second (tcp(7), SO_KEEPALIVE), and have been answered for a while."""
+    with Lab(link=LINK) as lab, open_way(lab, "segments") as pair, Hands(lab) as hands:
+        ends = [end for port in range(7810, 7813) for end in hands.connected(port)]
+        for end in ends:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in (
+                (socket.TCP_KEEPIDLE, 1),
+                (socket.TCP_KEEPINTVL, 1),
+                (socket.TCP_KEEPCNT, 3),
+            ):
+                end.setsockopt(socket.IPPROTO_TCP, option, value)
+        eventually(lambda: engaged(pair) == 3, 15)
+        time.sleep(2.2)
+        engine = pair.engines["ab".index(whose)]
+        engine.proc.send_signal(signal.SIGSTOP)
+        try:
+            time.sleep(6)
+        finally:
+            engine.proc.send_signal(signal.SIGCONT)
+        assert [end.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) for end in ends] == [0] * 6
+        for client, server in zip(ends[::2], ends[1::2], strict=True):
+            client.sendall(b"still there?")
+            assert received(server, 12) == b"still there?"
