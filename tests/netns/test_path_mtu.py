@@ -236,7 +236,7 @@ def test_quic_goes_on_where_the_path_narrows_during_transfers(keyed: bool) -> No
         options = key_options(lab) if keyed else ()
         with Pair.open(lab, options=(*options, "--transport", "quic")) as pair:
             web = Web(pair, "v4")
-            with web.transfers(LONG, RATE):
+            with web.transfers(LONG // 8, RATE // 8):
                 router.speak()  # TCP's own way out, where a flow takes it
                 router.narrow(1300)
             router.narrow(1500)
