@@ -1,12 +1,8 @@
 # Datagrams: whose they are, and what becomes of those that are nobody's. See quic_doors.pyx.
 
-from libc.stdint cimport uint64_t
 from hooker.carriers.contract cimport Datagram, PathError
+from hooker.includes.bucket cimport Bucket
 from hooker.transports.quic_core cimport QuicTransport
-
-cdef struct Bucket:
-    double tokens
-    uint64_t at                # ns: when these were counted
 
 cdef struct QuicDoors:         # the transport, and what bounds the work for datagrams that are nobody's
     QuicTransport t

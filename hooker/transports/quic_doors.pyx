@@ -18,6 +18,7 @@ from hooker.carriers.contract cimport Datagram, PathError
 from hooker.includes.bytes cimport load16
 from hooker.includes.linux cimport ECONNREFUSED
 from hooker.includes.ngtcp2 cimport *
+from hooker.includes.bucket cimport bucket_take
 from hooker.transports.contract cimport *
 from hooker.transports.quic_conn cimport *
 from hooker.transports.quic_core cimport *
@@ -46,15 +47,6 @@ cdef enum:
     TOKEN_LASTS = 10000000000  # ns
     HELLO_TIME = 3000000000
     COST = 168 << 10           # bytes of memory for an association, about
-
-
-cdef bint take(Bucket *b, uint64_t now, int rate, int burst) noexcept nogil:
-    b.tokens = min(b.tokens + <double>(now - b.at) * rate / 1e9, <double>burst)
-    b.at = now
-    if b.tokens < 1:
-        return False
-    b.tokens -= 1
-    return True
 
 
 cdef QuicAssociation *named(QuicTransport *t, const uint8_t *cid, size_t n, bint first) noexcept nogil:
@@ -99,7 +91,9 @@ cdef void say_unknown(QuicTransport *t, const Datagram *d, const ngtcp2_version_
     cdef ssize_t n
     if d.size <= LEAST_RESET or v.dcidlen != CID_SIZE:
         return
-    room = datagram_room(t) if take(&(<QuicDoors *>t).answers, t.now, RESET_RATE, RESET_BURST) else NULL
+    room = NULL
+    if bucket_take(&(<QuicDoors *>t).answers, t.now, RESET_RATE, RESET_BURST):
+        room = datagram_room(t)
     if room == NULL:
         t.n.dropped += 1
         return
@@ -272,7 +266,8 @@ cdef void maybe_reset(QuicTransport *t, const Datagram *d) noexcept nogil:
     cdef QuicAssociation *a
     cdef uint32_t i
     memcpy(peer.ip, d.source.ip, 16)
-    if not source_known(&t.sources, &peer) or not take(&(<QuicDoors *>t).looks, t.now, LOOK_RATE, LOOK_BURST):
+    if (not source_known(&t.sources, &peer)
+            or not bucket_take(&(<QuicDoors *>t).looks, t.now, LOOK_RATE, LOOK_BURST)):
         return
     for i in range(t.top):
         a = t.slots[i]

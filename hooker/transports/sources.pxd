@@ -1,5 +1,6 @@
 # Where associations come from, and what is held for each such source: an IPv4 address, or an IPv6 /64.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from hooker.includes.bucket cimport Bucket
 from hooker.transports.contract cimport Association, PeerAddress
 
 cdef enum:
@@ -19,8 +20,7 @@ cdef struct SourceTable:
     uint32_t n
     uint64_t budget            # bytes
     uint64_t held
-    double rooms               # that may be made at once for associations beyond the most
-    uint64_t rooms_at          # ns: when these were counted
+    Bucket rooms               # that may be made for associations beyond the most
 
 # Since when (ns) one that a peer has begun is up and unused; 0: it is not
 ctypedef uint64_t (*unused_since)(const Association *a) noexcept nogil

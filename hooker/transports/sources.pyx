@@ -10,6 +10,7 @@ begun and nothing has used for longest makes room, so that they cannot keep the 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
+from hooker.includes.bucket cimport bucket_take
 from hooker.includes.ip cimport is_v4
 from hooker.includes.siphash cimport siphash24
 from hooker.transports.contract cimport Association, PeerAddress
@@ -98,12 +99,7 @@ cdef void source_give(SourceTable *t, Source *s, uint64_t n) noexcept nogil:
 
 
 cdef bint may_make_room(SourceTable *t, uint64_t now) noexcept nogil:
-    t.rooms = min(t.rooms + <double>(now - t.rooms_at) * ROOM_RATE / 1e9, <double>ROOM_BURST)
-    t.rooms_at = now
-    if t.rooms < 1:
-        return False
-    t.rooms -= 1
-    return True
+    return bucket_take(&t.rooms, now, ROOM_RATE, ROOM_BURST)
 
 
 cdef Association *longest_unused(Association **slots, uint32_t top, unused_since since) noexcept nogil:
