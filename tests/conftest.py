@@ -69,6 +69,25 @@ def _lengthen(item: pytest.Item) -> None:
     item.add_marker(pytest.mark.timeout(limit * SLOWNESS), append=False)
 
 
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """``@pytest.mark.alone``: no test of this run is beside it. Who waits for that lets nobody begin.
+
+    Around pytest-timeout's own: a test's time begins with its turn, and that of the others bounds the wait.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    # Of one run: pytest-xdist gives each worker a folder in that of all.
+    common = item.config._tmp_path_factory.getbasetemp().parent  # type: ignore[attr-defined]
+    alone = item.get_closest_marker("alone") is not None
+    with open(common / "turn", "w") as turn, open(common / "run", "w") as run:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        fcntl.flock(run, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(turn, fcntl.LOCK_UN)
+        yield
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if time.monotonic() - BEGAN > BUDGET:
         pytest.skip(f"HOOKER_TEST_BUDGET: the {BUDGET:g} s are over, and this machine is slow ({SLOWNESS})")
@@ -89,23 +108,6 @@ def _nothing_left_at_the_end() -> Iterator[None]:
     found = lab_leftovers.left(before)
     if found:
         pytest.fail(f"left behind at the end: {', '.join(found)}", pytrace=False)
-
-
-@pytest.fixture(autouse=True)
-def _beside_others(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
-    """``@pytest.mark.alone``: no test of this run is beside it. Who waits for that lets nobody begin."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        yield
-        return
-    common = tmp_path_factory.getbasetemp().parent
-    alone = request.node.get_closest_marker("alone") is not None
-    with open(common / "turn", "w") as turn, open(common / "run", "w") as run:
-        fcntl.flock(turn, fcntl.LOCK_EX)
-        fcntl.flock(run, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        fcntl.flock(turn, fcntl.LOCK_UN)
-        yield
 
 
 @pytest.fixture(autouse=True)
