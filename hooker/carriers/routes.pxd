@@ -5,7 +5,7 @@ from hooker.carriers.next_hop cimport NextHop
 from hooker.carriers.resolver cimport Resolver
 
 cdef enum:
-    ROUTE_SETS = 64            # by a hash of the peer and our address
+    ROUTE_SETS = 64            # two of them by a hash of the peer and our address
     ROUTE_WAYS = 4             # places of each
     ROUTE_PLACES = ROUTE_SETS * ROUTE_WAYS
 
