@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -26,6 +27,8 @@ from hooker.lab import leftovers as lab_leftovers
 BEGAN = time.monotonic()
 BUDGET = float(os.environ.get("HOOKER_TEST_BUDGET", "inf"))  # s; no test begins after them
 PRIVILEGED = {"netns", "apps"}
+LONGEST_WAIT = 900  # s, for others that go on
+ITS_TURN = pytest.StashKey[bool]()
 HERE = Path(__file__).resolve().parent
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored when we were started in the background
@@ -69,26 +72,43 @@ def _lengthen(item: pytest.Item) -> None:
     item.add_marker(pytest.mark.timeout(limit * SLOWNESS), append=False)
 
 
+def _take(file: TextIO, kind: int) -> bool:
+    """Whether the lock came in time: those that have it end, by their own limits."""
+    deadline = time.monotonic() + LONGEST_WAIT
+    while time.monotonic() < deadline:
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.02)
+        else:
+            return True
+    return False
+
+
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """``@pytest.mark.alone``: no test of this run is beside it. Who waits for that lets nobody begin.
 
-    Around pytest-timeout's own: a test's time begins with its turn, and that of the others bounds the wait.
+    Around pytest-timeout's own: a test's time begins with its turn.
     """
     if "PYTEST_XDIST_WORKER" not in os.environ:
         yield
         return
     # Of one run: pytest-xdist gives each worker a folder in that of all.
     common = item.config._tmp_path_factory.getbasetemp().parent  # type: ignore[attr-defined]
-    alone = item.get_closest_marker("alone") is not None
+    kind = fcntl.LOCK_SH if item.get_closest_marker("alone") is None else fcntl.LOCK_EX
     with open(common / "turn", "w") as turn, open(common / "run", "w") as run:
-        fcntl.flock(turn, fcntl.LOCK_EX)
-        fcntl.flock(run, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        item.stash[ITS_TURN] = _take(turn, fcntl.LOCK_EX) and _take(run, kind)
         fcntl.flock(turn, fcntl.LOCK_UN)
         yield
+        fcntl.flock(run, fcntl.LOCK_UN)  # also of a duplicate that the test has left open
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    if not item.stash.get(ITS_TURN, True):
+        pytest.fail(
+            f"other tests went on for {LONGEST_WAIT} s, and one of both has to be alone", pytrace=False
+        )
     if time.monotonic() - BEGAN > BUDGET:
         pytest.skip(f"HOOKER_TEST_BUDGET: the {BUDGET:g} s are over, and this machine is slow ({SLOWNESS})")
     if not _privileged(item):

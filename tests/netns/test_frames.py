@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from own_sockets import own_sockets
 from support import PLAIN, SLOWNESS, eventually
 
 from hooker.carriers import Settings, ip, udp
@@ -343,13 +344,10 @@ def test_a_link_that_takes_nothing(sending: Sending) -> None:
 def questions() -> list[int]:
     """Descriptors of this process by which the kernel is asked for routes."""
     found = []
-    for entry in Path("/proc/self/fd").iterdir():
-        if not entry.is_socket():
-            continue
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, fileno=os.dup(int(entry.name))) as one:
-            kind = [one.getsockopt(socket.SOL_SOCKET, option) for option in (SO_DOMAIN, SO_PROTOCOL)]
-            if kind == [socket.AF_NETLINK, socket.NETLINK_ROUTE] and one.getsockname()[1] == 0:
-                found.append(int(entry.name))
+    for descriptor, one in own_sockets():
+        kind = [one.getsockopt(socket.SOL_SOCKET, option) for option in (SO_DOMAIN, SO_PROTOCOL)]
+        if kind == [socket.AF_NETLINK, socket.NETLINK_ROUTE] and one.getsockname()[1] == 0:
+            found.append(descriptor)
     return found
 
 

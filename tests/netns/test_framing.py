@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from hands import Hands, ready, received, talk_until_adopted
 from in_process import OTHER, engines, until
+from own_sockets import own_sockets
 
 import hooker.hooker
 from hooker import Hooker
@@ -38,17 +37,10 @@ def redirects(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
 
 def far_end(one: socket.socket) -> socket.socket:
     """What a socket of this process is connected to, in this process."""
-    for path in list(Path("/proc/self/fd").iterdir()):
-        try:
-            found = socket.socket(fileno=os.dup(int(path.name)))
-        except OSError:
-            continue
-        try:
+    for _, found in own_sockets():
+        with contextlib.suppress(OSError):
             if (found.getsockname(), found.getpeername()) == (one.getpeername(), one.getsockname()):
-                return found
-        except OSError:
-            pass
-        found.close()
+                return found.dup()
     raise AssertionError("it has no other end here")
 
 

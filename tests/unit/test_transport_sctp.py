@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import socket
 import struct
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from lone_transport import HELLO, TOKEN, Pair, Stranger, data, lone, messages, pair_up, told, wait
+from own_sockets import own_sockets
 from support import SLOWNESS
 
 from hooker.flow.messages import encode
@@ -130,12 +130,9 @@ def test_after_an_outage_it_goes_on_soon() -> None:
 
 
 def sockets_of_ours() -> Iterator[socket.socket]:
-    for file in list(Path("/proc/self/fd").iterdir()):
-        if not file.is_symlink() or not str(file.readlink()).startswith("socket:"):
-            continue
-        with socket.socket(fileno=os.dup(int(file.name))) as one:
-            if one.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL) == socket.IPPROTO_SCTP:
-                yield one
+    for _, one in own_sockets():
+        if one.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL) == socket.IPPROTO_SCTP:
+            yield one
 
 
 @pytest.mark.parametrize("dead_after", [5.0, 924.6])
