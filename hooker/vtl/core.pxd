@@ -286,7 +286,7 @@ cdef struct Assoc:
     uint64_t received_floor    # below: duplicate
     uint64_t arriving          # the number of the packet in hand
     uint64_t largest_at        # when the largest arrived, ns
-    uint32_t unacked           # ack-eliciting packets since our last ACK
+    uint32_t unacked, urgent   # ack-eliciting packets since our last ACK; those with more than messages
     uint32_t frames_seen       # in the packet received last, a bit for each type
     bint ack_now
     uint64_t ack_deadline      # 0: none

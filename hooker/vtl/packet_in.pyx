@@ -352,7 +352,8 @@ cdef int on_frame(Assoc *a, Cursor *c, uint64_t now) noexcept nogil:
 
 # --- received packet numbers
 
-cdef void note_received(Assoc *a, uint64_t pn, bint eliciting, uint64_t now) noexcept nogil:
+cdef void note_received(Assoc *a, uint64_t pn, uint32_t seen, uint64_t now) noexcept nogil:
+    """seen: the types of its frames but for those that elicit nothing, a bit each."""
     cdef RangeSet *r = &a.received
     cdef bint in_order = r.n == 0 or r.v[r.n - 1].end == pn
     if r.n == MAX_ACK_RANGES and not in_order:
@@ -362,10 +363,12 @@ cdef void note_received(Assoc *a, uint64_t pn, bint eliciting, uint64_t now) noe
     ranges_add(r, pn, pn + 1, MAX_ACK_RANGES)
     if r.v[r.n - 1].end == pn + 1:
         a.largest_at = now
-    if not eliciting:
+    if not seen:
         return
     a.unacked += 1
-    if a.unacked >= a.rel.ops.ack_every or not in_order or a.ep.source_ecn == ECN_CE:     # RFC 9000 13.2.1, 13.2.2
+    # messages alone can wait, as they come by the thousand where the peer only says what it has taken
+    a.urgent += seen != 1 << FR_MESSAGE or not a.rel.plain
+    if a.urgent >= a.rel.ops.ack_every or not in_order or a.ep.source_ecn == ECN_CE:     # RFC 9000 13.2.1, 13.2.2
         if not a.ack_now:
             a.ack_now = True
             assoc_ready(a)

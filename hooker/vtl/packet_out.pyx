@@ -110,7 +110,7 @@ cdef void add_ack(Builder *d, uint64_t now) noexcept nogil:
     if wants_answer(a, n, now):
         add_ping(d)
     a.ack_now = False
-    a.unacked = 0
+    a.unacked = a.urgent = 0
     a.ack_deadline = 0
 
 
@@ -366,6 +366,12 @@ cdef bint depart(Builder *d, uint64_t now) noexcept nogil:
     return True
 
 
+cdef inline bint ack_goes_along(const Assoc *a, uint64_t now) noexcept nogil:
+    """Packets that are full have one in the last half of its delay only: in each of them it would be 3 % of what they carry."""
+    return a.unacked > 0 and (a.ack_now or not a.rel.plain or a.waiting < a.max_datagram
+                              or now + a.ep.cfg.max_ack_delay // 2 >= a.ack_deadline)
+
+
 cdef bint build_packet(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
     """One DATA packet; False: nothing (more) to send now."""
     cdef Builder d
@@ -387,7 +393,7 @@ cdef bint build_packet(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
     d.limit -= once                     # of the PING
     p = put(&d, DATA_HEADER)
     write_short_header(p, PKT_DATA, a.peer_cid, a.rec.next_pn)
-    if a.unacked > 0 or (not plain and a.rel.answer_due and a.received.n > 0):
+    if ack_goes_along(a, now) or (not plain and a.rel.answer_due and a.received.n > 0):
         add_ack(&d, now)
     if not plain and a.rel.answer_due:
         add_answer(&d)

@@ -125,7 +125,7 @@ cdef void path_forget(Assoc *a) noexcept nogil:
     a.version = a.hs_refused = a.psk = 0
     keys_free(a)
     a.surplus = False
-    a.hs_tries = a.hs_total = a.unacked = a.probes = a.next_id = 0
+    a.hs_tries = a.hs_total = a.unacked = a.urgent = a.probes = a.next_id = 0
     a.received_floor = a.largest_at = a.ack_deadline = a.recv_total = a.consumed = 0
     a.send_total = a.send_max = a.peer_stream_window = a.tokens_at = a.pace_until = 0
     a.unanswered = a.prove_by = 0

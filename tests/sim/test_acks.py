@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from sim.network import B, Link, Pair
+from sim.channels import Writer
+from sim.network import MS, B, Link, Pair
 from sim.wire import DATA, Ack, data_packet, decode
 
 THRESHOLD = 3  # packets, RFC 9002 6.1.1
@@ -67,3 +68,24 @@ def own_cid(pair: Pair) -> int:
     pair.b.endpoint.write(peer, b"x")
     ((data, _),) = pair.b.endpoint.datagrams_to_send(pair.now)
     return decode(data).cid
+
+
+def test_full_packets_are_not_full_of_acknowledgements() -> None:
+    """The peer says what it has taken with each third packet, and hears of that within the delay it was promised."""
+    pair = Pair(1, link=Link(rate=12.5e6, delay=10 * MS), max_ack_delay=MS)
+    assoc = pair.connect()
+    writer = Writer(pair, assoc, 1, bytes(8 << 20), block=14_480)
+    theirs = pair.b.endpoint.associations[0]
+    back, said = pair.b.endpoint.channel_open(theirs), 0
+    while not writer.done():
+        assert pair.step()
+        while said < len(pair.b.blocks) // 3:
+            pair.b.endpoint.channel_report(back, bytes(20))
+            said += 1
+    pair.settle()
+    sent = pair.a.endpoint.stats(assoc)
+    assert said > 1500
+    assert sent["bytes_sent"] - sent["stream_bytes_sent"] < 34 * sent["packets_sent"]  # 22, and a part of 44
+    heard = pair.b.endpoint.stats(theirs)
+    assert heard["srtt_ns"] < 30 * MS  # with the queue that the transfer makes
+    assert heard["packets_lost"] == heard["pto_count"] == 0
