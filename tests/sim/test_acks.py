@@ -71,7 +71,7 @@ def own_cid(pair: Pair) -> int:
 
 
 def test_full_packets_are_not_full_of_acknowledgements() -> None:
-    """The peer says what it has taken with each third packet, and hears of that within the delay it was promised."""
+    """The peer says what it has taken with each third packet, and hears of that within the ACK delay."""
     pair = Pair(1, link=Link(rate=12.5e6, delay=10 * MS), max_ack_delay=MS)
     assoc = pair.connect()
     writer = Writer(pair, assoc, 1, bytes(8 << 20), block=14_480)
