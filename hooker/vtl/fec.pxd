@@ -8,6 +8,7 @@ from hooker.vtl.ranges cimport RangeSet
 cdef enum:
     FEC_MEMORY = 4 << 20       # bytes over which the loss rate is averaged
     FEC_SPAN = 64              # packet numbers from the first packet covered to the last
+    FEC_ROUNDS = 20            # round trips for which a sender that had nothing to send counts as one with room
 
 cdef struct Kept:              # bodies of the last packets received; their bytes follow
     uint64_t pn[FEC_SPAN]
@@ -18,8 +19,9 @@ cdef struct Fec:               # zeroed memory is one that does nothing
     Kept *kept                 # FEC_SPAN places, and one for what is rebuilt; NULL: the peer sends no repairs
     bint rebuilding            # the frames at hand are of a packet brought back
     # sender: the group of packets not covered yet
-    uint32_t n                 # packets
+    uint32_t n, again          # packets; those of them with something that was lost before
     uint64_t burst             # bytes that may still be covered
+    uint64_t dry_at            # ns: when there was nothing to send; 0: never yet
     uint64_t acked, lost       # bytes, aging: what the path does to our packets
     uint8_t *parity
     uint32_t size              # bytes, of parity and of each place in `kept`
@@ -49,12 +51,17 @@ cdef inline bint fec_covering(const Fec *f) noexcept nogil:
     return f.burst > 0 and fec_lossy(f)
 
 cdef void fec_free(Fec *f) noexcept nogil                      # and zeroes it
-# Nothing more to send. waiting: for ACKs; burst: bytes to be covered when there is something again.
-cdef void fec_dry(Fec *f, bint waiting, uint64_t burst) noexcept nogil
+cdef inline bint fec_covers_again(const Fec *f, uint64_t now, uint64_t srtt) noexcept nogil:
+    """What was lost before, also where nothing else is covered."""
+    return f.dry_at > 0 and now - f.dry_at < FEC_ROUNDS * srtt and fec_lossy(f)
 
-# The packet just built, in pieces, `skip` bytes of which are its header. `most`: no body is longer.
-cdef void fec_cover(Fec *f, uint64_t pn, const iovec *v, uint32_t n, uint32_t skip, uint32_t most) noexcept nogil
-cdef bint fec_full(const Fec *f) noexcept nogil                # the group waits for its repair
+# Nothing more to send. waiting: for ACKs; burst: bytes to be covered when there is something again.
+cdef void fec_dry(Fec *f, bint waiting, uint64_t burst, uint64_t now) noexcept nogil
+
+# The packet just built, in pieces, `skip` bytes of which are its header. `most`: no body is longer. `again`: it has something
+# that was lost before.
+cdef void fec_cover(Fec *f, uint64_t pn, const iovec *v, uint32_t n, uint32_t skip, uint32_t most, bint again) noexcept nogil
+cdef bint fec_full(const Fec *f, uint64_t pn) noexcept nogil   # before packet `pn` the group waits for its repair
 # Bytes of the frame, in packet `pn`; 0: none is to be sent.
 cdef uint32_t fec_repair_size(Fec *f, uint64_t pn) noexcept nogil
 cdef void fec_write(Fec *f, uint8_t *p) noexcept nogil         # the REPAIR frame; the group begins anew

@@ -5,7 +5,10 @@
    without end gains nothing, and pays nothing.
 2. A group ends with so many packets that a quarter of one is lost in the mean, or when the sender runs dry. Repairs
    are tracked, counted in flight, paced, and at most a quarter of the bytes they cover.
-3. The receiver keeps bodies once it has seen a repair. What it brings back it uses and does not acknowledge: a loss
+3. What was lost once is covered also later in such a flow, in groups of its own, each with its repair soon behind it:
+   a second loss holds back all that came after the first, until a buffer at one of the ends has no room. So flows
+   between whose packets there is room pay some packets in a hundred for it; one that fills its path does not.
+4. The receiver keeps bodies once it has seen a repair. What it brings back it uses and does not acknowledge: a loss
    that was repaired is a sign of congestion like any other (RFC 9265, 4).
 """
 
@@ -17,6 +20,7 @@ from hooker.vtl.wire cimport FR_REPAIR, REPAIR_HEADER, load16, load32, load64, s
 cdef enum:
     LARGEST_GROUP = 20         # packets
     SMALLEST_GROUP = 8
+    SOON = 32                  # packets, to the repair of one that was lost before
     SHARE = 4                  # a repair byte for so many covered
     MOST_BUDGET = 6000         # bytes of repairs saved up
     IDLE = 4096                # packets without a repair: the peer sends no more of them
@@ -30,14 +34,14 @@ cdef void fec_free(Fec *f) noexcept nogil:
 
 # --- sender
 
-cdef void fec_dry(Fec *f, bint waiting, uint64_t burst) noexcept nogil:
-    f.burst = burst
+cdef void fec_dry(Fec *f, bint waiting, uint64_t burst, uint64_t now) noexcept nogil:
+    f.burst, f.dry_at = burst, now
     if not waiting:
         fec_forget(f)
 
 
 cdef void fec_forget(Fec *f) noexcept nogil:
-    f.n = f.longest = f.lengths = 0
+    f.n = f.longest = f.lengths = f.again = 0
     f.mask = 0
 
 
@@ -47,7 +51,7 @@ cdef void mix(uint8_t *to, const uint8_t *p, size_t n) noexcept nogil:
         to[i] ^= p[i]
 
 
-cdef void fec_cover(Fec *f, uint64_t pn, const iovec *v, uint32_t n, uint32_t skip, uint32_t most) noexcept nogil:
+cdef void fec_cover(Fec *f, uint64_t pn, const iovec *v, uint32_t n, uint32_t skip, uint32_t most, bint again) noexcept nogil:
     cdef uint32_t i, at = 0
     cdef size_t part
     if f.parity == NULL:
@@ -67,7 +71,8 @@ cdef void fec_cover(Fec *f, uint64_t pn, const iovec *v, uint32_t n, uint32_t sk
     f.mask |= <uint64_t>1 << (pn - f.first)
     f.n += 1
     f.burst -= min(f.burst, <uint64_t>(at - skip))
-    f.budget = min(f.budget + (at - skip) // SHARE, MOST_BUDGET)
+    f.again += again
+    f.budget = min(f.budget + (at - skip if again else (at - skip) // SHARE), MOST_BUDGET)
     at = 0
     for i in range(n):
         part = v[i].iov_len
@@ -77,9 +82,11 @@ cdef void fec_cover(Fec *f, uint64_t pn, const iovec *v, uint32_t n, uint32_t sk
         skip -= min(skip, part)
 
 
-cdef bint fec_full(const Fec *f) noexcept nogil:
+cdef bint fec_full(const Fec *f, uint64_t pn) noexcept nogil:
     """A quarter of a loss for each group, in the mean."""
     cdef uint64_t enough
+    if f.again > 0 and pn - f.first >= SOON:
+        return True
     if f.n < SMALLEST_GROUP:
         return False
     enough = (f.acked + f.lost) // (4 * f.lost) if f.lost > 0 else LARGEST_GROUP

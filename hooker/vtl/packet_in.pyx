@@ -68,6 +68,7 @@ cdef void react(Assoc *a, const AckResult *r, uint64_t marked, bint limited, uin
     ack.lost_since = r.lost_since
     ack.rtt_sample = r.rtt_sample
     ack.app_limited = r.app_limited
+    ack.outran = r.outran
     ack.round_start = r.round_start
     ack.limited = limited
     congestion_on_ack(&a.cc, &ack)

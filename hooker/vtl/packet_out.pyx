@@ -9,10 +9,13 @@ from libc.string cimport memcpy, memmove, memset
 from hooker.vtl.api cimport *
 from hooker.vtl.budget cimport budget_hold, budget_room
 from hooker.vtl.builder cimport *
+from hooker.vtl.channel cimport first_of
 from hooker.vtl.channel_out cimport add_blocks, add_messages
 from hooker.vtl.core cimport *
 from hooker.vtl.ecn cimport ECN_CE, ECN_ECT0, ecn_mark
-from hooker.vtl.fec cimport fec_cover, fec_covering, fec_dry, fec_forget, fec_full, fec_repair_size, fec_write
+from hooker.vtl.fec cimport (
+    fec_cover, fec_covering, fec_covers_again, fec_dry, fec_forget, fec_full, fec_repair_size, fec_write,
+)
 from hooker.vtl.keys cimport keys_overhead, keys_ready, keys_seal
 from hooker.vtl.outcome cimport packets_forget
 from hooker.vtl.pacing cimport pacing_ready, pacing_spend
@@ -339,6 +342,11 @@ cdef inline bint has_data(const Assoc *a) noexcept nogil:
     return a.active.first != NULL or a.busy.first != NULL
 
 
+cdef inline bint has_lost_blocks(const Assoc *a) noexcept nogil:
+    """Of the channel whose turn it is: they come before all that is new."""
+    return a.busy.first != NULL and first_of(&a.busy).again != NULL
+
+
 cdef bint has_frames(const Assoc *a) noexcept nogil:
     return (a.probes > 0 or a.window_due or a.ping_due or a.ctrl.first != NULL or a.words != NULL
             or a.talking.first != NULL or has_data(a))
@@ -378,7 +386,7 @@ cdef bint build_packet(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
     cdef uint8_t *p
     cdef uint8_t *head = NULL
     cdef uint32_t before
-    cdef bint may, plain = a.rel.plain, once = not plain and a.rel.ops.once
+    cdef bint may, covered, again, plain = a.rel.plain, once = not plain and a.rel.ops.once
     if not a.ack_now and not has_frames(a):
         return False
     if once and a.rec.next_pn - a.rec.tail >= MAX_BEHIND:
@@ -389,7 +397,9 @@ cdef bint build_packet(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
     if a.keys != NULL and not keys_ready(a):
         return False
     begin(&d, b, a, packet_limit(a) - keys_overhead(a))
-    d.limit -= REPAIR_HEADER if fec_covering(&a.fec) else 0     # its repair is to fit, too
+    again = has_lost_blocks(a)
+    covered = fec_covering(&a.fec) or (again and fec_covers_again(&a.fec, now, a.rec.srtt))
+    d.limit -= REPAIR_HEADER if covered else 0      # its repair is to fit, too
     d.limit -= once                     # of the PING
     p = put(&d, DATA_HEADER)
     write_short_header(p, PKT_DATA, a.peer_cid, a.rec.next_pn)
@@ -415,8 +425,8 @@ cdef bint build_packet(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
     if d.size == DATA_HEADER:
         abandon(&d)
         return False
-    if d.eliciting and fec_covering(&a.fec):
-        fec_cover(&a.fec, a.rec.next_pn, &b.iov[d.iov0], b.iov_len - d.iov0, DATA_HEADER, a.ep.cfg.max_datagram)
+    if d.eliciting and covered:
+        fec_cover(&a.fec, a.rec.next_pn, &b.iov[d.iov0], b.iov_len - d.iov0, DATA_HEADER, a.ep.cfg.max_datagram, again)
     return depart(&d, now)
 
 
@@ -530,11 +540,11 @@ cdef bint packets_build(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
     while a.state >= A_COOKIE:
         if not batch_room(b) or not sealed_room(a, b):
             return False
-        if a.fec.n > 0 and fec_full(&a.fec) and build_repair(a, b, now):
+        if a.fec.n > 0 and fec_full(&a.fec, a.rec.next_pn) and build_repair(a, b, now):
             continue
         if not build_packet(a, b, now):
             if not has_data(a) and a.ep.cfg.fec and a.rel.ops.fec:
-                fec_dry(&a.fec, a.rec.in_flight > 0, a.cc.w.cwnd // 2)
+                fec_dry(&a.fec, a.rec.in_flight > 0, a.cc.w.cwnd // 2, now)
                 if a.fec.n > 0:
                     build_repair(a, b, now)
             if (a.rec.in_flight + a.max_datagram <= a.cc.w.cwnd

@@ -87,7 +87,7 @@ cdef struct AckResult:         # what one ACK, or one expiry of the loss timer, 
     uint64_t newest_acked_at   # send time of the newest packet acknowledged
     uint64_t prior_delivered   # the rate sample of that packet: see CongestionAck
     uint64_t sampled, rate, tx_in_flight, lost_since
-    bint app_limited
+    bint app_limited, outran
     bint round_start
     uint64_t newest_lost_at
     uint64_t oldest_lost_at

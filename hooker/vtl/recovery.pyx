@@ -164,12 +164,15 @@ cdef void sample_rate(Recovery *r, const SentPacket *p, uint64_t now, AckResult 
     """The delivery rate over the flight of the newest packet acknowledged.
 
     The longer of two spans counts, so neither a burst of packets nor one of ACKs looks like bandwidth."""
-    cdef uint64_t span = max(p.sent_at - p.first_sent_at, now - p.delivered_at)
+    cdef uint64_t sending = p.sent_at - p.first_sent_at, arriving = now - p.delivered_at
+    cdef uint64_t span = max(sending, arriving)
     out.newest_acked_at = p.sent_at
     out.prior_delivered = p.delivered
     out.tx_in_flight = p.in_flight
     out.lost_since = r.lost_bytes - p.lost_bytes
     out.app_limited = p.flags & SENT_LIMITED
+    # what began with nothing in flight has a round trip in its second span, which says nothing
+    out.outran = p.first_sent_at < p.delivered_at and 4 * arriving > 5 * sending
     out.sampled = r.delivered - p.delivered
     if span > 0 and span >= r.min_rtt:
         out.rate = <uint64_t>(<double>out.sampled * 1e9 / <double>span)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from sim.network import MS, Host, Link, Network
+from sim.network import MS, SECOND, Host, Link, Network, Pair
 
 from hooker.vtl.events import DataReceived
 
 RATE = 12.5e6  # bytes/s: 100 Mbit/s
 WINDOW = 16 << 20  # bytes of flow control: more than these paths need
 CHUNK = bytes(1 << 20)
+BLOCK = 1448  # bytes: what an application's TCP puts into a segment
 
 
 def link(rtt: int, loss: float, rate: float = RATE, queue: float = 1.0) -> Link:
@@ -40,3 +41,49 @@ class Bulk:
         endpoint = self.sender.endpoint
         while endpoint.unacked(self.flow) < endpoint.send_target(self.flow):
             endpoint.write(self.flow, CHUNK)
+
+
+class Buffered:
+    """A channel whose bytes are kept until all before them have arrived, as an application's TCP keeps them.
+
+    Attributes:
+        taken: bytes that have arrived without a hole.
+    """
+
+    def __init__(self, pair: Pair, assoc: int, buffer: int) -> None:
+        self.pair, self.buffer, self.taken = pair, buffer, 0
+        self.channel = pair.a.endpoint.channel_open(assoc)
+        self._at = self._known = 0  # given; what the sender has heard of `taken`
+        self._tick = 0
+        self._parts: dict[int, int] = {}
+
+    def run_for(self, seconds: float, most: float = float("inf")) -> float:
+        """Go on for so long, with no more than *most* bytes/s to send. Return the bytes/s that were taken."""
+        pair, began, before, first = self.pair, self.pair.now, self.taken, self._at
+        end = began + int(seconds * SECOND)
+        while pair.now < end:
+            due = first + most * (pair.now - began) / SECOND
+            while self._at < due and self._at + BLOCK - self._known <= self.buffer:
+                if not pair.a.endpoint.channel_send(self.channel, 1, self._at % (1 << 32), bytes(BLOCK)):
+                    break
+                self._at += BLOCK
+            if self._tick <= pair.now:  # its clock goes on
+                self._tick = pair.now + MS
+                pair.at(self._tick, lambda: None)
+            pair.step()
+            self._take()
+        return (self.taken - before) / seconds
+
+    def _take(self) -> None:
+        for block in self.pair.b.blocks:
+            assert block.position + len(block.data) < 1 << 32
+            self._parts[block.position] = max(len(block.data), self._parts.get(block.position, 0))
+        self.pair.b.blocks.clear()
+        taken = self.taken
+        while self.taken in self._parts:
+            self.taken += self._parts.pop(self.taken)
+        if self.taken > taken:
+            self.pair.at(self.pair.now + self.pair.back.delay, lambda known=self.taken: self._hear(known))
+
+    def _hear(self, known: int) -> None:
+        self._known = max(self._known, known)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sim.bulk import WINDOW, Bulk, link
+from sim.bulk import RATE, WINDOW, Buffered, Bulk, link
 from sim.network import MS, SECOND, Link, Network, Pair
 
 from hooker.vtl.sansio import Endpoint
@@ -108,3 +108,28 @@ def test_a_pause_does_not_make_the_path_forgotten() -> None:
     again = Bulk(pair, pair.a, pair.b)
     pair.run(lambda: again.got > 3_000_000)
     assert (pair.now - start) / SECOND < 0.3 + 3 / 10
+
+
+# ---- senders that something else stops -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_buffer_of_two_products_is_enough_on_a_path_that_loses(seed: int) -> None:
+    """One lost twice would stop it for half a round trip. Nor does a queue double the first ones."""
+    pair = Pair(seed, link=link(100, 0.02), back=link(100, 0.02))
+    flow = Buffered(pair, pair.connect(), 2_860_000)
+    flow.run_for(1)
+    assert flow.run_for(2) > 0.86 * RATE
+    assert flow.run_for(6) > 0.85 * RATE
+
+
+def test_a_trickle_on_a_path_that_varies_ends_no_startup() -> None:
+    """Its packets take longer at times, but would have, too, if there had been fewer of them."""
+    pair = Pair(1, link=link(100, 0), back=link(100, 0))
+    flow = Buffered(pair, pair.connect(), 8_000_000)
+    for second in range(12):
+        pair.forth.delay = (50 if second % 2 else 90) * MS
+        flow.run_for(1, most=RATE / 50)
+    pair.forth.delay = 50 * MS
+    flow.run_for(1)
+    assert flow.run_for(1) > 0.8 * RATE

@@ -1,4 +1,4 @@
-"""``bbr``: the model of BBR version 3 (draft-ietf-ccwg-bbr), with one difference in what a loss means.
+"""``bbr``: the model of BBR version 3 (draft-ietf-ccwg-bbr), with two differences: what a loss means, what ends STARTUP.
 
 1. The model is the path's bandwidth (the largest delivery rate of the last two probing cycles) and its
    round-trip time (the least of the last 10 s). Sending is paced at a gain times the bandwidth and bounded
@@ -8,10 +8,13 @@
    PROBE_RTT halves what is in flight for 200 ms when no least round-trip time was seen for 5 s.
 3. What congestion teaches is kept in upper bounds (``inflight_hi``, from probing) and lower bounds
    (``bw_lo``, ``inflight_lo``, forgotten at the next REFILL).
-4. The difference: the draft takes a loss rate above 2 % for congestion, and any loss while it does not probe.
+4. The first difference: the draft takes a loss rate above 2 % for congestion, and any loss while it does not probe.
    On a path that loses packets whatever is sent, it would give most of it away. Here the loss of rounds in
    which no queue stood is the path's *floor*: loss is congestion when it is more above the floor than chance explains
    and 2 %, or 0.5 % while a queue stands. A mark (ECN) is congestion, as it is for a controller by window.
+5. The second one: the draft does not let samples of a sender that had nothing more to send end STARTUP. One that a
+   window stops in each round trip would stay there, and keep twice what the path holds in flight. Here such a sample
+   counts if its flight was sent faster than it arrived, and at no less than nine tenths of the bandwidth.
 """
 
 from libc.math cimport sqrt
@@ -60,6 +63,7 @@ cdef double MARGIN = 0.995          # paced below the estimate, to keep the queu
 cdef double BETA = 0.7
 cdef double HEADROOM = 0.15
 cdef double FULL_BW_GROWTH = 1.25
+cdef double PATH_LIMITED = 0.9
 cdef double LOSS_LIMIT = 0.02       # above the floor: congestion
 cdef double QUEUE_LOSS_LIMIT = 0.005   # the same, while a queue stands
 cdef double SCATTER = 3.0           # standard deviations of a number of losses
@@ -83,6 +87,7 @@ cdef struct Bbr:
     uint64_t max_bw, bw_slot[2], bw_latest, bw_lo, bw
     uint64_t full_bw_rate
     uint32_t full_bw_count
+    bint path_limited               # of the round at hand: something in it was faster than the path
     # in flight, bytes
     uint64_t inflight_latest, inflight_lo, inflight_hi
     uint64_t up_count, up_acked, up_rounds   # raising inflight_hi
@@ -286,17 +291,20 @@ cdef void start_round(Bbr *q, uint64_t delivered) noexcept nogil:
 
 cdef void forget_full_bw(Bbr *q) noexcept nogil:
     q.full_bw_rate = q.full_bw_count = 0
+    q.path_limited = False
 
 
 cdef void check_full_bw(Bbr *q, const CongestionAck *a) noexcept nogil:
-    if q.full_bw or a.app_limited or a.rate == 0:
+    q.path_limited = q.path_limited or (a.outran and <double>a.rate >= PATH_LIMITED * <double>q.max_bw)
+    if q.full_bw or (a.app_limited and not q.path_limited) or a.rate == 0:
         return
     if <double>a.rate >= FULL_BW_GROWTH * <double>q.full_bw_rate:
+        forget_full_bw(q)
         q.full_bw_rate = a.rate
-        q.full_bw_count = 0
     elif q.round_start:
         q.full_bw_count += 1
         q.full_bw = q.full_bw_count >= FULL_BW_ROUNDS
+        q.path_limited = False
 
 
 cdef void check_startup(Congestion *c, Bbr *q, const CongestionAck *a) noexcept nogil:

@@ -20,6 +20,7 @@ cdef struct CongestionAck:     # one ACK that acknowledged something new
     uint64_t lost_since        # bytes lost since it left
     bint rtt_sample            # latest_rtt is new
     bint app_limited           # the sender had nothing more to send when it left
+    bint outran                # the flight took a quarter longer to arrive than to be sent: the path was the limit
     bint round_start           # the first ACK of a round trip
     bint limited               # the window was not in use: by application or flow control
 
