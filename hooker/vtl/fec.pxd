@@ -50,10 +50,11 @@ cdef inline void fec_note(Fec *f, uint64_t acked, uint64_t lost) noexcept nogil:
 cdef inline bint fec_covering(const Fec *f) noexcept nogil:
     return f.burst > 0 and fec_lossy(f)
 
-cdef void fec_free(Fec *f) noexcept nogil                      # and zeroes it
 cdef inline bint fec_covers_again(const Fec *f, uint64_t now, uint64_t srtt) noexcept nogil:
     """What was lost before, also where nothing else is covered."""
     return f.dry_at > 0 and now - f.dry_at < FEC_ROUNDS * srtt and fec_lossy(f)
+
+cdef void fec_free(Fec *f) noexcept nogil                      # and zeroes it
 
 # Nothing more to send. waiting: for ACKs; burst: bytes to be covered when there is something again.
 cdef void fec_dry(Fec *f, bint waiting, uint64_t burst, uint64_t now) noexcept nogil
