@@ -8,7 +8,7 @@ from hooker.vtl.ranges cimport RangeSet
 cdef enum:
     FEC_MEMORY = 4 << 20       # bytes over which the loss rate is averaged
     FEC_SPAN = 64              # packet numbers from the first packet covered to the last
-    FEC_ROUNDS = 20            # round trips for which a sender that had nothing to send counts as one with room
+    FEC_ROUNDS = 20            # round trips for which a path that had room counts as one that has
 
 cdef struct Kept:              # bodies of the last packets received; their bytes follow
     uint64_t pn[FEC_SPAN]
@@ -21,7 +21,7 @@ cdef struct Fec:               # zeroed memory is one that does nothing
     # sender: the group of packets not covered yet
     uint32_t n, again          # packets; those of them with something that was lost before
     uint64_t burst             # bytes that may still be covered
-    uint64_t dry_at            # ns: when there was nothing to send; 0: never yet
+    uint64_t room_at           # ns: when there was nothing to send, and little in flight; 0: not yet
     uint64_t acked, lost       # bytes, aging: what the path does to our packets
     uint8_t *parity
     uint32_t size              # bytes, of parity and of each place in `kept`
@@ -52,12 +52,12 @@ cdef inline bint fec_covering(const Fec *f) noexcept nogil:
 
 cdef inline bint fec_covers_again(const Fec *f, uint64_t now, uint64_t srtt) noexcept nogil:
     """What was lost before, also where nothing else is covered."""
-    return f.dry_at > 0 and now - f.dry_at < FEC_ROUNDS * srtt and fec_lossy(f)
+    return f.room_at > 0 and now - f.room_at < FEC_ROUNDS * srtt and fec_lossy(f)
 
 cdef void fec_free(Fec *f) noexcept nogil                      # and zeroes it
 
 # Nothing more to send. waiting: for ACKs; burst: bytes to be covered when there is something again.
-cdef void fec_dry(Fec *f, bint waiting, uint64_t burst, uint64_t now) noexcept nogil
+cdef void fec_dry(Fec *f, bint waiting, uint64_t burst) noexcept nogil
 
 # The packet just built, in pieces, `skip` bytes of which are its header. `most`: no body is longer. `again`: it has something
 # that was lost before.

@@ -34,8 +34,8 @@ cdef void fec_free(Fec *f) noexcept nogil:
 
 # --- sender
 
-cdef void fec_dry(Fec *f, bint waiting, uint64_t burst, uint64_t now) noexcept nogil:
-    f.burst, f.dry_at = burst, now
+cdef void fec_dry(Fec *f, bint waiting, uint64_t burst) noexcept nogil:
+    f.burst = burst
     if not waiting:
         fec_forget(f)
 

@@ -31,6 +31,7 @@ from hooker.vtl.stream cimport QUANTUM, active_add, active_remove, ctrl_remove, 
 from hooker.vtl.wire cimport *
 
 cdef enum:
+    ROOM = 3                   # a path with less than that part of its window in flight has room: bbr's is two products
     BARE_PROBE = 2             # probe timeouts in a row, from when on one of the two probes has no data
     PRUNE_RANGES = 16           # an ACK with more asks to be acknowledged, RFC 9000 13.2.4
     UNKNOWN_RTT = 60000000      # ns between ACKs that do so to learn the round-trip time
@@ -544,7 +545,9 @@ cdef bint packets_build(Assoc *a, vtl_batch *b, uint64_t now) noexcept nogil:
             continue
         if not build_packet(a, b, now):
             if not has_data(a) and a.ep.cfg.fec and a.rel.ops.fec:
-                fec_dry(&a.fec, a.rec.in_flight > 0, a.cc.w.cwnd // 2, now)
+                fec_dry(&a.fec, a.rec.in_flight > 0, a.cc.w.cwnd // 2)
+                if a.rec.in_flight < a.cc.w.cwnd // ROOM:
+                    a.fec.room_at = now
                 if a.fec.n > 0:
                     build_repair(a, b, now)
             if (a.rec.in_flight + a.max_datagram <= a.cc.w.cwnd

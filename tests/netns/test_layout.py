@@ -29,7 +29,7 @@ def compiled() -> Any:
     bcc = import_bcc()
     tables = "\n".join(f"BPF_ARRAY(t_{name}, struct {name}, 1);" for name in STRUCTS)
     text = f"#include <linux/bpf.h>\n{source('hooker_kern_user.h')}\n{tables}\n"
-    return bcc.BPF(text=text)
+    return bcc.BPF(text=text.encode())
 
 
 @pytest.mark.parametrize("name", STRUCTS)
