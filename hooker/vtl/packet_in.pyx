@@ -16,6 +16,7 @@ from hooker.vtl.ecn cimport ECN_CE, ecn_on_ack
 from hooker.vtl.fec cimport fec_keep, fec_memory, fec_note, fec_on_repair, fec_rebuilt
 from hooker.vtl.keys cimport keys_open, keys_overhead
 from hooker.vtl.outcome cimport frame_acked, frame_again, frame_forgotten, frame_lost, packet_lost
+from hooker.vtl.pacing cimport PACING_MIN_RTT
 from hooker.vtl.path cimport largest_received, path_on_challenge, path_on_response, path_seen
 from hooker.vtl.pmtu cimport pmtu_on_result
 from hooker.vtl.ranges cimport Range, ranges_add, ranges_contains
@@ -368,7 +369,7 @@ cdef void note_received(Assoc *a, uint64_t pn, uint32_t seen, uint64_t now) noex
         return
     a.unacked += 1
     # messages alone can wait, as they come by the thousand where the peer only says what it has taken
-    a.urgent += seen != 1 << FR_MESSAGE or not a.rel.plain
+    a.urgent += seen != 1 << FR_MESSAGE or not a.rel.plain or a.rec.srtt < PACING_MIN_RTT
     if a.urgent >= a.rel.ops.ack_every or not in_order or a.ep.source_ecn == ECN_CE:     # RFC 9000 13.2.1, 13.2.2
         if not a.ack_now:
             a.ack_now = True

@@ -18,7 +18,7 @@ from hooker.vtl.fec cimport (
 )
 from hooker.vtl.keys cimport keys_overhead, keys_ready, keys_seal
 from hooker.vtl.outcome cimport packets_forget
-from hooker.vtl.pacing cimport pacing_ready, pacing_spend
+from hooker.vtl.pacing cimport PACING_MIN_RTT, pacing_ready, pacing_spend
 from hooker.vtl.pmtu cimport packet_limit, pmtu_room
 from hooker.vtl.proof cimport PROOF_OPEN, PROOF_OPEN_ACK, proof_of
 from hooker.vtl.recovery cimport (
@@ -377,7 +377,7 @@ cdef bint depart(Builder *d, uint64_t now) noexcept nogil:
 
 cdef inline bint ack_goes_along(const Assoc *a, uint64_t now) noexcept nogil:
     """Packets that are full have one in the last half of its delay only: in each of them it would be 3 % of what they carry."""
-    return a.unacked > 0 and (a.ack_now or not a.rel.plain or a.waiting < a.max_datagram
+    return a.unacked > 0 and (a.ack_now or not a.rel.plain or a.rec.srtt < PACING_MIN_RTT or a.waiting < a.max_datagram
                               or now + a.ep.cfg.max_ack_delay // 2 >= a.ack_deadline)
 
 
