@@ -295,8 +295,11 @@ cdef void forget_full_bw(Bbr *q) noexcept nogil:
 
 
 cdef void check_full_bw(Bbr *q, const CongestionAck *a) noexcept nogil:
-    q.path_limited = q.path_limited or (a.outran and <double>a.rate >= PATH_LIMITED * <double>q.max_bw)
-    if q.full_bw or (a.app_limited and not q.path_limited) or a.rate == 0:
+    if q.full_bw or a.rate == 0:
+        return
+    if a.outran and <double>a.rate >= PATH_LIMITED * <double>q.max_bw:
+        q.path_limited = True
+    if a.app_limited and not q.path_limited:
         return
     if <double>a.rate >= FULL_BW_GROWTH * <double>q.full_bw_rate:
         forget_full_bw(q)
